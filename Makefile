@@ -1,0 +1,107 @@
+# Makefile of djactor
+#
+# Two faces in one file.  In the tree it is the front door: `make demo`,
+# `make test` and so on, which need nothing on the machine but make and bash
+# (tools/setup installs the rest).  In a build directory it is an ordinary PGXS
+# Makefile.  `make all` and `make install` in the tree go on in the build
+# directory of the server version at hand, .build/pg<major>/obj.
+#
+# What always holds: no object file lies in the tree, so those of two server
+# versions cannot mix; and nothing at parse time needs a server's headers, so a
+# fresh machine can run the front door.
+#
+# PG_CONFIG= chooses the server, for every target.
+
+top := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+
+ifeq ($(CURDIR),$(top))
+#
+# The front door
+#
+.DEFAULT_GOAL := all
+
+PG_CONFIG ?= $(shell tools/pg-config)
+major = $(shell '$(PG_CONFIG)' --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+objdir = .build/pg$(major)/obj
+
+# The lock keeps two builds of one tree apart, say a test run and a demo.
+all install uninstall:
+	@pgxs=$$('$(PG_CONFIG)' --pgxs 2>/dev/null) && test -f "$$pgxs" || { \
+	    echo "make: no PostgreSQL server headers found; run tools/setup, or name a server with PG_CONFIG=" >&2; exit 1; }
+	@mkdir -p $(objdir)
+	+@flock .build/lock $(MAKE) --no-print-directory -C $(objdir) \
+	    -f '$(top)/Makefile' PG_CONFIG='$(PG_CONFIG)' $@
+
+demo:
+	@tools/with-env python examples/chat/demo.py $(ARGS)
+
+test:
+	@tools/run-tests $(T)
+
+bench:
+	@tools/with-env python bench/run.py $(ARGS)
+
+lint:
+	@tools/lint
+
+format:
+	@tools/setup
+	@.venv/bin/python -m ruff check --quiet --fix-only .
+	@.venv/bin/python -m ruff format .
+
+clean:
+	rm -rf .build
+
+distclean: clean
+	rm -rf .venv .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+help:
+	@echo 'make demo       a Django project, workers in PostgreSQL, live   (ARGS="--messages 100000")'
+	@echo 'make test       all test suites                                 (T=part of a test name)'
+	@echo 'make bench      the benchmarks                                  (ARGS=options of bench/run.py)'
+	@echo 'make            compile, for the server that PG_CONFIG= names'
+	@echo 'make install    compile and install there'
+	@echo 'make lint       check the style of scripts and Python'
+	@echo 'make format     repair the style of Python'
+	@echo 'make clean      remove what was built; distclean: the virtual environment too'
+
+.PHONY: all install uninstall demo test bench lint format clean distclean help
+
+else
+#
+# The build directory
+#
+EXTENSION = djactor
+MODULE_big = djactor
+OBJS = $(patsubst $(top)/%.c,%.o,$(sort $(wildcard $(top)/src/*.c)))
+DATA = $(patsubst $(top)/%,%,$(sort $(wildcard $(top)/sql/djactor--*.sql)))
+PGFILEDESC = "djactor - actor runtime"
+
+# The server's headers are named with -isystem, which makes the warnings ours
+# alone.  -MMD writes a .d file beside each object: which headers of ours it
+# read.  No bitcode: it would need clang, and nothing here is worth inlining.
+PG_CPPFLAGS = -MMD -MP -isystem $(shell '$(PG_CONFIG)' --includedir-server)
+PG_CFLAGS = -Wall -Wextra -Werror -Wno-unused-parameter
+override with_llvm := no
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell '$(PG_CONFIG)' --pgxs)
+include $(PGXS)
+
+# Objects belong to one minor version of the server, one set of flags and one
+# set of sources.  The stamp's text names all three, and changes only with them
+# (not with the directories: a private copy of the server is the same server).
+build_of := $(shell '$(PG_CONFIG)' --version) $(CC) $(filter-out -I% /%,$(CPPFLAGS)) $(CFLAGS) $(OBJS)
+
+.build-of: FORCE
+	@mkdir -p src
+	@printf '%s\n' '$(subst ','\'',$(build_of))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(build_of))' >$@
+
+$(OBJS): .build-of
+FORCE:
+.PHONY: FORCE
+
+-include $(OBJS:.o=.d)
+
+endif
