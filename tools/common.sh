@@ -62,10 +62,11 @@ make_scratch() {
     trap 'exit 143' TERM
 }
 
-# The cleanup itself is not to be interrupted.
+# The cleanup itself is not to be interrupted, by a step that fails neither.
 remove_scratch() {
     local status=$?
     trap '' HUP INT TERM
+    set +e
     case $CHILD in
         '') ;;
         # A server in the group takes SIGTERM as "when all clients have left".
@@ -129,7 +130,8 @@ run_group() {
 # Ctrl-C at the terminal has reached already gets the time to clean up.
 end_child() {
     if [ "${CHILD#-}" = "$CHILD" ]; then
-        is_gone "$CHILD" 10 && return
+        # In a trap, a bare return would return what was before the trap.
+        is_gone "$CHILD" 10 && return 0
     fi
     kill -TERM -- "$CHILD" 2>/dev/null || return 0
     wait_gone "$CHILD" 20

@@ -1,0 +1,1 @@
+"""The site: settings only, since the demo needs no pages."""
