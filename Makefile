@@ -21,15 +21,14 @@ ifeq ($(CURDIR),$(top))
 .DEFAULT_GOAL := all
 
 PG_CONFIG ?= $(shell tools/pg-config)
-major = $(shell '$(PG_CONFIG)' --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
-objdir = .build/pg$(major)/obj
+objdir = .build/pg$$('$(PG_CONFIG)' --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')/obj
 
 # The lock keeps two builds of one tree apart, say a test run and a demo.
 all install uninstall:
 	@pgxs=$$('$(PG_CONFIG)' --pgxs 2>/dev/null) && test -f "$$pgxs" || { \
 	    echo "make: no PostgreSQL server headers found; run tools/setup, or name a server with PG_CONFIG=" >&2; exit 1; }
-	@mkdir -p $(objdir)
-	+@flock .build/lock $(MAKE) --no-print-directory -C $(objdir) \
+	@mkdir -p $(objdir) && \
+	flock .build/lock $(MAKE) --no-print-directory -C $(objdir) \
 	    -f '$(top)/Makefile' PG_CONFIG='$(PG_CONFIG)' $@
 
 demo:
