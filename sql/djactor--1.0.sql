@@ -1,0 +1,408 @@
+/*
+ * djactor--1.0.sql
+ *
+ * The whole SQL surface of djactor.  The script runs as the bootstrap
+ * superuser (the extension is trusted), possibly for a hostile database owner,
+ * so what always holds here is:
+ *
+ * - the schema is created by this script, never adopted: a schema line in the
+ *   control file would leave it to whoever made it first;
+ * - every name is qualified, nothing is CREATE OR REPLACE or IF NOT EXISTS;
+ * - no table has a foreign key, a deferrable constraint or a trigger in a
+ *   language that a user can reach;
+ * - the C code reads and writes rows by attribute number: the order of the
+ *   columns below is repeated in src/tables.h.
+ *
+ * Order: schema, hash functions, tables and their indexes, sending, operating,
+ * testing, views, grants, dump configuration.
+ */
+
+\echo Use "CREATE EXTENSION djactor" to load this file. \quit
+
+CREATE SCHEMA djactor;
+COMMENT ON SCHEMA djactor IS 'djactor: actors, their mailboxes and the functions to use them';
+
+/* ---------- keys of the mailbox index ---------- */
+
+CREATE FUNCTION djactor.name_hash(name text) RETURNS bigint
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'dja_name_hash';
+COMMENT ON FUNCTION djactor.name_hash(text) IS
+'64-bit hash of an actor type''s name or of an actor key, as the mailbox index stores it';
+
+CREATE FUNCTION djactor.mailbox_position(priority smallint, id bigint) RETURNS bigint
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'dja_mailbox_position';
+COMMENT ON FUNCTION djactor.mailbox_position(smallint, bigint) IS
+'place of a message in its mailbox: ascending, highest priority first, then lowest id';
+
+/* ---------- who sends, while a turn runs: defaults of djactor.message ---------- */
+
+CREATE FUNCTION djactor.current_headers() RETURNS jsonb
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'dja_current_headers';
+COMMENT ON FUNCTION djactor.current_headers() IS
+'headers of the message being handled, which pass on to all that the turn sends; NULL outside a turn';
+
+CREATE FUNCTION djactor.current_trace() RETURNS uuid
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'dja_current_trace';
+COMMENT ON FUNCTION djactor.current_trace() IS
+'trace of the message being handled; outside a turn one new random trace for each transaction';
+
+CREATE FUNCTION djactor.current_sender_type() RETURNS text
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'dja_current_sender_type';
+COMMENT ON FUNCTION djactor.current_sender_type() IS
+'type of the actor whose turn is running; NULL outside a turn';
+
+CREATE FUNCTION djactor.current_sender_key() RETURNS text
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'dja_current_sender_key';
+COMMENT ON FUNCTION djactor.current_sender_key() IS
+'key of the actor whose turn is running; NULL outside a turn';
+
+CREATE FUNCTION djactor.current_cause() RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'dja_current_cause';
+COMMENT ON FUNCTION djactor.current_cause() IS
+'id of the message being handled; NULL outside a turn';
+
+/* ---------- tables ---------- */
+
+CREATE TABLE djactor.actor_type
+(
+	name text COLLATE pg_catalog."C" NOT NULL PRIMARY KEY,
+	handler text NOT NULL,
+	owner pg_catalog.regrole NOT NULL,
+	initial_state jsonb NOT NULL,
+	max_attempts int NOT NULL,
+	backoff interval NOT NULL,
+	backoff_max interval NOT NULL,
+	retry_order text NOT NULL,
+	on_exhausted text NOT NULL,
+	handler_timeout interval NOT NULL,
+	batch_size int,
+	concurrency int,
+	mailbox_limit int,
+	on_full text NOT NULL,
+	paused boolean NOT NULL DEFAULT false,
+	paused_reason text,
+	problem text
+);
+COMMENT ON TABLE djactor.actor_type IS 'kinds of actors; written by define_actor_type() and drop_actor_type() only';
+COMMENT ON COLUMN djactor.actor_type.name IS 'global name, app_label.name by convention; 1 to 255 bytes';
+COMMENT ON COLUMN djactor.actor_type.handler IS 'qualified signature of the function f(state jsonb, message jsonb)';
+COMMENT ON COLUMN djactor.actor_type.owner IS 'role that the handler runs as, in a session logged in as that role';
+COMMENT ON COLUMN djactor.actor_type.initial_state IS 'state that the first turn of an actor gets';
+COMMENT ON COLUMN djactor.actor_type.max_attempts IS 'failed attempts after which a message is given up';
+COMMENT ON COLUMN djactor.actor_type.backoff IS 'wait before the first retry; doubled with each further one';
+COMMENT ON COLUMN djactor.actor_type.backoff_max IS 'longest wait between two attempts';
+COMMENT ON COLUMN djactor.actor_type.retry_order IS 'hold: later messages of the actor wait for the retry; skip: they overtake it';
+COMMENT ON COLUMN djactor.actor_type.on_exhausted IS 'what becomes of a message that is given up: dead_letter, or suspend (the actor stops, the message stays)';
+COMMENT ON COLUMN djactor.actor_type.handler_timeout IS 'longest run of a handler for one message, deferred triggers included; 0 = no limit';
+COMMENT ON COLUMN djactor.actor_type.batch_size IS 'messages of this type in one transaction at most; 1 gives each message a transaction of its own; NULL = djactor.batch_size';
+COMMENT ON COLUMN djactor.actor_type.concurrency IS 'workers that may run this type at the same time; NULL = no limit';
+COMMENT ON COLUMN djactor.actor_type.mailbox_limit IS 'waiting messages of one actor beyond which sending fails (approximate); NULL = no limit';
+COMMENT ON COLUMN djactor.actor_type.on_full IS 'what becomes of a message beyond mailbox_limit: raise (SQLSTATE 53400 in the sender) or dead_letter';
+COMMENT ON COLUMN djactor.actor_type.paused IS 'no turn starts while true; set by pause(), cleared by resume()';
+COMMENT ON COLUMN djactor.actor_type.paused_reason IS 'who paused the type';
+COMMENT ON COLUMN djactor.actor_type.problem IS 'why mail of this type waits although it is not paused, such as a handler that is gone; NULL when all is well';
+
+CREATE TABLE djactor.actor
+(
+	id bigint NOT NULL,
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	actor_key text COLLATE pg_catalog."C" NOT NULL,
+	state jsonb NOT NULL,
+	status text NOT NULL DEFAULT 'active',
+	paused boolean NOT NULL DEFAULT false,
+	turns bigint NOT NULL DEFAULT 0,
+	failures bigint NOT NULL DEFAULT 0,
+	last_error text,
+	created_at timestamptz NOT NULL,
+	updated_at timestamptz NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+/* Not unique on purpose: a unique check walks every dead version of a row that
+ * changes each turn.  djactor.actor_identity keeps the uniqueness. */
+CREATE INDEX actor_key ON djactor.actor (actor_type, actor_key);
+CREATE INDEX actor_id ON djactor.actor (id);
+COMMENT ON TABLE djactor.actor IS 'actors and their state; a row exists from the first committed turn';
+COMMENT ON COLUMN djactor.actor.id IS 'surrogate key, for the ORM';
+COMMENT ON COLUMN djactor.actor.actor_type IS 'kind of actor: djactor.actor_type.name';
+COMMENT ON COLUMN djactor.actor.actor_key IS 'which one of its kind; 1 to 512 bytes';
+COMMENT ON COLUMN djactor.actor.state IS 'state after the last committed turn; never SQL NULL; may be updated by hand';
+COMMENT ON COLUMN djactor.actor.status IS 'active, or suspended: stopped by a message that failed max_attempts times, see resume()';
+COMMENT ON COLUMN djactor.actor.paused IS 'no turn of this actor starts while true; set by pause(type, key)';
+COMMENT ON COLUMN djactor.actor.turns IS 'committed turns';
+COMMENT ON COLUMN djactor.actor.failures IS 'failed attempts';
+COMMENT ON COLUMN djactor.actor.last_error IS 'message of the last failed attempt';
+COMMENT ON COLUMN djactor.actor.created_at IS 'transaction start of the first turn';
+COMMENT ON COLUMN djactor.actor.updated_at IS 'transaction start of the last turn or failure';
+
+CREATE TABLE djactor.actor_identity
+(
+	id bigint GENERATED ALWAYS AS IDENTITY,
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	actor_key text COLLATE pg_catalog."C" NOT NULL,
+	PRIMARY KEY (actor_type, actor_key)
+);
+COMMENT ON TABLE djactor.actor_identity IS 'one insert-only row per actor: keeps (actor_type, actor_key) unique and draws the id';
+
+CREATE TABLE djactor.message
+(
+	id bigint GENERATED ALWAYS AS IDENTITY (MAXVALUE 281474976710655) PRIMARY KEY,
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	actor_key text COLLATE pg_catalog."C" NOT NULL,
+	payload jsonb NOT NULL DEFAULT '{}'::pg_catalog.jsonb,
+	headers jsonb DEFAULT djactor.current_headers(),
+	priority smallint NOT NULL DEFAULT 0,
+	deliver_at timestamptz,
+	expires_at timestamptz,
+	trace_id uuid NOT NULL DEFAULT djactor.current_trace(),
+	sender_type text COLLATE pg_catalog."C" DEFAULT djactor.current_sender_type(),
+	sender_key text COLLATE pg_catalog."C" DEFAULT djactor.current_sender_key(),
+	cause_id bigint DEFAULT djactor.current_cause(),
+	attempts int NOT NULL DEFAULT 0,
+	retry_at timestamptz,
+	last_error text,
+	sent_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	released boolean NOT NULL DEFAULT false
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+/* Only what may be delivered: a delayed message is no burden to its mailbox. */
+CREATE INDEX message_mailbox ON djactor.message
+	(djactor.name_hash(actor_type), djactor.name_hash(actor_key), djactor.mailbox_position(priority, id))
+	WHERE deliver_at IS NULL OR released;
+/* What the timekeeper waits for: delays and retries. */
+CREATE INDEX message_due ON djactor.message
+	(djactor.name_hash(actor_type), (COALESCE(retry_at, deliver_at)))
+	WHERE retry_at IS NOT NULL OR (deliver_at IS NOT NULL AND NOT released);
+COMMENT ON TABLE djactor.message IS 'messages that wait; INSERT sends, and the row is gone once the message is handled';
+COMMENT ON COLUMN djactor.message.id IS 'identity for life, also in dead_letter';
+COMMENT ON COLUMN djactor.message.actor_type IS 'kind of the receiving actor: djactor.actor_type.name';
+COMMENT ON COLUMN djactor.message.actor_key IS 'key of the receiving actor; 1 to 512 bytes';
+COMMENT ON COLUMN djactor.message.payload IS 'second argument of the handler; JSON null is a value, SQL NULL is not allowed';
+COMMENT ON COLUMN djactor.message.headers IS 'passed on to everything that the turn sends: tenant, user, traceparent';
+COMMENT ON COLUMN djactor.message.priority IS 'higher goes first within the mailbox';
+COMMENT ON COLUMN djactor.message.deliver_at IS 'not handled before; under retry_order skip a failed message is delayed anew';
+COMMENT ON COLUMN djactor.message.expires_at IS 'not handled at or after: it goes to dead_letter with reason expired';
+COMMENT ON COLUMN djactor.message.trace_id IS 'one request''s messages share it';
+COMMENT ON COLUMN djactor.message.sender_type IS 'type of the actor that sent it; NULL from outside; written by djactor';
+COMMENT ON COLUMN djactor.message.sender_key IS 'key of the actor that sent it; NULL from outside; written by djactor';
+COMMENT ON COLUMN djactor.message.cause_id IS 'id of the message whose turn sent it; NULL from outside; written by djactor';
+COMMENT ON COLUMN djactor.message.attempts IS 'failed attempts so far; written by djactor';
+COMMENT ON COLUMN djactor.message.retry_at IS 'next attempt, once one has failed; written by djactor';
+COMMENT ON COLUMN djactor.message.last_error IS 'message of the last failed attempt; written by djactor';
+COMMENT ON COLUMN djactor.message.sent_at IS 'start of the sender''s transaction; written by djactor';
+COMMENT ON COLUMN djactor.message.released IS 'a delayed message has become due and lies in its mailbox; written by djactor';
+
+CREATE TABLE djactor.dead_letter
+(
+	id bigint NOT NULL PRIMARY KEY,
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	actor_key text COLLATE pg_catalog."C" NOT NULL,
+	payload jsonb NOT NULL,
+	headers jsonb,
+	priority smallint NOT NULL,
+	deliver_at timestamptz,
+	expires_at timestamptz,
+	trace_id uuid NOT NULL,
+	sender_type text COLLATE pg_catalog."C",
+	sender_key text COLLATE pg_catalog."C",
+	cause_id bigint,
+	attempts int NOT NULL,
+	retry_at timestamptz,
+	last_error text,
+	sent_at timestamptz NOT NULL,
+	reason text NOT NULL,
+	sqlstate text,
+	error text,
+	context text,
+	failed_at timestamptz NOT NULL
+);
+CREATE INDEX dead_letter_failed_at ON djactor.dead_letter (failed_at);
+CREATE INDEX dead_letter_actor ON djactor.dead_letter (actor_type, actor_key);
+COMMENT ON TABLE djactor.dead_letter IS 'messages given up, under the id they had; DELETE discards';
+COMMENT ON COLUMN djactor.dead_letter.reason IS 'failed (max_attempts reached), expired, or mailbox_full';
+COMMENT ON COLUMN djactor.dead_letter.sqlstate IS 'SQLSTATE of the last error';
+COMMENT ON COLUMN djactor.dead_letter.error IS 'message of the last error, with its detail and hint';
+COMMENT ON COLUMN djactor.dead_letter.context IS 'where it was raised';
+COMMENT ON COLUMN djactor.dead_letter.failed_at IS 'when it was given up';
+
+/* ---------- what may not be written by hand is refused with a hint ---------- */
+
+CREATE FUNCTION djactor.refuse_write() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_refuse_write';
+COMMENT ON FUNCTION djactor.refuse_write() IS 'trigger: raises 42501 and names the function to use instead';
+
+CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.actor_type
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE DELETE OR TRUNCATE OR UPDATE OF
+		id, actor_type, actor_key, status, paused, turns, failures, last_error, created_at, updated_at
+	ON djactor.actor FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.actor_identity
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.message
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR TRUNCATE ON djactor.dead_letter
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+
+/* ---------- sending ---------- */
+
+CREATE FUNCTION djactor.message_sent() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_message_sent';
+COMMENT ON FUNCTION djactor.message_sent() IS
+'trigger: checks type, key and mailbox limit, and rings for the workers when the sender commits';
+
+CREATE TRIGGER sent AFTER INSERT ON djactor.message
+	REFERENCING NEW TABLE AS sent
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.message_sent();
+
+CREATE FUNCTION djactor.send
+(
+	actor_type text,
+	actor_key text,
+	payload jsonb DEFAULT '{}'::pg_catalog.jsonb,
+	priority int DEFAULT 0,
+	deliver_at timestamptz DEFAULT NULL,
+	expires_at timestamptz DEFAULT NULL,
+	headers jsonb DEFAULT NULL
+) RETURNS bigint
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_send';
+COMMENT ON FUNCTION djactor.send(text, text, jsonb, int, timestamptz, timestamptz, jsonb) IS
+'sends a message as INSERT INTO djactor.message does, with the caller''s rights, and returns its id';
+
+/* ---------- defining ---------- */
+
+CREATE FUNCTION djactor.define_actor_type
+(
+	name text,
+	handler text,
+	initial_state jsonb DEFAULT '{}'::pg_catalog.jsonb,
+	max_attempts int DEFAULT 5,
+	backoff interval DEFAULT '1 s'::interval,
+	backoff_max interval DEFAULT '1 h'::interval,
+	retry_order text DEFAULT 'hold'::text,
+	on_exhausted text DEFAULT 'dead_letter'::text,
+	handler_timeout interval DEFAULT '30 s'::interval,
+	batch_size int DEFAULT NULL,
+	concurrency int DEFAULT NULL,
+	mailbox_limit int DEFAULT NULL,
+	on_full text DEFAULT 'raise'::text,
+	owner pg_catalog.regrole DEFAULT (pg_catalog.quote_ident(CURRENT_USER::text))::pg_catalog.regrole
+) RETURNS void
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_define_actor_type';
+COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interval, interval, text, text, interval, int, int, int, text, regrole) IS
+'defines a kind of actor, or changes it: an omitted option gets its default again, paused is never touched';
+
+CREATE FUNCTION djactor.drop_actor_type(name text, discard boolean DEFAULT false) RETURNS void
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_drop_actor_type';
+COMMENT ON FUNCTION djactor.drop_actor_type(text, boolean) IS
+'drops a kind of actor; refuses (2BP01) while actors or mail of it exist, unless discard is true, which deletes them';
+
+/* ---------- in a turn ---------- */
+
+CREATE FUNCTION djactor.self(OUT actor_type text, OUT actor_key text, OUT turns bigint)
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'dja_self';
+COMMENT ON FUNCTION djactor.self() IS
+'the actor whose turn is running, and its committed turns before this one; NULL outside a turn';
+
+CREATE FUNCTION djactor.message() RETURNS djactor.message
+	LANGUAGE c STABLE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'dja_message';
+COMMENT ON FUNCTION djactor.message() IS 'the message being handled; NULL outside a turn';
+
+/* ---------- operating ---------- */
+
+CREATE FUNCTION djactor.pause(actor_type text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_pause_type';
+COMMENT ON FUNCTION djactor.pause(text) IS 'starts no more turns of this kind of actor until resume(); mail is still accepted';
+
+CREATE FUNCTION djactor.pause(actor_type text, actor_key text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_pause_actor';
+COMMENT ON FUNCTION djactor.pause(text, text) IS 'starts no more turns of this actor until resume(); mail is still accepted';
+
+CREATE FUNCTION djactor.resume(actor_type text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_resume_type';
+COMMENT ON FUNCTION djactor.resume(text) IS 'undoes pause(type)';
+
+CREATE FUNCTION djactor.resume(actor_type text, actor_key text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_resume_actor';
+COMMENT ON FUNCTION djactor.resume(text, text) IS
+'lets a paused or suspended actor go on: attempts of its first message are reset and it is due now';
+
+CREATE FUNCTION djactor.wait_idle(timeout interval, actor_type text DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_wait_idle';
+COMMENT ON FUNCTION djactor.wait_idle(interval, text) IS
+'waits until no mail is left that could be handled, and tells whether that came true in time; a message that waits for its retry is not idle, delayed and paused mail is';
+
+/* ---------- testing ---------- */
+
+CREATE FUNCTION djactor.drain
+(
+	max int DEFAULT NULL,
+	on_error text DEFAULT 'raise'::text
+) RETURNS bigint
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_drain';
+COMMENT ON FUNCTION djactor.drain(int, text) IS
+'handles due messages here and now, in the caller''s transaction, those it sent itself included, and returns how many';
+
+/* ---------- views ---------- */
+
+CREATE FUNCTION djactor.worker_list
+(
+	OUT pid int, OUT role pg_catalog.regrole, OUT state text,
+	OUT resident boolean, OUT actor_type text, OUT message_id bigint, OUT since timestamptz
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE ROWS 10
+	AS 'MODULE_PATHNAME', 'dja_worker_list';
+COMMENT ON FUNCTION djactor.worker_list() IS 'live workers of this database, from shared memory';
+
+CREATE VIEW djactor.worker AS
+	SELECT pid, role, state, resident, actor_type, message_id, since FROM djactor.worker_list();
+COMMENT ON VIEW djactor.worker IS 'live workers: what they run, since when';
+
+CREATE VIEW djactor.mailbox AS
+	SELECT actor_type, actor_key, pg_catalog.count(*) AS depth,
+		pg_catalog.min(sent_at) AS oldest_sent_at,
+		pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.min(sent_at) AS oldest_age
+	FROM djactor.message
+	GROUP BY actor_type, actor_key;
+COMMENT ON VIEW djactor.mailbox IS 'waiting messages of each actor and the age of the oldest';
+
+/* ---------- grants: by themselves to the database's owner, whoever that is ---------- */
+
+GRANT USAGE ON SCHEMA djactor TO PUBLIC;
+GRANT SELECT ON djactor.actor_type, djactor.actor, djactor.actor_identity, djactor.message,
+	djactor.dead_letter, djactor.mailbox, djactor.worker TO pg_database_owner;
+GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at, trace_id)
+	ON djactor.message TO pg_database_owner;
+GRANT UPDATE (state) ON djactor.actor TO pg_database_owner;
+GRANT DELETE ON djactor.dead_letter TO pg_database_owner;
+
+REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interval, interval, text, text, interval, int, int, int, text, regrole) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interval, interval, text, text, interval, int, int, int, text, regrole) TO pg_database_owner;
+GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner;
+
+/* ---------- pg_dump carries the users' data ---------- */
+
+SELECT pg_catalog.pg_extension_config_dump('djactor.actor_type', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.actor', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.actor_identity', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.actor_identity_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.message', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.message_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.dead_letter', '');
+
+/* ---------- without the preload nothing would ever run: say so now ---------- */
+
+CREATE FUNCTION djactor.check_preload() RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_check_preload';
+COMMENT ON FUNCTION djactor.check_preload() IS 'warns when djactor is missing from shared_preload_libraries';
+SELECT djactor.check_preload();

@@ -1,0 +1,188 @@
+/*
+ * actor.c
+ *
+ * Actor rows; see actor.h.
+ *
+ * Where an actor's row is found is remembered from turn to turn.  Looking it up in the
+ * index would walk over every version that an old snapshot somewhere keeps alive, and there is
+ * one more for each batch.  A remembered place that turns out wrong (another worker's turn, a
+ * manual update, VACUUM) costs that walk and nothing else: the row itself says
+ * whose it is.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "actor.h"
+#include "catalog/pg_collation.h"
+#include "commands/sequence.h"
+#include "compat.h"
+#include "tables.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define DJA_MAX_PLACES 200000	/* remembered; then all are forgotten */
+
+typedef struct DjaPlace
+{
+	struct
+	{
+		uint64		type_hash;
+		uint64		key_hash;
+	}			key;
+	ItemPointerData tid;
+} DjaPlace;
+
+static HTAB *dja_places = NULL;
+
+static DjaPlace *
+dja_place(DjaType *type, uint64 key_hash, HASHACTION action)
+{
+	DjaPlace	key = {.key = {type->hash, key_hash}};
+
+	if (dja_places != NULL && action == HASH_ENTER &&
+		hash_get_num_entries(dja_places) >= DJA_MAX_PLACES)
+	{
+		hash_destroy(dja_places);
+		dja_places = NULL;
+	}
+	if (dja_places == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(key.key), .entrysize = sizeof(DjaPlace)};
+
+		dja_places = hash_create("djactor places of actors", 1024, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	return hash_search(dja_places, &key.key, action, NULL);
+}
+
+static bool
+dja_actor_is_in_slot(TupleTableSlot *slot, DjaType *type, text *key)
+{
+	slot_getallattrs(slot);
+	return dja_type_is_named(type, DatumGetTextPP(slot->tts_values[DJA_ACTOR_TYPE - 1])) &&
+		dja_text_equal(DatumGetTextPP(slot->tts_values[DJA_ACTOR_KEY - 1]), key);
+}
+
+static bool
+dja_actor_find(Relation rel, DjaType *type, text *key, Snapshot snapshot, TupleTableSlot *slot)
+{
+	Relation	index = index_open(dja_index_oid(DJA_ACTOR_KEY_INDEX), AccessShareLock);
+	ScanKeyData keys[2];
+	IndexScanDesc scan;
+	bool		found;
+
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
+						   F_TEXTEQ,
+						   PointerGetDatum(cstring_to_text_with_len(type->name, type->name_len)));
+	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
+						   F_TEXTEQ, PointerGetDatum(key));
+	scan = dja_index_beginscan(rel, index, snapshot, 2);
+	index_rescan(scan, keys, 2, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (found)
+		slot_getallattrs(slot);
+	/* the slot keeps its own pin on the row's page */
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	return found;
+}
+
+/*
+ * An actor as the snapshot sees it, in the current memory context; a fresh one when
+ * it has no row yet.  rel is djactor.actor, and slot one of its slots to work with.
+ */
+DjaActor *
+dja_actor_read(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
+			   uint64 key_hash, Snapshot snapshot)
+{
+	DjaActor   *actor = palloc0(sizeof(DjaActor));
+	DjaPlace   *place = dja_place(type, key_hash, HASH_FIND);
+	bool		found = false;
+
+	actor->type = type;
+	actor->key = key;
+	actor->key_hash = key_hash;
+
+	if (place != NULL)
+		found = table_tuple_fetch_row_version(rel, &place->tid, snapshot, slot) &&
+			dja_actor_is_in_slot(slot, type, key);
+	if (!found)
+		found = dja_actor_find(rel, type, key, snapshot, slot);
+
+	if (found)
+	{
+		Datum	   *values = slot->tts_values;
+		bool	   *nulls = slot->tts_isnull;
+
+		actor->exists = true;
+		actor->tid = slot->tts_tid;
+		actor->id = DatumGetInt64(values[DJA_ACTOR_ID - 1]);
+		actor->state = PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_ACTOR_STATE - 1]));
+		actor->state_owned = true;
+		actor->suspended =
+			strcmp(TextDatumGetCString(values[DJA_ACTOR_STATUS - 1]), "suspended") == 0;
+		actor->paused = DatumGetBool(values[DJA_ACTOR_PAUSED - 1]);
+		actor->turns = DatumGetInt64(values[DJA_ACTOR_TURNS - 1]);
+		actor->failures = DatumGetInt64(values[DJA_ACTOR_FAILURES - 1]);
+		actor->last_error = nulls[DJA_ACTOR_LAST_ERROR - 1] ? NULL :
+			TextDatumGetCString(values[DJA_ACTOR_LAST_ERROR - 1]);
+		actor->created_at = DatumGetTimestampTz(values[DJA_ACTOR_CREATED_AT - 1]);
+	}
+	else
+	{
+		actor->state = type->initial_state;
+		actor->created_at = GetCurrentTransactionStartTimestamp();
+	}
+	ExecClearTuple(slot);
+	return actor;
+}
+
+/*
+ * Writes an actor back.  Should the transaction abort, the place remembered leads to a
+ * row that no snapshot sees.
+ */
+void
+dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities)
+{
+	Datum		values[DJA_ACTOR_NATTS] = {0};
+	bool		nulls[DJA_ACTOR_NATTS] = {0};
+	text	   *name = cstring_to_text_with_len(actor->type->name, actor->type->name_len);
+
+	if (!actor->exists)
+	{
+		Datum		identity[DJA_IDENTITY_NATTS];
+		bool		no_nulls[DJA_IDENTITY_NATTS] = {0};
+
+		actor->id = nextval_internal(dja_identity_sequence(DJA_IDENTITY_TABLE), false);
+		identity[DJA_IDENTITY_ID - 1] = Int64GetDatum(actor->id);
+		identity[DJA_IDENTITY_TYPE - 1] = PointerGetDatum(name);
+		identity[DJA_IDENTITY_KEY - 1] = PointerGetDatum(actor->key);
+		dja_row_insert(identities, identity, no_nulls);
+	}
+	values[DJA_ACTOR_ID - 1] = Int64GetDatum(actor->id);
+	values[DJA_ACTOR_TYPE - 1] = PointerGetDatum(name);
+	values[DJA_ACTOR_KEY - 1] = PointerGetDatum(actor->key);
+	values[DJA_ACTOR_STATE - 1] = actor->state;
+	values[DJA_ACTOR_STATUS - 1] = CStringGetTextDatum(actor->suspended ? "suspended" : "active");
+	values[DJA_ACTOR_PAUSED - 1] = BoolGetDatum(actor->paused);
+	values[DJA_ACTOR_TURNS - 1] = Int64GetDatum(actor->turns);
+	values[DJA_ACTOR_FAILURES - 1] = Int64GetDatum(actor->failures);
+	nulls[DJA_ACTOR_LAST_ERROR - 1] = actor->last_error == NULL;
+	if (actor->last_error != NULL)
+		values[DJA_ACTOR_LAST_ERROR - 1] = CStringGetTextDatum(actor->last_error);
+	values[DJA_ACTOR_CREATED_AT - 1] = TimestampTzGetDatum(actor->created_at);
+	values[DJA_ACTOR_UPDATED_AT - 1] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+
+	if (actor->exists)
+		dja_row_update(actors, &actor->tid, values, nulls);
+	else
+		dja_row_insert(actors, values, nulls);
+	actor->tid = actors->slot->tts_tid;
+	actor->exists = true;
+	actor->dirty = false;
+	dja_place(actor->type, actor->key_hash, HASH_ENTER)->tid = actor->tid;
+}

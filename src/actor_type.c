@@ -1,0 +1,289 @@
+/*
+ * actor_type.c
+ *
+ * The cache of djactor.actor_type; see actor_type.h for what it promises.
+ *
+ * Rows are read with the latest snapshot, whatever the isolation level of the
+ * transaction: a sender in REPEATABLE READ may use a type that was defined after its
+ * snapshot.  Memory is bounded by the number of types: a name that is no type leaves nothing.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "actor_type.h"
+#include "common/hashfn.h"
+#include "compat.h"
+#include "tables.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+static HTAB *dja_types = NULL;
+static uint32 dja_types_generation = 1;
+static Oid	dja_types_relid = InvalidOid;
+
+static void
+dja_types_relcache_callback(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == dja_types_relid)
+		dja_types_generation++;
+}
+
+void
+dja_types_init(void)
+{
+	HASHCTL		ctl = {.keysize = sizeof(uint64),.entrysize = sizeof(DjaType)};
+
+	dja_types = hash_create("djactor types", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	CacheRegisterRelcacheCallback(dja_types_relcache_callback, (Datum) 0);
+}
+
+/*
+ * Tells all sessions, this one included, that djactor.actor_type has changed.
+ */
+void
+dja_type_changed(void)
+{
+	CacheInvalidateRelcacheByRelid(dja_table_oid(DJA_ACTOR_TYPE_TABLE));
+}
+
+int64
+dja_interval_usec(Interval *interval)
+{
+	return ((int64) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY +
+		interval->time;
+}
+
+static void
+dja_type_free_strings(DjaType *type)
+{
+	if (type->name == NULL)
+		return;
+	pfree(type->name);
+	pfree(type->handler);
+	pfree(DatumGetPointer(type->initial_state));
+	type->name = NULL;
+}
+
+static inline int
+dja_int_or_zero(Datum *values, bool *nulls, int attnum)
+{
+	return nulls[attnum - 1] ? 0 : DatumGetInt32(values[attnum - 1]);
+}
+
+static inline bool
+dja_word_is(Datum value, const char *word)
+{
+	return strcmp(TextDatumGetCString(value), word) == 0;
+}
+
+/*
+ * Fills a cache entry from a row.
+ */
+static void
+dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
+{
+	MemoryContext old = MemoryContextSwitchTo(CacheMemoryContext);
+	char	   *name;
+
+	dja_type_free_strings(type);
+	name = TextDatumGetCString(values[DJA_TYPE_NAME - 1]);
+	type->handler = TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]);
+	type->initial_state = PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_TYPE_INITIAL_STATE - 1]));
+	type->name = name;
+	type->name_len = strlen(name);
+	MemoryContextSwitchTo(old);
+
+	type->tid = *tid;
+	type->owner = DatumGetObjectId(values[DJA_TYPE_OWNER - 1]);
+	type->max_attempts = DatumGetInt32(values[DJA_TYPE_MAX_ATTEMPTS - 1]);
+	type->backoff = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BACKOFF - 1]));
+	type->backoff_max = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BACKOFF_MAX - 1]));
+	type->skip = dja_word_is(values[DJA_TYPE_RETRY_ORDER - 1], "skip");
+	type->suspend = dja_word_is(values[DJA_TYPE_ON_EXHAUSTED - 1], "suspend");
+	type->handler_timeout =
+		(int) Min(dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_HANDLER_TIMEOUT - 1])) / 1000,
+				  PG_INT32_MAX);
+	type->batch_size = dja_int_or_zero(values, nulls, DJA_TYPE_BATCH_SIZE);
+	type->concurrency = dja_int_or_zero(values, nulls, DJA_TYPE_CONCURRENCY);
+	type->mailbox_limit = dja_int_or_zero(values, nulls, DJA_TYPE_MAILBOX_LIMIT);
+	type->full_dead_letter = dja_word_is(values[DJA_TYPE_ON_FULL - 1], "dead_letter");
+	type->paused = DatumGetBool(values[DJA_TYPE_PAUSED - 1]);
+	type->has_problem = !nulls[DJA_TYPE_PROBLEM - 1];
+	type->exists = true;
+}
+
+/*
+ * Reads the whole table into the cache.  There are few types, and they change rarely.
+ */
+static void
+dja_types_reload(void)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor types",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Relation	rel;
+	Snapshot	snapshot;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	HASH_SEQ_STATUS status;
+	DjaType    *type;
+	uint32		generation;
+
+	dja_types_relid = dja_table_oid(DJA_ACTOR_TYPE_TABLE);
+	rel = table_open(dja_types_relid, AccessShareLock);
+	generation = dja_types_generation;	/* opening may have told of changes */
+
+	hash_seq_init(&status, dja_types);
+	while ((type = hash_seq_search(&status)) != NULL)
+	{
+		type->exists = false;
+		type->generation = generation;
+	}
+
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(rel, NULL);
+	scan = table_beginscan(rel, snapshot, 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		text	   *name;
+		uint64		hash;
+		bool		found;
+
+		slot_getallattrs(slot);
+		name = DatumGetTextPP(slot->tts_values[DJA_TYPE_NAME - 1]);
+		hash = dja_hash_text(name);
+		type = hash_search(dja_types, &hash, HASH_ENTER, &found);
+		if (!found)
+		{
+			memset(type, 0, sizeof(DjaType));
+			type->hash = hash;
+		}
+		type->generation = generation;
+		dja_type_fill(type, &slot->tts_tid, slot->tts_values, slot->tts_isnull);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*
+ * The type with this hash of its name; NULL when there is none.
+ */
+DjaType *
+dja_type_by_hash(uint64 hash)
+{
+	DjaType    *type = hash_search(dja_types, &hash, HASH_FIND, NULL);
+
+	if (type == NULL || type->generation != dja_types_generation)
+	{
+		dja_types_reload();
+		type = hash_search(dja_types, &hash, HASH_FIND, NULL);
+	}
+	return type != NULL && type->exists ? type : NULL;
+}
+
+/*
+ * Is what the cache says of the type still true, as far as this session has been told?
+ */
+bool
+dja_type_is_current(DjaType *type)
+{
+	return type->exists && type->generation == dja_types_generation;
+}
+
+DjaType *
+dja_type_lookup(const char *name, int len)
+{
+	DjaType    *type = dja_type_by_hash(dja_hash_name(name, len));
+
+	if (type != NULL && type->name_len == len && memcmp(type->name, name, len) == 0)
+		return type;
+	return NULL;
+}
+
+/*
+ * All types, as they are in the table now.
+ */
+List *
+dja_types_all(void)
+{
+	HASH_SEQ_STATUS status;
+	DjaType    *type;
+	List	   *result = NIL;
+
+	dja_types_reload();
+	hash_seq_init(&status, dja_types);
+	while ((type = hash_seq_search(&status)) != NULL)
+		if (type->exists)
+			result = lappend(result, type);
+	return result;
+}
+
+/*
+ * The type's state in the table itself, past the cache: is it paused?  A worker that is about to
+ * block a lane must not do so on the word of a stale cache, since nobody would undo it.
+ */
+bool
+dja_type_paused_now(DjaType *type)
+{
+	dja_types_reload();
+	return type->exists && type->paused;
+}
+
+/*
+ * Notes, or clears with NULL, why mail of a type waits.
+ */
+void
+dja_type_set_problem(DjaType *type, const char *problem)
+{
+	DjaWriter  *writer;
+	Datum		values[DJA_TYPE_NATTS];
+	bool		nulls[DJA_TYPE_NATTS];
+
+	if (problem == NULL && !type->has_problem)
+		return;
+	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, RowExclusiveLock);
+	dja_types_reload();
+	if (type->exists)
+	{
+		dja_type_read_row(type, values, nulls);
+		nulls[DJA_TYPE_PROBLEM - 1] = problem == NULL;
+		values[DJA_TYPE_PROBLEM - 1] = problem ? CStringGetTextDatum(problem) : (Datum) 0;
+		dja_row_update(writer, &type->tid, values, nulls);
+		dja_type_changed();
+	}
+	dja_writer_close(writer);
+}
+
+/*
+ * The type's row, read for an update.  The arrays have DJA_TYPE_NATTS places.
+ */
+void
+dja_type_read_row(DjaType *type, Datum *values, bool *nulls)
+{
+	Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TYPE_TABLE), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+	if (!table_tuple_fetch_row_version(rel, &type->tid, SnapshotAny, slot))
+		elog(ERROR, "row of actor type \"%s\" is gone", type->name);
+	slot_getallattrs(slot);
+	for (int i = 0; i < DJA_TYPE_NATTS; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(slot->tts_tupleDescriptor, i);
+
+		nulls[i] = slot->tts_isnull[i];
+		values[i] = nulls[i] ? (Datum) 0 :
+			datumCopy(slot->tts_values[i], att->attbyval, att->attlen);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+}

@@ -1,0 +1,67 @@
+/*
+ * actor_type.h
+ *
+ * Kinds of actors, cached in each session.
+ *
+ * A DjaType, once given out, stays where it is for the life of the session; its
+ * contents are read again from djactor.actor_type when the table has changed, at the
+ * next lookup, so a caller that wants today's truth looks up again.  Options are
+ * stored in the table and checked when they are defined, so what is read here is valid.
+ */
+#ifndef DJA_ACTOR_TYPE_H
+#define DJA_ACTOR_TYPE_H
+
+#include "catalog.h"
+#include "datatype/timestamp.h"
+
+struct DjaHandler;
+
+typedef struct DjaType
+{
+	uint64		hash;			/* key of the cache */
+	bool		exists;
+	uint32		generation;		/* of the cache when it was read */
+	ItemPointerData tid;
+	char	   *name;			/* as text, without header */
+	int			name_len;
+	char	   *handler;
+	Oid			owner;
+	Datum		initial_state;
+	int			max_attempts;
+	int64		backoff;		/* microseconds */
+	int64		backoff_max;
+	bool		skip;			/* retry_order: a failed message is overtaken */
+	bool		suspend;		/* on_exhausted: the actor stops */
+	int			handler_timeout;	/* ms, 0 = none */
+	int			batch_size;		/* 0 = djactor.batch_size */
+	int			concurrency;	/* 0 = no limit */
+	int			mailbox_limit;	/* 0 = no limit */
+	bool		full_dead_letter;	/* on_full: dead_letter instead of raise */
+	bool		paused;
+	bool		has_problem;
+
+	struct DjaHandler *call;	/* handler.c's, NULL until resolved */
+	int			careful;		/* run.c: messages to run in savepoints still */
+	uint32		batch;			/* run.c: which batch the count is of */
+	int			batch_count;
+} DjaType;
+
+static inline bool
+dja_type_is_named(const DjaType *type, const text *name)
+{
+	return (int) VARSIZE_ANY_EXHDR(name) == type->name_len &&
+		memcmp(VARDATA_ANY(name), type->name, type->name_len) == 0;
+}
+
+extern void dja_types_init(void);
+extern DjaType *dja_type_lookup(const char *name, int len);
+extern DjaType *dja_type_by_hash(uint64 hash);
+extern bool dja_type_is_current(DjaType *type);
+extern bool dja_type_paused_now(DjaType *type);
+extern List *dja_types_all(void);
+extern void dja_type_changed(void);
+extern void dja_type_set_problem(DjaType *type, const char *problem);
+extern void dja_type_read_row(DjaType *type, Datum *values, bool *nulls);
+extern int64 dja_interval_usec(Interval *interval);
+
+#endif							/* DJA_ACTOR_TYPE_H */

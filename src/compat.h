@@ -1,0 +1,144 @@
+/*
+ * compat.h
+ *
+ * Differences between the PostgreSQL versions that djactor supports, 15 to 19.
+ * Every version condition of the project stands here and nowhere else, so that
+ * the rest of the code reads as if there were only one server.
+ */
+#ifndef DJA_COMPAT_H
+#define DJA_COMPAT_H
+
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 160000
+#include "catalog/pg_database.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "varatt.h"
+#endif
+
+#if PG_VERSION_NUM < 150000
+#error "djactor needs PostgreSQL 15 or later"
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define DJA_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "djactor", .version = "1.0")
+#define dja_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define DJA_MODULE_MAGIC PG_MODULE_MAGIC
+#define dja_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
+#endif
+
+/* Place of a backend in the proc array, also as an id of who holds a claim. */
+#if PG_VERSION_NUM >= 170000
+#define dja_my_procno() ((int) MyProcNumber)
+#define dja_my_xact() (MyProc->vxid.lxid)
+#else
+#define dja_my_procno() (MyProc->pgprocno)
+#define dja_my_xact() (MyProc->lxid)
+#endif
+
+/* Index entries for a new row, and for a new version of a row. */
+static inline void
+dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	list_free(ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false));
+#else
+	list_free(ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL));
+#endif
+}
+
+static inline TM_Result
+dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
+					   TupleTableSlot *slot, CommandId cid, Snapshot snapshot)
+{
+	Relation	rel = rri->ri_RelationDesc;
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+	TM_Result	result;
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes update = TU_None;
+
+	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
+								false, &failure, &lockmode, &update);
+	if (result == TM_Ok && update != TU_None)
+		list_free(ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
+										update == TU_Summarizing));
+#else
+	bool		update = false;
+
+	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
+								false, &failure, &lockmode, &update);
+	if (result == TM_Ok && update)
+		list_free(ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL));
+#endif
+	return result;
+}
+
+/* May the current user act for that role?  Raises 42501 when not. */
+static inline void
+dja_check_can_act_for(Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	check_can_set_role(GetUserId(), role);
+#else
+	check_is_member_of_role(GetUserId(), role);
+#endif
+}
+
+static inline bool
+dja_may_execute(Oid function, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+static inline bool
+dja_may_use_schema(Oid schema, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK;
+#else
+	return pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
+
+static inline bool
+dja_may_connect(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
+#else
+	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
+#endif
+}
+
+/* A possibly qualified name, taken apart. */
+#if PG_VERSION_NUM >= 160000
+#define dja_string_to_names(string) stringToQualifiedNameList((string), NULL)
+#else
+#define dja_string_to_names(string) stringToQualifiedNameList(string)
+#endif
+
+/* Wait events, named from 17 on. */
+#if PG_VERSION_NUM >= 170000
+#define DJA_WAIT_EVENT(var, name) \
+	(((var) == 0) ? ((var) = WaitEventExtensionNew(name)) : (var))
+#else
+#define DJA_WAIT_EVENT(var, name) ((void) (var), PG_WAIT_EXTENSION)
+#endif
+
+#endif							/* DJA_COMPAT_H */

@@ -1,0 +1,314 @@
+/*
+ * define.c
+ *
+ * define_actor_type() and drop_actor_type().
+ *
+ * Whoever defines or drops takes ShareRowExclusiveLock on djactor.actor_type: definers
+ * take turns, readers and senders do not notice.  All options are checked here, once, so
+ * that nobody else needs to.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "actor.h"
+#include "actor_type.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_collation.h"
+#include "commands/dbcommands.h"
+#include "compat.h"
+#include "fmgr.h"
+#include "handler.h"
+#include "mailbox.h"
+#include "pending.h"
+#include "runqueue.h"
+#include "storage/lmgr.h"
+#include "tables.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(dja_define_actor_type);
+PG_FUNCTION_INFO_V1(dja_drop_actor_type);
+
+/* Arguments of define_actor_type, in their order. */
+enum
+{
+	ARG_NAME, ARG_HANDLER, ARG_INITIAL_STATE, ARG_MAX_ATTEMPTS, ARG_BACKOFF, ARG_BACKOFF_MAX,
+	ARG_RETRY_ORDER, ARG_ON_EXHAUSTED, ARG_HANDLER_TIMEOUT, ARG_BATCH_SIZE, ARG_CONCURRENCY,
+	ARG_MAILBOX_LIMIT, ARG_ON_FULL, ARG_OWNER, NARGS
+};
+
+static const char *const dja_arg_names[NARGS] = {
+	"name", "handler", "initial_state", "max_attempts", "backoff", "backoff_max",
+	"retry_order", "on_exhausted", "handler_timeout", "batch_size", "concurrency",
+	"mailbox_limit", "on_full", "owner"
+};
+
+static void
+dja_check_positive(FunctionCallInfo fcinfo, int arg)
+{
+	if (!PG_ARGISNULL(arg) && PG_GETARG_INT32(arg) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be at least 1", dja_arg_names[arg])));
+}
+
+static void
+dja_check_interval(FunctionCallInfo fcinfo, int arg)
+{
+	if (dja_interval_usec(PG_GETARG_INTERVAL_P(arg)) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be negative", dja_arg_names[arg])));
+}
+
+static void
+dja_check_word(FunctionCallInfo fcinfo, int arg, const char *one, const char *other)
+{
+	char	   *word = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+
+	if (strcmp(word, one) != 0 && strcmp(word, other) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for %s: \"%s\"", dja_arg_names[arg], word),
+				 errhint("Use \"%s\" or \"%s\".", one, other)));
+}
+
+static void
+dja_check_options(FunctionCallInfo fcinfo)
+{
+	text	   *name;
+
+	for (int i = 0; i < NARGS; i++)
+		if (PG_ARGISNULL(i) &&
+			i != ARG_BATCH_SIZE && i != ARG_CONCURRENCY && i != ARG_MAILBOX_LIMIT)
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null", dja_arg_names[i])));
+
+	name = PG_GETARG_TEXT_PP(ARG_NAME);
+	if (VARSIZE_ANY_EXHDR(name) < 1 || VARSIZE_ANY_EXHDR(name) > DJA_TYPE_NAME_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of an actor type must have 1 to %d bytes", DJA_TYPE_NAME_MAX),
+				 errhint("Use app_label.name.")));
+	dja_check_positive(fcinfo, ARG_MAX_ATTEMPTS);
+	dja_check_positive(fcinfo, ARG_BATCH_SIZE);
+	dja_check_positive(fcinfo, ARG_CONCURRENCY);
+	dja_check_positive(fcinfo, ARG_MAILBOX_LIMIT);
+	dja_check_interval(fcinfo, ARG_BACKOFF);
+	dja_check_interval(fcinfo, ARG_BACKOFF_MAX);
+	dja_check_interval(fcinfo, ARG_HANDLER_TIMEOUT);
+	dja_check_word(fcinfo, ARG_RETRY_ORDER, "hold", "skip");
+	dja_check_word(fcinfo, ARG_ON_EXHAUSTED, "dead_letter", "suspend");
+	dja_check_word(fcinfo, ARG_ON_FULL, "raise", "dead_letter");
+}
+
+/*
+ * The owner's workers log in as the owner: so it must be able to, and the caller must be
+ * allowed to speak for it.
+ */
+static void
+dja_check_owner(Oid owner)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(owner));
+	Form_pg_authid role;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist", owner)));
+	role = (Form_pg_authid) GETSTRUCT(tuple);
+	if (owner != BOOTSTRAP_SUPERUSERID && owner < FirstNormalObjectId)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("predefined role \"%s\" cannot own an actor type", NameStr(role->rolname)),
+				 errhint("Use a role that can log in.")));
+	if (!role->rolcanlogin)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("role \"%s\" cannot own an actor type: it may not log in", NameStr(role->rolname)),
+				 errdetail("Handlers run in a session that is logged in as the owner of their type."),
+				 errhint("Use ALTER ROLE ... LOGIN, or name another owner.")));
+	if (!role->rolsuper && !dja_may_connect(MyDatabaseId, owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("role \"%s\" cannot own an actor type: it may not connect to database \"%s\"",
+						NameStr(role->rolname), get_database_name(MyDatabaseId)),
+				 errhint("Use GRANT CONNECT ON DATABASE.")));
+	ReleaseSysCache(tuple);
+	dja_check_can_act_for(owner);
+}
+
+/*
+ * Two names with one hash would share a lane, and one of them would never be served.
+ */
+static void
+dja_check_hash(const char *name, uint64 hash)
+{
+	DjaType    *other = dja_type_by_hash(hash);
+
+	if (other != NULL && strcmp(other->name, name) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("name \"%s\" has the same hash as actor type \"%s\"", name, other->name),
+				 errhint("Use another name.")));
+}
+
+Datum
+dja_define_actor_type(PG_FUNCTION_ARGS)
+{
+	Datum		values[DJA_TYPE_NATTS] = {0};
+	bool		nulls[DJA_TYPE_NATTS] = {0};
+	char	   *name;
+	char	   *handler;
+	uint64		hash;
+	Oid			owner;
+	Oid			function;
+	DjaWriter  *writer;
+	DjaType    *type;
+	char	   *problem;
+	char	   *hint;
+	int			sqlerrcode;
+	bool		solo;
+
+	dja_require_preload();
+	dja_catalog_require();
+	dja_check_options(fcinfo);
+	name = text_to_cstring(PG_GETARG_TEXT_PP(ARG_NAME));
+	hash = dja_hash_name(name, strlen(name));
+	owner = PG_GETARG_OID(ARG_OWNER);
+	dja_check_owner(owner);
+
+	handler = text_to_cstring(PG_GETARG_TEXT_PP(ARG_HANDLER));
+	function = dja_handler_parse(handler);
+	problem = dja_handler_problem(function, handler, owner, &sqlerrcode, &hint);
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(sqlerrcode),
+				 errmsg("%s", problem),
+				 errhint("%s", hint)));
+	solo = dja_handler_is_solo(function) ||
+		(!PG_ARGISNULL(ARG_BATCH_SIZE) && PG_GETARG_INT32(ARG_BATCH_SIZE) == 1);
+
+	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
+	(void) dja_types_all();		/* as of now, under the lock */
+	dja_check_hash(name, hash);
+	type = dja_type_lookup(name, strlen(name));
+	if (type != NULL)
+		dja_check_can_act_for(type->owner);
+
+	/* the arguments stand in the order of the columns, but for owner */
+	values[DJA_TYPE_NAME - 1] = PG_GETARG_DATUM(ARG_NAME);
+	values[DJA_TYPE_HANDLER - 1] = CStringGetTextDatum(dja_handler_signature(function));
+	values[DJA_TYPE_OWNER - 1] = ObjectIdGetDatum(owner);
+	for (int i = ARG_INITIAL_STATE; i <= ARG_ON_FULL; i++)
+	{
+		values[DJA_TYPE_INITIAL_STATE - 1 + i - ARG_INITIAL_STATE] = PG_GETARG_DATUM(i);
+		nulls[DJA_TYPE_INITIAL_STATE - 1 + i - ARG_INITIAL_STATE] = PG_ARGISNULL(i);
+	}
+	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(false);
+	nulls[DJA_TYPE_PAUSED_REASON - 1] = true;
+	nulls[DJA_TYPE_PROBLEM - 1] = true;
+
+	if (type == NULL)
+		dja_row_insert(writer, values, nulls);
+	else
+	{
+		Datum		old_values[DJA_TYPE_NATTS];
+		bool		old_nulls[DJA_TYPE_NATTS];
+
+		dja_type_read_row(type, old_values, old_nulls);
+		for (int i = DJA_TYPE_PAUSED - 1; i < DJA_TYPE_PROBLEM - 1; i++)
+		{
+			values[i] = old_values[i];
+			nulls[i] = old_nulls[i];
+		}
+		dja_row_update(writer, &type->tid, values, nulls);
+	}
+	dja_writer_close(writer);
+	dja_type_changed();
+	dja_pending_type(hash, owner,
+					 PG_ARGISNULL(ARG_CONCURRENCY) ? 0 : PG_GETARG_INT32(ARG_CONCURRENCY),
+					 solo, false);
+	CommandCounterIncrement();
+	PG_RETURN_VOID();
+}
+
+/* ---------- dropping ---------- */
+
+/*
+ * Deletes the rows of a table that belong to a type, or only looks whether there are any.
+ */
+static int64
+dja_rows_of_type(DjaTable table, int column, DjaType *type, bool discard)
+{
+	DjaWriter  *writer = dja_writer_open(table, RowExclusiveLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
+	TableScanDesc scan;
+	ScanKeyData key;
+	int64		n = 0;
+
+	ScanKeyEntryInitialize(&key, 0, column, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
+						   F_TEXTEQ, CStringGetTextDatum(type->name));
+	scan = table_beginscan(writer->rel, snapshot, 1, &key);
+	while ((discard || n == 0) && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		n++;
+		if (discard)
+			dja_row_delete(writer, &slot->tts_tid);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	dja_writer_close(writer);
+	return n;
+}
+
+/*
+ * Drops a type.  Turns of it that are running have their rows deleted under them, if this
+ * commits first, and are rolled back; else this raises 40001 and can be tried again.
+ */
+Datum
+dja_drop_actor_type(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	bool		discard = PG_GETARG_BOOL(1);
+	DjaWriter  *writer;
+	DjaType    *type;
+	int64		actors;
+	int64		messages;
+
+	dja_require_preload();
+	dja_catalog_require();
+	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
+	(void) dja_types_all();
+	type = dja_type_lookup(name, strlen(name));
+	if (type == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("actor type \"%s\" does not exist", name)));
+	dja_check_can_act_for(type->owner);
+
+	actors = dja_rows_of_type(DJA_ACTOR_TABLE, DJA_ACTOR_TYPE, type, discard);
+	messages = dja_rows_of_type(DJA_MESSAGE_TABLE, DJA_MSG_ACTOR_TYPE, type, discard);
+	if (!discard && (actors > 0 || messages > 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("actor type \"%s\" still has %s", name, messages > 0 ? "mail" : "actors"),
+				 errhint("Use djactor.drop_actor_type('%s', discard => true) to delete its actors and mail too.", name)));
+	(void) dja_rows_of_type(DJA_IDENTITY_TABLE, DJA_IDENTITY_TYPE, type, discard);
+
+	dja_row_delete(writer, &type->tid);
+	dja_writer_close(writer);
+	dja_type_changed();
+	dja_pending_type(type->hash, type->owner, -1, false, true);
+	CommandCounterIncrement();
+	PG_RETURN_VOID();
+}

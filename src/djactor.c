@@ -1,0 +1,42 @@
+/*
+ * djactor.c
+ *
+ * Where the server meets djactor: what happens when the library is loaded.
+ *
+ * By shared_preload_libraries everything is set up: settings, shared memory, the launcher, the
+ * hooks.  Loaded later, or by pg_upgrade, only what SQL functions need to say so; nothing here
+ * may raise an error then.
+ */
+#include "postgres.h"
+
+#include "actor_type.h"
+#include "catalog.h"
+#include "compat.h"
+#include "dbhook.h"
+#include "fmgr.h"
+#include "guc.h"
+#include "handler.h"
+#include "launcher.h"
+#include "miscadmin.h"
+#include "pending.h"
+#include "shmem.h"
+
+DJA_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	dja_catalog_init();
+	dja_types_init();
+	dja_handlers_init();
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+
+	dja_guc_init();
+	dja_shmem_init();
+	dja_pending_init();
+	dja_dbhook_init();
+	dja_launcher_register();
+}

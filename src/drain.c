@@ -1,0 +1,213 @@
+/*
+ * drain.c
+ *
+ * drain(): handles due messages in the caller's own transaction, for tests that never commit.
+ *
+ * It takes the same claims as a worker and the same steps (run.c), and keeps the claims until the
+ * transaction ends, since nobody else may run these actors before its outcome is known.
+ * It runs handlers as the session's own role, so only types of that role's.  Deferred
+ * triggers fire when the caller's transaction fires them.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "compat.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pending.h"
+#include "run.h"
+#include "storage/latch.h"
+#include "turn.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(dja_drain);
+
+#define DJA_CLAIM_WAIT_MS 10000
+
+/*
+ * Claims a mailbox, waiting for the worker that runs it.
+ */
+static int
+dja_drain_claim(DjaType *type, uint64 key_hash)
+{
+	static uint32 wait_event = 0;
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_CLAIM_WAIT_MS);
+	int			mailbox;
+
+	for (;;)
+	{
+		int			lane;
+
+		dja_lock();
+		lane = dja_ensure_lane(MyDatabaseId, type->hash, type->owner);
+		dja_unlock();
+		mailbox = lane < 0 ? -2 : dja_queue_claim(lane, key_hash);
+		if (mailbox >= 0)
+			return mailbox;
+		if (mailbox == -2)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("the run queue of djactor is full"),
+					 errhint("Increase djactor.run_queue_size.")));
+		if (GetCurrentTimestamp() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("an actor of type \"%s\" is being run by another process", type->name),
+					 errhint("Pause the type, or let its workers finish, before you call djactor.drain().")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 DJA_WAIT_EVENT(wait_event, "DjactorDrainClaim"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Lets delayed messages of a type that are due into their mailboxes.
+ */
+static void
+dja_drain_due(DjaType *type)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
+	DjaScan		scan;
+
+	dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);
+	while (dja_scan_next(&scan))
+	{
+		DjaMessage *message = dja_scan_message(&scan);
+
+		if (!message->nulls[DJA_MSG_DELIVER_AT - 1] &&
+			!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]) &&
+			DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) <= now &&
+			message->retry_at <= now)
+			dja_message_release(writer, message);
+		pfree(message);
+	}
+	dja_scan_end(&scan);
+	dja_writer_close(writer);
+	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
+}
+
+/*
+ * Handles what is due in one mailbox, up to so many messages; returns how many were.
+ */
+static int64
+dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)
+{
+	DjaBatch   *batch = dja_batch_create(false, retry ? DJA_SAVEPOINT_ALWAYS : DJA_SAVEPOINT_NEVER);
+	int64		handled;
+
+	dja_batch_add(batch, dja_drain_claim(type, key_hash));
+	dja_batch_begin(batch);
+	batch->budget = (int) Min(max, 1000);
+	batch->deadline = DT_NOEND;
+	dja_batch_read(batch, 0, batch->budget);
+	(void) dja_batch_execute(batch, 0);
+	handled = batch->nhandled;
+	dja_batch_write(batch);
+	MemoryContextDelete(batch->context);
+	return handled;
+}
+
+/*
+ * One pass over the mailboxes of a type.
+ */
+static int64
+dja_drain_type(DjaType *type, int64 max, bool retry)
+{
+	uint64		key_hash;
+	uint64		after = 0;
+	int64		position;
+	bool		first = true;
+	int64		handled = 0;
+
+	dja_drain_due(type);
+	while (handled < max)
+	{
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		DjaScan		scan;
+		bool		found;
+
+		dja_mailbox_scan_begin(&scan, snapshot);
+		found = dja_mailbox_scan_skip(&scan, type->hash, first, after, &key_hash, &position);
+		dja_scan_end(&scan);
+		UnregisterSnapshot(snapshot);
+		if (!found)
+			break;
+		first = false;
+		after = key_hash;
+
+		/* the index may still list what is dead: claim only what has mail */
+		if (dja_mailbox_count(type->hash, key_hash, 1) > 0)
+			handled += dja_drain_mailbox(type, key_hash, max - handled, retry);
+	}
+	return handled;
+}
+
+/*
+ * drain(max, on_error)
+ */
+Datum
+dja_drain(PG_FUNCTION_ARGS)
+{
+	int64		max = PG_ARGISNULL(0) ? PG_INT64_MAX : PG_GETARG_INT32(0);
+	char	   *on_error = PG_ARGISNULL(1) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	bool		retry = strcmp(on_error, "retry") == 0;
+	volatile int64 handled = 0;
+	int64		round;
+
+	dja_require_preload();
+	dja_catalog_require();
+	if (!retry && strcmp(on_error, "raise") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for on_error: \"%s\"", on_error),
+				 errhint("Use \"raise\" or \"retry\".")));
+	if (max < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max must not be negative")));
+	if (dja_turn.actor != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("drain() cannot be called inside a turn")));
+	if (GetUserId() != GetSessionUserId())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("drain() runs handlers as the role that is logged in"),
+				 errhint("Call it without SET ROLE and outside functions with SECURITY DEFINER.")));
+
+	dja_pending_drained();
+	PG_TRY();
+	{
+		do
+		{
+			ListCell   *lc;
+
+			CHECK_FOR_INTERRUPTS();
+			round = 0;
+			foreach(lc, dja_types_all())
+			{
+				DjaType    *type = lfirst(lc);
+
+				if (type->owner == GetUserId() && !type->paused && handled + round < max)
+					round += dja_drain_type(type, max - handled - round, retry);
+			}
+			handled += round;
+		} while (round > 0 && handled < max);
+	}
+	PG_CATCH();
+	{
+		dja_turn.actor = NULL;
+		dja_turn.message = NULL;
+		dja_handler_stop();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	PG_RETURN_INT64(handled);
+}

@@ -1,0 +1,93 @@
+/*
+ * failure.c
+ *
+ * The policy of contract points 12 and 13, without any doing: batch.c acts on it.
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "failure.h"
+#include "utils/timestamp.h"
+
+/* ERRCODE_TO_CATEGORY leaves the class, as in errcodes.h */
+#define DJA_CLASS(a, b) MAKE_SQLSTATE((a), (b), '0', '0', '0')
+
+/*
+ * Copies what matters of an error into the current memory context.
+ */
+DjaError *
+dja_error_copy(ErrorData *edata, bool timed_out)
+{
+	DjaError   *error = palloc0(sizeof(DjaError));
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, edata->message ? edata->message : "unknown error");
+	if (edata->detail)
+		appendStringInfo(&text, "\nDETAIL:  %s", edata->detail);
+	if (edata->hint)
+		appendStringInfo(&text, "\nHINT:  %s", edata->hint);
+	error->sqlerrcode = edata->sqlerrcode;
+	error->message = text.data;
+	error->context = edata->context ? pstrdup(edata->context) : NULL;
+	error->timed_out = timed_out && edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
+	return error;
+}
+
+/*
+ * Whose fault is it?
+ */
+DjaBlame
+dja_error_blame(DjaError *error)
+{
+	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	if (error->timed_out)
+		return DJA_BLAME_MESSAGE;
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
+			return DJA_BLAME_NOBODY;
+		case ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION:
+			return DJA_BLAME_ALONE; /* see dja_row_trouble */
+	}
+	if (class == DJA_CLASS('5', '3') || class == DJA_CLASS('5', '7') || class == DJA_CLASS('5', '8'))
+		return DJA_BLAME_NOBODY;
+	if (class == DJA_CLASS('4', '2') || class == DJA_CLASS('2', '5') || class == DJA_CLASS('0', 'A') ||
+		class == DJA_CLASS('5', '5') || class == DJA_CLASS('X', 'X'))
+		return DJA_BLAME_ALONE;
+	return DJA_BLAME_MESSAGE;
+}
+
+/*
+ * When the next attempt is due after so many failed ones: exponential, with up to a quarter of
+ * jitter on top so that what failed together does not come back together, and capped.
+ */
+TimestampTz
+dja_retry_time(DjaType *type, int attempts, TimestampTz now)
+{
+	double		wait = (double) type->backoff;
+
+	for (int i = 1; i < attempts && wait < type->backoff_max; i++)
+		wait *= 2;
+	wait *= 1 + 0.25 * pg_prng_double(&pg_global_prng_state);
+	return now + (int64) Min(wait, (double) type->backoff_max);
+}
+
+/*
+ * When to try again what nobody is to blame for: soon after a lock or a conflict, later when the
+ * server itself is in trouble.
+ */
+TimestampTz
+dja_postpone_time(DjaError *error, TimestampTz now)
+{
+	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+	bool		conflict = class == DJA_CLASS('4', '0') ||
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+	double		ms = conflict ? 20 : 1000;
+
+	return now + (int64) (ms * 1000 * (1 + pg_prng_double(&pg_global_prng_state)));
+}

@@ -1,0 +1,63 @@
+/*
+ * guc.c
+ *
+ * Defines the settings djactor.*.  What sizes shared memory can change only
+ * with a restart of the server, everything else with a reload.  A worker ignores what ALTER
+ * ROLE or ALTER DATABASE say of them: they belong to the server's administrator
+ * (PGC_SIGHUP), since one role's settings must not eat another role's time.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "guc.h"
+#include "utils/guc.h"
+
+int			dja_max_workers = 4;
+int			dja_run_queue_size = 131072;
+int			dja_batch_size = 1000;
+int			dja_batch_time = 10;
+int			dja_poll_interval = 60 * 1000;
+int			dja_idle_timeout = 5 * 1000;
+int			dja_dead_letter_retention = -1;
+
+void
+dja_guc_init(void)
+{
+	DefineCustomIntVariable("djactor.max_workers",
+							"Most workers that may run handlers at the same time, in the whole server.",
+							"They count against max_worker_processes, as does the launcher and, for moments, a scout.",
+							&dja_max_workers, 4, 1, 1024,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("djactor.run_queue_size",
+							"Mailboxes with due mail that shared memory has room for.",
+							"More than that are found by sweeping the mailbox index. 64 bytes each.",
+							&dja_run_queue_size, 131072, 64, 16 * 1024 * 1024,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("djactor.batch_size",
+							"Most messages that a worker handles in one transaction.",
+							NULL,
+							&dja_batch_size, 1000, 1, 100000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("djactor.batch_time",
+							"Time after which a worker commits what it has handled.",
+							"No further handler is called in that transaction; one that runs is not cut off.",
+							&dja_batch_time, 10, 1, 60 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("djactor.poll_interval",
+							"Time after which a sleeping worker looks for mail that nobody announced.",
+							"A safety net only: sending wakes the worker by itself.",
+							&dja_poll_interval, 60 * 1000, 100, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("djactor.idle_timeout",
+							"Time without work after which an extra worker ends.",
+							"One worker for each database and role stays; it makes room when another role's mail finds all workers taken.",
+							&dja_idle_timeout, 5 * 1000, 100, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("djactor.dead_letter_retention",
+							"Time after which a dead letter is deleted.",
+							"-1 keeps dead letters for ever.",
+							&dja_dead_letter_retention, -1, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("djactor");
+}

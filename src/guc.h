@@ -1,0 +1,19 @@
+/*
+ * guc.h
+ *
+ * The settings.  Read by everybody, written by the server's guc machinery.
+ */
+#ifndef DJA_GUC_H
+#define DJA_GUC_H
+
+extern int	dja_max_workers;	/* per server */
+extern int	dja_run_queue_size; /* mailboxes */
+extern int	dja_batch_size;		/* messages */
+extern int	dja_batch_time;		/* ms */
+extern int	dja_poll_interval;	/* ms */
+extern int	dja_idle_timeout;	/* ms */
+extern int	dja_dead_letter_retention;	/* s, -1 = for ever */
+
+extern void dja_guc_init(void);
+
+#endif							/* DJA_GUC_H */

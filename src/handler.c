@@ -1,0 +1,296 @@
+/*
+ * handler.c
+ *
+ * Resolving, checking and calling handlers; see handler.h.
+ *
+ * A handler is called through fmgr, which is quicker than SPI and leaves to the caller what the
+ * executor would have done: the check of the EXECUTE right, the object access hook, the function
+ * statistics.  The time limit is a timeout of our own, since statement_timeout is never armed in a
+ * background worker; it cancels as a user would, and again each second for a handler
+ * that catches the first.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "compat.h"
+#include "handler.h"
+#include "parser/parse_func.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#define DJA_CANCEL_AGAIN 1000	/* ms */
+
+volatile bool dja_handler_timed_out = false;
+
+static uint32 dja_handlers_generation = 1;
+static TimeoutId dja_timeout;
+static bool dja_timeout_registered = false;
+
+static void
+dja_proc_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	dja_handlers_generation++;
+}
+
+void
+dja_handlers_init(void)
+{
+	CacheRegisterSyscacheCallback(PROCOID, dja_proc_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, dja_proc_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(LANGOID, dja_proc_callback, (Datum) 0);
+}
+
+/*
+ * Forgets what calls have left in the functions' caches: after an error nobody
+ * knows what state they are in.
+ */
+void
+dja_handlers_forget(void)
+{
+	dja_handlers_generation++;
+}
+
+/*
+ * The function f(jsonb, jsonb) that a name or signature means; InvalidOid when there is
+ * none.  The name may be unqualified when a type is defined; it is stored qualified.
+ */
+Oid
+dja_handler_parse(const char *handler)
+{
+	Oid			types[2] = {JSONBOID, JSONBOID};
+	char	   *name = pstrdup(handler);
+	char	   *paren = strrchr(name, '(');
+
+	if (paren != NULL && paren > name)
+	{
+		char	   *args = psprintf("%s", paren + 1);
+		char	   *p = args;
+
+		/* the arguments, if given, can only be these */
+		for (char *q = args; *q; q++)
+			if (*q != ' ')
+				*p++ = pg_tolower((unsigned char) *q);
+		*p = '\0';
+		if (strcmp(args, "jsonb,jsonb)") != 0)
+			return InvalidOid;
+		*paren = '\0';
+	}
+	return LookupFuncName(dja_string_to_names(name), 2, types, true);
+}
+
+/*
+ * The qualified signature, as djactor.actor_type stores it.
+ */
+char *
+dja_handler_signature(Oid function)
+{
+	return format_procedure_qualified(function);
+}
+
+/*
+ * Handlers in languages whose functions can reach outside the database get a
+ * transaction of their own for each message.
+ */
+bool
+dja_handler_is_solo(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	HeapTuple	language;
+	bool		trusted = false;
+
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	language = SearchSysCache1(LANGOID,
+							   ObjectIdGetDatum(((Form_pg_proc) GETSTRUCT(tuple))->prolang));
+	if (HeapTupleIsValid(language))
+	{
+		trusted = ((Form_pg_language) GETSTRUCT(language))->lanpltrusted;
+		ReleaseSysCache(language);
+	}
+	ReleaseSysCache(tuple);
+	return !trusted;
+}
+
+/*
+ * What keeps a role from using a function as its handler, NULL when nothing does.
+ */
+char *
+dja_handler_problem(Oid function, const char *name, Oid role, int *sqlerrcode, char **hint)
+{
+	HeapTuple	tuple = OidIsValid(function) ?
+		SearchSysCache1(PROCOID, ObjectIdGetDatum(function)) : NULL;
+	char	   *problem = NULL;
+	Form_pg_proc proc;
+
+	*hint = "Create it as f(state jsonb, message jsonb), returning the new state as jsonb, or void to leave the state unchanged.";
+	if (!HeapTupleIsValid(tuple))
+	{
+		*sqlerrcode = ERRCODE_UNDEFINED_FUNCTION;
+		return psprintf("handler function %s(jsonb, jsonb) does not exist", name);
+	}
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	if (proc->prokind != PROKIND_FUNCTION || proc->proretset ||
+		(proc->prorettype != JSONBOID && proc->prorettype != VOIDOID))
+	{
+		*sqlerrcode = ERRCODE_INVALID_FUNCTION_DEFINITION;
+		problem = psprintf("handler %s must be a function that returns jsonb or void",
+						   format_procedure_qualified(function));
+	}
+	else if (!dja_may_execute(function, role) || !dja_may_use_schema(proc->pronamespace, role))
+	{
+		*sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+		*hint = "Grant EXECUTE on the function and USAGE on its schema to the owner of the actor type.";
+		problem = psprintf("role \"%s\" may not execute handler %s",
+						   GetUserNameFromId(role, false), format_procedure_qualified(function));
+	}
+	ReleaseSysCache(tuple);
+	return problem;
+}
+
+/*
+ * The function of a type as it stands now, with rights checked, or NULL and the
+ * reason why its mail has to wait.
+ */
+DjaHandler *
+dja_handler_resolve(DjaType *type, char **problem)
+{
+	DjaHandler *handler = type->call;
+	uint32		generation = dja_handlers_generation;	/* before looking */
+	MemoryContext context;
+	List	   *names;
+	char	   *name = pstrdup(type->handler);
+	Oid			types[2] = {JSONBOID, JSONBOID};
+	Oid			schema;
+	Oid			function = InvalidOid;
+	int			sqlerrcode;
+	char	   *hint;
+
+	if (handler != NULL && handler->generation == dja_handlers_generation &&
+		dja_may_execute(handler->function.fn_oid, type->owner))
+		return handler;
+	if (handler != NULL)
+		MemoryContextDelete(handler->context);
+	type->call = NULL;
+
+	/* stored as schema.name(jsonb,jsonb); looked up without raising errors */
+	*strrchr(name, '(') = '\0';
+	names = dja_string_to_names(name);
+	schema = get_namespace_oid(strVal(linitial(names)), true);
+	if (OidIsValid(schema))
+		function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+								   CStringGetDatum(strVal(lsecond(names))),
+								   PointerGetDatum(buildoidvector(types, 2)),
+								   ObjectIdGetDatum(schema));
+	*problem = dja_handler_problem(function, name, type->owner, &sqlerrcode, &hint);
+	if (*problem != NULL)
+		return NULL;
+
+	context = AllocSetContextCreate(CacheMemoryContext, "djactor handler", ALLOCSET_SMALL_SIZES);
+	handler = MemoryContextAllocZero(context, sizeof(DjaHandler));
+	handler->context = context;
+	handler->generation = generation;
+	handler->returns_void = get_func_rettype(function) == VOIDOID;
+	handler->solo = dja_handler_is_solo(function);
+	fmgr_info_cxt(function, &handler->function, context);
+	type->call = handler;
+	return handler;
+}
+
+/*
+ * Calls the handler.  True and the new state, in the current memory context, or
+ * false when the state is unchanged.
+ */
+bool
+dja_handler_call(DjaHandler *handler, DjaType *type, Datum state, Datum payload, Datum *result)
+{
+	LOCAL_FCINFO(fcinfo, 2);
+	PgStat_FunctionCallUsage usage;
+
+	InitFunctionCallInfoData(*fcinfo, &handler->function, 2, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = state;
+	fcinfo->args[0].isnull = false;
+	fcinfo->args[1].value = payload;
+	fcinfo->args[1].isnull = false;
+
+	InvokeFunctionExecuteHook(handler->function.fn_oid);
+	pgstat_init_function_usage(fcinfo, &usage);
+	*result = FunctionCallInvoke(fcinfo);
+	pgstat_end_function_usage(&usage, true);
+
+	if (handler->returns_void)
+		return false;
+	if (fcinfo->isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("handler %s returned NULL", type->handler),
+				 errhint("Return the state, or declare the handler as RETURNS void.")));
+	return true;
+}
+
+/* ---------- the time limit ---------- */
+
+static void
+dja_timeout_handler(void)
+{
+	dja_handler_timed_out = true;
+	QueryCancelPending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * Cancels whatever runs, timeout ms from now (0 = never).
+ */
+void
+dja_handler_arm(int timeout, TimestampTz now)
+{
+	if (!dja_timeout_registered)
+	{
+		dja_timeout = RegisterTimeout(USER_TIMEOUT, dja_timeout_handler);
+		dja_timeout_registered = true;
+	}
+	dja_handler_timed_out = false;
+	if (timeout > 0)
+		enable_timeout_every(dja_timeout, TimestampTzPlusMilliseconds(now, timeout),
+							 DJA_CANCEL_AGAIN);
+}
+
+/*
+ * Stops the clock, without regard to what it has done.
+ */
+void
+dja_handler_stop(void)
+{
+	if (dja_timeout_registered)
+		disable_timeout(dja_timeout, false);
+	if (dja_handler_timed_out)
+		QueryCancelPending = false;
+}
+
+/*
+ * The limit's time is over.  A cancel that came too late to be served is dropped, and one that was
+ * caught by the handler counts all the same.
+ */
+void
+dja_handler_disarm(void)
+{
+	dja_handler_stop();
+	if (dja_handler_timed_out)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling handler due to handler_timeout")));
+}

@@ -1,0 +1,478 @@
+/*
+ * launcher.c
+ *
+ * Decides which processes run.  One launcher runs in a server that is not in recovery; it waits
+ * on its latch and looks at shared memory when rung:
+ *
+ *   scout_wanted		databases came or may have: send a scout to each, one at a time
+ *   a pool without a	start a resident, when it has something to do, or at all while
+ *   resident			there are places
+ *   pool.wanted		mail waits too long: wake an idle worker of the pool, or start one
+ *   no place free		ask the worker that has been idle the longest to make room
+ *
+ * A pool whose workers do not come to life (role without LOGIN, too many connections) is tried
+ * again after a second, then after two, up to a minute.  When the server has no
+ * slot left for background workers that is logged once, with a hint, and tried likewise.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "compat.h"
+#include "guc.h"
+#include "launcher.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "runqueue.h"
+#include "slots.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "worker.h"
+
+#define DJA_BACKOFF_MS 1000
+#define DJA_BACKOFF_MAX_MS 60000
+#define DJA_MAKE_ROOM_MS 200	/* a worker idle for less is not asked to go */
+#define DJA_CHECK_MS 1000		/* while something is starting or short of places */
+
+static BackgroundWorkerHandle **dja_handles;	/* by worker slot */
+static BackgroundWorkerHandle *dja_scout_handle = NULL;
+static List *dja_databases = NIL;	/* still to be scouted */
+static bool dja_exhausted = false;	/* said so already */
+static TimestampTz dja_not_before = 0;
+static uint32 dja_generation = 0;
+static MemoryContext dja_launcher_context;
+
+/* ---------- starting processes ---------- */
+
+/*
+ * Registers a background process; false when the server has no slot left for it.
+ */
+static bool
+dja_start_process(const char *function, const char *name, Datum arg, uint32 generation,
+				  BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker = {0};
+	MemoryContext old = MemoryContextSwitchTo(dja_launcher_context);
+	bool		ok;
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "djactor", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, name, sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, name, sizeof(worker.bgw_type));
+	worker.bgw_main_arg = arg;
+	worker.bgw_notify_pid = MyProcPid;
+	memcpy(worker.bgw_extra, &generation, sizeof(generation));
+
+	ok = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(old);
+	if (ok)
+		dja_exhausted = false;
+	else
+	{
+		if (!dja_exhausted)
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("djactor cannot start a process: no background worker slot is free"),
+					 errdetail("Mail waits until one is."),
+					 errhint("Increase max_worker_processes, or lower djactor.max_workers.")));
+		dja_exhausted = true;
+		dja_not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_BACKOFF_MS);
+	}
+	return ok;
+}
+
+static void
+dja_pool_back_off(DjaPool *pool)
+{
+	long		ms = DJA_BACKOFF_MS << Min(pool->failures, 6);
+
+	pool->failures++;
+	pool->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   Min(ms, DJA_BACKOFF_MAX_MS));
+}
+
+/*
+ * Sees which of the processes we started have come to nothing.
+ */
+static bool
+dja_reap(void)
+{
+	bool		starting = false;
+	pid_t		pid;
+
+	if (dja_scout_handle != NULL)
+	{
+		if (GetBackgroundWorkerPid(dja_scout_handle, &pid) == BGWH_STOPPED)
+		{
+			pfree(dja_scout_handle);
+			dja_scout_handle = NULL;
+		}
+		else
+			starting = true;
+	}
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		if (dja_handles[i] == NULL)
+			continue;
+		if (GetBackgroundWorkerPid(dja_handles[i], &pid) != BGWH_STOPPED)
+		{
+			starting |= dja_worker(i)->state == DJA_WORKER_STARTING;
+			continue;
+		}
+		pfree(dja_handles[i]);
+		dja_handles[i] = NULL;
+		dja_lock();
+		if (dja_worker(i)->state == DJA_WORKER_STARTING)
+		{
+			/* ended before it took its slot */
+			dja_worker(i)->state = DJA_WORKER_FREE;
+			dja_pool(dja_worker(i)->pool)->workers--;
+		}
+		dja_unlock();
+	}
+	return starting;
+}
+
+/* ---------- databases ---------- */
+
+/*
+ * Lists the databases that may be connected to.
+ */
+static void
+dja_list_databases(void)
+{
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	MemoryContext old;
+
+	list_free(dja_databases);
+	dja_databases = NIL;
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (!database->datallowconn || database->datistemplate)
+			continue;
+		old = MemoryContextSwitchTo(dja_launcher_context);
+		dja_databases = lappend_oid(dja_databases, database->oid);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+}
+
+/*
+ * Does the pool's database still exist, and its role, with the right to log in?
+ */
+static bool
+dja_pool_alive(DjaPool *pool)
+{
+	HeapTuple	tuple;
+	bool		alive;
+
+	StartTransactionCommand();
+	alive = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(pool->database));
+	if (alive)
+	{
+		tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(pool->role));
+		alive = HeapTupleIsValid(tuple);
+		if (alive)
+			ReleaseSysCache(tuple);
+	}
+	CommitTransactionCommand();
+	return alive;
+}
+
+static void
+dja_discard_pool(int i)
+{
+	dja_lock();
+	while (dja_shared->queue->pool_lanes[i] >= 0)
+		dja_lane_free(dja_shared->queue->pool_lanes[i]);
+	if (dja_pool(i)->workers == 0)
+		dja_pool_free(i);
+	dja_unlock();
+}
+
+/* ---------- workers ---------- */
+
+/*
+ * A free worker slot, -1 without.  The lock is held.
+ */
+static int
+dja_free_slot(void)
+{
+	for (int i = 0; i < dja_max_workers; i++)
+		if (dja_worker(i)->state == DJA_WORKER_FREE && dja_handles[i] == NULL)
+			return i;
+	return -1;
+}
+
+/*
+ * Starts a worker for a pool in a free slot.
+ */
+static bool
+dja_start_worker(int pool_id)
+{
+	DjaPool    *pool = dja_pool(pool_id);
+	char		name[BGW_MAXLEN];
+	uint32		generation = ++dja_generation;
+	int			slot;
+
+	dja_lock();
+	slot = dja_free_slot();
+	if (slot >= 0)
+	{
+		DjaWorker  *worker = dja_worker(slot);
+
+		worker->state = DJA_WORKER_STARTING;
+		worker->pool = pool_id;
+		worker->generation = generation;
+		worker->stop = false;
+		worker->message_id = 0;
+		worker->actor_type[0] = '\0';
+		pool->workers++;
+		/* counted as a failure until the worker says otherwise */
+		dja_pool_back_off(pool);
+	}
+	dja_unlock();
+	if (slot < 0)
+		return false;
+
+	snprintf(name, sizeof(name), "djactor worker");
+	if (dja_start_process("dja_worker_main", name, Int32GetDatum(slot), generation,
+						  &dja_handles[slot]))
+		return true;
+	dja_lock();
+	dja_worker(slot)->state = DJA_WORKER_FREE;
+	pool->workers--;
+	pool->failures = 0;
+	pool->not_before = 0;
+	dja_unlock();
+	return false;
+}
+
+/*
+ * Asks the worker that has been idle the longest to end, for a pool that has none.
+ */
+static void
+dja_make_room(TimestampTz now)
+{
+	int			longest = -1;
+
+	dja_lock();
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->stop && worker->state != DJA_WORKER_FREE)
+		{
+			longest = -1;
+			break;				/* one is on its way out */
+		}
+		if (worker->state == DJA_WORKER_IDLE && worker->pid != 0 &&
+			TimestampTzPlusMilliseconds(worker->since, DJA_MAKE_ROOM_MS) <= now &&
+			(longest < 0 || worker->since < dja_worker(longest)->since))
+			longest = i;
+	}
+	if (longest >= 0)
+	{
+		dja_worker(longest)->stop = true;
+		SetLatch(&ProcGlobal->allProcs[dja_worker(longest)->procno].procLatch);
+	}
+	dja_unlock();
+}
+
+/*
+ * Mail waits although the pool has workers: wakes an idle one.  False when none is idle.
+ */
+static bool
+dja_wake_idle(int pool)
+{
+	bool		woken = false;
+
+	for (int i = 0; i < dja_max_workers && !woken; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->pool == pool && worker->state == DJA_WORKER_IDLE && worker->pid != 0)
+		{
+			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+			woken = true;
+		}
+	}
+	return woken;
+}
+
+/*
+ * Looks at one pool.  Returns when to look again at the latest.
+ */
+static TimestampTz
+dja_see_to_pool(int i, TimestampTz now)
+{
+	DjaPool    *pool = dja_pool(i);
+	TimestampTz again = DJA_NEVER;
+	bool		start = false;
+	bool		needed = false;
+	bool		gone;
+
+	dja_lock();
+	gone = dja_lane_occupied(i) == 0;
+	if (pool->workers == 0)
+	{
+		needed = dja_queue_has_work(i, true, now);
+		start = !gone && (needed || dja_free_slot() >= 0);
+		if (!needed)
+			again = dja_queue_next_due(i);
+	}
+	else if (pool->wanted)
+	{
+		pool->wanted = false;
+		start = dja_queue_length(i) > 0 && !dja_wake_idle(i) && dja_free_slot() >= 0;
+	}
+	if (gone && pool->workers > 0)
+	{
+		/* its types are gone: so may its workers */
+		for (int w = 0; w < dja_max_workers; w++)
+		{
+			DjaWorker  *worker = dja_worker(w);
+
+			if (worker->pool == i && worker->pid != 0 && !worker->stop)
+			{
+				worker->stop = true;
+				SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+			}
+		}
+	}
+	dja_unlock();
+
+	if (gone)
+	{
+		dja_discard_pool(i);
+		return again;
+	}
+	if (!start)
+		return again;
+	if (now < pool->not_before || now < dja_not_before)
+		return Max(pool->not_before, dja_not_before);
+	if (pool->workers == 0 && !dja_pool_alive(pool))
+	{
+		dja_discard_pool(i);
+		return again;
+	}
+	if (dja_start_worker(i))
+		return again;
+	if (needed && !dja_exhausted)
+		dja_make_room(now);
+	return TimestampTzPlusMilliseconds(now, DJA_MAKE_ROOM_MS);
+}
+
+/* ---------- the loop ---------- */
+
+static void
+dja_launcher_detach(int code, Datum arg)
+{
+	dja_shared->slots->launcher_procno = -1;
+}
+
+static TimestampTz
+dja_see_to_scouts(TimestampTz now)
+{
+	if (dja_shared->slots->scout_wanted && dja_databases == NIL)
+	{
+		dja_shared->slots->scout_wanted = false;
+		dja_list_databases();
+	}
+	if (dja_databases == NIL || dja_scout_handle != NULL)
+		return DJA_NEVER;
+	if (now < dja_not_before)
+		return dja_not_before;
+	if (dja_start_process("dja_scout_main", "djactor scout",
+						  ObjectIdGetDatum(linitial_oid(dja_databases)), 0, &dja_scout_handle))
+		dja_databases = list_delete_first(dja_databases);
+	return DJA_NEVER;
+}
+
+void
+dja_launcher_main(Datum arg)
+{
+	dja_process_signals();
+	dja_shared->slots->launcher_procno = dja_my_procno();
+	before_shmem_exit(dja_launcher_detach, (Datum) 0);
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	dja_launcher_context = AllocSetContextCreate(TopMemoryContext, "djactor launcher",
+												 ALLOCSET_DEFAULT_SIZES);
+	dja_handles = MemoryContextAllocZero(dja_launcher_context,
+										 sizeof(BackgroundWorkerHandle *) * dja_max_workers);
+	dja_shared->slots->scout_wanted = true;
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	for (;;)
+	{
+		static uint32 wait_event = 0;
+		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz again;
+		long		timeout;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+
+		/* the postmaster's signal about a process that ended sets our latch */
+		again = dja_reap() ? TimestampTzPlusMilliseconds(now, DJA_CHECK_MS) : DJA_NEVER;
+		again = Min(again, dja_see_to_scouts(now));
+		for (int i = 0; i < DJA_MAX_POOLS; i++)
+			if (dja_pool(i)->in_use)
+				again = Min(again, dja_see_to_pool(i, now));
+
+		timeout = again == DJA_NEVER ? -1 :
+			Max(1, Min((again - GetCurrentTimestamp()) / 1000 + 1, 3600 * 1000L));
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, DJA_WAIT_EVENT(wait_event, "DjactorLauncherMain"));
+		ResetLatch(MyLatch);
+	}
+}
+
+/*
+ * The launcher starts with the server, and again after a standby's promotion.
+ */
+void
+dja_launcher_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "djactor", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "dja_launcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "djactor launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "djactor launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}

@@ -1,0 +1,306 @@
+/*
+ * mailbox.c
+ *
+ * Reading and changing djactor.message and djactor.dead_letter.  The only SQL text of the C code
+ * is at the end: send() is an INSERT like everybody's, with the caller's rights.
+ *
+ * Reads go through the mailbox index from a given cursor on, so that the dead rows of what
+ * was handled before cost nothing, and through the due index from a given moment on.  Writes
+ * act on the very row version that was read and wait for nobody.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "compat.h"
+#include "executor/spi.h"
+#include "mailbox.h"
+#include "runqueue.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+static void
+dja_scan_open(DjaScan *scan, DjaIndex index, ScanKey keys, int nkeys, Snapshot snapshot)
+{
+	scan->rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
+	scan->index = index_open(dja_index_oid(index), AccessShareLock);
+	scan->slot = table_slot_create(scan->rel, NULL);
+	scan->scan = dja_index_beginscan(scan->rel, scan->index, snapshot, nkeys);
+	index_rescan(scan->scan, keys, nkeys, NULL, 0);
+}
+
+/*
+ * Deliverable messages: begin opens what is needed, start then goes to a mailbox, as
+ * often as one likes.
+ */
+void
+dja_mailbox_scan_begin(DjaScan *scan, Snapshot snapshot)
+{
+	scan->rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
+	scan->index = index_open(dja_index_oid(DJA_MAILBOX_INDEX), AccessShareLock);
+	scan->slot = table_slot_create(scan->rel, NULL);
+	scan->scan = dja_index_beginscan(scan->rel, scan->index, snapshot, 3);
+}
+
+/*
+ * Messages of one mailbox in their order, from the cursor on.
+ */
+void
+dja_mailbox_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 cursor)
+{
+	ScanKeyData keys[3];
+
+	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) type_hash));
+	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) key_hash));
+	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(cursor));
+	index_rescan(scan->scan, keys, 3, NULL, 0);
+}
+
+/*
+ * The first mailbox of a type, or the next one after a key, and the lowest position in
+ * it; false at the end.  Looks at the index alone: what it finds may be dead or not
+ * yet committed, which a hint may be.
+ */
+bool
+dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
+					  uint64 *key_hash, int64 *position)
+{
+	ScanKeyData keys[2];
+	bool		isnull;
+
+	CHECK_FOR_INTERRUPTS();
+	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) type_hash));
+	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY,
+				first ? BTGreaterEqualStrategyNumber : BTGreaterStrategyNumber,
+				first ? F_INT8GE : F_INT8GT,
+				Int64GetDatum(first ? PG_INT64_MIN : (int64) after));
+	scan->scan->xs_want_itup = true;
+	index_rescan(scan->scan, keys, 2, NULL, 0);
+	if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
+		return false;
+	*key_hash = (uint64) DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_KEY,
+													 scan->scan->xs_itupdesc, &isnull));
+	*position = DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_POSITION,
+											scan->scan->xs_itupdesc, &isnull));
+	return true;
+}
+
+/*
+ * Delays and retries of one type in the order of their time, from a moment on.
+ */
+void
+dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], DJA_DUE_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) type_hash));
+	ScanKeyInit(&keys[1], DJA_DUE_IX_AT, BTGreaterEqualStrategyNumber, F_TIMESTAMP_GE,
+				TimestampTzGetDatum(from));
+	dja_scan_open(scan, DJA_DUE_INDEX, keys, 2, snapshot);
+}
+
+bool
+dja_scan_next(DjaScan *scan)
+{
+	CHECK_FOR_INTERRUPTS();
+	return index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot);
+}
+
+void
+dja_scan_end(DjaScan *scan)
+{
+	index_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	index_close(scan->index, AccessShareLock);
+	table_close(scan->rel, AccessShareLock);
+}
+
+static DjaMessage *
+dja_message_from_slot(TupleTableSlot *slot)
+{
+	DjaMessage *message = palloc(sizeof(DjaMessage));
+	HeapTuple	tuple = ExecCopySlotHeapTuple(slot);
+
+	heap_deform_tuple(tuple, slot->tts_tupleDescriptor, message->values, message->nulls);
+	message->tid = slot->tts_tid;
+	message->id = DatumGetInt64(message->values[DJA_MSG_ID - 1]);
+	message->position = dja_position(DatumGetInt16(message->values[DJA_MSG_PRIORITY - 1]),
+									 message->id);
+	message->attempts = DatumGetInt32(message->values[DJA_MSG_ATTEMPTS - 1]);
+	message->retry_at = message->nulls[DJA_MSG_RETRY_AT - 1] ? DT_NOBEGIN :
+		DatumGetTimestampTz(message->values[DJA_MSG_RETRY_AT - 1]);
+	message->expires_at = message->nulls[DJA_MSG_EXPIRES_AT - 1] ? DT_NOEND :
+		DatumGetTimestampTz(message->values[DJA_MSG_EXPIRES_AT - 1]);
+	message->key = DatumGetTextPP(message->values[DJA_MSG_ACTOR_KEY - 1]);
+	return message;
+}
+
+/*
+ * The message that the scan stands on, copied into the current memory context.
+ */
+DjaMessage *
+dja_scan_message(DjaScan *scan)
+{
+	return dja_message_from_slot(scan->slot);
+}
+
+/*
+ * One message, NULL when the snapshot does not see it.
+ */
+DjaMessage *
+dja_message_by_id(int64 id, Snapshot snapshot)
+{
+	DjaScan		scan;
+	ScanKeyData key;
+	DjaMessage *message = NULL;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	dja_scan_open(&scan, DJA_MESSAGE_PKEY, &key, 1, snapshot);
+	if (dja_scan_next(&scan))
+		message = dja_scan_message(&scan);
+	dja_scan_end(&scan);
+	return message;
+}
+
+/*
+ * Counts the messages of a mailbox, up to a limit.
+ */
+int
+dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	DjaScan		scan;
+	int			n = 0;
+
+	dja_mailbox_scan_begin(&scan, snapshot);
+	dja_mailbox_scan_start(&scan, type_hash, key_hash, DJA_CURSOR_START);
+	while (n < limit && dja_scan_next(&scan))
+		n++;
+	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return n;
+}
+
+static inline void
+dja_set_text(Datum *values, bool *nulls, int attnum, const char *string)
+{
+	nulls[attnum - 1] = string == NULL;
+	values[attnum - 1] = string ? CStringGetTextDatum(string) : (Datum) 0;
+}
+
+/*
+ * Moves a message to djactor.dead_letter.
+ */
+void
+dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
+				 DjaMessage *message, DjaFailure *failure)
+{
+	Datum		values[DJA_DEAD_NATTS];
+	bool		nulls[DJA_DEAD_NATTS];
+
+	memcpy(values, message->values, sizeof(Datum) * DJA_MSG_SENT_AT);
+	memcpy(nulls, message->nulls, sizeof(bool) * DJA_MSG_SENT_AT);
+	values[DJA_MSG_ATTEMPTS - 1] = Int32GetDatum(message->attempts);
+	nulls[DJA_MSG_RETRY_AT - 1] = true;
+	if (failure->error != NULL)
+		dja_set_text(values, nulls, DJA_MSG_LAST_ERROR, failure->error);
+	dja_set_text(values, nulls, DJA_DEAD_REASON, failure->reason);
+	dja_set_text(values, nulls, DJA_DEAD_SQLSTATE,
+				 failure->sqlerrcode ? unpack_sql_state(failure->sqlerrcode) : NULL);
+	dja_set_text(values, nulls, DJA_DEAD_ERROR, failure->error);
+	dja_set_text(values, nulls, DJA_DEAD_CONTEXT, failure->context);
+	nulls[DJA_DEAD_FAILED_AT - 1] = false;
+	values[DJA_DEAD_FAILED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+
+	dja_row_delete(messages, &message->tid);
+	dja_row_insert(dead_letters, values, nulls);
+}
+
+/*
+ * Puts a message off until its next attempt.  Under retry_order skip it is delayed anew, which
+ * takes it out of its mailbox; else it stays and holds what sorts after it.
+ */
+void
+dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,
+				  TimestampTz retry_at, const char *error, bool skip)
+{
+	Datum	   *values = message->values;
+	bool	   *nulls = message->nulls;
+
+	message->attempts = attempts;
+	message->retry_at = retry_at;
+	values[DJA_MSG_ATTEMPTS - 1] = Int32GetDatum(attempts);
+	nulls[DJA_MSG_RETRY_AT - 1] = TIMESTAMP_IS_NOBEGIN(retry_at);
+	values[DJA_MSG_RETRY_AT - 1] = TimestampTzGetDatum(retry_at);
+	dja_set_text(values, nulls, DJA_MSG_LAST_ERROR, error);
+	if (skip)
+	{
+		nulls[DJA_MSG_DELIVER_AT - 1] = false;
+		values[DJA_MSG_DELIVER_AT - 1] = TimestampTzGetDatum(retry_at);
+		values[DJA_MSG_RELEASED - 1] = BoolGetDatum(false);
+	}
+	dja_row_update(messages, &message->tid, values, nulls);
+}
+
+/*
+ * A delayed message has become due: into its mailbox with it.
+ */
+void
+dja_message_release(DjaWriter *messages, DjaMessage *message)
+{
+	message->values[DJA_MSG_RELEASED - 1] = BoolGetDatum(true);
+	message->nulls[DJA_MSG_RETRY_AT - 1] = true;
+	dja_row_update(messages, &message->tid, message->values, message->nulls);
+}
+
+/*
+ * send(): an INSERT as anybody would write it.  A NULL option leaves the column its
+ * default, so the headers of a turn pass on.
+ */
+int64
+dja_message_send(Datum *values, bool *nulls)
+{
+	static SPIPlanPtr plans[2] = {NULL, NULL};
+	static const char *const texts[2] = {
+		"INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at)"
+		" VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
+		"INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at, headers)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id"
+	};
+	Oid			types[7] = {TEXTOID, TEXTOID, JSONBOID, INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID};
+	char		flags[8];
+	int			which = nulls[6] ? 0 : 1;
+	bool		isnull;
+	int64		id;
+
+	SPI_connect();
+	if (plans[which] == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(texts[which], 6 + which, types);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare the INSERT of djactor.send()");
+		plans[which] = plan;
+	}
+	for (int i = 0; i < 6 + which; i++)
+		flags[i] = nulls[i] ? 'n' : ' ';
+	flags[6 + which] = '\0';
+	if (SPI_execute_plan(plans[which], values, flags, false, 1) != SPI_OK_INSERT_RETURNING ||
+		SPI_processed != 1)
+		elog(ERROR, "djactor.send() inserted no row");
+	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return id;
+}

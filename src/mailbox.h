@@ -1,0 +1,63 @@
+/*
+ * mailbox.h
+ *
+ * Messages: reading a mailbox in order, and what becomes of a message.
+ */
+#ifndef DJA_MAILBOX_H
+#define DJA_MAILBOX_H
+
+#include "actor_type.h"
+#include "tables.h"
+#include "utils/snapshot.h"
+
+/* A message as it was read, in memory of the caller's choice. */
+typedef struct DjaMessage
+{
+	ItemPointerData tid;
+	int64		id;
+	int64		position;
+	int			attempts;
+	TimestampTz retry_at;		/* DT_NOBEGIN = none */
+	TimestampTz expires_at;		/* DT_NOEND = never */
+	text	   *key;
+	Datum		values[DJA_MSG_NATTS];
+	bool		nulls[DJA_MSG_NATTS];
+} DjaMessage;
+
+/* Why a message was given up. */
+typedef struct DjaFailure
+{
+	const char *reason;			/* failed, expired, mailbox_full */
+	int			sqlerrcode;		/* 0 = none */
+	char	   *error;			/* NULL = none */
+	char	   *context;
+} DjaFailure;
+
+/* An index scan over one mailbox, or over one type's delays and retries. */
+typedef struct DjaScan
+{
+	Relation	rel;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+} DjaScan;
+
+extern void dja_mailbox_scan_begin(DjaScan *scan, Snapshot snapshot);
+extern void dja_mailbox_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 cursor);
+extern bool dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
+								  uint64 *key_hash, int64 *position);
+extern void dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot snapshot);
+extern bool dja_scan_next(DjaScan *scan);
+extern void dja_scan_end(DjaScan *scan);
+extern DjaMessage *dja_scan_message(DjaScan *scan);
+extern DjaMessage *dja_message_by_id(int64 id, Snapshot snapshot);
+
+extern int	dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit);
+extern void dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
+							 DjaMessage *message, DjaFailure *failure);
+extern void dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,
+							  TimestampTz retry_at, const char *error, bool skip);
+extern void dja_message_release(DjaWriter *messages, DjaMessage *message);
+extern int64 dja_message_send(Datum *values, bool *nulls);
+
+#endif							/* DJA_MAILBOX_H */

@@ -1,0 +1,365 @@
+/*
+ * operate.c
+ *
+ * What an operator calls: pause(), resume(), wait_idle(), and the list of workers.
+ *
+ * Who may: for a type, and its actors, whoever may act for the type's owner.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "actor.h"
+#include "actor_type.h"
+#include "batch.h"
+#include "compat.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "guc.h"
+#include "mailbox.h"
+#include "pending.h"
+#include "pgstat.h"
+#include "run.h"
+#include "runqueue.h"
+#include "slots.h"
+#include "storage/latch.h"
+#include "tables.h"
+#include "turn.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(dja_pause_type);
+PG_FUNCTION_INFO_V1(dja_resume_type);
+PG_FUNCTION_INFO_V1(dja_pause_actor);
+PG_FUNCTION_INFO_V1(dja_resume_actor);
+PG_FUNCTION_INFO_V1(dja_wait_idle);
+PG_FUNCTION_INFO_V1(dja_worker_list);
+PG_FUNCTION_INFO_V1(dja_check_preload);
+
+#define DJA_LOOK_AGAIN_MS 5		/* wait_idle: first wait, doubled up to ... */
+#define DJA_LOOK_AGAIN_MAX_MS 50
+
+static DjaType *
+dja_require_type(text *name)
+{
+	DjaType    *type;
+
+	dja_require_preload();
+	dja_catalog_require();
+	type = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+	if (type == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("actor type \"%s\" does not exist", text_to_cstring(name))));
+	return type;
+}
+
+/* ---------- types ---------- */
+
+static void
+dja_set_paused(text *name, bool paused)
+{
+	DjaType    *type = dja_require_type(name);
+	DjaWriter  *writer;
+	Datum		values[DJA_TYPE_NATTS];
+	bool		nulls[DJA_TYPE_NATTS];
+
+	dja_check_can_act_for(type->owner);
+	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
+	(void) dja_types_all();		/* as of now, under the lock */
+	type = dja_require_type(name);
+	dja_type_read_row(type, values, nulls);
+	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(paused);
+	nulls[DJA_TYPE_PAUSED_REASON - 1] = !paused;
+	if (paused)
+		values[DJA_TYPE_PAUSED_REASON - 1] =
+			CStringGetTextDatum(psprintf("paused by %s", GetUserNameFromId(GetUserId(), false)));
+	dja_row_update(writer, &type->tid, values, nulls);
+	dja_writer_close(writer);
+	dja_type_changed();
+	dja_pending_type(type->hash, type->owner, -1, false, false);
+	CommandCounterIncrement();
+}
+
+Datum
+dja_pause_type(PG_FUNCTION_ARGS)
+{
+	dja_set_paused(PG_GETARG_TEXT_PP(0), true);
+	PG_RETURN_VOID();
+}
+
+Datum
+dja_resume_type(PG_FUNCTION_ARGS)
+{
+	dja_set_paused(PG_GETARG_TEXT_PP(0), false);
+	PG_RETURN_VOID();
+}
+
+/* ---------- actors ---------- */
+
+/*
+ * The first message of an actor is due now, as if it had never failed.
+ */
+static void
+dja_reset_attempts(DjaType *type, uint64 key_hash)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	DjaScan		scan;
+	DjaMessage *message = NULL;
+
+	dja_mailbox_scan_begin(&scan, snapshot);
+	dja_mailbox_scan_start(&scan, type->hash, key_hash, DJA_CURSOR_START);
+	if (dja_scan_next(&scan))
+		message = dja_scan_message(&scan);
+	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+
+	if (message != NULL && (message->attempts > 0 || !TIMESTAMP_IS_NOBEGIN(message->retry_at)))
+	{
+		DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
+		Datum		last_error = message->values[DJA_MSG_LAST_ERROR - 1];
+
+		dja_message_retry(writer, message, 0, DT_NOBEGIN,
+						  message->nulls[DJA_MSG_LAST_ERROR - 1] ? NULL :
+						  TextDatumGetCString(last_error), false);
+		dja_writer_close(writer);
+	}
+}
+
+static void
+dja_set_actor_paused(text *name, text *key, bool paused)
+{
+	DjaType    *type = dja_require_type(name);
+	uint64		key_hash = dja_hash_text(key);
+	DjaActor   *actor;
+	bool		in_batch;
+
+	dja_check_can_act_for(type->owner);
+	actor = dja_batch_actor(type, key);
+	in_batch = actor != NULL;
+	if (!in_batch)
+	{
+		Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), RowExclusiveLock);
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+		actor = dja_actor_read(rel, slot, type, key, key_hash, snapshot);
+		UnregisterSnapshot(snapshot);
+		ExecDropSingleTupleTableSlot(slot);
+		table_close(rel, NoLock);
+	}
+	if (!actor->exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("actor %s \"%s\" does not exist", type->name, text_to_cstring(key)),
+				 errhint("An actor exists from its first committed turn; djactor.pause(type) pauses all of a kind.")));
+
+	actor->paused = paused;
+	if (!paused)
+	{
+		actor->suspended = false;
+		dja_reset_attempts(type, key_hash);
+		dja_pending_mailbox(type, key_hash, DJA_CURSOR_START, 0);
+	}
+	if (in_batch)
+		actor->dirty = true;
+	else
+	{
+		DjaWriter  *actors = dja_writer_open(DJA_ACTOR_TABLE, RowExclusiveLock);
+
+		dja_actor_write(actor, actors, NULL);
+		dja_writer_close(actors);
+		CommandCounterIncrement();
+	}
+}
+
+Datum
+dja_pause_actor(PG_FUNCTION_ARGS)
+{
+	dja_set_actor_paused(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), true);
+	PG_RETURN_VOID();
+}
+
+Datum
+dja_resume_actor(PG_FUNCTION_ARGS)
+{
+	dja_set_actor_paused(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), false);
+	PG_RETURN_VOID();
+}
+
+/* ---------- waiting until all is done ---------- */
+
+/*
+ * Has this type mail that can be handled, now or after a retry?
+ */
+static bool
+dja_type_is_idle(DjaType *type, Snapshot snapshot)
+{
+	Relation	rel;
+	TupleTableSlot *slot;
+	DjaScan		scan;
+	DjaScan		next;
+	uint64		key_hash;
+	int64		position;
+	bool		first = true;
+	uint64		after = 0;
+	bool		idle = true;
+
+	if (type->paused)
+		return true;
+	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	dja_mailbox_scan_begin(&scan, snapshot);
+	dja_mailbox_scan_begin(&next, snapshot);
+	while (idle && dja_mailbox_scan_skip(&scan, type->hash, first, after, &key_hash, &position))
+	{
+		first = false;
+		after = key_hash;
+		dja_mailbox_scan_start(&next, type->hash, key_hash, position);
+		if (dja_scan_next(&next))
+		{
+			DjaMessage *message = dja_scan_message(&next);
+			DjaActor   *actor = dja_actor_read(rel, slot, type, message->key, key_hash, snapshot);
+
+			idle = actor->suspended || actor->paused;
+		}
+	}
+	dja_scan_end(&next);
+	dja_scan_end(&scan);
+
+	/* under retry_order skip, what waits for its retry is delayed, and not idle either */
+	if (idle && type->skip)
+	{
+		dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);
+		while (idle && dja_scan_next(&scan))
+			idle = dja_scan_message(&scan)->nulls[DJA_MSG_RETRY_AT - 1];
+		dja_scan_end(&scan);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return idle;
+}
+
+static bool
+dja_is_idle(text *name)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor idle",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Snapshot	snapshot;
+	List	   *types = name ? list_make1(dja_require_type(name)) : dja_types_all();
+	ListCell   *lc;
+	bool		idle = true;
+
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	foreach(lc, types)
+	{
+		idle = dja_type_is_idle(lfirst(lc), snapshot);
+		if (!idle)
+			break;
+	}
+	UnregisterSnapshot(snapshot);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return idle;
+}
+
+/*
+ * wait_idle(timeout, actor_type)
+ */
+Datum
+dja_wait_idle(PG_FUNCTION_ARGS)
+{
+	static uint32 wait_event = 0;
+	TimestampTz until;
+	text	   *name = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
+	long		wait = DJA_LOOK_AGAIN_MS;
+
+	dja_require_preload();
+	dja_catalog_require();
+	if (PG_ARGISNULL(0) || dja_interval_usec(PG_GETARG_INTERVAL_P(0)) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be null or negative")));
+	if (dja_turn.actor != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("wait_idle() cannot be called inside a turn")));
+	if (dja_pending_any())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("wait_idle() cannot wait for messages that this transaction has sent"),
+				 errdetail("Workers see them only after its commit."),
+				 errhint("Commit first; in a test that never commits use djactor.drain().")));
+
+	until = GetCurrentTimestamp() + dja_interval_usec(PG_GETARG_INTERVAL_P(0));
+	while (!dja_is_idle(name))
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (now >= until)
+			PG_RETURN_BOOL(false);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(wait, (long) ((until - now) / 1000 + 1)),
+						 DJA_WAIT_EVENT(wait_event, "DjactorWaitIdle"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		wait = Min(2 * wait, DJA_LOOK_AGAIN_MAX_MS);
+	}
+	PG_RETURN_BOOL(true);
+}
+
+/* ---------- looking at workers ---------- */
+
+Datum
+dja_worker_list(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	dja_require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		Datum		values[7] = {0};
+		bool		nulls[7] = {0};
+		DjaWorker	worker;
+		DjaPool		pool;
+
+		dja_lock();
+		worker = *dja_worker(i);
+		pool = *dja_pool(worker.pool);
+		dja_unlock();
+		if (worker.state == DJA_WORKER_FREE || pool.database != MyDatabaseId)
+			continue;
+
+		values[0] = Int32GetDatum(worker.pid);
+		nulls[0] = worker.pid == 0;
+		values[1] = ObjectIdGetDatum(pool.role);
+		values[2] = CStringGetTextDatum(worker.state == DJA_WORKER_STARTING ? "starting" :
+										worker.state == DJA_WORKER_BUSY ? "busy" : "idle");
+		values[3] = BoolGetDatum(pool.resident == i);
+		nulls[4] = nulls[5] = worker.message_id == 0;
+		if (worker.message_id != 0)
+			values[4] = CStringGetTextDatum(worker.actor_type);
+		values[5] = Int64GetDatum(worker.message_id);
+		values[6] = TimestampTzGetDatum(worker.since);
+		nulls[6] = worker.since == 0;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * At CREATE EXTENSION: without the preload nothing would ever run.
+ */
+Datum
+dja_check_preload(PG_FUNCTION_ARGS)
+{
+	if (dja_shared == NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("djactor is not loaded by the server: sending will raise an error"),
+				 errhint("Add djactor to shared_preload_libraries and restart the server.")));
+	PG_RETURN_VOID();
+}

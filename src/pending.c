@@ -1,0 +1,480 @@
+/*
+ * pending.c
+ *
+ * From a sender's transaction to the run queue; see pending.h and, for why the order
+ * below loses no wake-up and no order, README.md in this folder.
+ *
+ *   PRE_COMMIT	announce the mailboxes; where the pool is asleep, queue the NOTIFY
+ *   COMMIT		push the mailboxes, then ring where nobody has rung yet
+ *   ABORT		push what was announced: a false alarm that undoes the announcement
+ *   PREPARE	forget: COMMIT PREPARED has every lane of the database swept
+ *
+ * An ERROR in COMMIT is a PANIC: nothing is allocated there, no catalog is read.
+ * Everything that may fail (no lane left, out of memory) fails in PRE_COMMIT or before.
+ *
+ * A transaction that sends to more than DJA_MAX_PENDING mailboxes is a flood: its lanes are
+ * marked for a sweep instead.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "compat.h"
+#include "pending.h"
+#include "runqueue.h"
+#include "slots.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define DJA_MAX_PENDING 1024
+#define DJA_PENDING_BUCKETS 2048
+#define DJA_PUSHES_PER_LOCK 64
+
+typedef struct DjaPendingLane
+{
+	uint64		type_hash;
+	Oid			owner;
+	int			lane;			/* valid once announced */
+	bool		sweep;			/* a flood */
+	bool		notified;		/* our NOTIFY wakes its pool */
+	bool		changed;		/* the type was defined, dropped, paused, resumed */
+	bool		dropped;
+	int			concurrency;	/* -1 = as it is */
+	bool		solo;
+	TimestampTz next_due;
+} DjaPendingLane;
+
+typedef struct DjaPendingMailbox
+{
+	uint64		key_hash;
+	int64		position;		/* lowest */
+	int			lane;			/* in dja_lanes */
+	int			mailbox;		/* as announced */
+	int			count;
+	int			base_depth;		/* -1 = not counted */
+	int			bucket;
+} DjaPendingMailbox;
+
+static DjaPendingLane *dja_lanes = NULL;
+static int	dja_nlanes = 0;
+static int	dja_max_lanes = 0;
+static DjaPendingMailbox *dja_mailboxes = NULL;
+static int	dja_nmailboxes = 0;
+static int16 *dja_pending_buckets = NULL;	/* index into dja_mailboxes, -1 = none */
+static bool dja_announced = false;
+static bool dja_drained = false;
+static bool dja_scout = false;
+
+static void
+dja_pending_reset(void)
+{
+	for (int i = 0; i < dja_nmailboxes; i++)
+		dja_pending_buckets[dja_mailboxes[i].bucket] = -1;
+	dja_nmailboxes = 0;
+	dja_nlanes = 0;
+	dja_announced = false;
+	dja_drained = false;
+	dja_scout = false;
+}
+
+static int
+dja_pending_lane(uint64 type_hash, Oid owner)
+{
+	DjaPendingLane *lane;
+
+	for (int i = dja_nlanes - 1; i >= 0; i--)
+		if (dja_lanes[i].type_hash == type_hash)
+			return i;
+
+	if (dja_nlanes == dja_max_lanes)
+	{
+		int			size = Max(16, 2 * dja_max_lanes);
+
+		dja_lanes = dja_lanes == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(DjaPendingLane) * size) :
+			repalloc(dja_lanes, sizeof(DjaPendingLane) * size);
+		dja_max_lanes = size;
+	}
+	lane = &dja_lanes[dja_nlanes];
+	memset(lane, 0, sizeof(DjaPendingLane));
+	lane->type_hash = type_hash;
+	lane->owner = owner;
+	lane->lane = -1;
+	lane->concurrency = -1;
+	lane->next_due = DJA_NEVER;
+	return dja_nlanes++;
+}
+
+/*
+ * The entry of a mailbox, made if there is room; NULL without.
+ */
+static DjaPendingMailbox *
+dja_pending_find(DjaType *type, uint64 key_hash, bool create)
+{
+	int			lane = dja_pending_lane(type->hash, type->owner);
+	int			bucket = (int) ((key_hash ^ (uint64) lane) % DJA_PENDING_BUCKETS);
+	DjaPendingMailbox *mailbox;
+
+	if (dja_pending_buckets == NULL)
+	{
+		dja_mailboxes = MemoryContextAlloc(TopMemoryContext,
+										   sizeof(DjaPendingMailbox) * DJA_MAX_PENDING);
+		dja_pending_buckets = MemoryContextAlloc(TopMemoryContext,
+												 sizeof(int16) * DJA_PENDING_BUCKETS);
+		memset(dja_pending_buckets, -1, sizeof(int16) * DJA_PENDING_BUCKETS);
+	}
+	for (; dja_pending_buckets[bucket] >= 0; bucket = (bucket + 1) % DJA_PENDING_BUCKETS)
+	{
+		mailbox = &dja_mailboxes[dja_pending_buckets[bucket]];
+		if (mailbox->key_hash == key_hash && mailbox->lane == lane)
+			return mailbox;
+	}
+	if (!create || dja_nmailboxes == DJA_MAX_PENDING)
+		return NULL;
+
+	mailbox = &dja_mailboxes[dja_nmailboxes];
+	mailbox->key_hash = key_hash;
+	mailbox->position = DJA_CURSOR_END;
+	mailbox->lane = lane;
+	mailbox->mailbox = -1;
+	mailbox->count = 0;
+	mailbox->base_depth = -1;
+	mailbox->bucket = bucket;
+	dja_pending_buckets[bucket] = (int16) dja_nmailboxes++;
+	return mailbox;
+}
+
+/*
+ * Notes messages for a mailbox; position is the lowest of them.
+ */
+void
+dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(type, key_hash, true);
+
+	if (mailbox == NULL)
+	{
+		dja_pending_sweep(type);
+		return;
+	}
+	mailbox->count += count;
+	if (position < mailbox->position)
+		mailbox->position = position;
+}
+
+/*
+ * Notes a delayed message.
+ */
+void
+dja_pending_due(DjaType *type, TimestampTz due)
+{
+	DjaPendingLane *lane = &dja_lanes[dja_pending_lane(type->hash, type->owner)];
+
+	lane->next_due = Min(lane->next_due, due);
+}
+
+/*
+ * Has the whole lane swept.
+ */
+void
+dja_pending_sweep(DjaType *type)
+{
+	dja_lanes[dja_pending_lane(type->hash, type->owner)].sweep = true;
+}
+
+/*
+ * Notes that a type was defined, changed or dropped.  concurrency -1 leaves
+ * concurrency and solo as they are.
+ */
+void
+dja_pending_type(uint64 type_hash, Oid owner, int concurrency, bool solo, bool dropped)
+{
+	DjaPendingLane *lane = &dja_lanes[dja_pending_lane(type_hash, owner)];
+
+	lane->owner = owner;
+	lane->changed = true;
+	lane->dropped = dropped;
+	if (concurrency >= 0)
+	{
+		lane->concurrency = concurrency;
+		lane->solo = solo;
+	}
+}
+
+/*
+ * How many messages of this transaction are on their way to a mailbox, and
+ * what was counted there before them (-1 = not yet).
+ */
+int
+dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(type, key_hash, false);
+
+	*base_depth = mailbox ? mailbox->base_depth : -1;
+	return mailbox ? mailbox->count : 0;
+}
+
+void
+dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(type, key_hash, true);
+
+	if (mailbox != NULL)
+		mailbox->base_depth = base_depth;
+}
+
+/*
+ * Has this transaction sent anything yet?
+ */
+bool
+dja_pending_any(void)
+{
+	return dja_nlanes > 0;
+}
+
+/*
+ * This transaction holds claims of its own, which end with it.
+ */
+void
+dja_pending_drained(void)
+{
+	dja_drained = true;
+}
+
+/*
+ * The launcher is to look through the databases again, once this has committed.
+ */
+void
+dja_pending_scout(void)
+{
+	dja_scout = true;
+}
+
+int
+dja_ensure_lane(Oid database, uint64 type_hash, Oid owner)
+{
+	int			lane = dja_lane_find(database, type_hash);
+	int			pool;
+
+	if (lane >= 0)
+		return lane;
+	pool = dja_pool_find(database, owner, true);
+	return pool < 0 ? -1 : dja_lane_create(database, type_hash, pool);
+}
+
+/* ---------- at the end of the transaction ---------- */
+
+static void
+dja_announce(void)
+{
+	bool		notify = false;
+	bool		full = false;
+
+	dja_lock();
+	for (int i = 0; i < dja_nlanes && !full; i++)
+	{
+		DjaPendingLane *pending = &dja_lanes[i];
+		DjaPool    *pool;
+
+		pending->lane = dja_ensure_lane(MyDatabaseId, pending->type_hash, pending->owner);
+		if (pending->lane < 0)
+		{
+			full = true;
+			break;
+		}
+		/* a new owner's pool has to be there before the commit */
+		if (pending->changed && !pending->dropped &&
+			dja_pool_find(MyDatabaseId, pending->owner, true) < 0)
+			full = true;
+		pool = dja_pool(dja_lane(pending->lane)->pool);
+		if (pool->state == DJA_POOL_ASLEEP && !pool->rung)
+			pool->rung = pending->notified = notify = true;
+	}
+	if (!full)
+	{
+		dja_announced = true;
+		for (int i = 0; i < dja_nlanes; i++)
+			if (dja_lanes[i].sweep)
+				dja_lane(dja_lanes[i].lane)->floods++;
+		for (int i = 0; i < dja_nmailboxes; i++)
+		{
+			DjaPendingMailbox *mailbox = &dja_mailboxes[i];
+
+			mailbox->mailbox = dja_queue_announce(dja_lanes[mailbox->lane].lane,
+												  mailbox->key_hash, mailbox->position);
+			if ((i + 1) % DJA_PUSHES_PER_LOCK == 0)
+			{
+				dja_unlock();
+				dja_lock();
+			}
+		}
+	}
+	dja_unlock();
+
+	if (full)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many actor types or owners of actor types in this server"),
+				 errdetail("There is room for %d actor types and %d pairs of database and owner.",
+						   DJA_MAX_LANES, DJA_MAX_POOLS)));
+	if (notify)
+		Async_Notify("djactor", "");
+}
+
+/*
+ * Wakes the worker of a lane, unless it is awake or our NOTIFY will.
+ */
+static void
+dja_ring(DjaPendingLane *pending)
+{
+	int			pool = dja_lane(pending->lane)->pool;
+
+	if (pool < 0)
+		return;
+	switch (dja_pool(pool)->state)
+	{
+		case DJA_POOL_BUSY:
+			break;
+		case DJA_POOL_ABSENT:
+			dja_ring_launcher();
+			break;
+		case DJA_POOL_ASLEEP:
+			if (pending->notified)
+				break;
+			/* fall through */
+		case DJA_POOL_LINGERING:
+			SetLatch(dja_pool_latch(pool));
+			break;
+	}
+}
+
+static void
+dja_apply_type_change(DjaPendingLane *pending)
+{
+	if (pending->dropped)
+	{
+		dja_lane_free(pending->lane);
+		return;
+	}
+	if (pending->concurrency >= 0)
+	{
+		dja_lane(pending->lane)->concurrency = pending->concurrency;
+		dja_lane(pending->lane)->solo = pending->solo;
+		dja_lane_move(pending->lane, dja_pool_find(MyDatabaseId, pending->owner, true));
+	}
+	dja_lane_unblock(pending->lane);
+}
+
+/*
+ * After the commit, or after an abort that came between announcing and committing.
+ */
+static void
+dja_deliver(bool committed)
+{
+	dja_lock();
+	for (int i = 0; i < dja_nlanes; i++)
+		if (dja_lanes[i].sweep)
+			dja_queue_push(dja_lanes[i].lane, -1, 0, 0, -1, -1);
+	for (int i = 0; i < dja_nmailboxes; i++)
+	{
+		DjaPendingMailbox *mailbox = &dja_mailboxes[i];
+
+		dja_queue_push(dja_lanes[mailbox->lane].lane, mailbox->mailbox, mailbox->key_hash,
+					   mailbox->position,
+					   committed && mailbox->base_depth >= 0 ? mailbox->count : -1,
+					   mailbox->base_depth);
+		if ((i + 1) % DJA_PUSHES_PER_LOCK == 0)
+		{
+			dja_unlock();
+			dja_lock();
+		}
+	}
+	for (int i = 0; i < dja_nlanes; i++)
+	{
+		DjaPendingLane *pending = &dja_lanes[i];
+
+		if (dja_lane(pending->lane)->type_hash != pending->type_hash ||
+			!dja_lane(pending->lane)->in_use)
+			continue;			/* dropped by somebody else meanwhile */
+		if (committed)
+		{
+			if (pending->changed)
+				dja_apply_type_change(pending);
+			if (pending->next_due < dja_lane(pending->lane)->next_due)
+				dja_lane(pending->lane)->next_due = pending->next_due;
+		}
+		dja_ring(pending);
+	}
+	dja_unlock();
+}
+
+static void
+dja_pending_xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (dja_nlanes > 0)
+				dja_announce();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+			if (dja_announced)
+				dja_deliver(event == XACT_EVENT_COMMIT);
+			if (dja_drained)
+				dja_release_claims();
+			if (dja_scout && event == XACT_EVENT_COMMIT)
+				dja_ring_scout();
+			dja_pending_reset();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (dja_drained)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has called djactor.drain()")));
+			break;
+		case XACT_EVENT_PREPARE:
+			dja_pending_reset();
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;
+	}
+}
+
+/*
+ * COMMIT PREPARED makes rows visible that nobody pushes: around it, every lane of the database
+ * counts a flood.  announce comes before, its opposite after, whatever became of it.
+ */
+void
+dja_pending_prepared(bool announce)
+{
+	dja_lock();
+	for (int i = 0; i < DJA_MAX_LANES; i++)
+	{
+		DjaLane    *lane = dja_lane(i);
+		DjaPendingLane pending = {.lane = i};
+
+		if (!lane->in_use || lane->database != MyDatabaseId)
+			continue;
+		if (announce)
+			lane->floods++;
+		else if (lane->floods > 0)
+		{
+			dja_queue_push(i, -1, 0, 0, -1, -1);
+			lane->next_due = DT_NOBEGIN;
+			dja_ring(&pending);
+		}
+	}
+	dja_unlock();
+	if (!announce)
+		dja_ring_scout();
+}
+
+void
+dja_pending_init(void)
+{
+	RegisterXactCallback(dja_pending_xact_callback, NULL);
+}

@@ -1,0 +1,30 @@
+/*
+ * pending.h
+ *
+ * What a transaction owes the workers when it commits: mailboxes to push, delays to
+ * watch for, types that have changed.  Collected while the transaction runs,
+ * announced in its pre-commit, delivered after its commit, forgotten when it aborts.
+ */
+#ifndef DJA_PENDING_H
+#define DJA_PENDING_H
+
+#include "actor_type.h"
+
+extern void dja_pending_init(void);
+extern void dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count);
+extern void dja_pending_due(DjaType *type, TimestampTz due);
+extern void dja_pending_sweep(DjaType *type);
+extern void dja_pending_type(uint64 type_hash, Oid owner, int concurrency, bool solo, bool dropped);
+extern int	dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth);
+extern void dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth);
+extern bool dja_pending_any(void);
+extern void dja_pending_drained(void);
+extern void dja_pending_scout(void);
+
+/* of a prepared transaction, whose list is lost with its session */
+extern void dja_pending_prepared(bool announce);
+
+/* the lane of a type, made if need be; the lock is held; -1 without room */
+extern int	dja_ensure_lane(Oid database, uint64 type_hash, Oid owner);
+
+#endif							/* DJA_PENDING_H */

@@ -1,0 +1,768 @@
+/*
+ * runqueue.c
+ *
+ * The queue of mailboxes with due mail; runqueue.h tells what it promises.
+ *
+ * Layout: an array of mailboxes, threaded by index into hash chains (lookup by lane
+ * and key), a list for each lane (first in, first out) and a free list.  Nothing
+ * here is allocated after startup.  When no mailbox is free, room is made first
+ * from lanes that are blocked, then from mailboxes that merely wait; either way the
+ * lane is marked for a sweep, which finds again what was dropped.  A mailbox that is running or
+ * announced is never dropped: that is what a claim is.
+ *
+ * All of it stands under one lock.  Its critical sections are some hundred
+ * nanoseconds for a mailbox; callers with many mailboxes let go in between.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "compat.h"
+#include "guc.h"
+#include "port/pg_bitutils.h"
+#include "runqueue.h"
+#include "storage/shmem.h"
+
+#define DJA_EVICTION_PROBES 256
+
+/* This backend's claims and the lanes it occupies; freed by nobody. */
+static int *dja_claims = NULL;
+static int	dja_nclaims = 0;
+static int	dja_max_claims = 0;
+static int *dja_occupied = NULL;
+static int	dja_noccupied = 0;
+
+static inline int *
+dja_buckets(DjaRunQueue *queue)
+{
+	return (int *) ((char *) queue + MAXALIGN(sizeof(DjaRunQueue)));
+}
+
+static int
+dja_bucket_count(void)
+{
+	return (int) pg_nextpower2_32((uint32) dja_run_queue_size);
+}
+
+Size
+dja_runqueue_size(void)
+{
+	Size		size = MAXALIGN(sizeof(DjaRunQueue));
+
+	size = add_size(size, MAXALIGN(mul_size(sizeof(int), dja_bucket_count())));
+	return add_size(size, mul_size(sizeof(DjaMailbox), dja_run_queue_size));
+}
+
+void
+dja_runqueue_setup(DjaRunQueue *queue)
+{
+	int		   *buckets;
+	DjaMailbox *mailboxes;
+
+	memset(queue, 0, sizeof(DjaRunQueue));
+	queue->size = dja_run_queue_size;
+	queue->nbuckets = dja_bucket_count();
+	buckets = dja_buckets(queue);
+	mailboxes = dja_queue_mailboxes(queue);
+
+	for (int i = 0; i < queue->nbuckets; i++)
+		buckets[i] = -1;
+	for (int i = 0; i < queue->size; i++)
+	{
+		mailboxes[i].state = DJA_MAILBOX_FREE;
+		mailboxes[i].fifo_next = i + 1 < queue->size ? i + 1 : -1;
+	}
+	queue->free_head = 0;
+	queue->free_count = queue->size;
+	for (int i = 0; i < DJA_MAX_POOLS; i++)
+		queue->pool_lanes[i] = queue->pool_rotor[i] = -1;
+}
+
+/* ---------- mailboxes: lookup, allocation, the lane's list ---------- */
+
+static inline int *
+dja_bucket(int lane, uint64 key_hash)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	uint64		mixed = hash_combine64(key_hash, (uint64) lane);
+
+	return &dja_buckets(queue)[mixed & (uint64) (queue->nbuckets - 1)];
+}
+
+static int
+dja_mailbox_find(int lane, uint64 key_hash)
+{
+	for (int i = *dja_bucket(lane, key_hash); i >= 0; i = dja_mailbox(i)->hash_next)
+	{
+		DjaMailbox *mailbox = dja_mailbox(i);
+
+		if (mailbox->key_hash == key_hash && mailbox->lane == lane)
+			return i;
+	}
+	return -1;
+}
+
+static void
+dja_mailbox_free(int i)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	DjaMailbox *mailbox = dja_mailbox(i);
+	int		   *link = dja_bucket(mailbox->lane, mailbox->key_hash);
+
+	while (*link != i)
+		link = &dja_mailbox(*link)->hash_next;
+	*link = mailbox->hash_next;
+	dja_lane(mailbox->lane)->mailboxes--;
+	mailbox->state = DJA_MAILBOX_FREE;
+	mailbox->fifo_next = queue->free_head;
+	queue->free_head = i;
+	queue->free_count++;
+}
+
+static void
+dja_mailbox_enqueue(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaLane    *lane = dja_lane(mailbox->lane);
+
+	mailbox->state = DJA_MAILBOX_QUEUED;
+	mailbox->more = false;
+	mailbox->fifo_next = -1;
+	if (lane->queued++ == 0)
+		lane->head = i;
+	else
+		dja_mailbox(lane->tail)->fifo_next = i;
+	lane->tail = i;
+}
+
+static int
+dja_mailbox_dequeue(DjaLane *lane)
+{
+	int			i = lane->head;
+
+	lane->head = dja_mailbox(i)->fifo_next;
+	lane->queued--;
+	return i;
+}
+
+/*
+ * Gives up a mailbox that does not run, for its room.  What waits there is found
+ * by the sweep.
+ */
+static bool
+dja_make_room(void)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+
+	for (int probe = 0; probe < DJA_EVICTION_PROBES; probe++)
+	{
+		int			i = queue->clock;
+		DjaMailbox *mailbox = dja_mailbox(i);
+		DjaLane    *lane;
+
+		queue->clock = (i + 1) % queue->size;
+		if (mailbox->state == DJA_MAILBOX_FREE)
+			continue;
+		lane = dja_lane(mailbox->lane);
+		if (mailbox->state == DJA_MAILBOX_WAITING && mailbox->announced == 0)
+		{
+			lane->sweep_wanted = true;
+			dja_mailbox_free(i);
+			return true;
+		}
+		if (lane->blocked && lane->queued > 0 && dja_mailbox(lane->head)->announced == 0)
+		{
+			lane->sweep_wanted = true;
+			dja_mailbox_free(dja_mailbox_dequeue(lane));
+			return true;
+		}
+	}
+	return false;
+}
+
+static int
+dja_mailbox_create(int lane, uint64 key_hash, int64 cursor)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	int		   *bucket = dja_bucket(lane, key_hash);
+	DjaMailbox *mailbox;
+	int			i;
+
+	if (queue->free_head < 0 && !dja_make_room())
+		return -1;
+	i = queue->free_head;
+	mailbox = dja_mailbox(i);
+	queue->free_head = mailbox->fifo_next;
+	queue->free_count--;
+
+	mailbox->key_hash = key_hash;
+	mailbox->cursor = cursor;
+	mailbox->lane = lane;
+	mailbox->hash_next = *bucket;
+	mailbox->fifo_next = -1;
+	mailbox->claimer = -1;
+	mailbox->claim_index = -1;
+	mailbox->depth = -1;
+	mailbox->announced = 0;
+	mailbox->state = DJA_MAILBOX_WAITING;
+	mailbox->more = false;
+	*bucket = i;
+	dja_lane(lane)->mailboxes++;
+	return i;
+}
+
+bool
+dja_queue_has_room(void)
+{
+	return dja_shared->queue->free_head >= 0;
+}
+
+/* ---------- lanes ---------- */
+
+/*
+ * The lane of a type, -1 when there is none.  Callers keep what they find and
+ * check it with the same arguments before each use.
+ */
+int
+dja_lane_find(Oid database, uint64 type_hash)
+{
+	uint32		start = (uint32) (type_hash % DJA_MAX_LANES);
+
+	/* open addressing without tombstones: a freed lane keeps its place's key */
+	for (uint32 n = 0; n < DJA_MAX_LANES; n++)
+	{
+		int			i = (int) ((start + n) % DJA_MAX_LANES);
+		DjaLane    *lane = dja_lane(i);
+
+		if (lane->type_hash == type_hash && lane->database == database)
+			return lane->in_use ? i : -1;
+		if (!OidIsValid(lane->database))
+			return -1;
+	}
+	return -1;
+}
+
+/*
+ * Makes the lane of a type and puts it in its pool; -1 when all lanes are taken.  It starts with
+ * a sweep: mail may have come before the lane.
+ */
+int
+dja_lane_create(Oid database, uint64 type_hash, int pool)
+{
+	uint32		start = (uint32) (type_hash % DJA_MAX_LANES);
+	int			i = -1;
+	DjaLane    *lane;
+
+	/* the very same place if it ever had one, so that lookups stay right */
+	for (uint32 n = 0; n < DJA_MAX_LANES; n++)
+	{
+		int			at = (int) ((start + n) % DJA_MAX_LANES);
+
+		lane = dja_lane(at);
+		if (lane->type_hash == type_hash && lane->database == database)
+		{
+			i = at;
+			break;
+		}
+		if (i < 0 && !lane->in_use && lane->mailboxes == 0 &&
+			lane->workers == 0 && lane->floods == 0)
+			i = at;
+		if (!OidIsValid(lane->database))
+			break;
+	}
+	if (i < 0)
+		return -1;
+
+	/* what others still count on in the same lane's earlier life stays */
+	lane = dja_lane(i);
+	lane->in_use = true;
+	lane->database = database;
+	lane->type_hash = type_hash;
+	lane->pool = -1;
+	lane->concurrency = 0;
+	lane->solo = false;
+	lane->head = lane->tail = -1;
+	lane->queued = 0;
+	lane->sweeping = lane->sweep_started = false;
+	dja_lane_unblock(i);
+	dja_lane_move(i, pool);
+	return i;
+}
+
+static void
+dja_lane_unlink(int i)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	DjaLane    *lane = dja_lane(i);
+	int		   *link;
+
+	if (lane->pool < 0)
+		return;
+	link = &queue->pool_lanes[lane->pool];
+	while (*link != i)
+		link = &dja_lane(*link)->next_in_pool;
+	*link = lane->next_in_pool;
+	if (queue->pool_rotor[lane->pool] == i)
+		queue->pool_rotor[lane->pool] = lane->next_in_pool;
+	lane->pool = -1;
+}
+
+/*
+ * Puts a lane into the pool of its type's owner.
+ */
+void
+dja_lane_move(int i, int pool)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	DjaLane    *lane = dja_lane(i);
+
+	if (lane->pool == pool)
+		return;
+	dja_lane_unlink(i);
+	lane->pool = pool;
+	lane->next_in_pool = queue->pool_lanes[pool];
+	queue->pool_lanes[pool] = i;
+}
+
+/*
+ * Forgets a lane: its type was dropped, or its database.  Mailboxes that are running
+ * go when their worker lets go of them.
+ */
+void
+dja_lane_free(int i)
+{
+	DjaLane    *lane = dja_lane(i);
+
+	dja_lane_unlink(i);
+	while (lane->queued > 0)
+	{
+		int			mailbox = dja_mailbox_dequeue(lane);
+
+		if (dja_mailbox(mailbox)->announced > 0)
+			dja_mailbox(mailbox)->state = DJA_MAILBOX_WAITING;
+		else
+			dja_mailbox_free(mailbox);
+	}
+	/* rare, so a walk will do */
+	for (int m = 0; m < dja_shared->queue->size && lane->mailboxes > 0; m++)
+		if (dja_mailbox(m)->lane == i && dja_mailbox(m)->state == DJA_MAILBOX_WAITING &&
+			dja_mailbox(m)->announced == 0)
+			dja_mailbox_free(m);
+	lane->in_use = false;
+}
+
+/*
+ * Stops popping from a lane, unless its type has changed since the caller read epoch:
+ * then what made the caller stop may be mended already.
+ */
+void
+dja_lane_block(int i, uint32 epoch, TimestampTz recheck_at)
+{
+	DjaLane    *lane = dja_lane(i);
+
+	if (lane->epoch != epoch)
+		return;
+	lane->blocked = true;
+	lane->recheck_at = recheck_at;
+	lane->sweep_wanted = true;
+}
+
+void
+dja_lane_unblock(int i)
+{
+	DjaLane    *lane = dja_lane(i);
+
+	lane->epoch++;
+	lane->blocked = false;
+	lane->sweep_wanted = true;
+	lane->next_due = DT_NOBEGIN;
+}
+
+/*
+ * Lanes in a pool.
+ */
+int
+dja_lane_occupied(int pool)
+{
+	int			n = 0;
+
+	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
+		n++;
+	return n;
+}
+
+static inline bool
+dja_lane_unbounded(DjaLane *lane)
+{
+	return lane->sweep_wanted || lane->sweeping || lane->floods > 0;
+}
+
+/* ---------- senders ---------- */
+
+/*
+ * Before the sender's rows become visible: lowers the cursor and pins the
+ * mailbox.  Returns the mailbox for the push, or -1 without room: then the lane counts
+ * a flood, and the push has to be told so by passing that -1 on.
+ */
+int
+dja_queue_announce(int lane, uint64 key_hash, int64 position)
+{
+	int			i = dja_mailbox_find(lane, key_hash);
+
+	if (i < 0 && !dja_lane(lane)->blocked)
+		i = dja_mailbox_create(lane, key_hash, DJA_CURSOR_END);
+	if (i < 0 || dja_mailbox(i)->announced == PG_UINT16_MAX)
+	{
+		dja_lane(lane)->floods++;
+		return -1;
+	}
+	dja_mailbox(i)->announced++;
+	if (position < dja_mailbox(i)->cursor)
+		dja_mailbox(i)->cursor = position;
+	return i;
+}
+
+/*
+ * After the sender's rows have become visible, or after its abort, which is
+ * harmless and undoes the announcement.  mailbox is what dja_queue_announce gave, or -2
+ * for a push that nobody announced (the sweep's, the timekeeper's, an operator's).  depth
+ * is the number of messages that came, and base_depth what was counted before them,
+ * both only for types with a mailbox limit (-1 otherwise).
+ */
+void
+dja_queue_push(int lane_id, int i, uint64 key_hash, int64 position, int depth, int base_depth)
+{
+	DjaLane    *lane = dja_lane(lane_id);
+	DjaMailbox *mailbox;
+
+	if (i == -1)
+	{
+		lane->floods--;
+		lane->sweep_wanted = true;
+		return;
+	}
+	if (i >= 0)
+		dja_mailbox(i)->announced--;
+	else
+	{
+		i = dja_mailbox_find(lane_id, key_hash);
+		if (i < 0 && !lane->blocked)
+			i = dja_mailbox_create(lane_id, key_hash, position);
+		if (i < 0)
+		{
+			lane->sweep_wanted = true;
+			return;
+		}
+	}
+	mailbox = dja_mailbox(i);
+	if (position < mailbox->cursor)
+		mailbox->cursor = position;
+	if (depth >= 0)
+	{
+		if (mailbox->depth >= 0)
+			mailbox->depth += depth;
+		else if (base_depth >= 0)
+			mailbox->depth = base_depth + depth;
+	}
+
+	if (!lane->in_use)
+	{
+		/* dropped meanwhile */
+		if (mailbox->state == DJA_MAILBOX_WAITING && mailbox->announced == 0)
+			dja_mailbox_free(i);
+	}
+	else if (mailbox->state == DJA_MAILBOX_RUNNING)
+		mailbox->more = true;
+	else if (mailbox->state == DJA_MAILBOX_WAITING)
+		dja_mailbox_enqueue(i);
+}
+
+/*
+ * Messages that wait in a mailbox, -1 when nobody has counted them.
+ */
+int
+dja_queue_depth(int lane, uint64 key_hash)
+{
+	int			i = dja_mailbox_find(lane, key_hash);
+
+	return i < 0 ? -1 : dja_mailbox(i)->depth;
+}
+
+/* ---------- workers ---------- */
+
+static bool
+dja_occupies(int lane)
+{
+	for (int i = 0; i < dja_noccupied; i++)
+		if (dja_occupied[i] == lane)
+			return true;
+	return false;
+}
+
+static bool
+dja_lane_ready(DjaLane *lane, int i)
+{
+	return lane->queued > 0 && !lane->blocked &&
+		(lane->concurrency == 0 || lane->workers < lane->concurrency || dja_occupies(i));
+}
+
+/*
+ * Is there anything for a worker of this pool to do now?  Time and sweeps are the
+ * resident's.
+ */
+bool
+dja_queue_has_work(int pool, bool resident, TimestampTz now)
+{
+	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
+	{
+		DjaLane    *lane = dja_lane(i);
+
+		if (dja_lane_ready(lane, i))
+			return true;
+		if (!resident)
+			continue;
+		if (lane->blocked ? lane->recheck_at <= now : lane->next_due <= now)
+			return true;
+		if (!lane->blocked && (lane->sweeping || lane->sweep_wanted) && dja_queue_has_room())
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Earliest moment at which this pool has something to do that nobody announces.
+ */
+TimestampTz
+dja_queue_next_due(int pool)
+{
+	TimestampTz due = DJA_NEVER;
+
+	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
+	{
+		DjaLane    *lane = dja_lane(i);
+
+		due = Min(due, lane->blocked ? lane->recheck_at : lane->next_due);
+	}
+	return due;
+}
+
+/*
+ * Mailboxes that wait for a worker of this pool.
+ */
+int
+dja_queue_length(int pool)
+{
+	int			n = 0;
+
+	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
+		if (dja_lane_ready(dja_lane(i), i))
+			n += dja_lane(i)->queued;
+	return n;
+}
+
+/*
+ * Room in this backend's own lists, which must not be allocated under the lock.
+ */
+static void
+dja_reserve_claims(int n)
+{
+	if (dja_occupied == NULL)
+		dja_occupied = MemoryContextAlloc(TopMemoryContext, sizeof(int) * DJA_MAX_LANES);
+	if (dja_nclaims + n > dja_max_claims)
+	{
+		int			size = Max(256, 2 * (dja_nclaims + n));
+
+		dja_claims = dja_claims == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(int) * size) :
+			repalloc(dja_claims, sizeof(int) * size);
+		dja_max_claims = size;
+	}
+}
+
+static void
+dja_claim(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	mailbox->state = DJA_MAILBOX_RUNNING;
+	mailbox->more = false;
+	mailbox->claimed_cursor = mailbox->cursor;
+	if (mailbox->announced == 0)
+		mailbox->cursor = DJA_CURSOR_END;
+	mailbox->claimer = dja_my_procno();
+	mailbox->claim_index = dja_nclaims;
+	dja_claims[dja_nclaims++] = i;
+	if (!dja_occupies(mailbox->lane))
+	{
+		dja_occupied[dja_noccupied++] = mailbox->lane;
+		dja_lane(mailbox->lane)->workers++;
+	}
+}
+
+/*
+ * Claims up to want mailboxes for this worker, one of each lane in turn.  A lane
+ * whose messages want transactions of their own gives one mailbox and nothing
+ * beside it: only if alone is true, that is, when the batch is still empty.  Takes
+ * the lock itself, since it may allocate.
+ */
+int
+dja_queue_pop(int pool, int want, int *mailboxes, bool alone)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	int			n = 0;
+	int			i;
+	int			dry = -1;		/* first lane of a round that gave nothing */
+
+	dja_reserve_claims(want);
+	dja_lock();
+	i = queue->pool_rotor[pool];
+	while (n < want && queue->pool_lanes[pool] >= 0)
+	{
+		DjaLane    *lane;
+
+		if (i < 0)
+			i = queue->pool_lanes[pool];
+		lane = dja_lane(i);
+		if (i == dry)
+			break;				/* once around without a find */
+
+		if (dja_lane_ready(lane, i) && (!lane->solo || alone))
+		{
+			int			mailbox = dja_mailbox_dequeue(lane);
+
+			dja_claim(mailbox);
+			mailboxes[n++] = mailbox;
+			dry = -1;
+			alone = false;
+			if (lane->solo)
+			{
+				i = lane->next_in_pool;
+				break;
+			}
+		}
+		else if (dry < 0)
+			dry = i;
+		i = lane->next_in_pool;
+	}
+	queue->pool_rotor[pool] = i;
+	dja_unlock();
+	return n;
+}
+
+/*
+ * Claims one certain mailbox, queued or not, for a backend that drains.  Returns -1
+ * when somebody else runs it, -2 when there is no room.  Takes the lock itself.
+ */
+int
+dja_queue_claim(int lane_id, uint64 key_hash)
+{
+	int			i;
+
+	dja_reserve_claims(1);
+	dja_lock();
+	i = dja_mailbox_find(lane_id, key_hash);
+	if (i < 0)
+	{
+		i = dja_mailbox_create(lane_id, key_hash, DJA_CURSOR_START);
+		if (i < 0)
+			i = -2;
+		else
+			dja_claim(i);
+	}
+	else if (dja_mailbox(i)->state == DJA_MAILBOX_RUNNING)
+		i = dja_mailbox(i)->claimer == dja_my_procno() ? i : -1;
+	else
+	{
+		DjaLane    *lane = dja_lane(lane_id);
+
+		if (dja_mailbox(i)->state == DJA_MAILBOX_QUEUED)
+		{
+			/* rare, so a walk will do */
+			int		   *link = &lane->head;
+			int			last = -1;
+
+			while (*link != i)
+			{
+				last = *link;
+				link = &dja_mailbox(*link)->fifo_next;
+			}
+			*link = dja_mailbox(i)->fifo_next;
+			if (lane->tail == i)
+				lane->tail = last;
+			lane->queued--;
+		}
+		dja_claim(i);
+	}
+	dja_unlock();
+	return i;
+}
+
+/*
+ * Where to start reading a claimed mailbox, under a snapshot taken since the claim
+ * and before this call.
+ */
+int64
+dja_queue_read_cursor(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	if (dja_lane_unbounded(dja_lane(mailbox->lane)))
+		return DJA_CURSOR_START;
+	return Min(mailbox->cursor, mailbox->claimed_cursor);
+}
+
+/*
+ * Lets go of a claimed mailbox after the commit or the abort of what ran in it.
+ * removed is the number of messages that left it.
+ */
+void
+dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaLane    *lane = dja_lane(mailbox->lane);
+
+	/* off the list of claims */
+	dja_claims[mailbox->claim_index] = dja_claims[--dja_nclaims];
+	dja_mailbox(dja_claims[mailbox->claim_index])->claim_index = mailbox->claim_index;
+	mailbox->claimer = -1;
+
+	if (mailbox->depth >= 0)
+		mailbox->depth = Max(0, mailbox->depth - removed);
+	if (end != DJA_END_DRAINED && cursor < mailbox->cursor)
+		mailbox->cursor = cursor;
+
+	if (lane->in_use && end == DJA_END_DROPPED)
+		lane->sweep_wanted = true;
+	if (lane->in_use && (mailbox->more || end == DJA_END_REMAINING) && end != DJA_END_DROPPED)
+		dja_mailbox_enqueue(i);
+	else if (mailbox->announced > 0 || (lane->in_use && end == DJA_END_HELD))
+		mailbox->state = DJA_MAILBOX_WAITING;
+	else
+		dja_mailbox_free(i);
+}
+
+/*
+ * The worker's batch is over: other workers may take its place in the lanes.
+ */
+void
+dja_queue_leave_lanes(void)
+{
+	while (dja_noccupied > 0)
+		dja_lane(dja_occupied[--dja_noccupied])->workers--;
+}
+
+/*
+ * Gives back whatever this backend still has claimed: it is about to exit, or its transaction is
+ * over.  What it ran is rolled back or unknown, so each mailbox is looked at again from its
+ * start.  Takes the lock itself.
+ */
+void
+dja_release_claims(void)
+{
+	if (dja_nclaims == 0 && dja_noccupied == 0)
+		return;
+	dja_lock();
+	while (dja_nclaims > 0)
+		dja_queue_finish(dja_claims[dja_nclaims - 1], DJA_END_REMAINING, DJA_CURSOR_START, 0);
+	dja_queue_leave_lanes();
+	dja_unlock();
+}

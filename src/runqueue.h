@@ -1,0 +1,174 @@
+/*
+ * runqueue.h
+ *
+ * Mailboxes with due mail, in shared memory.
+ *
+ * The tables are the truth about what waits.  What stands here is a hint about
+ * it, so that nobody searches the tables for work, and it is the place where the
+ * claims live that keep two workers out of one mailbox.
+ *
+ * A lane is an actor type as the queue knows it.  A mailbox belongs to a lane and is known
+ * by the hash of its actor's key; two keys with the same hash share a mailbox, which
+ * costs them some parallelism and nothing else.  Its states:
+ *
+ *             push                 pop                 finish: drained
+ *   (absent) ------> QUEUED ----------------> RUNNING -----------------> (absent)
+ *      |               ^  ^                      |  |
+ *      | announce      |  |  more, remaining     |  | finish: held, or announced
+ *      v               |  +----------------------+  v
+ *   WAITING -----------+<------------------------ WAITING
+ *             push
+ *
+ * The cursor of a mailbox is a position in it (see dja_position) below which it is
+ * known to hold no deliverable message, so that a worker need not walk over the dead rows of
+ * all that was handled before.  A sender announces its positions before its rows
+ * become visible and pushes them afterwards.  The claimer takes the cursor and leaves
+ * DJA_CURSOR_END (unless an announcement is open), then takes its snapshot, then reads what has
+ * been pushed since, which stays for the next run too.  So whatever that snapshot can see
+ * stands at or above the lower of the two, and what it cannot see is still to be read.  Where that cannot be known (a lane with a sweep ahead of it or under way,
+ * or with a flood announced: a transaction with too many mailboxes to name) the
+ * cursor reads DJA_CURSOR_START.
+ *
+ * Every function here wants dja_shared->lock held and raises no error: they are called from
+ * the callbacks of committed transactions.  Only dja_release_claims takes the lock itself.
+ */
+#ifndef DJA_RUNQUEUE_H
+#define DJA_RUNQUEUE_H
+
+#include "datatype/timestamp.h"
+#include "shmem.h"
+#include "slots.h"
+
+#define DJA_MAX_LANES 4096
+#define DJA_NEVER DT_NOEND		/* next_due of a lane without anything to come */
+#define DJA_CURSOR_START PG_INT64_MIN
+#define DJA_CURSOR_END PG_INT64_MAX
+
+typedef struct DjaLane
+{
+	bool		in_use;
+	Oid			database;
+	uint64		type_hash;
+	int			pool;
+	int			next_in_pool;
+
+	/* what the type's definition says */
+	int			concurrency;	/* 0 = no limit */
+	bool		solo;			/* a transaction of its own for each message */
+
+	uint32		epoch;			/* counts changes of the type */
+	bool		blocked;		/* paused, or its handler cannot be called */
+	TimestampTz recheck_at;		/* when blocked: look again then */
+
+	int			head;			/* queued mailboxes, first in first out */
+	int			tail;
+	int			queued;
+	int			workers;		/* workers with a mailbox of this lane */
+	int			mailboxes;		/* in any state */
+
+	int			floods;			/* floods announced, not yet over */
+	bool		sweep_wanted;
+	bool		sweeping;
+	uint64		sweep_after;	/* key hash that the sweep has come to */
+	bool		sweep_started;	/* sweep_after is valid */
+
+	TimestampTz next_due;		/* earliest delay or retry not yet looked at */
+} DjaLane;
+
+typedef enum DjaMailboxState
+{
+	DJA_MAILBOX_FREE,
+	DJA_MAILBOX_WAITING,
+	DJA_MAILBOX_QUEUED,
+	DJA_MAILBOX_RUNNING
+} DjaMailboxState;
+
+typedef struct DjaMailbox
+{
+	uint64		key_hash;
+	int64		cursor;			/* lowered by every push */
+	int64		claimed_cursor; /* what cursor was when the claimer took it */
+	int			lane;
+	int			hash_next;
+	int			fifo_next;		/* in its lane, or in the free list */
+	int			claimer;		/* procno of the backend that runs it */
+	int			claim_index;	/* its place in that backend's list */
+	int			depth;			/* messages waiting, -1 = not counted */
+	uint16		announced;		/* transactions between announce and push */
+	uint8		state;
+	bool		more;			/* pushed while running */
+} DjaMailbox;
+
+struct DjaRunQueue
+{
+	int			size;			/* of mailboxes[] */
+	int			nbuckets;		/* power of two */
+	int			free_head;
+	int			free_count;
+	int			clock;			/* where eviction goes on looking */
+	int			pool_lanes[DJA_MAX_POOLS];	/* first lane of each pool, -1 = none */
+	int			pool_rotor[DJA_MAX_POOLS];	/* lane whose turn it is */
+	DjaLane		lanes[DJA_MAX_LANES];
+	/* then int buckets[nbuckets], DjaMailbox mailboxes[size] */
+};
+
+/* How a worker leaves a mailbox. */
+typedef enum DjaRunEnd
+{
+	DJA_END_DRAINED,			/* nothing deliverable left */
+	DJA_END_REMAINING,			/* more to do, from the cursor on */
+	DJA_END_HELD,				/* waits for the retry of the message at the cursor */
+	DJA_END_DROPPED				/* the lane is blocked: the sweep finds it again */
+} DjaRunEnd;
+
+extern Size dja_runqueue_size(void);
+extern void dja_runqueue_setup(DjaRunQueue *queue);
+
+/* lanes */
+extern int	dja_lane_find(Oid database, uint64 type_hash);
+extern int	dja_lane_create(Oid database, uint64 type_hash, int pool);
+extern void dja_lane_move(int lane, int pool);
+extern void dja_lane_free(int lane);
+extern void dja_lane_block(int lane, uint32 epoch, TimestampTz recheck_at);
+extern void dja_lane_unblock(int lane);
+extern int	dja_lane_occupied(int pool);
+
+/* senders */
+extern int	dja_queue_announce(int lane, uint64 key_hash, int64 position);
+extern void dja_queue_push(int lane, int mailbox, uint64 key_hash, int64 position, int depth, int base_depth);
+extern int	dja_queue_depth(int lane, uint64 key_hash);
+
+/* workers */
+extern bool dja_queue_has_work(int pool, bool resident, TimestampTz now);
+extern int	dja_queue_length(int pool);
+extern int	dja_queue_pop(int pool, int want, int *mailboxes, bool alone);
+extern int	dja_queue_claim(int lane, uint64 key_hash);
+extern int64 dja_queue_read_cursor(int mailbox);
+extern void dja_queue_finish(int mailbox, DjaRunEnd end, int64 cursor, int removed);
+extern void dja_queue_leave_lanes(void);
+extern void dja_release_claims(void);
+extern bool dja_queue_has_room(void);
+extern TimestampTz dja_queue_next_due(int pool);
+
+#define dja_lane(i) (&dja_shared->queue->lanes[i])
+#define dja_mailbox(i) (&dja_queue_mailboxes(dja_shared->queue)[i])
+
+static inline DjaMailbox *
+dja_queue_mailboxes(DjaRunQueue *queue)
+{
+	return (DjaMailbox *) ((char *) queue + MAXALIGN(sizeof(DjaRunQueue)) +
+						   MAXALIGN(sizeof(int) * (Size) queue->nbuckets));
+}
+
+/*
+ * Place of a message in its mailbox: highest priority first, then lowest id.  48 bits
+ * hold the id, which the identity's MAXVALUE keeps true; the complement of the priority
+ * stands above them.
+ */
+static inline int64
+dja_position(int16 priority, int64 id)
+{
+	return (int64) (((uint64) (int64) ~priority) << 48) | id;
+}
+
+#endif							/* DJA_RUNQUEUE_H */

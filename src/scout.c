@@ -1,0 +1,110 @@
+/*
+ * scout.c
+ *
+ * A scout looks into one database, since the launcher cannot: is the extension here, in a version that this
+ * library serves, and which types does it have?  It makes their lanes and pools,
+ * each with a sweep to find the mail that waits, and is gone.  It runs no user code:
+ * a scan of djactor.actor_type is all it does, so it may log in as a superuser.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "actor_type.h"
+#include "compat.h"
+#include "commands/dbcommands.h"
+#include "handler.h"
+#include "launcher.h"
+#include "pending.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "runqueue.h"
+#include "slots.h"
+#include "storage/ipc.h"
+#include "utils/snapmgr.h"
+#include "worker.h"
+
+/*
+ * The extension is here in another version: all of it stands still.
+ */
+static void
+dja_report_version(DjaInstalled installed)
+{
+	ereport(LOG,
+			(errmsg("djactor stands still in database \"%s\": the extension has version %s, the loaded library serves %s",
+					get_database_name(MyDatabaseId), dja_catalog_version(), DJA_SQL_VERSION),
+			 installed == DJA_LIBRARY_NEWER ?
+			 errhint("Use ALTER EXTENSION djactor UPDATE.") :
+			 errhint("Restart the server so that it loads the library that belongs to the extension.")));
+}
+
+/*
+ * Forgets what was known of this database's types, and what the pools of it had queued.
+ */
+static void
+dja_forget_database(void)
+{
+	dja_lock();
+	for (int i = 0; i < DJA_MAX_LANES; i++)
+		if (dja_lane(i)->in_use && dja_lane(i)->database == MyDatabaseId)
+			dja_lane_free(i);
+	dja_unlock();
+}
+
+static void
+dja_announce_type(DjaType *type)
+{
+	int			pool;
+	int			lane = -1;
+	char	   *problem;
+	DjaHandler *handler = dja_handler_resolve(type, &problem);
+
+	dja_lock();
+	pool = dja_pool_find(MyDatabaseId, type->owner, true);
+	if (pool >= 0)
+		lane = dja_ensure_lane(MyDatabaseId, type->hash, type->owner);
+	if (lane >= 0)
+	{
+		dja_lane_move(lane, pool);
+		dja_lane(lane)->concurrency = type->concurrency;
+		dja_lane(lane)->solo = type->batch_size == 1 || (handler != NULL && handler->solo);
+		dja_lane_unblock(lane);
+		if (dja_pool(pool)->resident >= 0)
+			SetLatch(dja_pool_latch(pool));
+	}
+	dja_unlock();
+	if (lane < 0)
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no room for actor type \"%s\" of database \"%s\"",
+						type->name, get_database_name(MyDatabaseId))));
+}
+
+void
+dja_scout_main(Datum arg)
+{
+	DjaInstalled installed;
+
+	dja_process_signals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	installed = dja_catalog_check(true);
+	if (installed == DJA_INSTALLED)
+	{
+		ListCell   *lc;
+
+		foreach(lc, dja_types_all())
+			dja_announce_type(lfirst(lc));
+	}
+	else
+	{
+		dja_forget_database();
+		if (installed != DJA_NOT_INSTALLED)
+			dja_report_version(installed);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	dja_ring_launcher();
+	proc_exit(0);
+}

@@ -1,0 +1,378 @@
+/*
+ * send.c
+ *
+ * Sending: the trigger behind INSERT INTO djactor.message, send(), and what the
+ * columns' defaults answer while a turn runs.
+ *
+ * The trigger is called once a statement with what the statement inserted: it checks each row and
+ * notes its mailbox for the end of the transaction (pending.c).  It creates no actor, locks no
+ * row and waits for nobody.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "compat.h"
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mailbox.h"
+#include "pending.h"
+#include "runqueue.h"
+#include "turn.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "utils/typcache.h"
+#include "utils/uuid.h"
+
+PG_FUNCTION_INFO_V1(dja_name_hash);
+PG_FUNCTION_INFO_V1(dja_mailbox_position);
+PG_FUNCTION_INFO_V1(dja_current_headers);
+PG_FUNCTION_INFO_V1(dja_current_trace);
+PG_FUNCTION_INFO_V1(dja_current_sender_type);
+PG_FUNCTION_INFO_V1(dja_current_sender_key);
+PG_FUNCTION_INFO_V1(dja_current_cause);
+PG_FUNCTION_INFO_V1(dja_self);
+PG_FUNCTION_INFO_V1(dja_message);
+PG_FUNCTION_INFO_V1(dja_message_sent);
+PG_FUNCTION_INFO_V1(dja_refuse_write);
+PG_FUNCTION_INFO_V1(dja_send);
+
+/* ---------- the mailbox index ---------- */
+
+Datum
+dja_name_hash(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64((int64) dja_hash_text(PG_GETARG_TEXT_PP(0)));
+}
+
+Datum
+dja_mailbox_position(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(dja_position(PG_GETARG_INT16(0), PG_GETARG_INT64(1)));
+}
+
+/* ---------- the turn that is running ---------- */
+
+Datum
+dja_current_headers(PG_FUNCTION_ARGS)
+{
+	if (dja_turn.message == NULL || dja_turn.message->nulls[DJA_MSG_HEADERS - 1])
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(dja_turn.message->values[DJA_MSG_HEADERS - 1]);
+}
+
+/*
+ * The trace of the message being handled.  Whoever sends from outside starts a new
+ * trace with each transaction: that is one request.
+ */
+Datum
+dja_current_trace(PG_FUNCTION_ARGS)
+{
+	static pg_uuid_t trace;
+	static LocalTransactionId xact = InvalidLocalTransactionId;
+
+	if (dja_turn.message != NULL)
+		PG_RETURN_DATUM(dja_turn.message->values[DJA_MSG_TRACE_ID - 1]);
+	if (xact != dja_my_xact())
+	{
+		trace = *DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0));
+		xact = dja_my_xact();
+	}
+	PG_RETURN_UUID_P(memcpy(palloc(UUID_LEN), &trace, UUID_LEN));
+}
+
+Datum
+dja_current_sender_type(PG_FUNCTION_ARGS)
+{
+	if (dja_turn.message == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(dja_turn.actor->type->name));
+}
+
+Datum
+dja_current_sender_key(PG_FUNCTION_ARGS)
+{
+	if (dja_turn.message == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(dja_turn.actor->key);
+}
+
+Datum
+dja_current_cause(PG_FUNCTION_ARGS)
+{
+	if (dja_turn.message == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(dja_turn.message->id);
+}
+
+/*
+ * self(): the actor whose turn is running.
+ */
+Datum
+dja_self(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[3];
+	bool		nulls[3] = {0};
+
+	if (dja_turn.actor == NULL)
+		PG_RETURN_NULL();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "djactor.self() must return a row");
+	values[0] = CStringGetTextDatum(dja_turn.actor->type->name);
+	values[1] = PointerGetDatum(dja_turn.actor->key);
+	values[2] = Int64GetDatum(dja_turn.actor->turns);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * message(): the message being handled.
+ */
+Datum
+dja_message(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	HeapTuple	tuple;
+	Relation	rel;
+
+	if (dja_turn.message == NULL)
+		PG_RETURN_NULL();
+	rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
+	desc = RelationGetDescr(rel);
+	tuple = heap_form_tuple(desc, dja_turn.message->values, dja_turn.message->nulls);
+	table_close(rel, AccessShareLock);
+	/* heap_copy_tuple_as_datum also fetches what is stored out of line */
+	PG_RETURN_DATUM(heap_copy_tuple_as_datum(tuple, desc));
+}
+
+/* ---------- the trigger ---------- */
+
+static void
+dja_check_key(text *key)
+{
+	int			len = VARSIZE_ANY_EXHDR(key);
+
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("actor key must not be empty"),
+				 errhint("Use the primary key, or another name, of what the actor stands for.")));
+	if (len > DJA_KEY_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("actor key is too long"),
+				 errdetail("It has %d bytes, the limit is %d.", len, DJA_KEY_MAX),
+				 errhint("Use a hash of the key instead.")));
+}
+
+/*
+ * Is there room in the mailbox for one more?  What waits is known from the run queue,
+ * or counted once in the transaction.
+ */
+static bool
+dja_mailbox_has_room(DjaType *type, uint64 key_hash)
+{
+	int			base;
+	int			mine = dja_pending_count(type, key_hash, &base);
+	int			lane;
+	int			depth = -1;
+
+	dja_lock();
+	lane = dja_lane_find(MyDatabaseId, type->hash);
+	if (lane >= 0)
+		depth = dja_queue_depth(lane, key_hash);
+	dja_unlock();
+
+	if (depth < 0)
+	{
+		if (base < 0)
+		{
+			/* the statement's own rows are not visible yet, earlier ones are not counted twice */
+			base = dja_mailbox_count(type->hash, key_hash, type->mailbox_limit + 1) - mine;
+			base = Max(base, 0);
+		}
+		depth = base;
+	}
+	dja_pending_set_base_depth(type, key_hash, depth);
+	return depth + mine < type->mailbox_limit;
+}
+
+/*
+ * A message for a mailbox that is full, where the type says dead_letter.
+ */
+static void
+dja_reject_full(DjaType *type, int64 id)
+{
+	DjaFailure	failure = {"mailbox_full", ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, NULL, NULL};
+	DjaWriter  *messages = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
+	DjaWriter  *dead_letters = dja_writer_open(DJA_DEAD_LETTER_TABLE, RowExclusiveLock);
+	DjaMessage *message;
+	Snapshot	snapshot;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	message = dja_message_by_id(id, snapshot);
+	if (message != NULL)
+	{
+		failure.error = psprintf("the mailbox holds %d messages, the limit of actor type \"%s\"",
+								 type->mailbox_limit, type->name);
+		dja_message_dead(messages, dead_letters, message, &failure);
+	}
+	UnregisterSnapshot(snapshot);
+	dja_writer_close(dead_letters);
+	dja_writer_close(messages);
+}
+
+/*
+ * One row that was sent.
+ */
+static void
+dja_note_sent(TupleTableSlot *slot, DjaType **last)
+{
+	Datum	   *values = slot->tts_values;
+	text	   *name;
+	text	   *key;
+	DjaType    *type = *last;
+	uint64		key_hash;
+	int64		id;
+
+	slot_getsomeattrs(slot, DJA_MSG_DELIVER_AT);
+	name = DatumGetTextPP(values[DJA_MSG_ACTOR_TYPE - 1]);
+	key = DatumGetTextPP(values[DJA_MSG_ACTOR_KEY - 1]);
+	id = DatumGetInt64(values[DJA_MSG_ID - 1]);
+
+	if (type == NULL || !dja_type_is_named(type, name))
+	{
+		type = *last = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+		if (type == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("actor type \"%s\" does not exist", text_to_cstring(name)),
+					 errhint("Define it with djactor.define_actor_type().")));
+	}
+	dja_check_key(key);
+	key_hash = dja_hash_text(key);
+
+	if (type->mailbox_limit > 0 && !dja_mailbox_has_room(type, key_hash))
+	{
+		if (!type->full_dead_letter)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("mailbox of actor %s \"%s\" is full", type->name, text_to_cstring(key)),
+					 errdetail("The mailbox limit of the actor type is %d messages.", type->mailbox_limit),
+					 errhint("Send again later, or define the actor type with a higher mailbox_limit.")));
+		dja_reject_full(type, id);
+		return;
+	}
+
+	if (slot->tts_isnull[DJA_MSG_DELIVER_AT - 1])
+		dja_pending_mailbox(type, key_hash,
+							dja_position(DatumGetInt16(values[DJA_MSG_PRIORITY - 1]), id), 1);
+	else
+		dja_pending_due(type, DatumGetTimestampTz(values[DJA_MSG_DELIVER_AT - 1]));
+}
+
+Datum
+dja_message_sent(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	TupleTableSlot *slot;
+	DjaType    *last = NULL;
+	MemoryContext context;
+	MemoryContext old;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || data->tg_newtable == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("djactor.message_sent() is the trigger of djactor.message")));
+	dja_require_preload();
+	dja_catalog_require();
+	if (RelationGetRelid(data->tg_relation) != dja_table_oid(DJA_MESSAGE_TABLE))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("djactor.message_sent() is the trigger of djactor.message")));
+
+	context = AllocSetContextCreate(CurrentMemoryContext, "djactor sending", ALLOCSET_SMALL_SIZES);
+	slot = MakeSingleTupleTableSlot(RelationGetDescr(data->tg_relation), &TTSOpsMinimalTuple);
+	old = MemoryContextSwitchTo(context);
+	while (tuplestore_gettupleslot(data->tg_newtable, true, false, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		dja_note_sent(slot, &last);
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	ExecDropSingleTupleTableSlot(slot);
+	MemoryContextDelete(context);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * Trigger of the tables that nobody writes by hand.
+ */
+Datum
+dja_refuse_write(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	const char *table;
+	const char *hint;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("djactor.refuse_write() is a trigger")));
+	table = RelationGetRelationName(data->tg_relation);
+	if (strcmp(table, "message") == 0)
+		hint = "A message is sent with INSERT and cannot be changed; djactor.drop_actor_type(name, true) discards all mail of a type.";
+	else if (strcmp(table, "actor_type") == 0)
+		hint = "Use djactor.define_actor_type(), drop_actor_type(), pause() and resume().";
+	else if (strcmp(table, "dead_letter") == 0)
+		hint = "A dead letter can be deleted, not changed.";
+	else
+		hint = "Only the column state of djactor.actor may be updated; see djactor.pause() and resume().";
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("table djactor.%s cannot be changed this way", table),
+			 errhint("%s", hint)));
+	return PointerGetDatum(NULL);	/* not reached */
+}
+
+/* ---------- send() ---------- */
+
+/*
+ * send(actor_type, actor_key, payload, priority, deliver_at, expires_at, headers)
+ */
+Datum
+dja_send(PG_FUNCTION_ARGS)
+{
+	Datum		values[7];
+	bool		nulls[7];
+
+	for (int i = 0; i < 7; i++)
+	{
+		values[i] = PG_GETARG_DATUM(i);
+		nulls[i] = PG_ARGISNULL(i);
+	}
+	if (nulls[3])
+		values[3] = Int16GetDatum(0);
+	else
+	{
+		int32		priority = DatumGetInt32(values[3]);
+
+		if (priority < PG_INT16_MIN || priority > PG_INT16_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					 errmsg("priority %d is out of range", priority),
+					 errhint("Use a value between %d and %d.", PG_INT16_MIN, PG_INT16_MAX)));
+		values[3] = Int16GetDatum((int16) priority);
+	}
+	nulls[3] = false;
+	PG_RETURN_INT64(dja_message_send(values, nulls));
+}

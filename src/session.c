@@ -1,0 +1,94 @@
+/*
+ * session.c
+ *
+ * A worker's session is logged in as the owner of the actor types that it runs, and stays so.
+ * Handlers may do in it what that role may do; what they leave behind beyond their
+ * transaction is undone after each batch, and what they change of the settings after each
+ * turn (run.c).  A worker outlives changes to its role, so those are looked at before each batch.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_authid.h"
+#include "commands/prepare.h"
+#include "compat.h"
+#include "session.h"
+#include "storage/lock.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/portal.h"
+#include "utils/syscache.h"
+
+static bool dja_role_changed = true;
+
+static void
+dja_role_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	dja_role_changed = true;
+}
+
+/*
+ * After login: the settings that bookkeeping and contract need, whatever ALTER ROLE
+ * and ALTER DATABASE say.
+ */
+void
+dja_session_begin(void)
+{
+	static const char *const settings[][2] = {
+		{"role", "none"},
+		{"session_replication_role", "origin"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"application_name", "djactor worker"},
+		{"transaction_timeout", "0"},
+	};
+
+	for (size_t i = 0; i < lengthof(settings); i++)
+		if (GetConfigOption(settings[i][0], true, false) != NULL)
+			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	CacheRegisterSyscacheCallback(AUTHOID, dja_role_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(DATABASEOID, dja_role_callback, (Datum) 0);
+}
+
+/*
+ * In a transaction, before handlers run: may this role still be here?  Ends the
+ * worker if not.
+ */
+void
+dja_session_check(void)
+{
+	HeapTuple	tuple;
+	bool		ok = false;
+
+	if (!dja_role_changed)
+		return;
+	dja_role_changed = false;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetAuthenticatedUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_authid role = (Form_pg_authid) GETSTRUCT(tuple);
+
+		ok = role->rolcanlogin && (role->rolsuper || dja_may_connect(MyDatabaseId, role->oid));
+		ReleaseSysCache(tuple);
+	}
+	if (!ok)
+		ereport(FATAL,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("the role of this djactor worker may not log in any more")));
+}
+
+/*
+ * Undoes what sessions keep beyond transactions: the next batch starts with a clean
+ * one.  Whoever found a way to stay another role does not get another batch.
+ */
+void
+dja_session_clean(void)
+{
+	DropAllPreparedStatements();
+	PortalHashTableDeleteAll();
+	LockReleaseAll(USER_LOCKMETHOD, true);
+	if (GetUserId() != GetAuthenticatedUserId() || GetSessionUserId() != GetAuthenticatedUserId())
+		ereport(FATAL,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a handler has left the session as another role")));
+}

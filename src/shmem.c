@@ -1,0 +1,74 @@
+/*
+ * shmem.c
+ *
+ * Requests and sets up shared memory.  The request and startup hooks run again
+ * after a crash restart, with memory that is all new: whatever stood there was a
+ * hint, and the sweep that starts every pool finds the truth in the tables.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "runqueue.h"
+#include "shmem.h"
+#include "slots.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+
+DjaShared  *dja_shared = NULL;
+
+static DjaShared dja_shared_local;
+static shmem_request_hook_type dja_prev_shmem_request = NULL;
+static shmem_startup_hook_type dja_prev_shmem_startup = NULL;
+
+static void
+dja_shmem_request(void)
+{
+	if (dja_prev_shmem_request)
+		dja_prev_shmem_request();
+	RequestAddinShmemSpace(add_size(dja_slots_size(), dja_runqueue_size()));
+	RequestNamedLWLockTranche("djactor", 1);
+}
+
+static void
+dja_shmem_startup(void)
+{
+	bool		found;
+
+	if (dja_prev_shmem_startup)
+		dja_prev_shmem_startup();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	dja_shared_local.lock = &GetNamedLWLockTranche("djactor")->lock;
+	dja_shared_local.slots = ShmemInitStruct("djactor slots", dja_slots_size(), &found);
+	if (!found)
+		dja_slots_setup(dja_shared_local.slots);
+	dja_shared_local.queue = ShmemInitStruct("djactor run queue", dja_runqueue_size(), &found);
+	if (!found)
+		dja_runqueue_setup(dja_shared_local.queue);
+	LWLockRelease(AddinShmemInitLock);
+	dja_shared = &dja_shared_local;
+}
+
+void
+dja_shmem_init(void)
+{
+	dja_prev_shmem_request = shmem_request_hook;
+	shmem_request_hook = dja_shmem_request;
+	dja_prev_shmem_startup = shmem_startup_hook;
+	shmem_startup_hook = dja_shmem_startup;
+}
+
+/*
+ * Raises 55000 when the library was loaded too late to share memory with the
+ * workers: a message would lie there and nobody would know.
+ */
+void
+dja_require_preload(void)
+{
+	if (dja_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("djactor is not loaded by the server"),
+				 errdetail("The library djactor is missing from shared_preload_libraries, so no worker would handle the message."),
+				 errhint("Add djactor to shared_preload_libraries and restart the server.")));
+}

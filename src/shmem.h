@@ -1,0 +1,33 @@
+/*
+ * shmem.h
+ *
+ * djactor's piece of shared memory and the one lock that guards it.
+ *
+ * dja_shared is NULL when the library was not preloaded; dja_require_preload()
+ * says so to the user.  The three parts are laid out by their own files:
+ * slots.c (pools and workers) and runqueue.c (lanes and mailboxes).
+ */
+#ifndef DJA_SHMEM_H
+#define DJA_SHMEM_H
+
+#include "storage/lwlock.h"
+
+typedef struct DjaSlots DjaSlots;
+typedef struct DjaRunQueue DjaRunQueue;
+
+typedef struct DjaShared
+{
+	LWLock	   *lock;			/* guards everything below that is not atomic */
+	DjaSlots   *slots;
+	DjaRunQueue *queue;
+} DjaShared;
+
+extern DjaShared *dja_shared;
+
+extern void dja_shmem_init(void);
+extern void dja_require_preload(void);
+
+#define dja_lock() LWLockAcquire(dja_shared->lock, LW_EXCLUSIVE)
+#define dja_unlock() LWLockRelease(dja_shared->lock)
+
+#endif							/* DJA_SHMEM_H */

@@ -1,0 +1,99 @@
+/*
+ * slots.h
+ *
+ * Pools and workers in shared memory.
+ *
+ * A pool is a (database, role) pair that has actor types.  A worker serves one
+ * pool, in a session logged in as the pool's role.  One worker of a pool is its
+ * resident: it LISTENs, keeps the time, sweeps, and is the one that senders wake.
+ *
+ * Every function here wants dja_shared->lock held by the caller, unless its
+ * comment says otherwise, and none of them raises an error: they may be called
+ * from the callback of a committed transaction.
+ *
+ * Who writes what:
+ *   pool.state, rung	the resident; rung also by senders
+ *   pool.wanted		workers and senders set it, the launcher clears it
+ *   pool.failures, not_before		the launcher
+ *   worker.*			the launcher while STARTING, then the worker itself;
+ *						message_id, actor_type and busy_since without the lock,
+ *						for the eyes of djactor.worker only
+ *   worker.stop		the launcher, and backends that need the worker's place
+ */
+#ifndef DJA_SLOTS_H
+#define DJA_SLOTS_H
+
+#include "datatype/timestamp.h"
+#include "shmem.h"
+#include "storage/latch.h"
+
+#define DJA_MAX_POOLS 512
+
+typedef enum DjaPoolState
+{
+	DJA_POOL_ABSENT,			/* no resident: ring the launcher */
+	DJA_POOL_BUSY,				/* the resident looks again before it waits */
+	DJA_POOL_LINGERING,			/* idle for less than a second: set its latch */
+	DJA_POOL_ASLEEP				/* NOTIFY djactor wakes it */
+} DjaPoolState;
+
+typedef struct DjaPool
+{
+	bool		in_use;
+	Oid			database;
+	Oid			role;
+	DjaPoolState state;
+	bool		rung;			/* this sleep's NOTIFY is under way */
+	volatile bool wanted;		/* wants one more worker */
+	int			resident;		/* worker slot, -1 = none */
+	int			workers;		/* slots taken, starting ones included */
+	int			failures;		/* starts in a row that came to nothing */
+	TimestampTz not_before;		/* no further start before */
+} DjaPool;
+
+typedef enum DjaWorkerState
+{
+	DJA_WORKER_FREE,
+	DJA_WORKER_STARTING,
+	DJA_WORKER_IDLE,
+	DJA_WORKER_BUSY
+} DjaWorkerState;
+
+typedef struct DjaWorker
+{
+	DjaWorkerState state;
+	int			pool;
+	int			pid;
+	int			procno;
+	uint32		generation;		/* tells this use of the slot from earlier ones */
+	volatile bool stop;			/* asked to end after its batch */
+	TimestampTz since;			/* of the present state */
+	int64		message_id;		/* being handled, 0 = none */
+	char		actor_type[NAMEDATALEN];	/* of that message, cut to fit */
+} DjaWorker;
+
+struct DjaSlots
+{
+	int			launcher_procno;	/* -1 = not running */
+	volatile bool scout_wanted; /* databases came, or may have */
+	DjaPool		pools[DJA_MAX_POOLS];
+	DjaWorker	workers[FLEXIBLE_ARRAY_MEMBER];
+};
+
+extern Size dja_slots_size(void);
+extern void dja_slots_setup(DjaSlots *slots);
+
+extern int	dja_pool_find(Oid database, Oid role, bool create);
+extern void dja_pool_free(int pool);
+extern Latch *dja_pool_latch(int pool);
+
+/* These take no lock. */
+extern void dja_ring_launcher(void);
+extern void dja_ring_scout(void);
+
+extern DjaWorker *dja_my_worker; /* NULL in other processes */
+
+#define dja_pool(i) (&dja_shared->slots->pools[i])
+#define dja_worker(i) (&dja_shared->slots->workers[i])
+
+#endif							/* DJA_SLOTS_H */

@@ -1,0 +1,431 @@
+/*
+ * worker.c
+ *
+ * The worker's life: log in as the pool's role, run batches while there are any, wait.
+ *
+ *   STARTING -> IDLE <-> BUSY -> gone
+ *
+ * One worker of a pool is its resident.  Its waiting is the pool's state:
+ *
+ *   BUSY		looks at the queue again before it waits; nobody needs to ring
+ *   LINGERING	idle for less than a second; senders set its latch
+ *   ASLEEP		a sender's NOTIFY djactor wakes it, for it LISTENs, or a latch
+ *
+ * It goes from one to the next under the lock, after a look at the queue under the same
+ * lock, and senders push and look at the state under that lock too: so either the worker sees
+ * the push, or the sender sees that it has to ring.
+ *
+ * Other workers of the pool take part while the launcher finds that mail waits too long, and
+ * end after djactor.idle_timeout without work.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "batch.h"
+#include "catalog.h"
+#include "commands/async.h"
+#include "compat.h"
+#include "guc.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "runqueue.h"
+#include "session.h"
+#include "slots.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "timekeeper.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker.h"
+
+#define DJA_LINGER_MS 1000
+#define DJA_STALL_MS 1000
+#define DJA_PURGE_MS 60000
+#define DJA_CHEW_BATCHES 8		/* so many full batches, and the worker calls for help */
+
+static int	dja_slot = -1;
+static int	dja_my_pool;
+static bool dja_notified = false;	/* since the last sweep */
+static TimestampTz dja_swept_at = 0;
+
+/* ---------- beginning and end ---------- */
+
+void
+dja_process_signals(void)
+{
+	/* SIGUSR1 is the server's own; the rest as for a backend */
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGINT, StatementCancelHandler);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+}
+
+static void
+dja_worker_detach(int code, Datum arg)
+{
+	DjaPool    *pool;
+
+	dja_release_claims();
+	dja_lock();
+	pool = dja_pool(dja_my_pool);
+	if (pool->resident == dja_slot)
+	{
+		pool->resident = -1;
+		pool->state = DJA_POOL_ABSENT;
+	}
+	pool->workers--;
+	dja_my_worker->state = DJA_WORKER_FREE;
+	dja_my_worker->pid = 0;
+	dja_unlock();
+	dja_my_worker = NULL;
+	dja_ring_launcher();
+}
+
+static void
+dja_listen_step(void *arg)
+{
+	Async_Listen("djactor");
+}
+
+/*
+ * (Re)registers as a listener: a handler may have UNLISTENed.
+ */
+static void
+dja_listen(void)
+{
+	(void) dja_in_transaction(dja_listen_step, NULL);
+}
+
+/* ---------- waiting ---------- */
+
+static void
+dja_show_state(DjaWorkerState state)
+{
+	if (dja_my_worker->state == state)
+		return;
+	dja_my_worker->state = state;
+	dja_my_worker->since = GetCurrentTimestamp();
+	pgstat_report_activity(state == DJA_WORKER_BUSY ? STATE_RUNNING : STATE_IDLE,
+						   state == DJA_WORKER_BUSY ? "djactor: handling mail" : NULL);
+}
+
+/*
+ * Drains the queue of notifications.  Neither channel nor payload is told: it
+ * may be a sender's, one by hand, or some other channel's.
+ */
+static void
+dja_read_notifications(void)
+{
+	if (!notifyInterruptPending)
+		return;
+	dja_notified = true;
+	ProcessNotifyInterrupt(false);
+}
+
+/*
+ * Waits for the latch, interrupts and notifications seen to.
+ */
+static void
+dja_wait(long timeout)
+{
+	static uint32 wait_event = 0;
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
+					 DJA_WAIT_EVENT(wait_event, "DjactorWorkerMain"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	dja_read_notifications();
+}
+
+static long
+dja_ms_until(TimestampTz when, long limit)
+{
+	TimestampTz now;
+
+	if (when == DJA_NEVER)
+		return limit;
+	now = GetCurrentTimestamp();
+	if (when <= now)
+		return 0;
+	return Min(limit, (long) ((when - now + 999) / 1000));
+}
+
+/*
+ * Declares the pool's resident idle, unless there is something to do after all.
+ */
+static bool
+dja_go_idle(DjaPoolState state, TimestampTz *next_due)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		idle;
+
+	dja_lock();
+	idle = !dja_queue_has_work(dja_my_pool, true, now);
+	if (idle)
+	{
+		DjaPool    *pool = dja_pool(dja_my_pool);
+
+		if (state == DJA_POOL_ASLEEP && pool->state != DJA_POOL_ASLEEP)
+			pool->rung = false;
+		pool->state = state;
+		*next_due = dja_queue_next_due(dja_my_pool);
+	}
+	dja_unlock();
+	return idle;
+}
+
+static void
+dja_go_busy(void)
+{
+	dja_lock();
+	dja_pool(dja_my_pool)->state = DJA_POOL_BUSY;
+	dja_unlock();
+}
+
+/*
+ * Has every lane of the pool looked at again.
+ */
+static void
+dja_want_sweep(void)
+{
+	dja_notified = false;
+	dja_swept_at = GetCurrentTimestamp();
+	dja_lock();
+	for (int i = dja_shared->queue->pool_lanes[dja_my_pool]; i >= 0; i = dja_lane(i)->next_in_pool)
+	{
+		dja_lane(i)->sweep_wanted = true;
+		dja_lane(i)->next_due = DT_NOBEGIN;
+	}
+	dja_unlock();
+}
+
+/*
+ * The resident waits until there may be something to do.  A notification that no mail came with
+ * may have been sent by hand, to have the pool sweep; at most once a second, since
+ * it may just as well be of another channel.
+ */
+static void
+dja_resident_wait(void)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz poll_at = TimestampTzPlusMilliseconds(start, dja_poll_interval);
+	TimestampTz asleep_at = TimestampTzPlusMilliseconds(start, DJA_LINGER_MS);
+	bool		asleep = false;
+
+	while (!dja_my_worker->stop && !ConfigReloadPending)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz wake_at;
+
+		if (!asleep && now >= asleep_at)
+		{
+			asleep = true;
+			dja_listen();
+			pgstat_report_stat(true);
+		}
+		if (!dja_go_idle(asleep ? DJA_POOL_ASLEEP : DJA_POOL_LINGERING, &wake_at))
+		{
+			dja_notified = false;
+			return;
+		}
+		if (now >= poll_at ||
+			(dja_notified && now >= TimestampTzPlusMilliseconds(dja_swept_at, DJA_LINGER_MS)))
+		{
+			dja_want_sweep();
+			return;
+		}
+		dja_show_state(DJA_WORKER_IDLE);
+		wake_at = Min(wake_at, poll_at);
+		if (!asleep)
+			wake_at = Min(wake_at, asleep_at);
+		if (dja_notified)
+			wake_at = Min(wake_at, TimestampTzPlusMilliseconds(dja_swept_at, DJA_LINGER_MS));
+		dja_wait(dja_ms_until(wake_at, dja_poll_interval));
+	}
+}
+
+/*
+ * Another worker waits.  False when it has waited for long enough to end.
+ */
+static bool
+dja_extra_wait(void)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dja_idle_timeout);
+
+	dja_show_state(DJA_WORKER_IDLE);
+	pgstat_report_stat(true);
+	while (!dja_my_worker->stop)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		bool		work;
+
+		dja_lock();
+		work = dja_queue_has_work(dja_my_pool, false, now) ||
+			dja_pool(dja_my_pool)->resident < 0;
+		dja_unlock();
+		if (work || ConfigReloadPending)
+			return true;
+		if (now >= until)
+			return false;
+		dja_wait(dja_ms_until(until, dja_idle_timeout));
+	}
+	return true;
+}
+
+/* ---------- the loop ---------- */
+
+/*
+ * Is this worker the resident, or can it become so?
+ */
+static bool
+dja_be_resident(void)
+{
+	DjaPool    *pool = dja_pool(dja_my_pool);
+	bool		resident;
+
+	dja_lock();
+	if (pool->resident < 0)
+	{
+		pool->resident = dja_slot;
+		pool->state = DJA_POOL_BUSY;
+	}
+	resident = pool->resident == dja_slot;
+	dja_unlock();
+	return resident;
+}
+
+/*
+ * Many full batches in a row, and mailboxes still wait: call for another worker.
+ */
+static void
+dja_call_for_help(bool worked)
+{
+	static int	batches = 0;
+	bool		waiting;
+
+	batches = worked ? batches + 1 : 0;
+	if (batches < DJA_CHEW_BATCHES)
+		return;
+	batches = 0;
+	dja_lock();
+	waiting = dja_queue_length(dja_my_pool) > 0;
+	if (waiting)
+		dja_pool(dja_my_pool)->wanted = true;
+	dja_unlock();
+	if (waiting)
+		dja_ring_launcher();
+}
+
+/*
+ * Nothing can be done for a while: the extension is gone or of another version, or the server
+ * is in trouble.
+ */
+static void
+dja_stall(void)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_STALL_MS);
+	DjaInstalled installed;
+
+	StartTransactionCommand();
+	installed = dja_catalog_check(true);
+	CommitTransactionCommand();
+	if (installed != DJA_INSTALLED)
+	{
+		/* somebody has to look at it; the scout will, and says so */
+		dja_ring_scout();
+		proc_exit(0);
+	}
+	while (GetCurrentTimestamp() < until && !dja_my_worker->stop)
+		dja_wait(dja_ms_until(until, DJA_STALL_MS));
+}
+
+static void
+dja_worker_loop(void)
+{
+	TimestampTz purge_at = 0;
+
+	while (!dja_my_worker->stop)
+	{
+		bool		resident = dja_be_resident();
+		DjaBatchResult result;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		dja_read_notifications();
+
+		dja_show_state(DJA_WORKER_BUSY);
+		if (resident)
+			dja_go_busy();
+		result = dja_batch_run(dja_my_pool);
+		dja_call_for_help(result == DJA_BATCH_DONE);
+		if (result == DJA_BATCH_STALLED)
+			dja_stall();
+
+		if (resident)
+		{
+			bool		busy = dja_recheck_blocked(dja_my_pool);
+
+			busy |= dja_release_due(dja_my_pool);
+			busy |= dja_sweep(dja_my_pool);
+			if (GetCurrentTimestamp() >= purge_at)
+			{
+				if (dja_purge_dead_letters())
+					busy = true;
+				else
+					purge_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_PURGE_MS);
+			}
+			if (result == DJA_BATCH_EMPTY && !busy)
+				dja_resident_wait();
+		}
+		else if (result == DJA_BATCH_EMPTY && !dja_extra_wait())
+			break;
+	}
+}
+
+void
+dja_worker_main(Datum arg)
+{
+	DjaPool    *pool;
+	Oid			database;
+	Oid			role;
+	uint32		generation;
+
+	dja_slot = DatumGetInt32(arg);
+	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+	dja_process_signals();
+
+	/* take the slot, if it is still meant for us */
+	dja_lock();
+	dja_my_worker = dja_worker(dja_slot);
+	if (dja_my_worker->state != DJA_WORKER_STARTING || dja_my_worker->generation != generation)
+	{
+		dja_unlock();
+		dja_my_worker = NULL;
+		proc_exit(0);
+	}
+	dja_my_worker->state = DJA_WORKER_IDLE;
+	dja_my_worker->pid = MyProcPid;
+	dja_my_worker->procno = dja_my_procno();
+	dja_my_worker->since = GetCurrentTimestamp();
+	dja_my_pool = dja_my_worker->pool;
+	pool = dja_pool(dja_my_pool);
+	database = pool->database;
+	role = pool->role;
+	dja_unlock();
+	before_shmem_exit(dja_worker_detach, (Datum) 0);
+
+	BackgroundWorkerInitializeConnectionByOid(database, role, 0);
+	dja_session_begin();
+
+	dja_lock();
+	pool->failures = 0;
+	dja_unlock();
+	dja_worker_loop();
+	proc_exit(0);
+}
