@@ -409,7 +409,7 @@ dja_writer_open(DjaTable table, LOCKMODE lockmode)
 	writer->rel = table_open(dja_table_oid(table), lockmode);
 	writer->estate = CreateExecutorState();
 	writer->rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(writer->rri, writer->rel, 1, NULL, 0);
+	InitResultRelInfo(writer->rri, writer->rel, 0, NULL, 0);	/* of no range table */
 	ExecOpenIndices(writer->rri, false);
 	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
 	return writer;

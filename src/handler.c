@@ -98,7 +98,9 @@ dja_handler_parse(const char *handler)
 char *
 dja_handler_signature(Oid function)
 {
-	return format_procedure_qualified(function);
+	return psprintf("%s(jsonb,jsonb)",
+					quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
+											   get_func_name(function)));
 }
 
 /*

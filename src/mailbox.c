@@ -75,7 +75,7 @@ bool
 dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
 					  uint64 *key_hash, int64 *position)
 {
-	ScanKeyData keys[2];
+	ScanKeyData keys[3];
 	bool		isnull;
 
 	CHECK_FOR_INTERRUPTS();
@@ -85,8 +85,11 @@ dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
 				first ? BTGreaterEqualStrategyNumber : BTGreaterStrategyNumber,
 				first ? F_INT8GE : F_INT8GT,
 				Int64GetDatum(first ? PG_INT64_MIN : (int64) after));
+	/* a scan has as many keys as it began with */
+	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(DJA_CURSOR_START));
 	scan->scan->xs_want_itup = true;
-	index_rescan(scan->scan, keys, 2, NULL, 0);
+	index_rescan(scan->scan, keys, 3, NULL, 0);
 	if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
 		return false;
 	*key_hash = (uint64) DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_KEY,

@@ -106,6 +106,14 @@ dja_pending_lane(uint64 type_hash, Oid owner)
 	return dja_nlanes++;
 }
 
+static DjaPendingLane *
+dja_lane_entry(uint64 type_hash, Oid owner)
+{
+	int			i = dja_pending_lane(type_hash, owner);	/* may move the array */
+
+	return &dja_lanes[i];
+}
+
 /*
  * The entry of a mailbox, made if there is room; NULL without.
  */
@@ -169,7 +177,7 @@ dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count)
 void
 dja_pending_due(DjaType *type, TimestampTz due)
 {
-	DjaPendingLane *lane = &dja_lanes[dja_pending_lane(type->hash, type->owner)];
+	DjaPendingLane *lane = dja_lane_entry(type->hash, type->owner);
 
 	lane->next_due = Min(lane->next_due, due);
 }
@@ -180,7 +188,7 @@ dja_pending_due(DjaType *type, TimestampTz due)
 void
 dja_pending_sweep(DjaType *type)
 {
-	dja_lanes[dja_pending_lane(type->hash, type->owner)].sweep = true;
+	dja_lane_entry(type->hash, type->owner)->sweep = true;
 }
 
 /*
@@ -190,7 +198,7 @@ dja_pending_sweep(DjaType *type)
 void
 dja_pending_type(uint64 type_hash, Oid owner, int concurrency, bool solo, bool dropped)
 {
-	DjaPendingLane *lane = &dja_lanes[dja_pending_lane(type_hash, owner)];
+	DjaPendingLane *lane = dja_lane_entry(type_hash, owner);
 
 	lane->owner = owner;
 	lane->changed = true;

@@ -709,6 +709,7 @@ dja_batch_write(DjaBatch *batch)
 	PopActiveSnapshot();
 	CommandCounterIncrement();
 
+	ExecDropSingleTupleTableSlot(batch->actor_slot);
 	dja_writer_close(batch->identities);
 	dja_writer_close(batch->actors);
 	dja_writer_close(batch->dead_letters);
