@@ -126,6 +126,16 @@ dja_may_connect(Oid database, Oid role)
 #endif
 }
 
+static inline bool
+dja_owns_database(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, role);
+#else
+	return pg_database_ownercheck(database, role);
+#endif
+}
+
 /* A possibly qualified name, taken apart. */
 #if PG_VERSION_NUM >= 160000
 #define dja_string_to_names(string) stringToQualifiedNameList((string), NULL)

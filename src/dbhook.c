@@ -6,17 +6,38 @@
  *   COMMIT PREPARED		makes messages visible that nobody pushes: lanes are swept
  *   CREATE DATABASE		may be a copy with actors in it: the launcher scouts
  *   CREATE, ALTER, DROP EXTENSION djactor	likewise, and sessions forget what they know of it
+ *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
+ *							want a database without sessions: its workers have to go
+ *
+ * Workers are stopped only for a command that its user may run, as far as can be told before it
+ * runs; else anybody could stop them.  The hold that keeps new ones away ends with the
+ * transaction, whatever becomes of it.
  */
 #include "postgres.h"
 
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
 #include "compat.h"
 #include "dbhook.h"
+#include "guc.h"
 #include "nodes/parsenodes.h"
 #include "pending.h"
-#include "shmem.h"
+#include "slots.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
 #include "tcop/utility.h"
-#include "utils/inval.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#define DJA_STOP_MS 500			/* for the end of the running batch; then it is cut off */
+#define DJA_GONE_MS 5000
 
 static ProcessUtility_hook_type dja_prev_process_utility = NULL;
 
@@ -48,6 +69,148 @@ dja_changes_installation(Node *statement)
 	}
 }
 
+static const char *
+dja_option(List *options, const char *name, const char *otherwise)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (strcmp(option->defname, name) == 0)
+			return option->arg ? defGetString(option) : otherwise;
+	}
+	return otherwise;
+}
+
+/*
+ * The name of the database that this command wants without sessions, NULL if none.
+ * template tells that a copy is made of it; createdb, that the right to create databases is wanted too.
+ */
+static const char *
+dja_wanted_database(Node *statement, bool *template, bool *createdb)
+{
+	*template = *createdb = false;
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+			return ((DropdbStmt *) statement)->dbname;
+		case T_RenameStmt:
+			*createdb = true;
+			return ((RenameStmt *) statement)->renameType == OBJECT_DATABASE ?
+				((RenameStmt *) statement)->subname : NULL;
+		case T_AlterDatabaseStmt:
+			return dja_option(((AlterDatabaseStmt *) statement)->options, "tablespace", NULL) ?
+				((AlterDatabaseStmt *) statement)->dbname : NULL;
+		case T_CreatedbStmt:
+			*template = *createdb = true;
+			return dja_option(((CreatedbStmt *) statement)->options, "template", "template1");
+		default:
+			return NULL;
+	}
+}
+
+/*
+ * May the user do that to this database?  The server asks again, later.
+ */
+static bool
+dja_may_take(Oid database, bool template, bool createdb)
+{
+	HeapTuple	tuple;
+	bool		may = true;
+
+	if (superuser())
+		return true;
+	if (createdb)
+	{
+		tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+		may = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+	}
+	if (!may || dja_owns_database(database, GetUserId()))
+		return may;
+	if (!template)
+		return false;
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	may = HeapTupleIsValid(tuple) && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return may;
+}
+
+/*
+ * Waits until the processes are gone; true if they are in time.
+ */
+static bool
+dja_wait_gone(int *pids, int n, int timeout)
+{
+	static uint32 wait_event = 0;
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+
+	for (int i = 0; i < n;)
+	{
+		if (BackendPidGetProc(pids[i]) == NULL)
+		{
+			i++;
+			continue;
+		}
+		if (GetCurrentTimestamp() >= until)
+			return false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
+						 DJA_WAIT_EVENT(wait_event, "DjactorStopWorkers"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
+/*
+ * Clears a database of workers for a command that wants it without sessions.
+ */
+static void
+dja_clear_database(Node *statement, ProcessUtilityContext context)
+{
+	bool		template;
+	bool		createdb;
+	const char *name = dja_wanted_database(statement, &template, &createdb);
+	Oid			database;
+	int		   *pids;
+	int			n;
+	bool		held;
+
+	if (name == NULL)
+		return;
+	/* the server refuses these there, so they are no reason to stop anything */
+	if (!IsA(statement, RenameStmt) &&
+		IsInTransactionBlock(context == PROCESS_UTILITY_TOPLEVEL))
+		return;
+	database = get_database_oid(name, true);
+	if (!OidIsValid(database) || database == MyDatabaseId ||
+		!dja_may_take(database, template, createdb))
+		return;
+
+	pids = palloc(sizeof(int) * dja_max_workers);
+	dja_lock();
+	held = dja_hold_database(database);
+	n = held ? dja_stop_workers(database, pids) : 0;
+	dja_unlock();
+	if (!held)
+		return;					/* the server will say that the database is in use */
+	dja_pending_hold();
+
+	if (!dja_wait_gone(pids, n, DJA_STOP_MS))
+	{
+		/* in a long handler: it is cut off, and its message not charged */
+		for (int i = 0; i < n; i++)
+			if (BackendPidGetProc(pids[i]) != NULL)
+				kill(pids[i], SIGTERM);
+		(void) dja_wait_gone(pids, n, DJA_GONE_MS);
+	}
+	pfree(pids);
+}
+
 static void
 dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 					ProcessUtilityContext context, ParamListInfo params,
@@ -57,6 +220,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	volatile bool prepared = dja_is_commit_prepared(statement);
 	volatile bool changes = dja_changes_installation(statement);
 
+	dja_clear_database(statement, context);
 	if (prepared)
 		dja_pending_prepared(true);
 	PG_TRY();

@@ -372,8 +372,8 @@ dja_see_to_pool(int i, TimestampTz now)
 		dja_discard_pool(i);
 		return again;
 	}
-	if (!start)
-		return again;
+	if (!start || dja_database_held(pool->database))
+		return again;		/* the end of a hold rings */
 	if (now < pool->not_before || now < dja_not_before)
 		return Max(pool->not_before, dja_not_before);
 	if (pool->workers == 0 && !dja_pool_alive(pool))
@@ -408,6 +408,8 @@ dja_see_to_scouts(TimestampTz now)
 		return DJA_NEVER;
 	if (now < dja_not_before)
 		return dja_not_before;
+	if (dja_database_held(linitial_oid(dja_databases)))
+		return TimestampTzPlusMilliseconds(now, DJA_CHECK_MS);
 	if (dja_start_process("dja_scout_main", "djactor scout",
 						  ObjectIdGetDatum(linitial_oid(dja_databases)), 0, &dja_scout_handle))
 		dja_databases = list_delete_first(dja_databases);

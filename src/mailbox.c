@@ -300,7 +300,8 @@ dja_message_send(Datum *values, bool *nulls)
 	for (int i = 0; i < 6 + which; i++)
 		flags[i] = nulls[i] ? 'n' : ' ';
 	flags[6 + which] = '\0';
-	if (SPI_execute_plan(plans[which], values, flags, false, 1) != SPI_OK_INSERT_RETURNING ||
+	/* no row limit: an INSERT that is stopped at its first row fires no statement trigger */
+	if (SPI_execute_plan(plans[which], values, flags, false, 0) != SPI_OK_INSERT_RETURNING ||
 		SPI_processed != 1)
 		elog(ERROR, "djactor.send() inserted no row");
 	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));

@@ -65,6 +65,7 @@ static int16 *dja_pending_buckets = NULL;	/* index into dja_mailboxes, -1 = none
 static bool dja_announced = false;
 static bool dja_drained = false;
 static bool dja_scout = false;
+static bool dja_holding = false;
 
 static void
 dja_pending_reset(void)
@@ -75,7 +76,7 @@ dja_pending_reset(void)
 	dja_nlanes = 0;
 	dja_announced = false;
 	dja_drained = false;
-	dja_scout = false;
+	dja_scout = dja_holding = false;
 }
 
 static int
@@ -259,6 +260,15 @@ dja_pending_scout(void)
 	dja_scout = true;
 }
 
+/*
+ * This transaction holds databases, until it ends.
+ */
+void
+dja_pending_hold(void)
+{
+	dja_holding = true;
+}
+
 int
 dja_ensure_lane(Oid database, uint64 type_hash, Oid owner)
 {
@@ -432,6 +442,13 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 				dja_deliver(event == XACT_EVENT_COMMIT);
 			if (dja_drained)
 				dja_release_claims();
+			if (dja_holding)
+			{
+				dja_lock();
+				dja_release_holds();
+				dja_unlock();
+				dja_ring_launcher();
+			}
 			if (dja_scout && event == XACT_EVENT_COMMIT)
 				dja_ring_scout();
 			dja_pending_reset();

@@ -301,14 +301,14 @@ dja_message_sent(PG_FUNCTION_ARGS)
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "djactor sending", ALLOCSET_SMALL_SIZES);
 	slot = MakeSingleTupleTableSlot(RelationGetDescr(data->tg_relation), &TTSOpsMinimalTuple);
-	old = MemoryContextSwitchTo(context);
 	while (tuplestore_gettupleslot(data->tg_newtable, true, false, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
+		old = MemoryContextSwitchTo(context);
 		dja_note_sent(slot, &last);
+		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
-	MemoryContextSwitchTo(old);
 	ExecDropSingleTupleTableSlot(slot);
 	MemoryContextDelete(context);
 	return PointerGetDatum(NULL);

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "runqueue.h"
 #include "slots.h"
@@ -79,6 +80,78 @@ dja_pool_latch(int pool)
 	if (resident < 0)
 		return NULL;
 	return &ProcGlobal->allProcs[dja_worker(resident)->procno].procLatch;
+}
+
+/*
+ * Does a backend need this database for itself?
+ */
+bool
+dja_database_held(Oid database)
+{
+	for (int i = 0; i < DJA_MAX_HOLDS; i++)
+		if (dja_shared->slots->holds[i].database == database)
+			return true;
+	return false;
+}
+
+/*
+ * Keeps workers from starting in a database until dja_release_holds; false when too many
+ * databases are held already.
+ */
+bool
+dja_hold_database(Oid database)
+{
+	for (int i = 0; i < DJA_MAX_HOLDS; i++)
+	{
+		DjaHold    *hold = &dja_shared->slots->holds[i];
+
+		if (!OidIsValid(hold->database))
+		{
+			hold->database = database;
+			hold->procno = dja_my_procno();
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Releases what this backend holds.
+ */
+void
+dja_release_holds(void)
+{
+	for (int i = 0; i < DJA_MAX_HOLDS; i++)
+	{
+		DjaHold    *hold = &dja_shared->slots->holds[i];
+
+		if (OidIsValid(hold->database) && hold->procno == dja_my_procno())
+			hold->database = InvalidOid;
+	}
+}
+
+/*
+ * Asks all workers of a database to end.  Their pids go into pids, which has room for
+ * djactor.max_workers; returns how many there are.
+ */
+int
+dja_stop_workers(Oid database, int *pids)
+{
+	int			n = 0;
+
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->state == DJA_WORKER_FREE || dja_pool(worker->pool)->database != database)
+			continue;
+		worker->stop = true;
+		if (worker->pid == 0)
+			continue;			/* starting: it sees stop when it gets there */
+		SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+		pids[n++] = worker->pid;
+	}
+	return n;
 }
 
 /*

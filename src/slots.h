@@ -18,7 +18,8 @@
  *   worker.*			the launcher while STARTING, then the worker itself;
  *						message_id, actor_type and busy_since without the lock,
  *						for the eyes of djactor.worker only
- *   worker.stop		the launcher, and backends that need the worker's place
+ *   worker.stop		the launcher, and backends that need the database for themselves
+ *   holds			such backends
  */
 #ifndef DJA_SLOTS_H
 #define DJA_SLOTS_H
@@ -72,10 +73,23 @@ typedef struct DjaWorker
 	char		actor_type[NAMEDATALEN];	/* of that message, cut to fit */
 } DjaWorker;
 
+/*
+ * A database that a backend needs for itself (to drop, rename, move or copy it): no worker starts
+ * there before that backend's transaction has ended.
+ */
+typedef struct DjaHold
+{
+	Oid			database;		/* InvalidOid = free */
+	int			procno;
+} DjaHold;
+
+#define DJA_MAX_HOLDS 64
+
 struct DjaSlots
 {
 	int			launcher_procno;	/* -1 = not running */
 	volatile bool scout_wanted; /* databases came, or may have */
+	DjaHold		holds[DJA_MAX_HOLDS];
 	DjaPool		pools[DJA_MAX_POOLS];
 	DjaWorker	workers[FLEXIBLE_ARRAY_MEMBER];
 };
@@ -86,6 +100,10 @@ extern void dja_slots_setup(DjaSlots *slots);
 extern int	dja_pool_find(Oid database, Oid role, bool create);
 extern void dja_pool_free(int pool);
 extern Latch *dja_pool_latch(int pool);
+extern bool dja_database_held(Oid database);
+extern bool dja_hold_database(Oid database);
+extern void dja_release_holds(void);
+extern int	dja_stop_workers(Oid database, int *pids);
 
 /* These take no lock. */
 extern void dja_ring_launcher(void);
