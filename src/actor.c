@@ -134,7 +134,8 @@ dja_actor_read(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
 	}
 	else
 	{
-		actor->state = type->initial_state;
+		actor->state = datumCopy(type->initial_state, false, -1);
+		actor->state_owned = true;
 		actor->created_at = GetCurrentTransactionStartTimestamp();
 	}
 	ExecClearTuple(slot);

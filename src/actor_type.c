@@ -13,6 +13,7 @@
 #include "actor_type.h"
 #include "common/hashfn.h"
 #include "compat.h"
+#include "storage/lmgr.h"
 #include "tables.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -250,6 +251,9 @@ dja_type_set_problem(DjaType *type, const char *problem)
 	bool		nulls[DJA_TYPE_NATTS];
 
 	if (problem == NULL && !type->has_problem)
+		return;
+	/* a definer's open transaction must not keep a worker waiting: next time, then */
+	if (!ConditionalLockRelationOid(dja_table_oid(DJA_ACTOR_TYPE_TABLE), RowExclusiveLock))
 		return;
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, RowExclusiveLock);
 	dja_types_reload();

@@ -143,7 +143,7 @@ dja_drain_type(DjaType *type, int64 max, bool retry)
 		after = key_hash;
 
 		/* the index may still list what is dead: claim only what has mail */
-		if (dja_mailbox_count(type->hash, key_hash, 1) > 0)
+		if (dja_mailbox_count(type->hash, key_hash, 1, GetCurrentCommandId(false)) > 0)
 			handled += dja_drain_mailbox(type, key_hash, max - handled, retry);
 	}
 	return handled;

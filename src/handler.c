@@ -217,8 +217,9 @@ dja_handler_resolve(DjaType *type, char **problem)
  * false when the state is unchanged.
  */
 bool
-dja_handler_call(DjaHandler *handler, DjaType *type, Datum state, Datum payload, Datum *result)
+dja_handler_call(DjaType *type, Datum state, Datum payload, Datum *result)
 {
+	DjaHandler *handler = type->call;
 	LOCAL_FCINFO(fcinfo, 2);
 	PgStat_FunctionCallUsage usage;
 

@@ -4,7 +4,8 @@
  * Handlers: finding the function, calling it under a time limit.
  *
  * What a session knows of a function is forgotten when pg_proc tells of a change, so a new
- * version is called from the next batch on.  dja_handler_resolve never raises an error for
+ * version is called from the next batch on; a DjaHandler lives until its type is resolved again, so it is
+ * reached through type->call and never kept.  dja_handler_resolve never raises an error for
  * a handler that cannot be called; it says what is wrong, and the mail waits.
  */
 #ifndef DJA_HANDLER_H
@@ -30,8 +31,7 @@ extern bool dja_handler_is_solo(Oid function);
 extern DjaHandler *dja_handler_resolve(DjaType *type, char **problem);
 extern void dja_handlers_forget(void);
 
-extern bool dja_handler_call(DjaHandler *handler, DjaType *type, Datum state, Datum payload,
-							 Datum *result);
+extern bool dja_handler_call(DjaType *type, Datum state, Datum payload, Datum *result);
 extern void dja_handler_arm(int timeout, TimestampTz now);
 extern void dja_handler_disarm(void);
 extern void dja_handler_stop(void);

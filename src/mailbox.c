@@ -178,15 +178,17 @@ dja_message_by_id(int64 id, Snapshot snapshot)
 }
 
 /*
- * Counts the messages of a mailbox, up to a limit.
+ * Counts the messages of a mailbox, up to a limit; of this transaction's own those
+ * that were sent before command cid.
  */
 int
-dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit)
+dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaScan		scan;
 	int			n = 0;
 
+	snapshot->curcid = cid;		/* our copy: RegisterSnapshot made it */
 	dja_mailbox_scan_begin(&scan, snapshot);
 	dja_mailbox_scan_start(&scan, type_hash, key_hash, DJA_CURSOR_START);
 	while (n < limit && dja_scan_next(&scan))

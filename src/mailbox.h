@@ -52,7 +52,7 @@ extern void dja_scan_end(DjaScan *scan);
 extern DjaMessage *dja_scan_message(DjaScan *scan);
 extern DjaMessage *dja_message_by_id(int64 id, Snapshot snapshot);
 
-extern int	dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit);
+extern int	dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid);
 extern void dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 							 DjaMessage *message, DjaFailure *failure);
 extern void dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,

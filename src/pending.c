@@ -412,9 +412,15 @@ dja_deliver(bool committed)
 	{
 		DjaPendingLane *pending = &dja_lanes[i];
 
+		/* freed by somebody else meanwhile: then what was defined needs it anew */
 		if (dja_lane(pending->lane)->type_hash != pending->type_hash ||
 			!dja_lane(pending->lane)->in_use)
-			continue;			/* dropped by somebody else meanwhile */
+		{
+			pending->lane = committed && pending->changed && !pending->dropped ?
+				dja_ensure_lane(MyDatabaseId, pending->type_hash, pending->owner) : -1;
+			if (pending->lane < 0)
+				continue;
+		}
 		if (committed)
 		{
 			if (pending->changed)

@@ -101,7 +101,6 @@ dja_batch_begin(DjaBatch *batch)
 		run->removed = 0;
 		run->alone = false;
 		run->type = NULL;
-		run->handler = NULL;
 		run->actors = NULL;
 		run->messages = NULL;
 		run->nmessages = 0;
@@ -153,7 +152,12 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 	run->type = dja_type_by_hash(run->type_hash);
 	if (run->type == NULL)
 	{
+		/* never committed, or dropped: whoever defines it makes the lane anew */
 		run->end = DJA_END_DROPPED;
+		dja_lock();
+		if (dja_lane(run->lane)->in_use && dja_lane(run->lane)->epoch == run->epoch)
+			dja_lane_free(run->lane);
+		dja_unlock();
 		return false;
 	}
 	if (run->type->paused && dja_type_paused_now(run->type))
@@ -161,8 +165,7 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 		dja_run_block(run, DJA_NEVER);
 		return false;
 	}
-	run->handler = dja_handler_resolve(run->type, &problem);
-	if (run->handler == NULL)
+	if (dja_handler_resolve(run->type, &problem) == NULL)
 	{
 		if (!batch->own_transaction)
 			ereport(ERROR,
@@ -338,7 +341,7 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	dja_handler_arm(run->type->handler_timeout, now);
-	changed = dja_handler_call(run->handler, run->type, actor->state,
+	changed = dja_handler_call(run->type, actor->state,
 							   message->values[DJA_MSG_PAYLOAD - 1], &result);
 	if (batch->own_transaction)
 		AfterTriggerFireDeferred();
@@ -573,10 +576,11 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	bool		solo;
 
 	/* what earlier turns of the batch, or others, have done to the type */
-	if (!dja_type_is_current(run->type) && !dja_run_resolve(batch, run))
+	if ((!dja_type_is_current(run->type) || run->type->call == NULL) &&
+		!dja_run_resolve(batch, run))
 		return DJA_NEXT_RUN;
 
-	solo = run->handler->solo || run->type->batch_size == 1;
+	solo = run->type->call->solo || run->type->batch_size == 1;
 	if (batch->executed > 0 && (now >= batch->deadline || solo))
 	{
 		dja_run_leave(run, i);

@@ -30,7 +30,6 @@ typedef struct DjaRun
 	int			removed;		/* messages that left the mailbox */
 	bool		alone;			/* its first message is to be run alone next */
 	DjaType    *type;
-	DjaHandler *handler;
 	DjaActor   *actors;
 	DjaMessage **messages;		/* read, in their order */
 	int			nmessages;

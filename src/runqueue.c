@@ -546,6 +546,26 @@ dja_queue_next_due(int pool)
 }
 
 /*
+ * The pool's resident is gone, whatever it was about: its successor looks after time
+ * and sweeps from the start.
+ */
+void
+dja_queue_orphan(int pool)
+{
+	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
+	{
+		DjaLane    *lane = dja_lane(i);
+
+		lane->next_due = DT_NOBEGIN;
+		if (lane->sweeping)
+		{
+			lane->sweeping = false;
+			lane->sweep_wanted = true;
+		}
+	}
+}
+
+/*
  * Mailboxes that wait for a worker of this pool.
  */
 int

@@ -177,7 +177,7 @@ dja_check_key(text *key)
  * or counted once in the transaction.
  */
 static bool
-dja_mailbox_has_room(DjaType *type, uint64 key_hash)
+dja_mailbox_has_room(DjaType *type, uint64 key_hash, CommandId cid)
 {
 	int			base;
 	int			mine = dja_pending_count(type, key_hash, &base);
@@ -192,12 +192,9 @@ dja_mailbox_has_room(DjaType *type, uint64 key_hash)
 
 	if (depth < 0)
 	{
+		/* counted before the first message of this transaction is noted */
 		if (base < 0)
-		{
-			/* the statement's own rows are not visible yet, earlier ones are not counted twice */
-			base = dja_mailbox_count(type->hash, key_hash, type->mailbox_limit + 1) - mine;
-			base = Max(base, 0);
-		}
+			base = dja_mailbox_count(type->hash, key_hash, type->mailbox_limit + 1, cid);
 		depth = base;
 	}
 	dja_pending_set_base_depth(type, key_hash, depth);
@@ -234,7 +231,7 @@ dja_reject_full(DjaType *type, int64 id)
  * One row that was sent.
  */
 static void
-dja_note_sent(TupleTableSlot *slot, DjaType **last)
+dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid)
 {
 	Datum	   *values = slot->tts_values;
 	text	   *name;
@@ -260,7 +257,7 @@ dja_note_sent(TupleTableSlot *slot, DjaType **last)
 	dja_check_key(key);
 	key_hash = dja_hash_text(key);
 
-	if (type->mailbox_limit > 0 && !dja_mailbox_has_room(type, key_hash))
+	if (type->mailbox_limit > 0 && !dja_mailbox_has_room(type, key_hash, cid))
 	{
 		if (!type->full_dead_letter)
 			ereport(ERROR,
@@ -285,6 +282,7 @@ dja_message_sent(PG_FUNCTION_ARGS)
 	TriggerData *data = (TriggerData *) fcinfo->context;
 	TupleTableSlot *slot;
 	DjaType    *last = NULL;
+	CommandId	cid = GetCurrentCommandId(false);
 	MemoryContext context;
 	MemoryContext old;
 
@@ -305,7 +303,7 @@ dja_message_sent(PG_FUNCTION_ARGS)
 	{
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(context);
-		dja_note_sent(slot, &last);
+		dja_note_sent(slot, &last, cid);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}

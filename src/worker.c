@@ -74,6 +74,7 @@ dja_worker_detach(int code, Datum arg)
 	{
 		pool->resident = -1;
 		pool->state = DJA_POOL_ABSENT;
+		dja_queue_orphan(dja_my_pool);
 	}
 	pool->workers--;
 	dja_my_worker->state = DJA_WORKER_FREE;
@@ -425,6 +426,7 @@ dja_worker_main(Datum arg)
 
 	dja_lock();
 	pool->failures = 0;
+	pool->not_before = 0;
 	dja_unlock();
 	dja_worker_loop();
 	proc_exit(0);
