@@ -148,6 +148,9 @@ CREATE TABLE djactor.actor_identity
 	PRIMARY KEY (actor_type, actor_key)
 );
 COMMENT ON TABLE djactor.actor_identity IS 'one insert-only row per actor: keeps (actor_type, actor_key) unique and draws the id';
+COMMENT ON COLUMN djactor.actor_identity.id IS 'the actor''s id';
+COMMENT ON COLUMN djactor.actor_identity.actor_type IS 'kind of actor';
+COMMENT ON COLUMN djactor.actor_identity.actor_key IS 'which one of its kind';
 
 CREATE TABLE djactor.message
 (
@@ -223,6 +226,22 @@ CREATE TABLE djactor.dead_letter
 CREATE INDEX dead_letter_failed_at ON djactor.dead_letter (failed_at);
 CREATE INDEX dead_letter_actor ON djactor.dead_letter (actor_type, actor_key);
 COMMENT ON TABLE djactor.dead_letter IS 'messages given up, under the id they had; DELETE discards';
+COMMENT ON COLUMN djactor.dead_letter.id IS 'id of the message, the same as it had in djactor.message';
+COMMENT ON COLUMN djactor.dead_letter.actor_type IS 'kind of the receiving actor';
+COMMENT ON COLUMN djactor.dead_letter.actor_key IS 'key of the receiving actor';
+COMMENT ON COLUMN djactor.dead_letter.payload IS 'second argument of the handler';
+COMMENT ON COLUMN djactor.dead_letter.headers IS 'as sent';
+COMMENT ON COLUMN djactor.dead_letter.priority IS 'as sent';
+COMMENT ON COLUMN djactor.dead_letter.deliver_at IS 'as sent, or when the next attempt was due under retry_order skip';
+COMMENT ON COLUMN djactor.dead_letter.expires_at IS 'as sent';
+COMMENT ON COLUMN djactor.dead_letter.trace_id IS 'as sent';
+COMMENT ON COLUMN djactor.dead_letter.sender_type IS 'type of the actor that sent it; NULL from outside';
+COMMENT ON COLUMN djactor.dead_letter.sender_key IS 'key of the actor that sent it; NULL from outside';
+COMMENT ON COLUMN djactor.dead_letter.cause_id IS 'id of the message whose turn sent it; NULL from outside';
+COMMENT ON COLUMN djactor.dead_letter.attempts IS 'failed attempts';
+COMMENT ON COLUMN djactor.dead_letter.retry_at IS 'always NULL';
+COMMENT ON COLUMN djactor.dead_letter.last_error IS 'message of the last failed attempt';
+COMMENT ON COLUMN djactor.dead_letter.sent_at IS 'start of the sender''s transaction';
 COMMENT ON COLUMN djactor.dead_letter.reason IS 'failed (max_attempts reached), expired, or mailbox_full';
 COMMENT ON COLUMN djactor.dead_letter.sqlstate IS 'SQLSTATE of the last error';
 COMMENT ON COLUMN djactor.dead_letter.error IS 'message of the last error, with its detail and hint';
@@ -366,6 +385,13 @@ COMMENT ON FUNCTION djactor.worker_list() IS 'live workers of this database, fro
 CREATE VIEW djactor.worker AS
 	SELECT pid, role, state, resident, actor_type, message_id, since FROM djactor.worker_list();
 COMMENT ON VIEW djactor.worker IS 'live workers: what they run, since when';
+COMMENT ON COLUMN djactor.worker.pid IS 'process id; NULL while it starts';
+COMMENT ON COLUMN djactor.worker.role IS 'whose types it runs, and whom its session is logged in as';
+COMMENT ON COLUMN djactor.worker.state IS 'starting, idle or busy';
+COMMENT ON COLUMN djactor.worker.resident IS 'the one of its pool that listens, keeps the time and sweeps';
+COMMENT ON COLUMN djactor.worker.actor_type IS 'type of the message being handled, cut to 63 bytes; NULL when none is';
+COMMENT ON COLUMN djactor.worker.message_id IS 'message being handled; NULL when none is';
+COMMENT ON COLUMN djactor.worker.since IS 'when the present state began';
 
 CREATE VIEW djactor.mailbox AS
 	SELECT actor_type, actor_key, pg_catalog.count(*) AS depth,
@@ -374,6 +400,11 @@ CREATE VIEW djactor.mailbox AS
 	FROM djactor.message
 	GROUP BY actor_type, actor_key;
 COMMENT ON VIEW djactor.mailbox IS 'waiting messages of each actor and the age of the oldest';
+COMMENT ON COLUMN djactor.mailbox.actor_type IS 'kind of the receiving actor';
+COMMENT ON COLUMN djactor.mailbox.actor_key IS 'key of the receiving actor';
+COMMENT ON COLUMN djactor.mailbox.depth IS 'messages that wait, delayed ones included';
+COMMENT ON COLUMN djactor.mailbox.oldest_sent_at IS 'when the oldest of them was sent';
+COMMENT ON COLUMN djactor.mailbox.oldest_age IS 'how long ago that is';
 
 /* ---------- grants: by themselves to the database's owner, whoever that is ---------- */
 
@@ -387,6 +418,9 @@ GRANT DELETE ON djactor.dead_letter TO pg_database_owner;
 
 REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interval, interval, text, text, interval, int, int, int, text, regrole) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.check_preload() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interval, interval, text, text, interval, int, int, int, text, regrole) TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner;
 
