@@ -420,7 +420,6 @@ REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interva
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor.check_preload() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interval, interval, text, text, interval, int, int, int, text, regrole) TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner;
 
@@ -439,4 +438,5 @@ SELECT pg_catalog.pg_extension_config_dump('djactor.dead_letter', '');
 CREATE FUNCTION djactor.check_preload() RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_check_preload';
 COMMENT ON FUNCTION djactor.check_preload() IS 'warns when djactor is missing from shared_preload_libraries';
+REVOKE ALL ON FUNCTION djactor.check_preload() FROM PUBLIC;
 SELECT djactor.check_preload();
