@@ -385,7 +385,6 @@ dja_batch_run(int pool)
 	dja_help_arm(pool);
 	do
 	{
-		CHECK_FOR_INTERRUPTS();
 		outcome = dja_batch_attempt(batch, pool, single, !single);
 	} while (outcome == DJA_AGAIN);
 

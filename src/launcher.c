@@ -438,7 +438,7 @@ dja_launcher_main(Datum arg)
 		TimestampTz again;
 		long		timeout;
 
-		CHECK_FOR_INTERRUPTS();
+		dja_check_interrupts();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;

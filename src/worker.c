@@ -136,7 +136,7 @@ dja_wait(long timeout)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
 					 DJA_WAIT_EVENT(wait_event, "DjactorWorkerMain"));
 	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	dja_check_interrupts();
 	dja_read_notifications();
 }
 
@@ -352,7 +352,7 @@ dja_worker_loop(void)
 		bool		resident = dja_be_resident();
 		DjaBatchResult result;
 
-		CHECK_FOR_INTERRUPTS();
+		dja_check_interrupts();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
@@ -365,6 +365,7 @@ dja_worker_loop(void)
 			dja_go_busy();
 		result = dja_batch_run(dja_my_pool);
 		dja_call_for_help(result == DJA_BATCH_DONE);
+		pgstat_report_stat(false);	/* autovacuum lives on it */
 		if (result == DJA_BATCH_STALLED)
 			dja_stall();
 
