@@ -1,0 +1,134 @@
+"""The report: on which machine, under which settings, what was found.
+
+A figure without its machine is worthless, so the report begins with it: CPU model,
+cores that this process may use, memory, kernel, file system of the data directory,
+load before the start, versions, revision of the tree, date.  The load is there
+to give a disturbed run away.  Nothing here measures; what could make the page dishonest is
+leaving values out, so each figure shows its extremes and the JSON file keeps
+every value.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psycopg
+
+from common import Figure, Result
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+
+@dataclass
+class Machine:
+    """Where and with what the benchmarks ran."""
+
+    date: str
+    cpu: str
+    cores: int
+    memory_gb: float
+    kernel: str
+    filesystem: str
+    load: str
+    server: str
+    python: str
+    psycopg: str
+    revision: str
+
+
+def _output(*command: str | Path) -> str:
+    try:
+        result = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return result.stdout.strip()
+
+
+def machine() -> Machine:
+    """Look at the machine, before anything runs."""
+    info = Path("/proc/cpuinfo").read_text()
+    models = [line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    directory = os.environ.get("DJACTOR_TMPDIR", "/tmp")
+    filesystem = _output("df", "--output=fstype,source", directory).splitlines()[-1:]
+    bindir = Path(os.environ.get("DJACTOR_PREFIX", ""))
+    return Machine(
+        date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        cpu=models[0] if models else platform.processor() or "unknown",
+        cores=len(os.sched_getaffinity(0)),
+        memory_gb=round(memory / 2**30, 1),
+        kernel=platform.release(),
+        filesystem=" ".join(filesystem[0].split()) if filesystem else "unknown",
+        load="{:.2f} {:.2f} {:.2f}".format(*os.getloadavg()),
+        server=_output(bindir / "postgres", "--version"),
+        python=platform.python_version(),
+        psycopg=psycopg.__version__,
+        revision=_output("git", "describe", "--always", "--dirty"),
+    )
+
+
+def print_machine(where: Machine) -> None:
+    """The head of the report."""
+    print(f"date        {where.date}")
+    print(f"machine     {where.cpu}, {where.cores} cores, {where.memory_gb} GB")
+    print(f"system      Linux {where.kernel}; data on {where.filesystem}; load {where.load}")
+    print(f"server      {where.server}")
+    print(f"clients     Python {where.python}, psycopg {where.psycopg}")
+    print(f"revision    {where.revision}")
+    if where.filesystem.startswith(("tmpfs", "ramfs")):
+        print("WARNING     the data directory is in memory: fsync costs nothing here")
+    if float(where.load.split()[0]) > 0.5 * where.cores:
+        print("WARNING     the machine was busy before the start")
+
+
+def _shown(value: float) -> str:
+    if value == 0 or (value == int(value) and abs(value) < 100):
+        return f"{value:.0f}"
+    if abs(value) < 1:
+        return f"{value:.3f}"
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _row(figure: Figure) -> list[str]:
+    values = figure.values
+    if len(values) == 1:
+        columns = [_shown(values[0]), "", "", "", ""]
+    else:
+        columns = [_shown(figure.median), _shown(min(values)), "", "", _shown(max(values))]
+    if figure.samples:
+        columns[2:4] = [_shown(figure.percentile(95)), _shown(figure.percentile(99))]
+    return [figure.name, *columns, str(len(values)), figure.unit]
+
+
+def print_result(result: Result) -> None:
+    """A benchmark's part of the report."""
+    print(f"\n{result.name}: {result.title}   ({result.seconds:.0f} s)")
+    settings = ", ".join(f"{name} = {value}" for name, value in result.settings.items())
+    print(f"  settings: fsync = on, {settings}")
+    for note in result.notes:
+        print(f"  {note}")
+    head = ["", "median", "min", "p95", "p99", "max", "n", ""]
+    rows = [head, *(_row(figure) for figure in result.figures)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
+        print(("  " + "  ".join([*cells, row[-1]])).rstrip())
+    for promise in result.promises:
+        print(f"  {'PASS' if promise.holds else 'FAIL'}  {promise.text}")
+
+
+def save(where: Machine, result: Result) -> Path:
+    """Keep every value."""
+    RESULTS.mkdir(exist_ok=True)
+    stamp = where.date[:19].replace(":", "").replace("T", "-")
+    path = RESULTS / f"{stamp}-{result.name}.json"
+    path.write_text(json.dumps({"machine": asdict(where), "result": asdict(result)}, indent=1))
+    return path

@@ -1,0 +1,83 @@
+"""The benchmarks: ``make bench``, or ``make bench ARGS="--quick latency"``.
+
+Runs the named ones (default: all) one after the other, never two at a time, prints
+a table for each and a PASS or FAIL for each promise that has a number, and writes all
+values to bench/results.  The exit status is 0 only if every promise held and
+every benchmark could vouch for its own figures.
+
+What would make the whole dishonest: running it on a machine with other work, which
+shows in the load at the top; or taking ``--quick``, made to try the programs, for a
+measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from types import ModuleType
+
+import psycopg
+
+import idle
+import latency
+import notifies
+import report
+import sender
+import throughput
+from common import BenchmarkError, Options
+from private_server import ServerError
+
+BENCHMARKS: dict[str, ModuleType] = {
+    module.NAME: module for module in (throughput, latency, notifies, idle, sender)
+}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="benchmarks: " + ", ".join(BENCHMARKS),
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="BENCHMARK", help="which ones to run (default: all)"
+    )
+    parser.add_argument("--runs", type=int, help="runs of each figure (default: 5; quick: 1)")
+    parser.add_argument("--quick", action="store_true", help="few samples, to try the programs")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if arguments.runs is None:
+        arguments.runs = 1 if arguments.quick else 5
+    if arguments.runs < 1:
+        parser.error("--runs starts at 1")
+    return arguments
+
+
+def main() -> int:
+    """Run, print, judge."""
+    arguments = parse_arguments()
+    options = Options(runs=arguments.runs, quick=arguments.quick)
+    where = report.machine()
+    report.print_machine(where)
+    passed = True
+    for name in arguments.names or BENCHMARKS:
+        began = time.monotonic()
+        try:
+            result = BENCHMARKS[name].run(options)
+        except (BenchmarkError, ServerError, psycopg.Error) as error:
+            print(f"\n{name}\n  FAIL  not measured: {error}", flush=True)
+            passed = False
+            continue
+        result.seconds = time.monotonic() - began
+        report.print_result(result)
+        sys.stdout.flush()
+        report.save(where, result)
+        passed = passed and all(promise.holds for promise in result.promises)
+    print(f"\n{'PASS' if passed else 'FAIL'}  {'all promises held' if passed else 'see above'}")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
