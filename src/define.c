@@ -24,6 +24,7 @@
 #include "runqueue.h"
 #include "storage/lmgr.h"
 #include "tables.h"
+#include "turn.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -272,8 +273,8 @@ dja_rows_of_type(DjaTable table, int column, DjaType *type, bool discard)
 }
 
 /*
- * Drops a type.  Turns of it that are running have their rows deleted under them, if this
- * commits first, and are rolled back; else this raises 40001 and can be tried again.
+ * Drops a type.  To discard what it has, its turns are waited for first, and no new ones
+ * start before the outcome is known.
  */
 Datum
 dja_drop_actor_type(PG_FUNCTION_ARGS)
@@ -296,6 +297,14 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 				 errmsg("actor type \"%s\" does not exist", name)));
 	dja_check_can_act_for(type->owner);
 
+	if (discard)
+	{
+		if (dja_turn.actor != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("drop_actor_type() cannot discard mail inside a turn")));
+		dja_pending_stop_lane(type);
+	}
 	actors = dja_rows_of_type(DJA_ACTOR_TABLE, DJA_ACTOR_TYPE, type, discard);
 	messages = dja_rows_of_type(DJA_MESSAGE_TABLE, DJA_MSG_ACTOR_TYPE, type, discard);
 	if (!discard && (actors > 0 || messages > 0))

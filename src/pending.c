@@ -23,6 +23,7 @@
 #include "pending.h"
 #include "runqueue.h"
 #include "slots.h"
+#include "storage/latch.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -40,6 +41,7 @@ typedef struct DjaPendingLane
 	bool		notified;		/* our NOTIFY wakes its pool */
 	bool		changed;		/* the type was defined, dropped, paused, resumed */
 	bool		dropped;
+	bool		stopped;		/* by us, until the end of the transaction */
 	int			concurrency;	/* -1 = as it is */
 	bool		solo;
 	TimestampTz next_due;
@@ -66,6 +68,8 @@ static bool dja_announced = false;
 static bool dja_drained = false;
 static bool dja_scout = false;
 static bool dja_holding = false;
+
+static void dja_ring(DjaPendingLane *pending);
 
 static void
 dja_pending_reset(void)
@@ -261,6 +265,64 @@ dja_pending_scout(void)
 }
 
 /*
+ * Keeps workers out of a lane until this transaction ends, and waits for those that are in
+ * it: for the end of their batch, or of a handler, or of the caller's patience.
+ */
+void
+dja_pending_stop_lane(DjaType *type)
+{
+	static uint32 wait_event = 0;
+	int			i = dja_pending_lane(type->hash, type->owner);
+
+	for (;;)
+	{
+		bool		busy = false;
+
+		dja_lock();
+		dja_lanes[i].lane = dja_ensure_lane(MyDatabaseId, type->hash, type->owner);
+		if (dja_lanes[i].lane >= 0)
+		{
+			DjaLane    *lane = dja_lane(dja_lanes[i].lane);
+
+			dja_lanes[i].stopped = lane->blocked = true;
+			lane->recheck_at = DJA_NEVER;
+			lane->sweep_wanted = true;
+			busy = dja_lane_busy(dja_lanes[i].lane);
+		}
+		dja_unlock();
+		if (!busy)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 DJA_WAIT_EVENT(wait_event, "DjactorStopLane"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * The transaction did not come to change the types that it had stopped.
+ */
+static void
+dja_start_lanes(void)
+{
+	for (int i = 0; i < dja_nlanes; i++)
+	{
+		DjaPendingLane *pending = &dja_lanes[i];
+
+		if (!pending->stopped)
+			continue;
+		dja_lock();
+		if (dja_lane(pending->lane)->in_use &&
+			dja_lane(pending->lane)->type_hash == pending->type_hash)
+		{
+			dja_lane_unblock(pending->lane);
+			dja_ring(pending);
+		}
+		dja_unlock();
+	}
+}
+
+/*
  * This transaction holds databases, until it ends.
  */
 void
@@ -446,6 +508,8 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			if (dja_announced)
 				dja_deliver(event == XACT_EVENT_COMMIT);
+			if (event == XACT_EVENT_ABORT)
+				dja_start_lanes();
 			if (dja_drained)
 				dja_release_claims();
 			if (dja_holding)
@@ -466,6 +530,7 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 						 errmsg("cannot PREPARE a transaction that has called djactor.drain()")));
 			break;
 		case XACT_EVENT_PREPARE:
+			dja_start_lanes();
 			dja_pending_reset();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:

@@ -20,6 +20,7 @@ extern void dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_
 extern bool dja_pending_any(void);
 extern void dja_pending_drained(void);
 extern void dja_pending_scout(void);
+extern void dja_pending_stop_lane(DjaType *type);
 extern void dja_pending_hold(void);
 
 /* of a prepared transaction, whose list is lost with its session */

@@ -498,6 +498,15 @@ dja_occupies(int lane)
 	return false;
 }
 
+/*
+ * Does another backend run mailboxes of this lane?
+ */
+bool
+dja_lane_busy(int i)
+{
+	return dja_lane(i)->workers > (dja_occupies(i) ? 1 : 0);
+}
+
 static bool
 dja_lane_ready(DjaLane *lane, int i)
 {

@@ -132,6 +132,7 @@ extern void dja_lane_free(int lane);
 extern void dja_lane_block(int lane, uint32 epoch, TimestampTz recheck_at);
 extern void dja_lane_unblock(int lane);
 extern int	dja_lane_occupied(int pool);
+extern bool dja_lane_busy(int lane);
 
 /* senders */
 extern int	dja_queue_announce(int lane, uint64 key_hash, int64 position);
