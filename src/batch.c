@@ -28,6 +28,7 @@
 #include "run.h"
 #include "session.h"
 #include "slots.h"
+#include "storage/ipc.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -50,6 +51,8 @@ typedef enum DjaOutcome
 
 /* Messages to be run one by one, since a commit of several failed. */
 static int	dja_alone_budget = 0;
+
+static bool dja_trouble = false;
 
 static TimeoutId dja_help_timeout;
 static bool dja_help_registered = false;
@@ -109,22 +112,29 @@ dja_recover(MemoryContext context)
 }
 
 /*
- * Starts a transaction over the batch's mailboxes; false when the extension cannot be
- * served now.
+ * The extension is gone from this database, or of another version than this library: the scout
+ * has to look at it, and says so.  The claims are given back on the way out.
  */
-static bool
+static void
+dja_extension_lost(void)
+{
+	AbortOutOfAnyTransaction();
+	dja_ring_scout();
+	proc_exit(0);
+}
+
+/*
+ * Starts a transaction over the batch's mailboxes.
+ */
+static void
 dja_transaction_start(DjaBatch *batch)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (dja_catalog_check(true) != DJA_INSTALLED)
-	{
-		CommitTransactionCommand();
-		return false;
-	}
+		dja_extension_lost();
 	dja_session_check();
 	dja_batch_begin(batch);
-	return true;
 }
 
 static void
@@ -190,25 +200,21 @@ dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, b
 		DjaMessage *message;
 		bool		suspended;
 
-		if (!dja_transaction_start(batch))
-			outcome = DJA_STALLED;
-		else
+		dja_transaction_start(batch);
+		failed->type = dja_type_by_hash(failed->type_hash);
+		message = dja_message_by_id(id, GetActiveSnapshot());
+		if (failed->type != NULL && message != NULL)
 		{
-			failed->type = dja_type_by_hash(failed->type_hash);
-			message = dja_message_by_id(id, GetActiveSnapshot());
-			if (failed->type != NULL && message != NULL)
-			{
-				DjaActor   *actor = dja_run_actor(batch, failed, message->key);
+			DjaActor   *actor = dja_run_actor(batch, failed, message->key);
 
-				dja_message_failed(batch, failed, actor, message, error, charge);
-			}
-			suspended = failed->end == DJA_END_DRAINED;
-			dja_transaction_commit(batch);
-
-			/* a new start reads the hold, or the next message, from the table */
-			failed->end = suspended ? DJA_END_DRAINED : DJA_END_REMAINING;
-			failed->cursor = DJA_CURSOR_START;
+			dja_message_failed(batch, failed, actor, message, error, charge);
 		}
+		suspended = failed->end == DJA_END_DRAINED;
+		dja_transaction_commit(batch);
+
+		/* a new start reads the hold, or the next message, from the table */
+		failed->end = suspended ? DJA_END_DRAINED : DJA_END_REMAINING;
+		failed->cursor = DJA_CURSOR_START;
 	}
 	PG_CATCH();
 	{
@@ -295,13 +301,9 @@ dja_batch_attempt(DjaBatch *batch, int pool, bool single, bool grow)
 	batch->savepoints = single ? DJA_SAVEPOINT_NEVER : DJA_SAVEPOINT_CAREFUL;
 	PG_TRY();
 	{
-		if (!dja_transaction_start(batch))
-			outcome = DJA_STALLED;
-		else
-		{
-			dja_batch_work(batch, pool, grow);
-			dja_transaction_commit(batch);
-		}
+		dja_transaction_start(batch);
+		dja_batch_work(batch, pool, grow);
+		dja_transaction_commit(batch);
 	}
 	PG_CATCH();
 	{
@@ -401,6 +403,9 @@ dja_batch_run(int pool)
 	return outcome == DJA_STALLED ? DJA_BATCH_STALLED : DJA_BATCH_DONE;
 }
 
+/*
+ * Runs step(arg) in a transaction of its own; see batch.h.
+ */
 bool
 dja_in_transaction(void (*step) (void *arg), void *arg)
 {
@@ -412,24 +417,35 @@ dja_in_transaction(void (*step) (void *arg), void *arg)
 	{
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
-		if (dja_catalog_check(true) == DJA_INSTALLED)
-		{
-			PushActiveSnapshot(GetTransactionSnapshot());
-			step(arg);
-			PopActiveSnapshot();
-			done = true;
-		}
+		if (dja_catalog_check(true) != DJA_INSTALLED)
+			dja_extension_lost();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		step(arg);
+		PopActiveSnapshot();
 		CommitTransactionCommand();
+		done = true;
 	}
 	PG_CATCH();
 	{
 		DjaError   *error = dja_recover(context);
 
 		ereport(LOG, (errcode(error->sqlerrcode), errmsg("%s", error->message)));
-		done = false;
+		dja_trouble = true;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextDelete(context);
 	return done;
+}
+
+/*
+ * Has a step failed since the last call?
+ */
+bool
+dja_had_trouble(void)
+{
+	bool		trouble = dja_trouble;
+
+	dja_trouble = false;
+	return trouble;
 }

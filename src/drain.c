@@ -155,7 +155,7 @@ dja_drain_type(DjaType *type, int64 max, bool retry)
 Datum
 dja_drain(PG_FUNCTION_ARGS)
 {
-	const int64 max = PG_ARGISNULL(0) ? PG_INT64_MAX : PG_GETARG_INT32(0);
+	volatile int64 max = PG_ARGISNULL(0) ? PG_INT64_MAX : PG_GETARG_INT32(0);
 	char	   *on_error = PG_ARGISNULL(1) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	bool		retry = strcmp(on_error, "retry") == 0;
 	volatile int64 handled = 0;

@@ -320,24 +320,13 @@ dja_call_for_help(bool worked)
 }
 
 /*
- * Nothing can be done for a while: the extension is gone or of another version, or the server
- * is in trouble.
+ * The server is in trouble (no space, read-only, a lock that somebody keeps): wait.
  */
 static void
 dja_stall(void)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_STALL_MS);
-	DjaInstalled installed;
 
-	StartTransactionCommand();
-	installed = dja_catalog_check(true);
-	CommitTransactionCommand();
-	if (installed != DJA_INSTALLED)
-	{
-		/* somebody has to look at it; the scout will, and says so */
-		dja_ring_scout();
-		proc_exit(0);
-	}
 	while (GetCurrentTimestamp() < until && !dja_my_worker->stop)
 		dja_wait(dja_ms_until(until, DJA_STALL_MS));
 }
@@ -366,9 +355,6 @@ dja_worker_loop(void)
 		result = dja_batch_run(dja_my_pool);
 		dja_call_for_help(result == DJA_BATCH_DONE);
 		pgstat_report_stat(false);	/* autovacuum lives on it */
-		if (result == DJA_BATCH_STALLED)
-			dja_stall();
-
 		if (resident)
 		{
 			bool		busy = dja_recheck_blocked(dja_my_pool);
@@ -387,6 +373,8 @@ dja_worker_loop(void)
 		}
 		else if (result == DJA_BATCH_EMPTY && !dja_extra_wait())
 			break;
+		if (dja_had_trouble() || result == DJA_BATCH_STALLED)
+			dja_stall();
 	}
 }
 
