@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "actor_type.h"
 #include "common/hashfn.h"
 #include "compat.h"
@@ -264,6 +265,8 @@ dja_type_set_problem(DjaType *type, const char *problem)
 		values[DJA_TYPE_PROBLEM - 1] = problem ? CStringGetTextDatum(problem) : (Datum) 0;
 		dja_row_update(writer, &type->tid, values, nulls);
 		dja_type_changed();
+		CommandCounterIncrement();	/* another mailbox may find the same */
+		type->has_problem = problem != NULL;
 	}
 	dja_writer_close(writer);
 }

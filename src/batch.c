@@ -360,6 +360,7 @@ dja_run_alone(DjaRun *run, int pool)
 	outcome = dja_batch_attempt(batch, pool, true, false);
 	batch->runs[0]->alone = false;
 	dja_batch_release(batch, outcome);
+	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextDelete(batch->context);
 	return outcome;
 }
@@ -399,6 +400,7 @@ dja_batch_run(int pool)
 			outcome = DJA_STALLED;
 	}
 	disable_timeout(dja_help_timeout, false);
+	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextDelete(batch->context);
 	return outcome == DJA_STALLED ? DJA_BATCH_STALLED : DJA_BATCH_DONE;
 }
