@@ -22,16 +22,22 @@ truth lies between the two.
 
 Asleep: the pool of a database sleeps after a second without work; 1.35 s pass between
 two messages to the same database.  So that a hundred samples do not take
-minutes there are four databases, each with its own pool, and they get
-messages in turn; while one is measured the others' workers sleep.  That the pool
-slept is checked, not assumed: every message must have rung, which a session
-in another process of the test server would disturb, so the number of
-notifications in the queue is not observed here; see the benchmark ``notifies``,
-which counts one NOTIFY for each message sent at the same distance.
+minutes there are six databases, each with its own pool, and they get
+messages in turn; while one is measured the others' workers sleep.  That a pool
+sleeps at that distance is what the benchmark ``notifies`` shows, which counts one
+NOTIFY for each message; to listen for them here would wake one process more
+in the middle of what is measured.
 
-The yardstick is the durable commit of this machine: an INSERT into an empty table,
-measured with the same calls in the same session.  A sleeping handling is at
-least two of those one after the other.
+Why the promise is judged "from the INSERT": waking the worker may give it the CPU
+before the sender's backend has told its client of the commit, so the
+effect may be there when the INSERT returns.  "From the commit" is then next to
+nothing, which is true for the sender and too good for a claim.
+
+The yardstick is the durable commit of this machine: an INSERT into a plain table,
+measured with the same calls in the same session: in a tight loop, and with the
+pauses of the other figures between, since a machine that has idled is slower at
+first.  A message's handling from its INSERT on is at least two durable commits
+after such a pause, one of the sender and one of the worker.
 
 What would make it dishonest: a worker that polls; messages sent while the worker
 is still awake and counted as asleep; asynchronous commit; a mean instead of a
@@ -60,7 +66,7 @@ from common import (
 from private_server import PrivateServer
 
 NAME = "latency"
-DATABASES = 4
+DATABASES = 6
 ASLEEP_AFTER = 1.35
 PROMISED_MS = 2.0
 
@@ -71,10 +77,6 @@ HANDLER = """
         RETURN jsonb_build_object('total', (state->>'total')::bigint + 1);
     END $$"""
 INSERT = b"INSERT INTO djactor.message (actor_type, actor_key) VALUES ('bench.ping', 'one')"
-BETWEEN_COMMITS = """
-    SELECT 1000 * extract(epoch FROM
-        (SELECT pg_xact_commit_timestamp(xmin) FROM djactor.actor)
-        - (SELECT pg_xact_commit_timestamp(xmin) FROM sent))"""
 
 
 @dataclass
@@ -129,10 +131,11 @@ def prepare(private: PrivateServer, dbname: str) -> None:
         )
 
 
-def durable_commits(connection: Connection, count: int) -> list[float]:
+def durable_commits(connection: Connection, count: int, pause: float = 0) -> list[float]:
     """Milliseconds that an INSERT into a plain table and its commit take."""
     values = []
     for _ in range(count):
+        time.sleep(pause)
         begin = time.perf_counter()
         connection.pgconn.exec_(b"INSERT INTO plain VALUES (1)")
         values.append(1000 * (time.perf_counter() - begin))
@@ -158,9 +161,10 @@ def between_commits(sender: Connection) -> float:
 def run(options: Options) -> Result:
     """Samples asleep, samples warm, and the yardstick."""
     result = Result(NAME, "From a message's commit to its effect")
-    asleep_count = 24 if options.quick else 80
+    asleep_count = 24 if options.quick else 60
     warm_count = 100 if options.quick else 300
-    server_view_count = 8 if options.quick else 24
+    server_view_count = 6 if options.quick else 18
+    distance = ASLEEP_AFTER / DATABASES
     names = [f"bench_{i}" for i in range(DATABASES)]
     settings = {"djactor.max_workers": DATABASES, "djactor.poll_interval": "1h"}
     asleep: list[Sample] = []
@@ -176,6 +180,8 @@ def run(options: Options) -> Result:
                 for probe in probes:
                     probe.sample()
             durable = durable_commits(senders[0], 300)
+            durable_warm = durable_commits(senders[0], 100, 0.01)
+            durable_asleep = durable_commits(senders[0], server_view_count, distance)
             warm = []
             for _ in range(warm_count):
                 warm.append(probes[0].sample())
@@ -189,20 +195,28 @@ def run(options: Options) -> Result:
                 else:
                     commits.append(between_commits(senders[i % DATABASES]))
                 elapsed = time.monotonic() - turn_began
-                time.sleep(max(0.0, ASLEEP_AFTER / DATABASES - elapsed))
+                time.sleep(max(0.0, distance - elapsed))
         finally:
             for connection in senders + listeners:
                 connection.close()
 
-    figure = result.add("asleep", "ms", [s.from_commit for s in asleep], samples=True)
-    result.add("asleep, from the INSERT", "ms", [s.from_insert for s in asleep], samples=True)
+    figure = result.add(
+        "asleep, from the INSERT", "ms", [s.from_insert for s in asleep], samples=True
+    )
+    after = result.add(
+        "asleep, from the commit", "ms", [s.from_commit for s in asleep], samples=True
+    )
     result.add("asleep, between commits", "ms", commits, samples=True)
-    result.add("lingering", "ms", [s.from_commit for s in warm], samples=True)
     result.add("lingering, from the INSERT", "ms", [s.from_insert for s in warm], samples=True)
-    result.add("yardstick: a durable commit", "ms", durable, samples=True)
+    result.add("lingering, from the commit", "ms", [s.from_commit for s in warm], samples=True)
+    result.add("a durable commit, one after the other", "ms", durable, samples=True)
+    result.add("a durable commit, every 10 ms", "ms", durable_warm, samples=True)
+    result.add(
+        f"a durable commit, every {1000 * distance:.0f} ms", "ms", durable_asleep, samples=True
+    )
     result.promise(
-        f"a message to a sleeping database is handled within {PROMISED_MS:g} ms"
-        f" at the median: {figure.median:.2f} ms",
+        f"a message to a sleeping database is handled within {PROMISED_MS:g} ms at the median:"
+        f" {figure.median:.2f} ms from its INSERT, {after.median:.2f} ms from its commit",
         figure.median <= PROMISED_MS,
     )
     return result

@@ -6,7 +6,7 @@ in three ways
 
 single      one row a transaction, a prepared statement;
 thousand    a thousand rows to a thousand actors by one INSERT ... SELECT;
-copy        COPY of 50,000 rows to a thousand actors.
+copy        COPY of 20,000 rows to a thousand actors.
 
 The difference between the two tables is djactor's trigger, with what it has to do
 before and after the commit.  The copy keeps the expression indexes, whose functions
@@ -47,9 +47,9 @@ from private_server import PrivateServer
 
 NAME = "sender"
 DBNAME = "bench"
-SINGLES = 4_000
-STATEMENTS = 8
-COPIED = 50_000
+SINGLES = 2_000
+STATEMENTS = 5
+COPIED = 20_000
 ACTORS = 1_000
 TABLES = {
     "djactor.message": "djactor.message",

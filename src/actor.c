@@ -3,11 +3,11 @@
  *
  * Actor rows; see actor.h.
  *
- * Where an actor's row is found is remembered from turn to turn.  Looking it up in the
- * index would walk over every version that an old snapshot somewhere keeps alive, and there is
- * one more for each batch.  A remembered place that turns out wrong (another worker's turn, a
- * manual update, VACUUM) costs that walk and nothing else: the row itself says
- * whose it is.
+ * Where an actor's row is found is remembered from turn to turn.  Looking it
+ * up in the index would walk over every version that an old snapshot somewhere
+ * keeps alive, and there is one more for each batch.  A remembered place that
+ * turns out wrong (another worker's turn, a manual update, VACUUM) costs that
+ * walk and nothing else: the row itself says whose it is.
  */
 #include "postgres.h"
 
@@ -92,8 +92,9 @@ dja_actor_find(Relation rel, DjaType *type, text *key, Snapshot snapshot, TupleT
 }
 
 /*
- * An actor as the snapshot sees it, in the current memory context; a fresh one when
- * it has no row yet.  rel is djactor.actor, and slot one of its slots to work with.
+ * An actor as the snapshot sees it, in the current memory context; a fresh one
+ * when it has no row yet.  rel is djactor.actor, and slot one of its slots to
+ * work with.
  */
 DjaActor *
 dja_actor_read(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
@@ -143,8 +144,8 @@ dja_actor_read(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
 }
 
 /*
- * Writes an actor back.  Should the transaction abort, the place remembered leads to a
- * row that no snapshot sees.
+ * Writes an actor back.  Should the transaction abort, the place remembered
+ * leads to a row that no snapshot sees.
  */
 void
 dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities)

@@ -3,9 +3,10 @@
  *
  * Actors: reading a row, and writing it once after all turns of a batch.
  *
- * A DjaActor lives as long as the batch that read it.  Its state is handed from turn to
- * turn in memory; dja_actor_write puts it back, in the very row version that was
- * read, or fails.  So a state that somebody updated by hand meanwhile is never overwritten.
+ * A DjaActor lives as long as the batch that read it.  Its state is handed
+ * from turn to turn in memory; dja_actor_write puts it back, in the very row
+ * version that was read, or fails.  So a state that somebody updated by hand
+ * meanwhile is never overwritten.
  */
 #ifndef DJA_ACTOR_H
 #define DJA_ACTOR_H

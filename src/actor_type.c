@@ -4,8 +4,9 @@
  * The cache of djactor.actor_type; see actor_type.h for what it promises.
  *
  * Rows are read with the latest snapshot, whatever the isolation level of the
- * transaction: a sender in REPEATABLE READ may use a type that was defined after its
- * snapshot.  Memory is bounded by the number of types: a name that is no type leaves nothing.
+ * transaction: a sender in REPEATABLE READ may use a type that was defined
+ * after its snapshot.  Memory is bounded by the number of types: a name that
+ * is no type leaves nothing.
  */
 #include "postgres.h"
 
@@ -121,7 +122,8 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 }
 
 /*
- * Reads the whole table into the cache.  There are few types, and they change rarely.
+ * Reads the whole table into the cache.  There are few types, and they change
+ * rarely.
  */
 static void
 dja_types_reload(void)
@@ -194,7 +196,8 @@ dja_type_by_hash(uint64 hash)
 }
 
 /*
- * Is what the cache says of the type still true, as far as this session has been told?
+ * Is what the cache says of the type still true, as far as this session has
+ * been told?
  */
 bool
 dja_type_is_current(DjaType *type)
@@ -232,7 +235,8 @@ dja_types_all(void)
 
 /*
  * The type's state in the table itself, past the cache: is it paused?  A worker that is about to
- * block a lane must not do so on the word of a stale cache, since nobody would undo it.
+ * block a lane must not do so on the word of a stale cache, since nobody would
+ * undo it.
  */
 bool
 dja_type_paused_now(DjaType *type)
@@ -253,7 +257,10 @@ dja_type_set_problem(DjaType *type, const char *problem)
 
 	if (problem == NULL && !type->has_problem)
 		return;
-	/* a definer's open transaction must not keep a worker waiting: next time, then */
+	/*
+	 * a definer's open transaction must not keep a worker waiting: next time,
+	 * then
+	 */
 	if (!ConditionalLockRelationOid(dja_table_oid(DJA_ACTOR_TYPE_TABLE), RowExclusiveLock))
 		return;
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, RowExclusiveLock);

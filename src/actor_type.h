@@ -3,10 +3,11 @@
  *
  * Kinds of actors, cached in each session.
  *
- * A DjaType, once given out, stays where it is for the life of the session; its
- * contents are read again from djactor.actor_type when the table has changed, at the
- * next lookup, so a caller that wants today's truth looks up again.  Options are
- * stored in the table and checked when they are defined, so what is read here is valid.
+ * A DjaType, once given out, stays where it is for the life of the session;
+ * its contents are read again from djactor.actor_type when the table has
+ * changed, at the next lookup, so a caller that wants today's truth looks up
+ * again.  Options are stored in the table and checked when they are defined,
+ * so what is read here is valid.
  */
 #ifndef DJA_ACTOR_TYPE_H
 #define DJA_ACTOR_TYPE_H

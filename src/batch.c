@@ -3,8 +3,8 @@
  *
  * A worker's batch; run.c has the steps.
  *
- * The batch is optimistic: no savepoints, an error aborts all of it.  Then it depends on
- * whose fault it was (failure.c):
+ * The batch is optimistic: no savepoints, an error aborts all of it.  Then it
+ * depends on whose fault it was (failure.c):
  *
  *   a message's		its type becomes careful: the same mailboxes are run again with a
  *						savepoint around each message of that type, and so are its next ten
@@ -14,8 +14,9 @@
  *   nobody's			the message is put off for a moment, without using up an attempt
  *   at the commit		as many messages as the batch held are run one by one
  *
- * What failed alone cannot be written down in the transaction that it aborted, so that takes a
- * second one.  The claims are kept until the outcome is durable.
+ * What failed alone cannot be written down in the transaction that it aborted,
+ * so that takes a second one.  The claims are kept until the outcome is
+ * durable.
  */
 #include "postgres.h"
 
@@ -112,8 +113,9 @@ dja_recover(MemoryContext context)
 }
 
 /*
- * The extension is gone from this database, or of another version than this library: the scout
- * has to look at it, and says so.  The claims are given back on the way out.
+ * The extension is gone from this database, or of another version than this
+ * library: the scout has to look at it, and says so.  The claims are given
+ * back on the way out.
  */
 static void
 dja_extension_lost(void)
@@ -149,8 +151,8 @@ dja_transaction_commit(DjaBatch *batch)
 }
 
 /*
- * Messages for each mailbox: few when many mailboxes wait, so that each gets its turn soon,
- * all that the batch may hold when there is only one.
+ * Messages for each mailbox: few when many mailboxes wait, so that each gets
+ * its turn soon, all that the batch may hold when there is only one.
  */
 static int
 dja_quota(DjaBatch *batch, int nruns)
@@ -187,8 +189,9 @@ dja_batch_work(DjaBatch *batch, int pool, bool grow)
 }
 
 /*
- * The second transaction: writes down what became of the message that failed and
- * took its transaction along.  If even that fails the server is in trouble.
+ * The second transaction: writes down what became of the message that failed
+ * and took its transaction along.  If even that fails the server is in
+ * trouble.
  */
 static DjaOutcome
 dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bool charge)
@@ -230,8 +233,8 @@ dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, b
 }
 
 /*
- * The transaction was aborted by an error.  Decides what comes next; see the top of
- * the file.
+ * The transaction was aborted by an error.  Decides what comes next; see the
+ * top of the file.
  */
 static DjaOutcome
 dja_batch_failed(DjaBatch *batch, DjaError *error)
@@ -258,7 +261,10 @@ dja_batch_failed(DjaBatch *batch, DjaError *error)
 
 	if (blame == DJA_BLAME_NOBODY)
 	{
-		/* an actor's row changed under us: nothing to wait for, just read it again */
+		/*
+		 * an actor's row changed under us: nothing to wait for, just read it
+		 * again
+		 */
 		if (batch->phase == DJA_PHASE_WRITING &&
 			error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
 			return DJA_GIVE_BACK;

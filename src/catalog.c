@@ -3,10 +3,10 @@
  *
  * Where djactor's objects are, and writing their rows; see catalog.h.
  *
- * A worker checks the extension once in each transaction, under AccessShareLock on
- * it, so that DROP EXTENSION and ALTER EXTENSION UPDATE wait for a running batch and no
- * batch starts on half an extension.  Senders trust the cache, which is dropped when
- * any of the tables changes.
+ * A worker checks the extension once in each transaction, under
+ * AccessShareLock on it, so that DROP EXTENSION and ALTER EXTENSION UPDATE
+ * wait for a running batch and no batch starts on half an extension.  Senders
+ * trust the cache, which is dropped when any of the tables changes.
  */
 #include "postgres.h"
 
@@ -251,9 +251,10 @@ dja_compare_versions(const char *a, const char *b)
 }
 
 /*
- * Looks whether this database has the extension, in the version that this library
- * serves.  With lock, the extension cannot be dropped or updated before the
- * transaction ends, and the answer is read from the catalog, not from the cache.
+ * Looks whether this database has the extension, in the version that this
+ * library serves.  With lock, the extension cannot be dropped or updated
+ * before the transaction ends, and the answer is read from the catalog, not
+ * from the cache.
  */
 DjaInstalled
 dja_catalog_check(bool lock)
@@ -318,7 +319,8 @@ dja_catalog_forget(void)
 }
 
 /*
- * Raises 55000 unless the extension is here in the version that this library serves.
+ * Raises 55000 unless the extension is here in the version that this library
+ * serves.
  */
 void
 dja_catalog_require(void)
@@ -390,8 +392,8 @@ dja_identity_sequence(DjaTable table)
 }
 
 /*
- * 64 bits to know a type's name or an actor's key by.  Stored in indexes: it can never
- * change within a major version of the extension.
+ * 64 bits to know a type's name or an actor's key by.  Stored in indexes: it
+ * can never change within a major version of the extension.
  */
 uint64
 dja_hash_name(const char *name, int len)
@@ -471,7 +473,8 @@ dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
 }
 
 /*
- * What a row that is not as it was read means to the transaction: it starts over.
+ * What a row that is not as it was read means to the transaction: it starts
+ * over.
  */
 void
 dja_row_trouble(TM_Result result)

@@ -4,13 +4,13 @@
  * Finds djactor's tables and indexes by OID, and reads and writes their rows.
  *
  * The OIDs come from the extension's membership, never from names on a search
- * path, and a table counts only while it and its schema belong to a superuser: a
- * database owner may add tables of his own to an extension that he owns.  The
- * cache is dropped by relcache invalidation.
+ * path, and a table counts only while it and its schema belong to a superuser:
+ * a database owner may add tables of his own to an extension that he owns.
+ * The cache is dropped by relcache invalidation.
  *
- * Rows are written without rights checks, triggers or a change of user: djactor's
- * own bookkeeping is not the handler's role's business.  What a role may do is checked by
- * the SQL functions that call in here.
+ * Rows are written without rights checks, triggers or a change of user:
+ * djactor's own bookkeeping is not the handler's role's business.  What a role
+ * may do is checked by the SQL functions that call in here.
  */
 #ifndef DJA_CATALOG_H
 #define DJA_CATALOG_H
@@ -57,7 +57,10 @@ typedef enum DjaInstalled
 	DJA_LIBRARY_NEWER			/* than the extension */
 } DjaInstalled;
 
-/* An open table with all that writing needs; lives until the transaction's end. */
+/*
+ * An open table with all that writing needs; lives until the transaction's
+ * end.
+ */
 typedef struct DjaWriter
 {
 	Relation	rel;

@@ -9,9 +9,9 @@
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
  *
- * Workers are stopped only for a command that its user may run, as far as can be told before it
- * runs; else anybody could stop them.  The hold that keeps new ones away ends with the
- * transaction, whatever becomes of it.
+ * Workers are stopped only for a command that its user may run, as far as can
+ * be told before it runs; else anybody could stop them.  The hold that keeps
+ * new ones away ends with the transaction, whatever becomes of it.
  */
 #include "postgres.h"
 
@@ -85,8 +85,9 @@ dja_option(List *options, const char *name, const char *otherwise)
 }
 
 /*
- * The name of the database that this command wants without sessions, NULL if none.
- * template tells that a copy is made of it; createdb, that the right to create databases is wanted too.
+ * The name of the database that this command wants without sessions, NULL if
+ * none. template tells that a copy is made of it; createdb, that the right to
+ * create databases is wanted too.
  */
 static const char *
 dja_wanted_database(Node *statement, bool *template, bool *createdb)
@@ -182,7 +183,9 @@ dja_clear_database(Node *statement, ProcessUtilityContext context)
 
 	if (name == NULL)
 		return;
-	/* the server refuses these there, so they are no reason to stop anything */
+	/*
+	 * the server refuses these there, so they are no reason to stop anything
+	 */
 	if (!IsA(statement, RenameStmt) &&
 		IsInTransactionBlock(context == PROCESS_UTILITY_TOPLEVEL))
 		return;

@@ -3,9 +3,9 @@
  *
  * define_actor_type() and drop_actor_type().
  *
- * Whoever defines or drops takes ShareRowExclusiveLock on djactor.actor_type: definers
- * take turns, readers and senders do not notice.  All options are checked here, once, so
- * that nobody else needs to.
+ * Whoever defines or drops takes ShareRowExclusiveLock on djactor.actor_type:
+ * definers take turns, readers and senders do not notice.  All options are
+ * checked here, once, so that nobody else needs to.
  */
 #include "postgres.h"
 
@@ -110,8 +110,8 @@ dja_check_options(FunctionCallInfo fcinfo)
 }
 
 /*
- * The owner's workers log in as the owner: so it must be able to, and the caller must be
- * allowed to speak for it.
+ * The owner's workers log in as the owner: so it must be able to, and the
+ * caller must be allowed to speak for it.
  */
 static void
 dja_check_owner(Oid owner)
@@ -146,7 +146,8 @@ dja_check_owner(Oid owner)
 }
 
 /*
- * Two names with one hash would share a lane, and one of them would never be served.
+ * Two names with one hash would share a lane, and one of them would never be
+ * served.
  */
 static void
 dja_check_hash(const char *name, uint64 hash)
@@ -243,7 +244,8 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 /* ---------- dropping ---------- */
 
 /*
- * Deletes the rows of a table that belong to a type, or only looks whether there are any.
+ * Deletes the rows of a table that belong to a type, or only looks whether
+ * there are any.
  */
 static int64
 dja_rows_of_type(DjaTable table, int column, DjaType *type, bool discard)
@@ -273,8 +275,8 @@ dja_rows_of_type(DjaTable table, int column, DjaType *type, bool discard)
 }
 
 /*
- * Drops a type.  To discard what it has, its turns are waited for first, and no new ones
- * start before the outcome is known.
+ * Drops a type.  To discard what it has, its turns are waited for first, and
+ * no new ones start before the outcome is known.
  */
 Datum
 dja_drop_actor_type(PG_FUNCTION_ARGS)

@@ -3,9 +3,9 @@
  *
  * Where the server meets djactor: what happens when the library is loaded.
  *
- * By shared_preload_libraries everything is set up: settings, shared memory, the launcher, the
- * hooks.  Loaded later, or by pg_upgrade, only what SQL functions need to say so; nothing here
- * may raise an error then.
+ * By shared_preload_libraries everything is set up: settings, shared memory,
+ * the launcher, the hooks.  Loaded later, or by pg_upgrade, only what SQL
+ * functions need to say so; nothing here may raise an error then.
  */
 #include "postgres.h"
 

@@ -1,12 +1,14 @@
 /*
  * drain.c
  *
- * drain(): handles due messages in the caller's own transaction, for tests that never commit.
+ * drain(): handles due messages in the caller's own transaction, for tests
+ * that never commit.
  *
- * It takes the same claims as a worker and the same steps (run.c), and keeps the claims until the
- * transaction ends, since nobody else may run these actors before its outcome is known.
- * It runs handlers as the session's own role, so only types of that role's.  Deferred
- * triggers fire when the caller's transaction fires them.
+ * It takes the same claims as a worker and the same steps (run.c), and keeps
+ * the claims until the transaction ends, since nobody else may run these
+ * actors before its outcome is known. It runs handlers as the session's own
+ * role, so only types of that role's.  Deferred triggers fire when the
+ * caller's transaction fires them.
  */
 #include "postgres.h"
 
@@ -94,7 +96,8 @@ dja_drain_due(DjaType *type)
 }
 
 /*
- * Handles what is due in one mailbox, up to so many messages; returns how many were.
+ * Handles what is due in one mailbox, up to so many messages; returns how many
+ * were.
  */
 static int64
 dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)

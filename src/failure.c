@@ -1,7 +1,8 @@
 /*
  * failure.c
  *
- * The policy of contract points 12 and 13, without any doing: batch.c acts on it.
+ * The policy of contract points 12 and 13, without any doing: batch.c acts on
+ * it.
  */
 #include "postgres.h"
 
@@ -63,8 +64,9 @@ dja_error_blame(DjaError *error)
 }
 
 /*
- * When the next attempt is due after so many failed ones: exponential, with up to a quarter of
- * jitter on top so that what failed together does not come back together, and capped.
+ * When the next attempt is due after so many failed ones: exponential, with up
+ * to a quarter of jitter on top so that what failed together does not come
+ * back together, and capped.
  */
 TimestampTz
 dja_retry_time(DjaType *type, int attempts, TimestampTz now)
@@ -78,8 +80,8 @@ dja_retry_time(DjaType *type, int attempts, TimestampTz now)
 }
 
 /*
- * When to try again what nobody is to blame for: soon after a lock or a conflict, later when the
- * server itself is in trouble.
+ * When to try again what nobody is to blame for: soon after a lock or a
+ * conflict, later when the server itself is in trouble.
  */
 TimestampTz
 dja_postpone_time(DjaError *error, TimestampTz now)

@@ -2,9 +2,10 @@
  * guc.c
  *
  * Defines the settings djactor.*.  What sizes shared memory can change only
- * with a restart of the server, everything else with a reload.  A worker ignores what ALTER
- * ROLE or ALTER DATABASE say of them: they belong to the server's administrator
- * (PGC_SIGHUP), since one role's settings must not eat another role's time.
+ * with a restart of the server, everything else with a reload.  A worker
+ * ignores what ALTER ROLE or ALTER DATABASE say of them: they belong to the
+ * server's administrator (PGC_SIGHUP), since one role's settings must not eat
+ * another role's time.
  */
 #include "postgres.h"
 

@@ -3,11 +3,12 @@
  *
  * Resolving, checking and calling handlers; see handler.h.
  *
- * A handler is called through fmgr, which is quicker than SPI and leaves to the caller what the
- * executor would have done: the check of the EXECUTE right, the object access hook, the function
- * statistics.  The time limit is a timeout of our own, since statement_timeout is never armed in a
- * background worker; it cancels as a user would, and again each second for a handler
- * that catches the first.
+ * A handler is called through fmgr, which is quicker than SPI and leaves to
+ * the caller what the executor would have done: the check of the EXECUTE
+ * right, the object access hook, the function statistics.  The time limit is a
+ * timeout of our own, since statement_timeout is never armed in a background
+ * worker; it cancels as a user would, and again each second for a handler that
+ * catches the first.
  */
 #include "postgres.h"
 
@@ -65,8 +66,9 @@ dja_handlers_forget(void)
 }
 
 /*
- * The function f(jsonb, jsonb) that a name or signature means; InvalidOid when there is
- * none.  The name may be unqualified when a type is defined; it is stored qualified.
+ * The function f(jsonb, jsonb) that a name or signature means; InvalidOid when
+ * there is none.  The name may be unqualified when a type is defined; it is
+ * stored qualified.
  */
 Oid
 dja_handler_parse(const char *handler)
@@ -128,7 +130,8 @@ dja_handler_is_solo(Oid function)
 }
 
 /*
- * What keeps a role from using a function as its handler, NULL when nothing does.
+ * What keeps a role from using a function as its handler, NULL when nothing
+ * does.
  */
 char *
 dja_handler_problem(Oid function, const char *name, Oid role, int *sqlerrcode, char **hint)
@@ -164,8 +167,8 @@ dja_handler_problem(Oid function, const char *name, Oid role, int *sqlerrcode, c
 }
 
 /*
- * The function of a type as it stands now, with rights checked, or NULL and the
- * reason why its mail has to wait.
+ * The function of a type as it stands now, with rights checked, or NULL and
+ * the reason why its mail has to wait.
  */
 DjaHandler *
 dja_handler_resolve(DjaType *type, char **problem)
@@ -213,8 +216,8 @@ dja_handler_resolve(DjaType *type, char **problem)
 }
 
 /*
- * Calls the handler.  True and the new state, in the current memory context, or
- * false when the state is unchanged.
+ * Calls the handler.  True and the new state, in the current memory context,
+ * or false when the state is unchanged.
  */
 bool
 dja_handler_call(DjaType *type, Datum state, Datum payload, Datum *result)
@@ -285,8 +288,8 @@ dja_handler_stop(void)
 }
 
 /*
- * The limit's time is over.  A cancel that came too late to be served is dropped, and one that was
- * caught by the handler counts all the same.
+ * The limit's time is over.  A cancel that came too late to be served is
+ * dropped, and one that was caught by the handler counts all the same.
  */
 void
 dja_handler_disarm(void)

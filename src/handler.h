@@ -3,10 +3,11 @@
  *
  * Handlers: finding the function, calling it under a time limit.
  *
- * What a session knows of a function is forgotten when pg_proc tells of a change, so a new
- * version is called from the next batch on; a DjaHandler lives until its type is resolved again, so it is
- * reached through type->call and never kept.  dja_handler_resolve never raises an error for
- * a handler that cannot be called; it says what is wrong, and the mail waits.
+ * What a session knows of a function is forgotten when pg_proc tells of a
+ * change, so a new version is called from the next batch on; a DjaHandler
+ * lives until its type is resolved again, so it is reached through type->call
+ * and never kept.  dja_handler_resolve never raises an error for a handler
+ * that cannot be called; it says what is wrong, and the mail waits.
  */
 #ifndef DJA_HANDLER_H
 #define DJA_HANDLER_H

@@ -1,8 +1,8 @@
 /*
  * launcher.c
  *
- * Decides which processes run.  One launcher runs in a server that is not in recovery; it waits
- * on its latch and looks at shared memory when rung:
+ * Decides which processes run.  One launcher runs in a server that is not in
+ * recovery; it waits on its latch and looks at shared memory when rung:
  *
  *   scout_wanted		databases came or may have: send a scout to each, one at a time
  *   a pool without a	start a resident, when it has something to do, or at all while
@@ -10,9 +10,10 @@
  *   pool.wanted		mail waits too long: wake an idle worker of the pool, or start one
  *   no place free		ask the worker that has been idle the longest to make room
  *
- * A pool whose workers do not come to life (role without LOGIN, too many connections) is tried
- * again after a second, then after two, up to a minute.  When the server has no
- * slot left for background workers that is logged once, with a hint, and tried likewise.
+ * A pool whose workers do not come to life (role without LOGIN, too many
+ * connections) is tried again after a second, then after two, up to a minute.
+ * When the server has no slot left for background workers that is logged once,
+ * with a hint, and tried likewise.
  */
 #include "postgres.h"
 
@@ -57,7 +58,8 @@ static MemoryContext dja_launcher_context;
 /* ---------- starting processes ---------- */
 
 /*
- * Registers a background process; false when the server has no slot left for it.
+ * Registers a background process; false when the server has no slot left for
+ * it.
  */
 static bool
 dja_start_process(const char *function, const char *name, Datum arg, uint32 generation,
@@ -183,7 +185,8 @@ dja_list_databases(void)
 }
 
 /*
- * Does the pool's database still exist, and its role, with the right to log in?
+ * Does the pool's database still exist, and its role, with the right to log
+ * in?
  */
 static bool
 dja_pool_alive(DjaPool *pool)
@@ -274,7 +277,8 @@ dja_start_worker(int pool_id)
 }
 
 /*
- * Asks the worker that has been idle the longest to end, for a pool that has none.
+ * Asks the worker that has been idle the longest to end, for a pool that has
+ * none.
  */
 static void
 dja_make_room(TimestampTz now)
@@ -305,7 +309,8 @@ dja_make_room(TimestampTz now)
 }
 
 /*
- * Mail waits although the pool has workers: wakes an idle one.  False when none is idle.
+ * Mail waits although the pool has workers: wakes an idle one.  False when
+ * none is idle.
  */
 static bool
 dja_wake_idle(int pool)

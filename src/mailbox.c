@@ -1,12 +1,14 @@
 /*
  * mailbox.c
  *
- * Reading and changing djactor.message and djactor.dead_letter.  The only SQL text of the C code
- * is at the end: send() is an INSERT like everybody's, with the caller's rights.
+ * Reading and changing djactor.message and djactor.dead_letter.  The only SQL
+ * text of the C code is at the end: send() is an INSERT like everybody's, with
+ * the caller's rights.
  *
- * Reads go through the mailbox index from a given cursor on, so that the dead rows of what
- * was handled before cost nothing, and through the due index from a given moment on.  Writes
- * act on the very row version that was read and wait for nobody.
+ * Reads go through the mailbox index from a given cursor on, so that the dead
+ * rows of what was handled before cost nothing, and through the due index from
+ * a given moment on.  Writes act on the very row version that was read and
+ * wait for nobody.
  */
 #include "postgres.h"
 
@@ -37,8 +39,8 @@ dja_scan_open(DjaScan *scan, DjaIndex index, ScanKey keys, int nkeys, Snapshot s
 }
 
 /*
- * Deliverable messages: begin opens what is needed, start then goes to a mailbox, as
- * often as one likes.
+ * Deliverable messages: begin opens what is needed, start then goes to a
+ * mailbox, as often as one likes.
  */
 void
 dja_mailbox_scan_begin(DjaScan *scan, Snapshot snapshot)
@@ -67,9 +69,9 @@ dja_mailbox_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 c
 }
 
 /*
- * The first mailbox of a type, or the next one after a key, and the lowest position in
- * it; false at the end.  Looks at the index alone: what it finds may be dead or not
- * yet committed, which a hint may be.
+ * The first mailbox of a type, or the next one after a key, and the lowest
+ * position in it; false at the end.  Looks at the index alone: what it finds
+ * may be dead or not yet committed, which a hint may be.
  */
 bool
 dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
@@ -178,8 +180,8 @@ dja_message_by_id(int64 id, Snapshot snapshot)
 }
 
 /*
- * Counts the messages of a mailbox, up to a limit; of this transaction's own those
- * that were sent before command cid.
+ * Counts the messages of a mailbox, up to a limit; of this transaction's own
+ * those that were sent before command cid.
  */
 int
 dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid)
@@ -234,8 +236,9 @@ dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 }
 
 /*
- * Puts a message off until its next attempt.  Under retry_order skip it is delayed anew, which
- * takes it out of its mailbox; else it stays and holds what sorts after it.
+ * Puts a message off until its next attempt.  Under retry_order skip it is
+ * delayed anew, which takes it out of its mailbox; else it stays and holds
+ * what sorts after it.
  */
 void
 dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,
@@ -271,8 +274,8 @@ dja_message_release(DjaWriter *messages, DjaMessage *message)
 }
 
 /*
- * send(): an INSERT as anybody would write it.  A NULL option leaves the column its
- * default, so the headers of a turn pass on.
+ * send(): an INSERT as anybody would write it.  A NULL option leaves the
+ * column its default, so the headers of a turn pass on.
  */
 int64
 dja_message_send(Datum *values, bool *nulls)
@@ -302,7 +305,10 @@ dja_message_send(Datum *values, bool *nulls)
 	for (int i = 0; i < 6 + which; i++)
 		flags[i] = nulls[i] ? 'n' : ' ';
 	flags[6 + which] = '\0';
-	/* no row limit: an INSERT that is stopped at its first row fires no statement trigger */
+	/*
+	 * no row limit: an INSERT that is stopped at its first row fires no
+	 * statement trigger
+	 */
 	if (SPI_execute_plan(plans[which], values, flags, false, 0) != SPI_OK_INSERT_RETURNING ||
 		SPI_processed != 1)
 		elog(ERROR, "djactor.send() inserted no row");

@@ -1,7 +1,8 @@
 /*
  * operate.c
  *
- * What an operator calls: pause(), resume(), wait_idle(), and the list of workers.
+ * What an operator calls: pause(), resume(), wait_idle(), and the list of
+ * workers.
  *
  * Who may: for a type, and its actors, whoever may act for the type's owner.
  */
@@ -228,7 +229,10 @@ dja_type_is_idle(DjaType *type, Snapshot snapshot)
 	dja_scan_end(&next);
 	dja_scan_end(&scan);
 
-	/* under retry_order skip, what waits for its retry is delayed, and not idle either */
+	/*
+	 * under retry_order skip, what waits for its retry is delayed, and not
+	 * idle either
+	 */
 	if (idle && type->skip)
 	{
 		dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);

@@ -1,19 +1,20 @@
 /*
  * pending.c
  *
- * From a sender's transaction to the run queue; see pending.h and, for why the order
- * below loses no wake-up and no order, README.md in this folder.
+ * From a sender's transaction to the run queue; see pending.h and, for why the
+ * order below loses no wake-up and no order, README.md in this folder.
  *
  *   PRE_COMMIT	announce the mailboxes; where the pool is asleep, queue the NOTIFY
  *   COMMIT		push the mailboxes, then ring where nobody has rung yet
  *   ABORT		push what was announced: a false alarm that undoes the announcement
  *   PREPARE	forget: COMMIT PREPARED has every lane of the database swept
  *
- * An ERROR in COMMIT is a PANIC: nothing is allocated there, no catalog is read.
- * Everything that may fail (no lane left, out of memory) fails in PRE_COMMIT or before.
+ * An ERROR in COMMIT is a PANIC: nothing is allocated there, no catalog is
+ * read. Everything that may fail (no lane left, out of memory) fails in
+ * PRE_COMMIT or before.
  *
- * A transaction that sends to more than DJA_MAX_PENDING mailboxes is a flood: its lanes are
- * marked for a sweep instead.
+ * A transaction that sends to more than DJA_MAX_PENDING mailboxes is a flood:
+ * its lanes are marked for a sweep instead.
  */
 #include "postgres.h"
 
@@ -256,7 +257,8 @@ dja_pending_drained(void)
 }
 
 /*
- * The launcher is to look through the databases again, once this has committed.
+ * The launcher is to look through the databases again, once this has
+ * committed.
  */
 void
 dja_pending_scout(void)
@@ -265,8 +267,9 @@ dja_pending_scout(void)
 }
 
 /*
- * Keeps workers out of a lane until this transaction ends, and waits for those that are in
- * it: for the end of their batch, or of a handler, or of the caller's patience.
+ * Keeps workers out of a lane until this transaction ends, and waits for those
+ * that are in it: for the end of their batch, or of a handler, or of the
+ * caller's patience.
  */
 void
 dja_pending_stop_lane(DjaType *type)
@@ -447,7 +450,8 @@ dja_apply_type_change(DjaPendingLane *pending)
 }
 
 /*
- * After the commit, or after an abort that came between announcing and committing.
+ * After the commit, or after an abort that came between announcing and
+ * committing.
  */
 static void
 dja_deliver(bool committed)
@@ -474,7 +478,10 @@ dja_deliver(bool committed)
 	{
 		DjaPendingLane *pending = &dja_lanes[i];
 
-		/* freed by somebody else meanwhile: then what was defined needs it anew */
+		/*
+		 * freed by somebody else meanwhile: then what was defined needs it
+		 * anew
+		 */
 		if (dja_lane(pending->lane)->type_hash != pending->type_hash ||
 			!dja_lane(pending->lane)->in_use)
 		{
@@ -541,8 +548,9 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 }
 
 /*
- * COMMIT PREPARED makes rows visible that nobody pushes: around it, every lane of the database
- * counts a flood.  announce comes before, its opposite after, whatever became of it.
+ * COMMIT PREPARED makes rows visible that nobody pushes: around it, every lane
+ * of the database counts a flood.  announce comes before, its opposite after,
+ * whatever became of it.
  */
 void
 dja_pending_prepared(bool announce)

@@ -1,9 +1,10 @@
 /*
  * pending.h
  *
- * What a transaction owes the workers when it commits: mailboxes to push, delays to
- * watch for, types that have changed.  Collected while the transaction runs,
- * announced in its pre-commit, delivered after its commit, forgotten when it aborts.
+ * What a transaction owes the workers when it commits: mailboxes to push,
+ * delays to watch for, types that have changed.  Collected while the
+ * transaction runs, announced in its pre-commit, delivered after its commit,
+ * forgotten when it aborts.
  */
 #ifndef DJA_PENDING_H
 #define DJA_PENDING_H

@@ -3,14 +3,16 @@
  *
  * The steps of a batch turn; see run.h.
  *
- * A run is a claimed mailbox.  Its messages are read under a snapshot taken after the claim;
- * each handler call then has a snapshot of its own.  State is handed from call to call in
- * memory.  Deferred triggers fire at the end of each turn, settings are put back, and a
- * turn that touched temporary tables ends the batch after they are dropped: batch-mates must not
- * meet what others left behind.
+ * A run is a claimed mailbox.  Its messages are read under a snapshot taken
+ * after the claim; each handler call then has a snapshot of its own.  State is
+ * handed from call to call in memory.  Deferred triggers fire at the end of
+ * each turn, settings are put back, and a turn that touched temporary tables
+ * ends the batch after they are dropped: batch-mates must not meet what others
+ * left behind.
  *
- * Handled messages are deleted and touched actors written only at the end, in one go.  Failures
- * under a savepoint are written at once, in the same transaction.
+ * Handled messages are deleted and touched actors written only at the end, in
+ * one go.  Failures under a savepoint are written at once, in the same
+ * transaction.
  */
 #include "postgres.h"
 
@@ -82,8 +84,8 @@ dja_batch_add(DjaBatch *batch, int mailbox)
 }
 
 /*
- * A transaction begins, for the first time or anew after an abort.  The caller has checked the
- * extension.
+ * A transaction begins, for the first time or anew after an abort.  The caller
+ * has checked the extension.
  */
 void
 dja_batch_begin(DjaBatch *batch)
@@ -129,8 +131,8 @@ dja_batch_begin(DjaBatch *batch)
 /* ---------- reading ---------- */
 
 /*
- * Nothing of this lane can run now: let nobody pop from it until its type changes, or
- * until recheck_at.
+ * Nothing of this lane can run now: let nobody pop from it until its type
+ * changes, or until recheck_at.
  */
 static void
 dja_run_block(DjaRun *run, TimestampTz recheck_at)
@@ -152,7 +154,9 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 	run->type = dja_type_by_hash(run->type_hash);
 	if (run->type == NULL)
 	{
-		/* never committed, or dropped: whoever defines it makes the lane anew */
+		/*
+		 * never committed, or dropped: whoever defines it makes the lane anew
+		 */
 		run->end = DJA_END_DROPPED;
 		dja_lock();
 		if (dja_lane(run->lane)->in_use && dja_lane(run->lane)->epoch == run->epoch)
@@ -187,7 +191,8 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 }
 
 /*
- * Reads the messages of one run, and says how the run ends once they are handled.
+ * Reads the messages of one run, and says how the run ends once they are
+ * handled.
  */
 static void
 dja_run_read(DjaRun *run, DjaScan *scan, int quota, TimestampTz now)
@@ -292,8 +297,8 @@ dja_run_actor(DjaBatch *batch, DjaRun *run, text *key)
 }
 
 /*
- * The actor, if the batch under way holds it in memory: what is to be changed about it
- * has to be changed there.
+ * The actor, if the batch under way holds it in memory: what is to be changed
+ * about it has to be changed there.
  */
 DjaActor *
 dja_batch_actor(DjaType *type, text *key)
@@ -563,8 +568,8 @@ typedef enum DjaNext
 } DjaNext;
 
 /*
- * Handles, or otherwise deals with, message i of a run.  The run's end is set where
- * the answer is not DJA_NEXT_MESSAGE.
+ * Handles, or otherwise deals with, message i of a run.  The run's end is set
+ * where the answer is not DJA_NEXT_MESSAGE.
  */
 static DjaNext
 dja_run_message(DjaBatch *batch, DjaRun *run, int i)
@@ -642,7 +647,10 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	else
 		dja_run_handled(batch, run, message);
 
-	/* a turn that made temporary tables takes them along, and the batch ends with it */
+	/*
+	 * a turn that made temporary tables takes them along, and the batch ends
+	 * with it
+	 */
 	if (batch->own_transaction && (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE))
 	{
 		ResetTempTableNamespace();
@@ -658,8 +666,8 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 }
 
 /*
- * Handles what was read of the runs from first on.  False when the batch has to end here; each
- * run knows how it ends.
+ * Handles what was read of the runs from first on.  False when the batch has
+ * to end here; each run knows how it ends.
  */
 bool
 dja_batch_execute(DjaBatch *batch, int first)
@@ -686,8 +694,8 @@ dja_batch_execute(DjaBatch *batch, int first)
 /* ---------- writing ---------- */
 
 /*
- * Deletes what was handled, writes the actors that were touched.  Any row that is not
- * as it was read makes this raise an error: then all of it starts over.
+ * Deletes what was handled, writes the actors that were touched.  Any row that
+ * is not as it was read makes this raise an error: then all of it starts over.
  */
 void
 dja_batch_write(DjaBatch *batch)

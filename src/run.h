@@ -1,12 +1,13 @@
 /*
  * run.h
  *
- * The steps of a batch turn: read claimed mailboxes, call the handlers one after the other, write
- * what came of it.  Two put them together: batch.c in a worker's own transactions, drain.c
- * inside its caller's.
+ * The steps of a batch turn: read claimed mailboxes, call the handlers one
+ * after the other, write what came of it.  Two put them together: batch.c in a
+ * worker's own transactions, drain.c inside its caller's.
  *
- * Everything hangs on a DjaBatch.  batch->context lives until the claims are given back;
- * batch->attempt is emptied whenever the transaction has to start over.
+ * Everything hangs on a DjaBatch.  batch->context lives until the claims are
+ * given back; batch->attempt is emptied whenever the transaction has to start
+ * over.
  */
 #ifndef DJA_RUN_H
 #define DJA_RUN_H

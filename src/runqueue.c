@@ -3,12 +3,13 @@
  *
  * The queue of mailboxes with due mail; runqueue.h tells what it promises.
  *
- * Layout: an array of mailboxes, threaded by index into hash chains (lookup by lane
- * and key), a list for each lane (first in, first out) and a free list.  Nothing
- * here is allocated after startup.  When no mailbox is free, room is made first
- * from lanes that are blocked, then from mailboxes that merely wait; either way the
- * lane is marked for a sweep, which finds again what was dropped.  A mailbox that is running or
- * announced is never dropped: that is what a claim is.
+ * Layout: an array of mailboxes, threaded by index into hash chains (lookup by
+ * lane and key), a list for each lane (first in, first out) and a free list.
+ * Nothing here is allocated after startup.  When no mailbox is free, room is
+ * made first from lanes that are blocked, then from mailboxes that merely
+ * wait; either way the lane is marked for a sweep, which finds again what was
+ * dropped.  A mailbox that is running or announced is never dropped: that is
+ * what a claim is.
  *
  * All of it stands under one lock.  Its critical sections are some hundred
  * nanoseconds for a mailbox; callers with many mailboxes let go in between.
@@ -145,8 +146,8 @@ dja_mailbox_dequeue(DjaLane *lane)
 }
 
 /*
- * Gives up a mailbox that does not run, for its room.  What waits there is found
- * by the sweep.
+ * Gives up a mailbox that does not run, for its room.  What waits there is
+ * found by the sweep.
  */
 static bool
 dja_make_room(void)
@@ -227,7 +228,9 @@ dja_lane_find(Oid database, uint64 type_hash)
 {
 	uint32		start = (uint32) (type_hash % DJA_MAX_LANES);
 
-	/* open addressing without tombstones: a freed lane keeps its place's key */
+	/*
+	 * open addressing without tombstones: a freed lane keeps its place's key
+	 */
 	for (uint32 n = 0; n < DJA_MAX_LANES; n++)
 	{
 		int			i = (int) ((start + n) % DJA_MAX_LANES);
@@ -242,8 +245,8 @@ dja_lane_find(Oid database, uint64 type_hash)
 }
 
 /*
- * Makes the lane of a type and puts it in its pool; -1 when all lanes are taken.  It starts with
- * a sweep: mail may have come before the lane.
+ * Makes the lane of a type and puts it in its pool; -1 when all lanes are
+ * taken.  It starts with a sweep: mail may have come before the lane.
  */
 int
 dja_lane_create(Oid database, uint64 type_hash, int pool)
@@ -324,8 +327,8 @@ dja_lane_move(int i, int pool)
 }
 
 /*
- * Forgets a lane: its type was dropped, or its database.  Mailboxes that are running
- * go when their worker lets go of them.
+ * Forgets a lane: its type was dropped, or its database.  Mailboxes that are
+ * running go when their worker lets go of them.
  */
 void
 dja_lane_free(int i)
@@ -351,8 +354,8 @@ dja_lane_free(int i)
 }
 
 /*
- * Stops popping from a lane, unless its type has changed since the caller read epoch:
- * then what made the caller stop may be mended already.
+ * Stops popping from a lane, unless its type has changed since the caller read
+ * epoch: then what made the caller stop may be mended already.
  */
 void
 dja_lane_block(int i, uint32 epoch, TimestampTz recheck_at)
@@ -400,8 +403,8 @@ dja_lane_unbounded(DjaLane *lane)
 
 /*
  * Before the sender's rows become visible: lowers the cursor and pins the
- * mailbox.  Returns the mailbox for the push, or -1 without room: then the lane counts
- * a flood, and the push has to be told so by passing that -1 on.
+ * mailbox.  Returns the mailbox for the push, or -1 without room: then the
+ * lane counts a flood, and the push has to be told so by passing that -1 on.
  */
 int
 dja_queue_announce(int lane, uint64 key_hash, int64 position)
@@ -423,10 +426,11 @@ dja_queue_announce(int lane, uint64 key_hash, int64 position)
 
 /*
  * After the sender's rows have become visible, or after its abort, which is
- * harmless and undoes the announcement.  mailbox is what dja_queue_announce gave, or -2
- * for a push that nobody announced (the sweep's, the timekeeper's, an operator's).  depth
- * is the number of messages that came, and base_depth what was counted before them,
- * both only for types with a mailbox limit (-1 otherwise).
+ * harmless and undoes the announcement.  mailbox is what dja_queue_announce
+ * gave, or -2 for a push that nobody announced (the sweep's, the timekeeper's,
+ * an operator's).  depth is the number of messages that came, and base_depth
+ * what was counted before them, both only for types with a mailbox limit (-1
+ * otherwise).
  */
 void
 dja_queue_push(int lane_id, int i, uint64 key_hash, int64 position, int depth, int base_depth)
@@ -538,7 +542,8 @@ dja_queue_has_work(int pool, bool resident, TimestampTz now)
 }
 
 /*
- * Earliest moment at which this pool has something to do that nobody announces.
+ * Earliest moment at which this pool has something to do that nobody
+ * announces.
  */
 TimestampTz
 dja_queue_next_due(int pool)
@@ -555,8 +560,8 @@ dja_queue_next_due(int pool)
 }
 
 /*
- * The pool's resident is gone, whatever it was about: its successor looks after time
- * and sweeps from the start.
+ * The pool's resident is gone, whatever it was about: its successor looks
+ * after time and sweeps from the start.
  */
 void
 dja_queue_orphan(int pool)
@@ -589,7 +594,8 @@ dja_queue_length(int pool)
 }
 
 /*
- * Room in this backend's own lists, which must not be allocated under the lock.
+ * Room in this backend's own lists, which must not be allocated under the
+ * lock.
  */
 static void
 dja_reserve_claims(int n)
@@ -628,10 +634,10 @@ dja_claim(int i)
 }
 
 /*
- * Claims up to want mailboxes for this worker, one of each lane in turn.  A lane
- * whose messages want transactions of their own gives one mailbox and nothing
- * beside it: only if alone is true, that is, when the batch is still empty.  Takes
- * the lock itself, since it may allocate.
+ * Claims up to want mailboxes for this worker, one of each lane in turn.  A
+ * lane whose messages want transactions of their own gives one mailbox and
+ * nothing beside it: only if alone is true, that is, when the batch is still
+ * empty.  Takes the lock itself, since it may allocate.
  */
 int
 dja_queue_pop(int pool, int want, int *mailboxes, bool alone)
@@ -678,8 +684,9 @@ dja_queue_pop(int pool, int want, int *mailboxes, bool alone)
 }
 
 /*
- * Claims one certain mailbox, queued or not, for a backend that drains.  Returns -1
- * when somebody else runs it, -2 when there is no room.  Takes the lock itself.
+ * Claims one certain mailbox, queued or not, for a backend that drains.
+ * Returns -1 when somebody else runs it, -2 when there is no room.  Takes the
+ * lock itself.
  */
 int
 dja_queue_claim(int lane_id, uint64 key_hash)
@@ -726,8 +733,8 @@ dja_queue_claim(int lane_id, uint64 key_hash)
 }
 
 /*
- * Where to start reading a claimed mailbox, under a snapshot taken since the claim
- * and before this call.
+ * Where to start reading a claimed mailbox, under a snapshot taken since the
+ * claim and before this call.
  */
 int64
 dja_queue_read_cursor(int i)
@@ -740,8 +747,8 @@ dja_queue_read_cursor(int i)
 }
 
 /*
- * Lets go of a claimed mailbox after the commit or the abort of what ran in it.
- * removed is the number of messages that left it.
+ * Lets go of a claimed mailbox after the commit or the abort of what ran in
+ * it. removed is the number of messages that left it.
  */
 void
 dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed)
@@ -780,9 +787,9 @@ dja_queue_leave_lanes(void)
 }
 
 /*
- * Gives back whatever this backend still has claimed: it is about to exit, or its transaction is
- * over.  What it ran is rolled back or unknown, so each mailbox is looked at again from its
- * start.  Takes the lock itself.
+ * Gives back whatever this backend still has claimed: it is about to exit, or
+ * its transaction is over.  What it ran is rolled back or unknown, so each
+ * mailbox is looked at again from its start.  Takes the lock itself.
  */
 void
 dja_release_claims(void)

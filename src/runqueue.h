@@ -4,12 +4,13 @@
  * Mailboxes with due mail, in shared memory.
  *
  * The tables are the truth about what waits.  What stands here is a hint about
- * it, so that nobody searches the tables for work, and it is the place where the
- * claims live that keep two workers out of one mailbox.
+ * it, so that nobody searches the tables for work, and it is the place where
+ * the claims live that keep two workers out of one mailbox.
  *
- * A lane is an actor type as the queue knows it.  A mailbox belongs to a lane and is known
- * by the hash of its actor's key; two keys with the same hash share a mailbox, which
- * costs them some parallelism and nothing else.  Its states:
+ * A lane is an actor type as the queue knows it.  A mailbox belongs to a lane
+ * and is known by the hash of its actor's key; two keys with the same hash
+ * share a mailbox, which costs them some parallelism and nothing else.  Its
+ * states:
  *
  *             push                 pop                 finish: drained
  *   (absent) ------> QUEUED ----------------> RUNNING -----------------> (absent)
@@ -19,18 +20,21 @@
  *   WAITING -----------+<------------------------ WAITING
  *             push
  *
- * The cursor of a mailbox is a position in it (see dja_position) below which it is
- * known to hold no deliverable message, so that a worker need not walk over the dead rows of
- * all that was handled before.  A sender announces its positions before its rows
- * become visible and pushes them afterwards.  The claimer takes the cursor and leaves
- * DJA_CURSOR_END (unless an announcement is open), then takes its snapshot, then reads what has
- * been pushed since, which stays for the next run too.  So whatever that snapshot can see
- * stands at or above the lower of the two, and what it cannot see is still to be read.  Where that cannot be known (a lane with a sweep ahead of it or under way,
- * or with a flood announced: a transaction with too many mailboxes to name) the
- * cursor reads DJA_CURSOR_START.
+ * The cursor of a mailbox is a position in it (see dja_position) below which
+ * it is known to hold no deliverable message, so that a worker need not walk
+ * over the dead rows of all that was handled before.  A sender announces its
+ * positions before its rows become visible and pushes them afterwards.  The
+ * claimer takes the cursor and leaves DJA_CURSOR_END (unless an announcement
+ * is open), then takes its snapshot, then reads what has been pushed since,
+ * which stays for the next run too.  So whatever that snapshot can see stands
+ * at or above the lower of the two, and what it cannot see is still to be
+ * read.  Where that cannot be known (a lane with a sweep ahead of it or under
+ * way, or with a flood announced: a transaction with too many mailboxes to
+ * name) the cursor reads DJA_CURSOR_START.
  *
- * Every function here wants dja_shared->lock held and raises no error: they are called from
- * the callbacks of committed transactions.  Only dja_release_claims takes the lock itself.
+ * Every function here wants dja_shared->lock held and raises no error: they
+ * are called from the callbacks of committed transactions.  Only
+ * dja_release_claims takes the lock itself.
  */
 #ifndef DJA_RUNQUEUE_H
 #define DJA_RUNQUEUE_H
@@ -163,9 +167,9 @@ dja_queue_mailboxes(DjaRunQueue *queue)
 }
 
 /*
- * Place of a message in its mailbox: highest priority first, then lowest id.  48 bits
- * hold the id, which the identity's MAXVALUE keeps true; the complement of the priority
- * stands above them.
+ * Place of a message in its mailbox: highest priority first, then lowest id.
+ * 48 bits hold the id, which the identity's MAXVALUE keeps true; the
+ * complement of the priority stands above them.
  */
 static inline int64
 dja_position(int16 priority, int64 id)

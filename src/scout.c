@@ -1,10 +1,12 @@
 /*
  * scout.c
  *
- * A scout looks into one database, since the launcher cannot: is the extension here, in a version that this
+ * A scout looks into one database, since the launcher cannot: is the extension
+ * here, in a version that this
  * library serves, and which types does it have?  It makes their lanes and pools,
- * each with a sweep to find the mail that waits, and is gone.  It runs no user code:
- * a scan of djactor.actor_type is all it does, so it may log in as a superuser.
+ * each with a sweep to find the mail that waits, and is gone.  It runs no user
+ * code: a scan of djactor.actor_type is all it does, so it may log in as a
+ * superuser.
  */
 #include "postgres.h"
 
@@ -38,7 +40,8 @@ dja_report_version(DjaInstalled installed)
 }
 
 /*
- * Forgets what was known of this database's types, and what the pools of it had queued.
+ * Forgets what was known of this database's types, and what the pools of it
+ * had queued.
  */
 static void
 dja_forget_database(void)

@@ -1,12 +1,12 @@
 /*
  * send.c
  *
- * Sending: the trigger behind INSERT INTO djactor.message, send(), and what the
- * columns' defaults answer while a turn runs.
+ * Sending: the trigger behind INSERT INTO djactor.message, send(), and what
+ * the columns' defaults answer while a turn runs.
  *
- * The trigger is called once a statement with what the statement inserted: it checks each row and
- * notes its mailbox for the end of the transaction (pending.c).  It creates no actor, locks no
- * row and waits for nobody.
+ * The trigger is called once a statement with what the statement inserted: it
+ * checks each row and notes its mailbox for the end of the transaction
+ * (pending.c).  It creates no actor, locks no row and waits for nobody.
  */
 #include "postgres.h"
 
@@ -69,8 +69,8 @@ dja_current_headers(PG_FUNCTION_ARGS)
 }
 
 /*
- * The trace of the message being handled.  Whoever sends from outside starts a new
- * trace with each transaction: that is one request.
+ * The trace of the message being handled.  Whoever sends from outside starts a
+ * new trace with each transaction: that is one request.
  */
 Datum
 dja_current_trace(PG_FUNCTION_ARGS)
@@ -345,7 +345,8 @@ dja_refuse_write(PG_FUNCTION_ARGS)
 /* ---------- send() ---------- */
 
 /*
- * send(actor_type, actor_key, payload, priority, deliver_at, expires_at, headers)
+ * send(actor_type, actor_key, payload, priority, deliver_at, expires_at,
+ * headers)
  */
 Datum
 dja_send(PG_FUNCTION_ARGS)

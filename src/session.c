@@ -1,10 +1,11 @@
 /*
  * session.c
  *
- * A worker's session is logged in as the owner of the actor types that it runs, and stays so.
- * Handlers may do in it what that role may do; what they leave behind beyond their
- * transaction is undone after each batch, and what they change of the settings after each
- * turn (run.c).  A worker outlives changes to its role, so those are looked at before each batch.
+ * A worker's session is logged in as the owner of the actor types that it
+ * runs, and stays so. Handlers may do in it what that role may do; what they
+ * leave behind beyond their transaction is undone after each batch, and what
+ * they change of the settings after each turn (run.c).  A worker outlives
+ * changes to its role, so those are looked at before each batch.
  */
 #include "postgres.h"
 
@@ -27,8 +28,8 @@ dja_role_callback(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * After login: the settings that bookkeeping and contract need, whatever ALTER ROLE
- * and ALTER DATABASE say.
+ * After login: the settings that bookkeeping and contract need, whatever ALTER
+ * ROLE and ALTER DATABASE say.
  */
 void
 dja_session_begin(void)
@@ -78,8 +79,9 @@ dja_session_check(void)
 }
 
 /*
- * Undoes what sessions keep beyond transactions: the next batch starts with a clean
- * one.  Whoever found a way to stay another role does not get another batch.
+ * Undoes what sessions keep beyond transactions: the next batch starts with a
+ * clean one.  Whoever found a way to stay another role does not get another
+ * batch.
  */
 void
 dja_session_clean(void)

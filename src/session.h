@@ -1,7 +1,8 @@
 /*
  * session.h
  *
- * A worker's session: as which role, with which settings, and that it stays clean.
+ * A worker's session: as which role, with which settings, and that it stays
+ * clean.
  */
 #ifndef DJA_SESSION_H
 #define DJA_SESSION_H

@@ -2,8 +2,8 @@
  * shmem.c
  *
  * Requests and sets up shared memory.  The request and startup hooks run again
- * after a crash restart, with memory that is all new: whatever stood there was a
- * hint, and the sweep that starts every pool finds the truth in the tables.
+ * after a crash restart, with memory that is all new: whatever stood there was
+ * a hint, and the sweep that starts every pool finds the truth in the tables.
  */
 #include "postgres.h"
 

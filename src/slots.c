@@ -2,8 +2,9 @@
  * slots.c
  *
  * The arrays of pools and workers; see slots.h for who writes what.  Latches
- * are reached through the proc array and never kept as pointers, since a process
- * and its latch may be gone at any time: a latch set by mistake is harmless.
+ * are reached through the proc array and never kept as pointers, since a
+ * process and its latch may be gone at any time: a latch set by mistake is
+ * harmless.
  */
 #include "postgres.h"
 
@@ -29,8 +30,8 @@ dja_slots_setup(DjaSlots *slots)
 }
 
 /*
- * The pool of a role in a database, -1 when there is none (and no room for one,
- * if create asks for it).
+ * The pool of a role in a database, -1 when there is none (and no room for
+ * one, if create asks for it).
  */
 int
 dja_pool_find(Oid database, Oid role, bool create)
@@ -95,8 +96,8 @@ dja_database_held(Oid database)
 }
 
 /*
- * Keeps workers from starting in a database until dja_release_holds; false when too many
- * databases are held already.
+ * Keeps workers from starting in a database until dja_release_holds; false
+ * when too many databases are held already.
  */
 bool
 dja_hold_database(Oid database)
@@ -131,8 +132,8 @@ dja_release_holds(void)
 }
 
 /*
- * Asks all workers of a database to end.  Their pids go into pids, which has room for
- * djactor.max_workers; returns how many there are.
+ * Asks all workers of a database to end.  Their pids go into pids, which has
+ * room for djactor.max_workers; returns how many there are.
  */
 int
 dja_stop_workers(Oid database, int *pids)

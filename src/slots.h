@@ -4,8 +4,9 @@
  * Pools and workers in shared memory.
  *
  * A pool is a (database, role) pair that has actor types.  A worker serves one
- * pool, in a session logged in as the pool's role.  One worker of a pool is its
- * resident: it LISTENs, keeps the time, sweeps, and is the one that senders wake.
+ * pool, in a session logged in as the pool's role.  One worker of a pool is
+ * its resident: it LISTENs, keeps the time, sweeps, and is the one that
+ * senders wake.
  *
  * Every function here wants dja_shared->lock held by the caller, unless its
  * comment says otherwise, and none of them raises an error: they may be called
@@ -74,8 +75,8 @@ typedef struct DjaWorker
 } DjaWorker;
 
 /*
- * A database that a backend needs for itself (to drop, rename, move or copy it): no worker starts
- * there before that backend's transaction has ended.
+ * A database that a backend needs for itself (to drop, rename, move or copy
+ * it): no worker starts there before that backend's transaction has ended.
  */
 typedef struct DjaHold
 {

@@ -5,8 +5,9 @@
  * table and index access methods, without a change of user and without SQL.
  *
  * The numbers repeat the order of the columns in sql/djactor--1.0.sql.
- * dja_catalog_check() compares the count when a session first opens the tables, so that
- * a library and a script of different versions never meet on a row.
+ * dja_catalog_check() compares the count when a session first opens the
+ * tables, so that a library and a script of different versions never meet on a
+ * row.
  */
 #ifndef DJA_TABLES_H
 #define DJA_TABLES_H

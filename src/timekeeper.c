@@ -1,13 +1,14 @@
 /*
  * timekeeper.c
  *
- * The resident's other duties; see timekeeper.h.  Each function does a piece of work in a
- * transaction of its own and returns; what is left is noted in the lane, so that
- * nothing here keeps the mail waiting for long.
+ * The resident's other duties; see timekeeper.h.  Each function does a piece
+ * of work in a transaction of its own and returns; what is left is noted in
+ * the lane, so that nothing here keeps the mail waiting for long.
  *
- * A sweep walks over the mailbox index from key to key, without looking at the messages, and
- * pushes each mailbox with the lowest position it has there.  A delay or retry is watched for by lane.next_due:
- * everything in the due index before it has been seen to.
+ * A sweep walks over the mailbox index from key to key, without looking at the
+ * messages, and pushes each mailbox with the lowest position it has there.  A
+ * delay or retry is watched for by lane.next_due: everything in the due index
+ * before it has been seen to.
  */
 #include "postgres.h"
 
@@ -85,7 +86,10 @@ dja_sweep_step(void *arg)
 
 			for (int i = 0; i < n; i++)
 			{
-				/* no room, and nobody is thrown out for a sweep: go on from here later */
+				/*
+				 * no room, and nobody is thrown out for a sweep: go on from
+				 * here later
+				 */
 				if (!dja_queue_has_room())
 				{
 					dja_unlock();
@@ -159,7 +163,10 @@ dja_due_step(void *arg)
 		TimestampTz due = message->nulls[DJA_MSG_RETRY_AT - 1] ?
 			DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) : message->retry_at;
 
-		/* a chunk ends between two moments, so that the next one starts after the last */
+		/*
+		 * a chunk ends between two moments, so that the next one starts after
+		 * the last
+		 */
 		if (due > now || (n >= DJA_DUE_CHUNK && due > work->next))
 		{
 			work->next = due;
@@ -179,7 +186,8 @@ dja_due_step(void *arg)
 }
 
 /*
- * Lets the due messages of one lane into their mailboxes; false when nothing is due.
+ * Lets the due messages of one lane into their mailboxes; false when nothing
+ * is due.
  */
 bool
 dja_release_due(int pool)

@@ -1,7 +1,8 @@
 /*
  * timekeeper.h
  *
- * What a pool's resident does besides handling mail: sweeps, delays, retries, old dead letters.
+ * What a pool's resident does besides handling mail: sweeps, delays, retries,
+ * old dead letters.
  */
 #ifndef DJA_TIMEKEEPER_H
 #define DJA_TIMEKEEPER_H

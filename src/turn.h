@@ -1,9 +1,9 @@
 /*
  * turn.h
  *
- * The turn that is running in this session, if any: what self(), message() and the defaults
- * of djactor.message's columns answer from.  Set by the batch (or by drain) around
- * each call of a handler, read by everybody.
+ * The turn that is running in this session, if any: what self(), message() and
+ * the defaults of djactor.message's columns answer from.  Set by the batch (or
+ * by drain) around each call of a handler, read by everybody.
  */
 #ifndef DJA_TURN_H
 #define DJA_TURN_H

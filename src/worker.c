@@ -1,7 +1,8 @@
 /*
  * worker.c
  *
- * The worker's life: log in as the pool's role, run batches while there are any, wait.
+ * The worker's life: log in as the pool's role, run batches while there are
+ * any, wait.
  *
  *   STARTING -> IDLE <-> BUSY -> gone
  *
@@ -11,12 +12,12 @@
  *   LINGERING	idle for less than a second; senders set its latch
  *   ASLEEP		a sender's NOTIFY djactor wakes it, for it LISTENs, or a latch
  *
- * It goes from one to the next under the lock, after a look at the queue under the same
- * lock, and senders push and look at the state under that lock too: so either the worker sees
- * the push, or the sender sees that it has to ring.
+ * It goes from one to the next under the lock, after a look at the queue under
+ * the same lock, and senders push and look at the state under that lock too:
+ * so either the worker sees the push, or the sender sees that it has to ring.
  *
- * Other workers of the pool take part while the launcher finds that mail waits too long, and
- * end after djactor.idle_timeout without work.
+ * Other workers of the pool take part while the launcher finds that mail waits
+ * too long, and end after djactor.idle_timeout without work.
  */
 #include "postgres.h"
 
@@ -154,7 +155,8 @@ dja_ms_until(TimestampTz when, long limit)
 }
 
 /*
- * Declares the pool's resident idle, unless there is something to do after all.
+ * Declares the pool's resident idle, unless there is something to do after
+ * all.
  */
 static bool
 dja_go_idle(DjaPoolState state, TimestampTz *next_due)
@@ -203,9 +205,9 @@ dja_want_sweep(void)
 }
 
 /*
- * The resident waits until there may be something to do.  A notification that no mail came with
- * may have been sent by hand, to have the pool sweep; at most once a second, since
- * it may just as well be of another channel.
+ * The resident waits until there may be something to do.  A notification that
+ * no mail came with may have been sent by hand, to have the pool sweep; at
+ * most once a second, since it may just as well be of another channel.
  */
 static void
 dja_resident_wait(void)
@@ -298,7 +300,8 @@ dja_be_resident(void)
 }
 
 /*
- * Many full batches in a row, and mailboxes still wait: call for another worker.
+ * Many full batches in a row, and mailboxes still wait: call for another
+ * worker.
  */
 static void
 dja_call_for_help(bool worked)
@@ -320,7 +323,8 @@ dja_call_for_help(bool worked)
 }
 
 /*
- * The server is in trouble (no space, read-only, a lock that somebody keeps): wait.
+ * The server is in trouble (no space, read-only, a lock that somebody keeps):
+ * wait.
  */
 static void
 dja_stall(void)
