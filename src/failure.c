@@ -23,7 +23,11 @@ dja_error_copy(ErrorData *edata, bool timed_out)
 	StringInfoData text;
 
 	initStringInfo(&text);
-	appendStringInfoString(&text, edata->message ? edata->message : "unknown error");
+	error->timed_out = timed_out && edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
+	if (error->timed_out)
+		appendStringInfoString(&text, "canceling handler due to handler_timeout");
+	else
+		appendStringInfoString(&text, edata->message ? edata->message : "unknown error");
 	if (edata->detail)
 		appendStringInfo(&text, "\nDETAIL:  %s", edata->detail);
 	if (edata->hint)
@@ -31,7 +35,6 @@ dja_error_copy(ErrorData *edata, bool timed_out)
 	error->sqlerrcode = edata->sqlerrcode;
 	error->message = text.data;
 	error->context = edata->context ? pstrdup(edata->context) : NULL;
-	error->timed_out = timed_out && edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
 	return error;
 }
 
