@@ -94,11 +94,11 @@ dja_actor_find(Relation rel, DjaType *type, text *key, Snapshot snapshot, TupleT
 /*
  * An actor as the snapshot sees it, in the current memory context; a fresh one
  * when it has no row yet.  rel is djactor.actor, and slot one of its slots to
- * work with.
+ * work with; nblocks is its length, or 0 to do without remembered places.
  */
 DjaActor *
-dja_actor_read(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
-			   uint64 key_hash, Snapshot snapshot)
+dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
+			   DjaType *type, text *key, uint64 key_hash, Snapshot snapshot)
 {
 	DjaActor   *actor = palloc0(sizeof(DjaActor));
 	DjaPlace   *place = dja_place(type, key_hash, HASH_FIND);
@@ -108,7 +108,8 @@ dja_actor_read(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
 	actor->key = key;
 	actor->key_hash = key_hash;
 
-	if (place != NULL)
+	/* the table may have been truncated since */
+	if (place != NULL && ItemPointerGetBlockNumber(&place->tid) < nblocks)
 		found = table_tuple_fetch_row_version(rel, &place->tid, snapshot, slot) &&
 			dja_actor_is_in_slot(slot, type, key);
 	if (!found)

@@ -34,8 +34,8 @@ typedef struct DjaActor
 	struct DjaActor *next;		/* with the same key hash */
 } DjaActor;
 
-extern DjaActor *dja_actor_read(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
-								uint64 key_hash, Snapshot snapshot);
+extern DjaActor *dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
+								DjaType *type, text *key, uint64 key_hash, Snapshot snapshot);
 extern void dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities);
 
 #endif							/* DJA_ACTOR_H */

@@ -55,6 +55,17 @@ dja_type_changed(void)
 	CacheInvalidateRelcacheByRelid(dja_table_oid(DJA_ACTOR_TYPE_TABLE));
 }
 
+/*
+ * A sender holds a type in AccessShareLock until its end, and whoever drops it
+ * wants AccessExclusiveLock: so no message is sent to a type on its way out.
+ * Told of earlier changes, too, are those who get the lock.
+ */
+void
+dja_type_lock(uint64 hash, LOCKMODE lockmode)
+{
+	LockDatabaseObject(dja_table_oid(DJA_ACTOR_TYPE_TABLE), (Oid) hash, 0, lockmode);
+}
+
 int64
 dja_interval_usec(Interval *interval)
 {

@@ -13,6 +13,7 @@
 #define DJA_ACTOR_TYPE_H
 
 #include "catalog.h"
+#include "storage/lockdefs.h"
 #include "datatype/timestamp.h"
 
 struct DjaHandler;
@@ -61,6 +62,7 @@ extern bool dja_type_is_current(DjaType *type);
 extern bool dja_type_paused_now(DjaType *type);
 extern List *dja_types_all(void);
 extern void dja_type_changed(void);
+extern void dja_type_lock(uint64 hash, LOCKMODE lockmode);
 extern void dja_type_set_problem(DjaType *type, const char *problem);
 extern void dja_type_read_row(DjaType *type, Datum *values, bool *nulls);
 extern int64 dja_interval_usec(Interval *interval);

@@ -274,6 +274,19 @@ dja_rows_of_type(DjaTable table, int column, DjaType *type, bool discard)
 	return n;
 }
 
+static DjaType *
+dja_droppable_type(const char *name)
+{
+	DjaType    *type = dja_type_lookup(name, strlen(name));
+
+	if (type == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("actor type \"%s\" does not exist", name)));
+	dja_check_can_act_for(type->owner);
+	return type;
+}
+
 /*
  * Drops a type.  To discard what it has, its turns are waited for first, and
  * no new ones start before the outcome is known.
@@ -290,23 +303,20 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 
 	dja_require_preload();
 	dja_catalog_require();
-	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
-	(void) dja_types_all();
-	type = dja_type_lookup(name, strlen(name));
-	if (type == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("actor type \"%s\" does not exist", name)));
-	dja_check_can_act_for(type->owner);
-
+	type = dja_droppable_type(name);
 	if (discard)
 	{
 		if (dja_turn.actor != NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("drop_actor_type() cannot discard mail inside a turn")));
-		dja_pending_stop_lane(type);
+		dja_pending_stop_lane(type);	/* before any lock that a turn may want */
 	}
+	dja_type_lock(type->hash, AccessExclusiveLock);
+	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
+	(void) dja_types_all();		/* as of now, under the locks */
+	type = dja_droppable_type(name);
+
 	actors = dja_rows_of_type(DJA_ACTOR_TABLE, DJA_ACTOR_TYPE, type, discard);
 	messages = dja_rows_of_type(DJA_MESSAGE_TABLE, DJA_MSG_ACTOR_TYPE, type, discard);
 	if (!discard && (actors > 0 || messages > 0))

@@ -145,7 +145,7 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
 		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-		actor = dja_actor_read(rel, slot, type, key, key_hash, snapshot);
+		actor = dja_actor_read(rel, 0, slot, type, key, key_hash, snapshot);
 		UnregisterSnapshot(snapshot);
 		ExecDropSingleTupleTableSlot(slot);
 		table_close(rel, NoLock);
@@ -221,7 +221,7 @@ dja_type_is_idle(DjaType *type, Snapshot snapshot)
 		if (dja_scan_next(&next))
 		{
 			DjaMessage *message = dja_scan_message(&next);
-			DjaActor   *actor = dja_actor_read(rel, slot, type, message->key, key_hash, snapshot);
+			DjaActor   *actor = dja_actor_read(rel, 0, slot, type, message->key, key_hash, snapshot);
 
 			idle = actor->suspended || actor->paused;
 		}

@@ -24,6 +24,7 @@
 #include "pending.h"
 #include "run.h"
 #include "slots.h"
+#include "storage/bufmgr.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -122,6 +123,7 @@ dja_batch_begin(DjaBatch *batch)
 	batch->actors = dja_writer_open(DJA_ACTOR_TABLE, RowExclusiveLock);
 	batch->identities = dja_writer_open(DJA_IDENTITY_TABLE, RowExclusiveLock);
 	batch->actor_slot = table_slot_create(batch->actors->rel, NULL);
+	batch->actor_blocks = RelationGetNumberOfBlocks(batch->actors->rel);
 	MemoryContextSwitchTo(old);
 
 	/* for what is read and written between the turns */
@@ -287,8 +289,8 @@ dja_run_actor(DjaBatch *batch, DjaRun *run, text *key)
 
 	old = MemoryContextSwitchTo(batch->attempt);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	actor = dja_actor_read(batch->actors->rel, batch->actor_slot, run->type, key,
-						   run->key_hash, snapshot);
+	actor = dja_actor_read(batch->actors->rel, batch->actor_blocks, batch->actor_slot,
+						   run->type, key, run->key_hash, snapshot);
 	UnregisterSnapshot(snapshot);
 	actor->next = run->actors;
 	run->actors = actor;

@@ -82,6 +82,7 @@ typedef struct DjaBatch
 	DjaWriter  *actors;
 	DjaWriter  *identities;
 	TupleTableSlot *actor_slot;
+	BlockNumber actor_blocks;	/* while it is locked it gets no shorter */
 } DjaBatch;
 
 extern DjaBatch *dja_batch_create(bool own_transaction, DjaSavepoints savepoints);

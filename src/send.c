@@ -247,6 +247,7 @@ dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid)
 
 	if (type == NULL || !dja_type_is_named(type, name))
 	{
+		dja_type_lock(dja_hash_text(name), AccessShareLock);
 		type = *last = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
 		if (type == NULL)
 			ereport(ERROR,
