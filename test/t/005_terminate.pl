@@ -1,0 +1,144 @@
+# pg_cancel_backend() and pg_terminate_backend() on workers, and the launcher's end:
+#
+# - A cancelled worker stays, a terminated one is replaced, idle or busy.
+# - The message that was under way is handled later; no attempt is used up (contract 12:
+#   class 57 is nobody's fault).
+# - A launcher that is terminated comes back, and what needs it meanwhile is done then.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DjactorTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $node = new_server('terminate', 'djactor.max_workers' => 3, 'djactor.idle_timeout' => '2s');
+
+new_app($node, 'app');
+define_work($node, 'app', 'app', 't.once', 'batch_size => 1');
+
+sub resident
+{
+	my ($resident) = grep { $_->[3] eq 't' } workers($node, 'app');
+
+	return $resident ? $resident->[0] : undef;
+}
+
+sub same_pid { my ($pid) = @_; return sub { (resident() // 0) == $pid } }
+sub other_pid { my ($pid) = @_; return sub { (resident() // $pid) != $pid } }
+
+my $sender = 0;
+sub works
+{
+	my ($name) = @_;
+
+	$sender++;
+	$node->safe_psql('app', "SELECT post($sender, 1, 3, 't.work', 3)");
+	ok(wait_drained($node, 'app'), $name);
+}
+
+works('mail is handled');
+for my $state ('lingering', 'asleep')
+{
+	my $pid;
+
+	sleep 1.5 if $state eq 'asleep';
+	$pid = resident();
+	$node->safe_psql('app', "SELECT pg_cancel_backend($pid)");
+	works("handled after a cancel while $state");
+	is(resident(), $pid, '... by the worker that was cancelled');
+	sleep 1.5 if $state eq 'asleep';
+	$node->safe_psql('app', "SELECT pg_terminate_backend($pid)");
+	works("handled after a terminate while $state");
+	isnt(resident(), $pid, '... by another worker');
+	$pid = resident();
+	$node->safe_psql('app', "SELECT pg_terminate_backend($pid)");
+	ok(wait_until('a new resident', other_pid($pid)), '... which comes without being called for');
+}
+
+#
+# In the middle of a handler
+#
+for my $type ('t.work', 't.once')
+{
+	for my $how ('cancel', 'terminate')
+	{
+		my $first = 100 * ++$sender;
+		my ($pid) = wait_until('a resident', \&resident);
+		my $offset;
+
+		# some messages of the batch before and after the one that sleeps
+		$node->safe_psql('app', qq{
+			BEGIN;
+			SELECT post($sender, 1, 3, '$type', 1);
+			SELECT post($sender, 4, 1, '$type', 1, '{"sleep": 3}');
+			SELECT post($sender, 5, 3, '$type', 1);
+			COMMIT});
+		$pid = wait_until('the handler sleeps', sub {
+			$node->safe_psql('app', qq{
+				SELECT w.pid FROM djactor.worker w JOIN djactor.message m ON m.id = w.message_id
+				JOIN pg_stat_activity a ON a.pid = w.pid
+				WHERE m.payload ? 'sleep' AND a.wait_event = 'PgSleep'}) });
+		ok($pid, "$type: the handler sleeps");
+		is($node->safe_psql('app', "SELECT pg_${how}_backend($pid)"), 't', "... and is ${how}ed");
+		# seen while it waits for being tried again
+		ok(wait_until('rolled back', sub {
+			$node->safe_psql('app', qq{SELECT count(*) FROM djactor.message WHERE payload ? 'sleep' AND NOT EXISTS
+				(SELECT FROM djactor.worker WHERE pid = $pid AND message_id IS NOT NULL)}) eq '1' }, 10),
+			'... the message waits again');
+		is($node->safe_psql('app', q{SELECT max(attempts) FROM djactor.message}), 0, '... no attempt is used up');
+		ok(wait_drained($node, 'app'), '... all are handled');
+		is($node->safe_psql('app', q{SELECT sum(failures) FROM djactor.actor}), 0, '... and no failure is counted');
+		if ($how eq 'cancel')
+		{
+			is(scalar(grep { $_ == $pid } worker_pids($node, 'app')), 1, '... the worker stays');
+		}
+	}
+}
+
+#
+# Under load
+#
+start_sender($node, 'app', 'app', id => 1000 + $_, types => [ 't.work', 't.once' ], pause => 0.002) for 1 .. 3;
+for (1 .. 40)
+{
+	my $what = rand() < 0.5 ? 'cancel' : 'terminate';
+
+	sleep rand 0.25;
+	$node->safe_psql('app', "SELECT pg_${what}_backend(pid) FROM djactor.worker WHERE pid IS NOT NULL ORDER BY random() LIMIT 1");
+	# The launcher, too
+	$node->safe_psql('app', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'djactor launcher'})
+	  if $_ % 13 == 0;
+}
+my $known = stop_senders();
+ok(wait_drained($node, 'app'), 'all mail is handled after 40 cancels and terminates under load');
+is($node->safe_psql('app', 'SELECT sum(failures) FROM djactor.actor'), 0, 'none counted as a failure');
+is($node->safe_psql('app', 'SELECT count(*) FROM djactor.dead_letter'), 0, 'no dead letters');
+check_ledger($node, 'app', $known);
+
+#
+# The launcher
+#
+my ($launcher) = wait_until('a launcher', sub { (process_ids($node, 'djactor launcher'))[0] });
+my $pid = wait_until('a resident', \&resident);
+kill 'TERM', $launcher;
+ok(wait_until('the launcher comes back', sub {
+	my @now = process_ids($node, 'djactor launcher');
+	@now == 1 && $now[0] != $launcher }, 30), 'a launcher that got SIGTERM comes back');
+works('workers go on meanwhile');
+is(resident(), $pid, 'the same ones');
+$node->safe_psql('app', "SELECT pg_terminate_backend($pid)");
+works('the new launcher replaces workers that its predecessor started');
+($launcher) = process_ids($node, 'djactor launcher');
+$node->safe_psql('app', "SELECT pg_terminate_backend($launcher), pg_terminate_backend(pid) FROM djactor.worker");
+works('launcher and workers terminated at once');
+$node->safe_psql('app', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'djactor launcher'");
+works('a launcher that is cancelled goes on');
+ok(wait_until('at most the resident', sub { workers($node, 'app') <= 1 }), 'no worker is left over');
+
+is(log_count($node, qr/terminated by signal|PANIC|TRAP:/), 0, 'nothing crashed');
+$node->stop;
+done_testing();

@@ -1,0 +1,455 @@
+# DjactorTest
+#     What the tests of processes share.
+#
+# - new_server() makes a server with djactor preloaded, new_app() a database in it that
+#   belongs to an ordinary role, with the ledger below.
+# - A session() is a psql that stays; query() waits for the answer.
+# - A start_sender() process sends in many small transactions, some of which it
+#   rolls back, and goes on after any crash of the server.
+# - check_ledger() compares what was committed with what was handled.
+#
+# The ledger.  A sender writes each message that it sends into table sent as well, in the
+# same transaction: so sent is, by PostgreSQL's own promise, the list of the committed messages, also
+# of those whose COMMIT was cut off before its answer came.  The handler writes each message
+# that it handles into table ledger, in the transaction of its turn, and counts in the actor's
+# state.  Exactly once means that the two tables agree.
+#
+# Every wait here is bounded.  No process is signalled that the test did not start.
+
+package DjactorTest;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Exporter 'import';
+use IPC::Run;
+use POSIX ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(new_server new_database new_app define_work as_role session wait_until wait_drained
+  start_sender stop_senders check_ledger workers worker_pids process_ids log_since log_count);
+
+# How long the slowest machine may take for what should be done at once.
+our $PATIENCE = $ENV{DJACTOR_PATIENCE} // 60;
+
+# new_server($name, setting => value, ...): a running server with djactor preloaded.
+# Options with a capital letter are not settings: Init => [options of init].
+sub new_server
+{
+	my ($name, %settings) = @_;
+	my $init = delete $settings{Init} // [];
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(@$init);
+	%settings = (
+		shared_preload_libraries => 'djactor',
+		restart_after_crash => 'on',
+		log_statement => 'none',
+		max_connections => 50,
+		max_worker_processes => 16,
+		%settings);
+	$node->append_conf('postgresql.conf',
+		join('', map { "$_ = '$settings{$_}'\n" } sort keys %settings));
+	$node->start;
+	return $node;
+}
+
+# new_database($node, $database, $role): a database of its own role, with the extension.
+sub new_database
+{
+	my ($node, $database, $role) = @_;
+
+	$role //= 'app';
+	$node->safe_psql('postgres', qq{
+		DO \$\$ BEGIN
+			CREATE ROLE $role LOGIN;
+		EXCEPTION WHEN duplicate_object THEN NULL;
+		END \$\$});
+	$node->safe_psql('postgres', qq{CREATE DATABASE $database OWNER $role});
+	as_role($node, $database, $role, 'CREATE EXTENSION djactor');
+}
+
+# as_role($node, $database, $role, $sql): runs SQL as a role and returns the output.
+sub as_role
+{
+	my ($node, $database, $role, $sql) = @_;
+
+	return $node->safe_psql($database, $sql, extra_params => [ '-U', $role ]);
+}
+
+# new_app($node, $database, $role): new_database() with the ledger, the handler work() and a
+# type t.work.
+sub new_app
+{
+	my ($node, $database, $role) = @_;
+
+	$role //= 'app';
+	new_database($node, $database, $role);
+	as_role($node, $database, $role, q{
+		ALTER SCHEMA public OWNER TO CURRENT_USER;
+		CREATE TABLE sent (sender int, seq int, actor_type text, actor_key text,
+			PRIMARY KEY (sender, seq));
+		CREATE TABLE ledger (serial bigserial, message bigint, sender int, seq int,
+			actor_type text, actor_key text, turn int, pid int, at timestamptz);
+
+		-- Payload: sender, seq; sleep = seconds; fail = so many attempts fail.
+		-- One actor, one turn: the lock stands until the end of the batch, and is
+		-- free again before another worker may run the actor.
+		CREATE FUNCTION work(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+		DECLARE
+			m djactor.message := djactor.message();
+			turn int := coalesce((state->>'turn')::int, 0) + 1;
+		BEGIN
+			IF NOT pg_try_advisory_xact_lock(hashtext(m.actor_type), hashtext(m.actor_key)) THEN
+				RAISE LOG 'OVERLAP: two turns of % % at once', m.actor_type, m.actor_key;
+			END IF;
+			IF message ? 'sleep' THEN
+				PERFORM pg_sleep((message->>'sleep')::float8);
+			END IF;
+			IF m.attempts < (message->>'fail')::int THEN
+				RAISE EXCEPTION 'attempt % fails', m.attempts + 1;
+			END IF;
+			INSERT INTO ledger (message, sender, seq, actor_type, actor_key, turn, pid, at)
+				VALUES (m.id, (message->>'sender')::int, (message->>'seq')::int,
+					m.actor_type, m.actor_key, turn, pg_backend_pid(), clock_timestamp());
+			RETURN jsonb_build_object('turn', turn);
+		END $$;
+
+		-- Sends n messages, round robin to so many actors of a type, and writes down that it did.
+		CREATE FUNCTION post(sender int, first int, n int, type text, keys int,
+				extra jsonb DEFAULT '{}') RETURNS void LANGUAGE sql AS $$
+			INSERT INTO sent SELECT $1, s, $4, 'k' || s % $5
+				FROM generate_series($2, $2 + $3 - 1) s;
+			INSERT INTO djactor.message (actor_type, actor_key, payload)
+				SELECT $4, 'k' || s % $5, jsonb_build_object('sender', $1, 'seq', s) || $6
+				FROM generate_series($2, $2 + $3 - 1) s;
+		$$;
+	});
+	define_work($node, $database, $role, 't.work');
+}
+
+# define_work($node, $database, $role, $type, $options): a type with the handler work().
+sub define_work
+{
+	my ($node, $database, $role, $type, $options) = @_;
+
+	as_role($node, $database, $role, sprintf(q{
+		SELECT djactor.define_actor_type('%s', 'public.work', max_attempts => 20,
+			backoff => '10 ms', backoff_max => '100 ms'%s)},
+		$type, $options ? ", $options" : ''));
+}
+
+# wait_until($what, $sub [, $seconds]): calls $sub until it is true; an exception is "not yet". False,
+# with a diagnosis, when the time is over.
+sub wait_until
+{
+	my ($what, $sub, $seconds) = @_;
+	my $start = time;
+	my $pause = 0.01;
+
+	$seconds //= $PATIENCE;
+	while (1)
+	{
+		my $result = eval { $sub->() };
+
+		return $result if $result;
+		if (time - $start > $seconds)
+		{
+			diag("waited $seconds s in vain for: $what" . ($@ ? ": $@" : ''));
+			return 0;
+		}
+		sleep $pause;
+		$pause = 0.2 if ($pause *= 1.5) > 0.2;
+	}
+}
+
+# wait_drained($node, $database [, $seconds]): until no message waits.
+sub wait_drained
+{
+	my ($node, $database, $seconds) = @_;
+
+	return wait_until("no message waits in $database", sub {
+		$node->safe_psql($database, 'SELECT count(*) FROM djactor.message') eq '0'
+	}, $seconds);
+}
+
+# workers($node, $database): live workers, as a list of [pid, state, role, resident].
+sub workers
+{
+	my ($node, $database) = @_;
+
+	return map { [ split /\|/ ] } split /\n/, $node->safe_psql($database,
+		q{SELECT pid, state, role, resident FROM djactor.worker WHERE pid IS NOT NULL ORDER BY pid});
+}
+
+sub worker_pids
+{
+	return map { $_->[0] } workers(@_);
+}
+
+# process_ids($node, $backend_type): of processes as pg_stat_activity calls them.
+sub process_ids
+{
+	my ($node, $type) = @_;
+
+	return split /\n/, $node->safe_psql('postgres',
+		qq{SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' ORDER BY 1});
+}
+
+# log_since($node, $offset): the server's log from there on; $offset may be undef.
+sub log_since
+{
+	my ($node, $offset) = @_;
+
+	return PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset // 0);
+}
+
+# log_count($node, $regexp [, $offset]): lines of the log that match.
+sub log_count
+{
+	my ($node, $regexp, $offset) = @_;
+
+	return scalar grep { $_ =~ $regexp } split /\n/, log_since($node, $offset);
+}
+
+#
+# Senders
+#
+
+my @senders;
+
+# start_sender($node, $database, $role, id => N, keys => N, ...): a process that sends until
+# stop_senders().  Options: types => [...], pause => seconds between transactions,
+# fail => one message in so many fails twice, big => transactions of up to so many messages.
+sub start_sender
+{
+	my ($node, $database, $role, %option) = @_;
+	my $base = PostgreSQL::Test::Utils::tempdir_short() . "/sender$option{id}";
+	my $parent = $$;
+	my $pid = fork;
+
+	die "fork: $!" unless defined $pid;
+	if ($pid == 0)
+	{
+		# none of the END blocks of the test, whatever happens
+		eval { send_on($node->connstr($database) . " user=$role", $base, $parent, %option) };
+		POSIX::_exit($@ ? 1 : 0);
+	}
+	push @senders, { pid => $pid, base => $base, id => $option{id}, database => $database };
+}
+
+sub send_on
+{
+	my ($connstr, $base, $parent, %option) = @_;
+	my @types = @{ $option{types} // ['t.work'] };
+	my $keys = $option{keys} // 20;
+	my $seq = 1;
+
+	srand($option{id});
+	while (!-e "$base.stop" && getppid() == $parent)
+	{
+		my $script = '';
+		my $out;
+		my $rolled_back = '';
+		my $ok;
+
+		for (1 .. 20)
+		{
+			my $type = $types[ rand @types ];
+			my $n = 1 + int(rand() < 0.7 ? rand 3 : rand($option{big} // 60));
+			my $kind = rand;
+			my $post = sub {
+				my ($rows) = @_;
+				my $fail = $option{fail} && rand($option{fail}) < 1 ? q{, '{"fail": 2}'} : '';
+				my $call = "SELECT post($option{id}, $seq, $rows, '$type', $keys$fail);\n";
+
+				$seq += $rows;
+				return $call;
+			};
+
+			if ($kind < 0.2)
+			{
+				$rolled_back .= "rolled back $seq $n\n";
+				$script .= "BEGIN;\n" . $post->($n) . "ROLLBACK;\n";
+			}
+			elsif ($kind < 0.35)
+			{
+				my $first = $seq;
+
+				$script .= "BEGIN;\n" . $post->(1) . "SAVEPOINT s;\n";
+				$rolled_back .= "rolled back $seq $n\n";
+				$script .= $post->($n) . "ROLLBACK TO s;\n";
+				my $last = $seq;
+				$script .= $post->(1) . "COMMIT;\n\\echo ack $first 1\n\\echo ack $last 1\n";
+			}
+			else
+			{
+				my $first = $seq;
+
+				$script .= "BEGIN;\n" . $post->($n) . "COMMIT;\n\\echo ack $first $n\n";
+			}
+			$script .= "SELECT pg_sleep($option{pause});\n" if $option{pause};
+		}
+		$ok = eval {
+			IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $connstr ],
+				'<', \$script, '>', \$out, '2>', '/dev/null', IPC::Run::timeout(120));
+		};
+		append_to_file("$base.acks", join('', map { "$_\n" } grep { /^ack / } split /\n/, $out // '')
+			  . $rolled_back);
+		sleep 0.05 unless $ok;
+	}
+}
+
+# stop_senders(): and waits for their end.  Returns the rows they know to be committed, and those that
+# they rolled back, as lists of [sender, first, count].
+sub stop_senders
+{
+	my %known = (ack => [], 'rolled back' => []);
+
+	append_to_file("$_->{base}.stop", '') for @senders;
+	for my $sender (@senders)
+	{
+		my $done;
+
+		wait_until("sender $sender->{id} ends",
+			sub { ($done = waitpid($sender->{pid}, POSIX::WNOHANG())) != 0 }, 150)
+		  or kill 'KILL', $sender->{pid};
+		next unless -e "$sender->{base}.acks";
+		for (split /\n/, PostgreSQL::Test::Utils::slurp_file("$sender->{base}.acks"))
+		{
+			push @{ $known{$1} }, [ $sender->{id}, $2, $3 ] if /^(ack|rolled back) (\d+) (\d+)$/;
+		}
+	}
+	@senders = ();
+	return \%known;
+}
+
+END
+{
+	# a test that died leaves no sender behind
+	my $status = $?;
+
+	kill 'KILL', map { $_->{pid} } @senders;
+	$? = $status;
+}
+
+# check_ledger($node, $database, $known): six assertions; $known is what stop_senders()
+# returned, undef without senders.
+sub check_ledger
+{
+	my ($node, $database, $known) = @_;
+	my %sql = (
+		'every committed message was handled' =>
+		  q{SELECT sender, seq FROM sent EXCEPT SELECT sender, seq FROM ledger},
+		'no message was handled that was not committed' =>
+		  q{SELECT sender, seq FROM ledger EXCEPT SELECT sender, seq FROM sent},
+		'no message was handled twice' =>
+		  q{SELECT sender, seq, count(*), array_agg(message) FROM ledger GROUP BY 1, 2 HAVING count(*) > 1},
+		'state and turns of each actor count its handled messages' =>
+		  q{SELECT * FROM (SELECT actor_type, actor_key, count(*), max(turn) FROM ledger GROUP BY 1, 2) l
+			FULL JOIN djactor.actor a USING (actor_type, actor_key)
+			WHERE (l.count = l.max AND a.turns = l.count AND (a.state->>'turn')::int = l.count) IS NOT TRUE},
+		'each actor got each sender\'s messages in order' =>
+		  q{SELECT * FROM (SELECT *, lag(seq) OVER (PARTITION BY actor_type, actor_key, sender ORDER BY turn) AS before
+				FROM ledger) l WHERE before >= seq});
+
+	for my $name (sort keys %sql)
+	{
+		is($node->safe_psql($database, "SELECT * FROM ($sql{$name}) x LIMIT 10"), '', $name);
+	}
+	is(log_count($node, qr/OVERLAP/), 0, 'no two turns of one actor at once');
+	return unless $known;
+
+	# What a client was told is committed is so; and what it rolled back is not.
+	my $values = join ',', map { "($_->[0],$_->[1],$_->[2])" } @{ $known->{ack} };
+	is($node->safe_psql($database, qq{
+		SELECT count(*) FROM (VALUES $values) AS ack (sender, first, n),
+			generate_series(first, first + n - 1) AS seq
+		WHERE NOT EXISTS (SELECT FROM sent WHERE sent.sender = ack.sender AND sent.seq = seq.seq)}),
+		0, 'every acknowledged COMMIT is durable') if $values;
+	$values = join ',', map { "($_->[0],$_->[1],$_->[2])" } @{ $known->{'rolled back'} };
+	is($node->safe_psql($database, qq{
+		SELECT count(*) FROM (VALUES $values) AS back (sender, first, n)
+		JOIN ledger ON ledger.sender = back.sender AND seq >= first AND seq < first + n}),
+		0, 'no rolled-back message was handled') if $values;
+}
+
+#
+# Sessions
+#
+
+# session($node, $database, $role): a psql that stays open.
+sub session
+{
+	my ($node, $database, $role) = @_;
+
+	return DjactorTest::Session->new(
+		$node->connstr($database) . ($role ? " user=$role" : ''));
+}
+
+package DjactorTest::Session;
+
+use Time::HiRes qw(sleep time);
+
+sub new
+{
+	my ($class, $connstr) = @_;
+	my $self = bless { in => '', out => '', err => '', n => 0 }, $class;
+
+	$self->{timer} = IPC::Run::timer(120);
+	$self->{run} = IPC::Run::start([ 'psql', '-XAtq', '-d', $connstr ],
+		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err}, $self->{timer});
+	$self->query('SELECT 1');
+	return $self;
+}
+
+# start($sql): sends it and does not wait.
+sub start
+{
+	my ($self, $sql) = @_;
+
+	$self->{out} = $self->{err} = '';
+	$self->{mark} = 'DONE ' . ++$self->{n};
+	$self->{in} .= "$sql;\n\\echo '$self->{mark}'\n";
+	$self->{timer}->start(120);
+	$self->{run}->pump_nb;
+}
+
+# finish(): waits for what start() sent; returns the output, errors are in {err}.
+sub finish
+{
+	my ($self) = @_;
+
+	until ($self->{out} =~ s/^\Q$self->{mark}\E\n//m)
+	{
+		die "psql session: timeout" if $self->{timer}->is_expired;
+		die "psql session ended: $self->{err}" unless $self->{run}->pumpable;
+		eval { $self->{run}->pump; 1 } or die "psql session ended: $self->{err} $@";
+	}
+	chomp(my $out = $self->{out});
+	return $out;
+}
+
+# query($sql): the output; dies on an error.
+sub query
+{
+	my ($self, $sql) = @_;
+
+	$self->start($sql);
+	my $out = $self->finish;
+	die "$sql: $self->{err}" if $self->{err} =~ /(ERROR|FATAL)/;
+	return $out;
+}
+
+sub quit
+{
+	my ($self) = @_;
+
+	$self->{in} .= "\\q\n";
+	eval { $self->{run}->finish };
+}
+
+1;
