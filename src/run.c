@@ -146,6 +146,33 @@ dja_run_block(DjaRun *run, TimestampTz recheck_at)
 }
 
 /*
+ * The type belongs to somebody else, be it that its owner has changed or that
+ * a sender did not know yet: its lane goes to that role's workers.
+ */
+static void
+dja_run_move(DjaRun *run)
+{
+	int			pool;
+
+	run->end = DJA_END_DROPPED;
+	dja_lock();
+	pool = dja_pool_find(MyDatabaseId, run->type->owner, true);
+	if (dja_lane(run->lane)->in_use)
+	{
+		if (pool < 0)
+			dja_lane_free(run->lane);	/* no room; the next sender tries again */
+		else
+		{
+			dja_lane_move(run->lane, pool);
+			if (dja_pool(pool)->resident >= 0)
+				SetLatch(dja_pool_latch(pool));
+		}
+	}
+	dja_unlock();
+	dja_ring_launcher();
+}
+
+/*
  * Can this run's type be run now?
  */
 static bool
@@ -164,6 +191,11 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 		if (dja_lane(run->lane)->in_use && dja_lane(run->lane)->epoch == run->epoch)
 			dja_lane_free(run->lane);
 		dja_unlock();
+		return false;
+	}
+	if (run->type->owner != GetUserId())
+	{
+		dja_run_move(run);
 		return false;
 	}
 	if (run->type->paused && dja_type_paused_now(run->type))
