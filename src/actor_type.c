@@ -207,13 +207,13 @@ dja_type_by_hash(uint64 hash)
 }
 
 /*
- * Is what the cache says of the type still true, as far as this session has
- * been told?
+ * Is what was read of a type, in that generation, still true as far as this
+ * session has been told?
  */
 bool
-dja_type_is_current(DjaType *type)
+dja_type_is_current(DjaType *type, uint32 generation)
 {
-	return type->exists && type->generation == dja_types_generation;
+	return type->exists && generation == dja_types_generation;
 }
 
 DjaType *

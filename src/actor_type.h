@@ -58,7 +58,7 @@ dja_type_is_named(const DjaType *type, const text *name)
 extern void dja_types_init(void);
 extern DjaType *dja_type_lookup(const char *name, int len);
 extern DjaType *dja_type_by_hash(uint64 hash);
-extern bool dja_type_is_current(DjaType *type);
+extern bool dja_type_is_current(DjaType *type, uint32 generation);
 extern bool dja_type_paused_now(DjaType *type);
 extern List *dja_types_all(void);
 extern void dja_type_changed(void);

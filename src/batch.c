@@ -106,6 +106,7 @@ dja_recover(MemoryContext context)
 	dja_turn.message = NULL;
 	AbortCurrentTransaction();
 	MemoryContextSwitchTo(context);
+	dja_session_clean();
 	dja_handlers_forget();
 	dja_handler_timed_out = false;
 	RESUME_INTERRUPTS();

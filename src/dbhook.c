@@ -6,6 +6,7 @@
  *   COMMIT PREPARED		makes messages visible that nobody pushes: lanes are swept
  *   CREATE DATABASE		may be a copy with actors in it: the launcher scouts
  *   CREATE, ALTER, DROP EXTENSION djactor	likewise, and sessions forget what they know of it
+ *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
  *
@@ -29,6 +30,7 @@
 #include "guc.h"
 #include "nodes/parsenodes.h"
 #include "pending.h"
+#include "session.h"
 #include "slots.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
@@ -67,6 +69,18 @@ dja_changes_installation(Node *statement)
 		default:
 			return false;
 	}
+}
+
+/*
+ * Does what this command does outlive the turn that runs it, to be met by the
+ * next ones of its batch?  Settings are undone anyway, temporary tables looked
+ * for.
+ */
+static bool
+dja_outlives_turn(Node *statement)
+{
+	return IsA(statement, PrepareStmt) || IsA(statement, DeclareCursorStmt) ||
+		IsA(statement, ConstraintsSetStmt);
 }
 
 static const char *
@@ -224,6 +238,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	volatile bool changes = dja_changes_installation(statement);
 
 	dja_clear_database(statement, context);
+	dja_session_touched |= dja_outlives_turn(statement);
 	if (prepared)
 		dja_pending_prepared(true);
 	PG_TRY();

@@ -86,7 +86,7 @@ dja_drain_due(DjaType *type)
 			!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]) &&
 			DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) <= now &&
 			message->retry_at <= now)
-			dja_message_release(writer, message);
+			(void) dja_message_release(writer, message);
 		pfree(message);
 	}
 	dja_scan_end(&scan);

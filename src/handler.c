@@ -185,6 +185,7 @@ dja_handler_resolve(DjaType *type, char **problem)
 	char	   *hint;
 
 	if (handler != NULL && handler->generation == dja_handlers_generation &&
+		strcmp(handler->name, type->handler) == 0 &&
 		dja_may_execute(handler->function.fn_oid, type->owner))
 		return handler;
 	if (handler != NULL)
@@ -207,6 +208,7 @@ dja_handler_resolve(DjaType *type, char **problem)
 	context = AllocSetContextCreate(CacheMemoryContext, "djactor handler", ALLOCSET_SMALL_SIZES);
 	handler = MemoryContextAllocZero(context, sizeof(DjaHandler));
 	handler->context = context;
+	handler->name = MemoryContextStrdup(context, type->handler);
 	handler->generation = generation;
 	handler->returns_void = get_func_rettype(function) == VOIDOID;
 	handler->solo = dja_handler_is_solo(function);

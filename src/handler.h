@@ -18,6 +18,7 @@
 typedef struct DjaHandler
 {
 	FmgrInfo	function;
+	char	   *name;			/* type->handler that it was resolved from */
 	uint32		generation;
 	bool		returns_void;
 	bool		solo;			/* the language lets it reach outside */

@@ -45,11 +45,14 @@
 #define DJA_BACKOFF_MS 1000
 #define DJA_BACKOFF_MAX_MS 60000
 #define DJA_MAKE_ROOM_MS 200	/* a worker idle for less is not asked to go */
+#define DJA_SCOUT_AGAIN_MS 10000
 #define DJA_CHECK_MS 1000		/* while something is starting or short of places */
 
 static BackgroundWorkerHandle **dja_handles;	/* by worker slot */
 static BackgroundWorkerHandle *dja_scout_handle = NULL;
 static List *dja_databases = NIL;	/* still to be scouted */
+static Oid	dja_scouting;		/* where the present scout is */
+static TimestampTz dja_scout_again = DJA_NEVER; /* some scout failed */
 static bool dja_exhausted = false;	/* said so already */
 static TimestampTz dja_not_before = 0;
 static uint32 dja_generation = 0;
@@ -109,6 +112,17 @@ dja_pool_back_off(DjaPool *pool)
 }
 
 /*
+ * A scout says where it has been.  One that did not come that far (no
+ * connection was free, say) is sent again, with all the others.
+ */
+static void
+dja_scout_ended(void)
+{
+	if (dja_shared->slots->scouted != dja_scouting)
+		dja_scout_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_SCOUT_AGAIN_MS);
+}
+
+/*
  * Sees which of the processes we started have come to nothing.
  */
 static bool
@@ -123,6 +137,7 @@ dja_reap(void)
 		{
 			pfree(dja_scout_handle);
 			dja_scout_handle = NULL;
+			dja_scout_ended();
 		}
 		else
 			starting = true;
@@ -207,13 +222,16 @@ dja_pool_alive(DjaPool *pool)
 	return alive;
 }
 
+/*
+ * Forgets a pool, if it has nothing left; dead, with all its lanes.
+ */
 static void
-dja_discard_pool(int i)
+dja_discard_pool(int i, bool dead)
 {
 	dja_lock();
-	while (dja_shared->queue->pool_lanes[i] >= 0)
+	while (dead && dja_shared->queue->pool_lanes[i] >= 0)
 		dja_lane_free(dja_shared->queue->pool_lanes[i]);
-	if (dja_pool(i)->workers == 0)
+	if (dja_pool(i)->workers == 0 && dja_lane_occupied(i) == 0)
 		dja_pool_free(i);
 	dja_unlock();
 }
@@ -309,32 +327,12 @@ dja_make_room(TimestampTz now)
 }
 
 /*
- * Mail waits although the pool has workers: wakes an idle one.  False when
- * none is idle.
- */
-static bool
-dja_wake_idle(int pool)
-{
-	bool		woken = false;
-
-	for (int i = 0; i < dja_max_workers && !woken; i++)
-	{
-		DjaWorker  *worker = dja_worker(i);
-
-		if (worker->pool == pool && worker->state == DJA_WORKER_IDLE && worker->pid != 0)
-		{
-			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
-			woken = true;
-		}
-	}
-	return woken;
-}
-
-/*
- * Looks at one pool.  Returns when to look again at the latest.
+ * Looks at one pool.  Pools with something to do come first: an idle one gets
+ * a worker only if none of them went short.  Returns when to look again at the
+ * latest.
  */
 static TimestampTz
-dja_see_to_pool(int i, TimestampTz now)
+dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 {
 	DjaPool    *pool = dja_pool(i);
 	TimestampTz again = DJA_NEVER;
@@ -347,10 +345,13 @@ dja_see_to_pool(int i, TimestampTz now)
 	if (pool->workers == 0)
 	{
 		needed = dja_queue_has_work(i, true, now);
-		start = !gone && (needed || dja_free_slot() >= 0);
+		start = !gone && (needed ? !idle_ones :
+						  idle_ones && !*short_of_places && dja_free_slot() >= 0);
 		if (!needed)
 			again = dja_queue_next_due(i);
 	}
+	else if (pool->resident < 0)
+		(void) dja_wake_idle(i);	/* to become the resident */
 	else if (pool->wanted)
 	{
 		pool->wanted = false;
@@ -374,7 +375,7 @@ dja_see_to_pool(int i, TimestampTz now)
 
 	if (gone)
 	{
-		dja_discard_pool(i);
+		dja_discard_pool(i, false);
 		return again;
 	}
 	if (!start || dja_database_held(pool->database))
@@ -383,14 +384,40 @@ dja_see_to_pool(int i, TimestampTz now)
 		return Max(pool->not_before, dja_not_before);
 	if (pool->workers == 0 && !dja_pool_alive(pool))
 	{
-		dja_discard_pool(i);
+		dja_discard_pool(i, true);
 		return again;
 	}
 	if (dja_start_worker(i))
 		return again;
-	if (needed && !dja_exhausted)
+	if (needed)
+	{
+		*short_of_places = true;
 		dja_make_room(now);
-	return TimestampTzPlusMilliseconds(now, DJA_MAKE_ROOM_MS);
+	}
+	return Max(TimestampTzPlusMilliseconds(now, DJA_MAKE_ROOM_MS), dja_not_before);
+}
+
+/*
+ * An earlier launcher may have ended between registering a worker and hearing
+ * of it.  Its slot is free again; should the worker still come, it finds that
+ * the slot is not meant for it.
+ */
+static void
+dja_forget_starting(void)
+{
+	dja_lock();
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->state != DJA_WORKER_STARTING)
+			continue;
+		worker->state = DJA_WORKER_FREE;
+		dja_pool(worker->pool)->workers--;
+	}
+	for (int i = 0; i < dja_max_workers; i++)
+		dja_generation = Max(dja_generation, dja_worker(i)->generation);
+	dja_unlock();
 }
 
 /* ---------- the loop ---------- */
@@ -404,21 +431,30 @@ dja_launcher_detach(int code, Datum arg)
 static TimestampTz
 dja_see_to_scouts(TimestampTz now)
 {
+	if (now >= dja_scout_again)
+	{
+		dja_scout_again = DJA_NEVER;
+		dja_shared->slots->scout_wanted = true;
+	}
 	if (dja_shared->slots->scout_wanted && dja_databases == NIL)
 	{
 		dja_shared->slots->scout_wanted = false;
 		dja_list_databases();
 	}
 	if (dja_databases == NIL || dja_scout_handle != NULL)
-		return DJA_NEVER;
+		return dja_scout_again;
 	if (now < dja_not_before)
 		return dja_not_before;
 	if (dja_database_held(linitial_oid(dja_databases)))
 		return TimestampTzPlusMilliseconds(now, DJA_CHECK_MS);
 	if (dja_start_process("dja_scout_main", "djactor scout",
 						  ObjectIdGetDatum(linitial_oid(dja_databases)), 0, &dja_scout_handle))
+	{
+		dja_scouting = linitial_oid(dja_databases);
 		dja_databases = list_delete_first(dja_databases);
-	return DJA_NEVER;
+		return dja_scout_again;
+	}
+	return dja_not_before;
 }
 
 void
@@ -434,6 +470,7 @@ dja_launcher_main(Datum arg)
 	dja_handles = MemoryContextAllocZero(dja_launcher_context,
 										 sizeof(BackgroundWorkerHandle *) * dja_max_workers);
 	dja_shared->slots->scout_wanted = true;
+	dja_forget_starting();
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	for (;;)
@@ -441,6 +478,7 @@ dja_launcher_main(Datum arg)
 		static uint32 wait_event = 0;
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz again;
+		bool		short_of_places;
 		long		timeout;
 
 		dja_check_interrupts();
@@ -453,9 +491,11 @@ dja_launcher_main(Datum arg)
 		/* the postmaster's signal about a process that ended sets our latch */
 		again = dja_reap() ? TimestampTzPlusMilliseconds(now, DJA_CHECK_MS) : DJA_NEVER;
 		again = Min(again, dja_see_to_scouts(now));
-		for (int i = 0; i < DJA_MAX_POOLS; i++)
-			if (dja_pool(i)->in_use)
-				again = Min(again, dja_see_to_pool(i, now));
+		short_of_places = false;
+		for (int idle_ones = 0; idle_ones <= 1; idle_ones++)
+			for (int i = 0; i < DJA_MAX_POOLS; i++)
+				if (dja_pool(i)->in_use)
+					again = Min(again, dja_see_to_pool(i, now, idle_ones, &short_of_places));
 
 		timeout = again == DJA_NEVER ? -1 :
 			Max(1, Min((again - GetCurrentTimestamp()) / 1000 + 1, 3600 * 1000L));

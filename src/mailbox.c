@@ -263,14 +263,15 @@ dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,
 }
 
 /*
- * A delayed message has become due: into its mailbox with it.
+ * A delayed message has become due: into its mailbox with it, unless somebody
+ * else has its row.
  */
-void
+TM_Result
 dja_message_release(DjaWriter *messages, DjaMessage *message)
 {
 	message->values[DJA_MSG_RELEASED - 1] = BoolGetDatum(true);
 	message->nulls[DJA_MSG_RETRY_AT - 1] = true;
-	dja_row_update(messages, &message->tid, message->values, message->nulls);
+	return dja_row_try_update(messages, &message->tid, message->values, message->nulls);
 }
 
 /*

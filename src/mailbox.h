@@ -57,7 +57,7 @@ extern void dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 							 DjaMessage *message, DjaFailure *failure);
 extern void dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,
 							  TimestampTz retry_at, const char *error, bool skip);
-extern void dja_message_release(DjaWriter *messages, DjaMessage *message);
+extern TM_Result dja_message_release(DjaWriter *messages, DjaMessage *message);
 extern int64 dja_message_send(Datum *values, bool *nulls);
 
 #endif							/* DJA_MAILBOX_H */

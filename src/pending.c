@@ -303,7 +303,9 @@ dja_pending_stop_lane(DjaType *type)
 }
 
 /*
- * The transaction did not come to change the types that it had stopped.
+ * The transaction came to nothing: lanes that it had stopped start again, and
+ * so do those that somebody blocked on the word of its changes, such as a
+ * turn after a pause() in the same transaction.
  */
 static void
 dja_start_lanes(void)
@@ -312,11 +314,11 @@ dja_start_lanes(void)
 	{
 		DjaPendingLane *pending = &dja_lanes[i];
 
-		if (!pending->stopped)
+		if (!pending->stopped && !pending->changed)
 			continue;
 		dja_lock();
-		if (dja_lane(pending->lane)->in_use &&
-			dja_lane(pending->lane)->type_hash == pending->type_hash)
+		pending->lane = dja_lane_find(MyDatabaseId, pending->type_hash);
+		if (pending->lane >= 0)
 		{
 			dja_lane_unblock(pending->lane);
 			dja_ring(pending);

@@ -23,8 +23,10 @@
 #include "guc.h"
 #include "pending.h"
 #include "run.h"
+#include "session.h"
 #include "slots.h"
 #include "storage/bufmgr.h"
+#include "storage/lock.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -181,6 +183,7 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 	char	   *problem = NULL;
 
 	run->type = dja_type_by_hash(run->type_hash);
+	run->generation = run->type ? run->type->generation : 0;
 	if (run->type == NULL)
 	{
 		/*
@@ -612,10 +615,12 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	TimestampTz now = GetCurrentTimestamp();
 	DjaActor   *actor;
 	DjaError   *error = NULL;
+	bool		go_on = true;
+	bool		over = false;
 	bool		solo;
 
 	/* what earlier turns of the batch, or others, have done to the type */
-	if ((!dja_type_is_current(run->type) || run->type->call == NULL) &&
+	if ((!dja_type_is_current(run->type, run->generation) || run->type->call == NULL) &&
 		!dja_run_resolve(batch, run))
 		return DJA_NEXT_RUN;
 
@@ -674,29 +679,29 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	batch->phase = DJA_PHASE_READING;
 
 	if (error != NULL)
-	{
-		if (!dja_run_failed(batch, run, actor, i, error))
-			return DJA_NEXT_RUN;
-	}
+		go_on = dja_run_failed(batch, run, actor, i, error);
 	else
 		dja_run_handled(batch, run, message);
 
 	/*
-	 * a turn that made temporary tables takes them along, and the batch ends
-	 * with it
+	 * A turn that leaves something for the next ones to meet ends the batch;
+	 * its temporary tables go along, the rest after the commit.
 	 */
-	if (batch->own_transaction && (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE))
+	if (batch->own_transaction)
 	{
-		ResetTempTableNamespace();
-		solo = true;
+		LockReleaseSession(USER_LOCKMETHOD);
+		if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
+		{
+			ResetTempTableNamespace();
+			dja_session_touched = true;
+		}
+		over = dja_session_touched;
 	}
-	if (solo || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
-		MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES)
-	{
+	over |= solo || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
+		MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES;
+	if (over && go_on)
 		dja_run_leave(run, i + 1);
-		return DJA_NEXT_BATCH;
-	}
-	return DJA_NEXT_MESSAGE;
+	return over ? DJA_NEXT_BATCH : go_on ? DJA_NEXT_MESSAGE : DJA_NEXT_RUN;
 }
 
 /*

@@ -31,6 +31,7 @@ typedef struct DjaRun
 	int			removed;		/* messages that left the mailbox */
 	bool		alone;			/* its first message is to be run alone next */
 	DjaType    *type;
+	uint32		generation;		/* of the type, when it was looked at */
 	DjaActor   *actors;
 	DjaMessage **messages;		/* read, in their order */
 	int			nmessages;

@@ -378,6 +378,7 @@ dja_lane_unblock(int i)
 	lane->blocked = false;
 	lane->sweep_wanted = true;
 	lane->next_due = DT_NOBEGIN;
+	lane->due_not_before = DT_NOBEGIN;
 }
 
 /*
@@ -519,6 +520,15 @@ dja_lane_ready(DjaLane *lane, int i)
 }
 
 /*
+ * When the timekeeper has to look at a lane.
+ */
+static TimestampTz
+dja_lane_due(DjaLane *lane)
+{
+	return lane->blocked ? lane->recheck_at : Max(lane->next_due, lane->due_not_before);
+}
+
+/*
  * Is there anything for a worker of this pool to do now?  Time and sweeps are the
  * resident's.
  */
@@ -533,7 +543,7 @@ dja_queue_has_work(int pool, bool resident, TimestampTz now)
 			return true;
 		if (!resident)
 			continue;
-		if (lane->blocked ? lane->recheck_at <= now : lane->next_due <= now)
+		if (dja_lane_due(lane) <= now)
 			return true;
 		if (!lane->blocked && (lane->sweeping || lane->sweep_wanted) && dja_queue_has_room())
 			return true;
@@ -551,11 +561,7 @@ dja_queue_next_due(int pool)
 	TimestampTz due = DJA_NEVER;
 
 	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
-	{
-		DjaLane    *lane = dja_lane(i);
-
-		due = Min(due, lane->blocked ? lane->recheck_at : lane->next_due);
-	}
+		due = Min(due, dja_lane_due(dja_lane(i)));
 	return due;
 }
 

@@ -76,7 +76,8 @@ typedef struct DjaLane
 	uint64		sweep_after;	/* key hash that the sweep has come to */
 	bool		sweep_started;	/* sweep_after is valid */
 
-	TimestampTz next_due;		/* earliest delay or retry not yet looked at */
+	TimestampTz next_due;		/* earliest delay or retry not yet seen to */
+	TimestampTz due_not_before; /* the last look failed: wait until then */
 } DjaLane;
 
 typedef enum DjaMailboxState

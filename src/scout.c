@@ -108,6 +108,7 @@ dja_scout_main(Datum arg)
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	dja_shared->slots->scouted = MyDatabaseId;
 	dja_ring_launcher();
 	proc_exit(0);
 }

@@ -19,6 +19,8 @@
 #include "utils/portal.h"
 #include "utils/syscache.h"
 
+bool		dja_session_touched = false;
+
 static bool dja_role_changed = true;
 
 static void
@@ -86,6 +88,7 @@ dja_session_check(void)
 void
 dja_session_clean(void)
 {
+	dja_session_touched = false;
 	DropAllPreparedStatements();
 	PortalHashTableDeleteAll();
 	LockReleaseAll(USER_LOCKMETHOD, true);

@@ -7,6 +7,11 @@
 #ifndef DJA_SESSION_H
 #define DJA_SESSION_H
 
+/*
+ * A statement has done what outlives its turn: the batch ends after that turn.
+ */
+extern bool dja_session_touched;
+
 extern void dja_session_begin(void);
 extern void dja_session_check(void);
 extern void dja_session_clean(void);

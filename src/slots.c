@@ -84,6 +84,27 @@ dja_pool_latch(int pool)
 }
 
 /*
+ * Wakes an idle worker of the pool; false when none is idle.
+ */
+bool
+dja_wake_idle(int pool)
+{
+	bool		woken = false;
+
+	for (int i = 0; i < dja_max_workers && !woken; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->pool == pool && worker->state == DJA_WORKER_IDLE && worker->pid != 0)
+		{
+			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+			woken = true;
+		}
+	}
+	return woken;
+}
+
+/*
  * Does a backend need this database for itself?
  */
 bool

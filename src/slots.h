@@ -19,6 +19,7 @@
  *   worker.*			the launcher while STARTING, then the worker itself;
  *						message_id, actor_type and busy_since without the lock,
  *						for the eyes of djactor.worker only
+ *   scouted			the scout, when it is done
  *   worker.stop		the launcher, and backends that need the database for themselves
  *   holds			such backends
  */
@@ -90,6 +91,7 @@ struct DjaSlots
 {
 	int			launcher_procno;	/* -1 = not running */
 	volatile bool scout_wanted; /* databases came, or may have */
+	volatile Oid scouted;		/* where the last scout has been */
 	DjaHold		holds[DJA_MAX_HOLDS];
 	DjaPool		pools[DJA_MAX_POOLS];
 	DjaWorker	workers[FLEXIBLE_ARRAY_MEMBER];
@@ -101,6 +103,7 @@ extern void dja_slots_setup(DjaSlots *slots);
 extern int	dja_pool_find(Oid database, Oid role, bool create);
 extern void dja_pool_free(int pool);
 extern Latch *dja_pool_latch(int pool);
+extern bool dja_wake_idle(int pool);
 extern bool dja_database_held(Oid database);
 extern bool dja_hold_database(Oid database);
 extern void dja_release_holds(void);

@@ -31,6 +31,7 @@
 #define DJA_SWEEP_CHUNK 1024	/* mailboxes in a transaction */
 #define DJA_PUSH_CHUNK 64		/* mailboxes under the lock */
 #define DJA_DUE_CHUNK 1000		/* messages in a transaction */
+#define DJA_AGAIN_MS 1000		/* after a failure */
 
 /*
  * A lane as somebody works on it, outside the lock.
@@ -43,6 +44,7 @@ typedef struct DjaLaneWork
 	uint64		after;
 	TimestampTz from;
 	TimestampTz next;
+	bool		again;			/* not all of it could be seen to */
 } DjaLaneWork;
 
 static bool
@@ -151,6 +153,7 @@ dja_due_step(void *arg)
 	int			n = 0;
 
 	work->next = DJA_NEVER;
+	work->again = false;
 	if (type == NULL)
 		return;
 	writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
@@ -173,7 +176,15 @@ dja_due_step(void *arg)
 			break;
 		}
 		if (delayed)
-			dja_message_release(writer, message);
+		{
+			TM_Result	result = dja_message_release(writer, message);
+
+			/* what somebody has locked comes later; what he changed is his */
+			if (result == TM_BeingModified)
+				work->again = true;
+			if (result != TM_Ok)
+				continue;
+		}
 		dja_pending_mailbox(type, dja_hash_text(message->key), message->position, 1);
 		n++;
 		work->next = due;
@@ -200,7 +211,7 @@ dja_release_due(int pool)
 	{
 		DjaLane    *lane = dja_lane(i);
 
-		if (lane->blocked || lane->next_due > now)
+		if (lane->blocked || Max(lane->next_due, lane->due_not_before) > now)
 			continue;
 		work.lane = i;
 		work.type_hash = lane->type_hash;
@@ -213,10 +224,16 @@ dja_release_due(int pool)
 		return false;
 
 	if (!dja_in_transaction(dja_due_step, &work))
-		work.next = TimestampTzPlusMilliseconds(now, 1000);
+		work.again = true;
 	dja_lock();
 	if (dja_same_lane(&work))
-		dja_lane(work.lane)->next_due = Min(dja_lane(work.lane)->next_due, work.next);
+	{
+		DjaLane    *lane = dja_lane(work.lane);
+
+		lane->next_due = Min(lane->next_due, work.again ? work.from : work.next);
+		lane->due_not_before = work.again ?
+			TimestampTzPlusMilliseconds(now, DJA_AGAIN_MS) : DT_NOBEGIN;
+	}
 	dja_unlock();
 	return true;
 }

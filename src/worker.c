@@ -80,6 +80,8 @@ dja_worker_detach(int code, Datum arg)
 	pool->workers--;
 	dja_my_worker->state = DJA_WORKER_FREE;
 	dja_my_worker->pid = 0;
+	/* another one takes over what this one had to watch */
+	(void) dja_wake_idle(dja_my_pool);
 	dja_unlock();
 	dja_my_worker = NULL;
 	dja_ring_launcher();

@@ -38,8 +38,10 @@ for my $round (1 .. 24)
 	sleep 0.2 + rand 0.6;
 	if ($round % 3 == 0)
 	{
+		my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+
 		$node->kill9;
-		last unless wait_until('the children have ended', sub { !children() });
+		last unless wait_until('all processes have ended', sub { !kill(0, $postmaster) && !children() });
 	}
 	else
 	{
