@@ -21,6 +21,7 @@ What always holds:
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,7 @@ class Result:
     promises: list[Promise] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    disturbance: float = 0.0  # cores that others used meanwhile
 
     def add(
         self, name: str, unit: str, values: Sequence[float], *, samples: bool = False
@@ -177,6 +179,26 @@ def number(connection: Connection, query: str, parameters: Sequence[object] = ()
 
 
 # Processes.
+
+
+@dataclass(frozen=True)
+class CpuUse:
+    """CPU seconds that the whole machine has used so far, and those of ours."""
+
+    machine: float
+    ours: float
+
+    @staticmethod
+    def now() -> CpuUse:
+        """Look.
+
+        A server's processes count as ours once it has stopped, since the
+        postmaster, a child of this process, has waited for all of them by then.
+        """
+        # user nice system idle iowait irq softirq steal (guest times are in user)
+        ticks = [int(field) for field in Path("/proc/stat").read_text().split()[1:9]]
+        machine = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+        return CpuUse(machine, sum(os.times()[:4]))
 
 
 @dataclass(frozen=True)

@@ -201,10 +201,10 @@ def run(options: Options) -> Result:
             for connection in senders + listeners:
                 connection.close()
 
-    figure = result.add(
+    whole = result.add(
         "asleep, from the INSERT", "ms", [s.from_insert for s in asleep], samples=True
     )
-    after = result.add(
+    figure = result.add(
         "asleep, from the commit", "ms", [s.from_commit for s in asleep], samples=True
     )
     result.add("asleep, between commits", "ms", commits, samples=True)

@@ -24,6 +24,7 @@ from common import Figure, Result
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+DISTURBED = 0.2  # cores
 
 
 @dataclass
@@ -109,7 +110,12 @@ def _row(figure: Figure) -> list[str]:
 
 def print_result(result: Result) -> None:
     """A benchmark's part of the report."""
-    print(f"\n{result.name}: {result.title}   ({result.seconds:.0f} s)")
+    print(
+        f"\n{result.name}: {result.title}   ({result.seconds:.0f} s; other work on the machine:"
+        f" {result.disturbance:.2f} cores)"
+    )
+    if result.disturbance > DISTURBED:
+        print("  WARNING: the machine was disturbed; do not use these figures")
     settings = ", ".join(f"{name} = {value}" for name, value in result.settings.items())
     print(f"  settings: fsync = on, {settings}")
     for note in result.notes:

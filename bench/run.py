@@ -6,8 +6,10 @@ values to bench/results.  The exit status is 0 only if every promise held and
 every benchmark could vouch for its own figures.
 
 What would make the whole dishonest: running it on a machine with other work, which
-shows in the load at the top; or taking ``--quick``, made to try the programs, for a
-measurement.
+shows in the load at the top and in the CPU that others used meanwhile (what the machine
+used less what our processes did; their disk writes do not show there, but
+in the durable commits that ``latency`` times); or taking ``--quick``, made to try
+the programs, for a measurement.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import notifies
 import report
 import sender
 import throughput
-from common import BenchmarkError, Options
+from common import BenchmarkError, CpuUse, Options
 from private_server import ServerError
 
 BENCHMARKS: dict[str, ModuleType] = {
@@ -63,14 +65,16 @@ def main() -> int:
     report.print_machine(where)
     passed = True
     for name in arguments.names or BENCHMARKS:
-        began = time.monotonic()
+        began, cpu = time.monotonic(), CpuUse.now()
         try:
             result = BENCHMARKS[name].run(options)
         except (BenchmarkError, ServerError, psycopg.Error) as error:
             print(f"\n{name}\n  FAIL  not measured: {error}", flush=True)
             passed = False
             continue
-        result.seconds = time.monotonic() - began
+        result.seconds, used = time.monotonic() - began, CpuUse.now()
+        others = (used.machine - cpu.machine) - (used.ours - cpu.ours)
+        result.disturbance = max(0.0, others) / result.seconds
         report.print_result(result)
         sys.stdout.flush()
         report.save(where, result)
