@@ -91,6 +91,12 @@ dja_actor_find(Relation rel, DjaType *type, text *key, Snapshot snapshot, TupleT
 	return found;
 }
 
+static bool
+dja_status_is_suspended(Datum status)
+{
+	return strcmp(TextDatumGetCString(status), "suspended") == 0;
+}
+
 /*
  * An actor as the snapshot sees it, in the current memory context; a fresh one
  * when it has no row yet.  rel is djactor.actor, and slot one of its slots to
@@ -125,8 +131,7 @@ dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 		actor->id = DatumGetInt64(values[DJA_ACTOR_ID - 1]);
 		actor->state = PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_ACTOR_STATE - 1]));
 		actor->state_owned = true;
-		actor->suspended =
-			strcmp(TextDatumGetCString(values[DJA_ACTOR_STATUS - 1]), "suspended") == 0;
+		actor->suspended = dja_status_is_suspended(values[DJA_ACTOR_STATUS - 1]);
 		actor->paused = DatumGetBool(values[DJA_ACTOR_PAUSED - 1]);
 		actor->turns = DatumGetInt64(values[DJA_ACTOR_TURNS - 1]);
 		actor->failures = DatumGetInt64(values[DJA_ACTOR_FAILURES - 1]);
@@ -142,6 +147,21 @@ dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 	}
 	ExecClearTuple(slot);
 	return actor;
+}
+
+/*
+ * Is this actor paused or suspended?  Does without its state.
+ */
+bool
+dja_actor_halted(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
+				 Snapshot snapshot)
+{
+	bool		halted = dja_actor_find(rel, type, key, snapshot, slot) &&
+		(DatumGetBool(slot->tts_values[DJA_ACTOR_PAUSED - 1]) ||
+		 dja_status_is_suspended(slot->tts_values[DJA_ACTOR_STATUS - 1]));
+
+	ExecClearTuple(slot);
+	return halted;
 }
 
 /*

@@ -34,7 +34,7 @@ static void
 dja_types_relcache_callback(Datum arg, Oid relid)
 {
 	if (!OidIsValid(relid) || relid == dja_types_relid)
-		dja_types_generation++;
+		dja_types_generation = Max(1, dja_types_generation + 1);
 }
 
 void
@@ -73,17 +73,6 @@ dja_interval_usec(Interval *interval)
 		interval->time;
 }
 
-static void
-dja_type_free_strings(DjaType *type)
-{
-	if (type->name == NULL)
-		return;
-	pfree(type->name);
-	pfree(type->handler);
-	pfree(DatumGetPointer(type->initial_state));
-	type->name = NULL;
-}
-
 static inline int
 dja_int_or_zero(Datum *values, bool *nulls, int attnum)
 {
@@ -103,14 +92,23 @@ static void
 dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 {
 	MemoryContext old = MemoryContextSwitchTo(CacheMemoryContext);
-	char	   *name;
+	DjaType		before = *type;
+	char	   *name = TextDatumGetCString(values[DJA_TYPE_NAME - 1]);
+	char	   *handler = TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]);
+	Datum		initial_state =
+		PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_TYPE_INITIAL_STATE - 1]));
 
-	dja_type_free_strings(type);
-	name = TextDatumGetCString(values[DJA_TYPE_NAME - 1]);
-	type->handler = TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]);
-	type->initial_state = PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_TYPE_INITIAL_STATE - 1]));
+	/* nothing fails from here on, so that the entry is never half of this */
 	type->name = name;
 	type->name_len = strlen(name);
+	type->handler = handler;
+	type->initial_state = initial_state;
+	if (before.name != NULL)
+	{
+		pfree(before.name);
+		pfree(before.handler);
+		pfree(DatumGetPointer(before.initial_state));
+	}
 	MemoryContextSwitchTo(old);
 
 	type->tid = *tid;
@@ -157,8 +155,8 @@ dja_types_reload(void)
 	hash_seq_init(&status, dja_types);
 	while ((type = hash_seq_search(&status)) != NULL)
 	{
-		type->exists = false;
-		type->generation = generation;
+		type->seen = false;
+		type->generation = 0;	/* of none, until all is read */
 	}
 
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -179,13 +177,20 @@ dja_types_reload(void)
 			memset(type, 0, sizeof(DjaType));
 			type->hash = hash;
 		}
-		type->generation = generation;
+		type->seen = true;
 		dja_type_fill(type, &slot->tts_tid, slot->tts_values, slot->tts_isnull);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+
+	hash_seq_init(&status, dja_types);
+	while ((type = hash_seq_search(&status)) != NULL)
+	{
+		type->exists = type->seen;
+		type->generation = generation;
+	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

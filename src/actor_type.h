@@ -22,6 +22,7 @@ typedef struct DjaType
 {
 	uint64		hash;			/* key of the cache */
 	bool		exists;
+	bool		seen;			/* by the reload under way */
 	uint32		generation;		/* of the cache when it was read */
 	ItemPointerData tid;
 	char	   *name;			/* as text, without header */

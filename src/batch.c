@@ -104,7 +104,7 @@ dja_recover(MemoryContext context)
 	FlushErrorState();
 	dja_turn.actor = NULL;
 	dja_turn.message = NULL;
-	AbortCurrentTransaction();
+	AbortOutOfAnyTransaction();	/* a handler may have left a subtransaction */
 	MemoryContextSwitchTo(context);
 	dja_session_clean();
 	dja_handlers_forget();
@@ -201,6 +201,7 @@ dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, b
 
 	PG_TRY();
 	{
+		bool		readable = batch->actor_read;
 		DjaMessage *message;
 		bool		suspended;
 
@@ -209,7 +210,7 @@ dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, b
 		message = dja_message_by_id(id, GetActiveSnapshot());
 		if (failed->type != NULL && message != NULL)
 		{
-			DjaActor   *actor = dja_run_actor(batch, failed, message->key);
+			DjaActor   *actor = readable ? dja_run_actor(batch, failed, message->key) : NULL;
 
 			dja_message_failed(batch, failed, actor, message, error, charge);
 		}
@@ -240,10 +241,20 @@ dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, b
 static DjaOutcome
 dja_batch_failed(DjaBatch *batch, DjaError *error)
 {
-	DjaBlame	blame = dja_error_blame(error);
+	DjaBlame	blame;
 	DjaRun	   *run = batch->run;
 	DjaMessage *message = batch->message;
 	bool		single = batch->executed == 1;
+
+	/* what heap_update says of a row that its own transaction has changed */
+	if (batch->phase == DJA_PHASE_WRITING &&
+		error->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+	{
+		error->sqlerrcode = ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION;
+		error->message = "the turn has changed a row of djactor that it runs on\n"
+			"HINT:  Return the new state from the handler instead of updating djactor.actor.";
+	}
+	blame = dja_error_blame(error);
 
 	if (batch->phase == DJA_PHASE_COMMITTED)
 		ereport(FATAL,
@@ -257,6 +268,8 @@ dja_batch_failed(DjaBatch *batch, DjaError *error)
 				(errcode(error->sqlerrcode),
 				 errmsg("a batch of djactor is tried again: %s", error->message),
 				 error->context ? errcontext("%s", error->context) : 0));
+		if (batch->nruns > 1)
+			dja_alone_budget = batch->nruns;	/* so that the others go on */
 		return DJA_STALLED;
 	}
 
@@ -291,6 +304,12 @@ dja_batch_failed(DjaBatch *batch, DjaError *error)
 		dja_alone_budget = batch->executed;
 		return DJA_GIVE_BACK;
 	}
+	if (run->type->careful > 0)
+	{
+		/* outside its savepoint: its actor cannot be read, say */
+		run->alone = true;
+		return DJA_GIVE_BACK;
+	}
 	run->type->careful = DJA_CAREFUL_MESSAGES;
 	return DJA_AGAIN;
 }
@@ -303,6 +322,9 @@ dja_batch_attempt(DjaBatch *batch, int pool, bool single, bool grow)
 {
 	volatile DjaOutcome outcome = DJA_COMMITTED;
 
+	dja_help_arm(pool);			/* an error has stopped the clock */
+	batch->phase = DJA_PHASE_READING;
+	batch->executed = 0;
 	batch->budget = single ? 1 : dja_batch_size;
 	batch->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dja_batch_time);
 	batch->savepoints = single ? DJA_SAVEPOINT_NEVER : DJA_SAVEPOINT_CAREFUL;
@@ -392,7 +414,6 @@ dja_batch_run(int pool)
 	if (single)
 		dja_alone_budget--;
 
-	dja_help_arm(pool);
 	do
 	{
 		outcome = dja_batch_attempt(batch, pool, single, !single);

@@ -240,7 +240,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	dja_clear_database(statement, context);
 	dja_session_touched |= dja_outlives_turn(statement);
 	if (prepared)
-		dja_pending_prepared(true);
+		dja_prepared_begin();
 	PG_TRY();
 	{
 		(dja_prev_process_utility ? dja_prev_process_utility : standard_ProcessUtility)
@@ -249,7 +249,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	PG_FINALLY();
 	{
 		if (prepared)
-			dja_pending_prepared(false);
+			dja_prepared_end();
 	}
 	PG_END_TRY();
 	if (changes)

@@ -19,6 +19,7 @@
 #include "launcher.h"
 #include "miscadmin.h"
 #include "pending.h"
+#include "run.h"
 #include "shmem.h"
 
 DJA_MODULE_MAGIC;
@@ -37,6 +38,7 @@ _PG_init(void)
 	dja_guc_init();
 	dja_shmem_init();
 	dja_pending_init();
+	dja_run_init();
 	dja_dbhook_init();
 	dja_launcher_register();
 }

@@ -75,11 +75,14 @@ dja_drain_due(DjaType *type)
 	TimestampTz now = GetCurrentTimestamp();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor due",
+												  ALLOCSET_SMALL_SIZES);
 	DjaScan		scan;
 
 	dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);
 	while (dja_scan_next(&scan))
 	{
+		MemoryContext old = MemoryContextSwitchTo(context);
 		DjaMessage *message = dja_scan_message(&scan);
 
 		if (!message->nulls[DJA_MSG_DELIVER_AT - 1] &&
@@ -87,8 +90,10 @@ dja_drain_due(DjaType *type)
 			DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) <= now &&
 			message->retry_at <= now)
 			(void) dja_message_release(writer, message);
-		pfree(message);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
 	}
+	MemoryContextDelete(context);
 	dja_scan_end(&scan);
 	dja_writer_close(writer);
 	UnregisterSnapshot(snapshot);

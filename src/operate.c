@@ -156,19 +156,19 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 				 errmsg("actor %s \"%s\" does not exist", type->name, text_to_cstring(key)),
 				 errhint("An actor exists from its first committed turn; djactor.pause(type) pauses all of a kind.")));
 
-	actor->paused = paused;
 	if (!paused)
 	{
-		actor->suspended = false;
 		dja_reset_attempts(type, key_hash);
 		dja_pending_mailbox(type, key_hash, DJA_CURSOR_START, 0);
 	}
 	if (in_batch)
-		actor->dirty = true;
+		dja_batch_wish(actor, paused);
 	else
 	{
 		DjaWriter  *actors = dja_writer_open(DJA_ACTOR_TABLE, RowExclusiveLock);
 
+		actor->paused = paused;
+		actor->suspended &= paused;
 		dja_actor_write(actor, actors, NULL);
 		dja_writer_close(actors);
 		CommandCounterIncrement();
@@ -206,11 +206,14 @@ dja_type_is_idle(DjaType *type, Snapshot snapshot)
 	bool		first = true;
 	uint64		after = 0;
 	bool		idle = true;
+	MemoryContext context;
 
 	if (type->paused)
 		return true;
 	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), AccessShareLock);
 	slot = table_slot_create(rel, NULL);
+	context = AllocSetContextCreate(CurrentMemoryContext, "djactor mailbox",
+									ALLOCSET_SMALL_SIZES);
 	dja_mailbox_scan_begin(&scan, snapshot);
 	dja_mailbox_scan_begin(&next, snapshot);
 	while (idle && dja_mailbox_scan_skip(&scan, type->hash, first, after, &key_hash, &position))
@@ -220,10 +223,11 @@ dja_type_is_idle(DjaType *type, Snapshot snapshot)
 		dja_mailbox_scan_start(&next, type->hash, key_hash, position);
 		if (dja_scan_next(&next))
 		{
-			DjaMessage *message = dja_scan_message(&next);
-			DjaActor   *actor = dja_actor_read(rel, 0, slot, type, message->key, key_hash, snapshot);
+			MemoryContext old = MemoryContextSwitchTo(context);
 
-			idle = actor->suspended || actor->paused;
+			idle = dja_actor_halted(rel, slot, type, dja_scan_message(&next)->key, snapshot);
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(context);
 		}
 	}
 	dja_scan_end(&next);

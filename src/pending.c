@@ -24,6 +24,7 @@
 #include "pending.h"
 #include "runqueue.h"
 #include "slots.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -66,11 +67,14 @@ static DjaPendingMailbox *dja_mailboxes = NULL;
 static int	dja_nmailboxes = 0;
 static int16 *dja_pending_buckets = NULL;	/* index into dja_mailboxes, -1 = none */
 static bool dja_announced = false;
+static bool dja_preparing = false;	/* a COMMIT PREPARED is under way */
+static bool dja_prepared_lanes[DJA_MAX_LANES];	/* that counted it */
 static bool dja_drained = false;
 static bool dja_scout = false;
 static bool dja_holding = false;
 
 static void dja_ring(DjaPendingLane *pending);
+static void dja_prepared_exit(int code, Datum arg);
 
 static void
 dja_pending_reset(void)
@@ -537,6 +541,11 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has called djactor.drain()")));
+			for (int i = 0; i < dja_nlanes; i++)
+				if (dja_lanes[i].changed)
+					ereport(ERROR,
+							(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							 errmsg("cannot PREPARE a transaction that has changed an actor type")));
 			break;
 		case XACT_EVENT_PREPARE:
 			dja_start_lanes();
@@ -551,32 +560,60 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 
 /*
  * COMMIT PREPARED makes rows visible that nobody pushes: around it, every lane
- * of the database counts a flood.  announce comes before, its opposite after,
- * whatever became of it.
+ * of the database counts a flood.  begin comes before, end after it, whatever
+ * became of it; a lane with a flood keeps its place in between.
  */
 void
-dja_pending_prepared(bool announce)
+dja_prepared_begin(void)
 {
+	static bool registered = false;
+
+	if (!registered)
+		before_shmem_exit(dja_prepared_exit, (Datum) 0);
+	registered = true;
+
 	dja_lock();
 	for (int i = 0; i < DJA_MAX_LANES; i++)
 	{
 		DjaLane    *lane = dja_lane(i);
-		DjaPendingLane pending = {.lane = i};
 
-		if (!lane->in_use || lane->database != MyDatabaseId)
-			continue;
-		if (announce)
+		dja_prepared_lanes[i] = lane->in_use && lane->database == MyDatabaseId;
+		if (dja_prepared_lanes[i])
 			lane->floods++;
-		else if (lane->floods > 0)
+	}
+	dja_preparing = true;
+	dja_unlock();
+}
+
+void
+dja_prepared_end(void)
+{
+	if (!dja_preparing)
+		return;
+	dja_preparing = false;
+	dja_lock();
+	for (int i = 0; i < DJA_MAX_LANES; i++)
+	{
+		DjaLane    *lane = dja_lane(i);
+
+		if (dja_prepared_lanes[i])
+			lane->floods--;
+		if (lane->in_use && lane->database == MyDatabaseId)
 		{
-			dja_queue_push(i, -1, 0, 0, -1, -1);
+			DjaPendingLane pending = {.lane = i};
+
+			lane->sweep_wanted = true;
 			lane->next_due = DT_NOBEGIN;
 			dja_ring(&pending);
 		}
 	}
 	dja_unlock();
-	if (!announce)
-		dja_ring_scout();
+}
+
+static void
+dja_prepared_exit(int code, Datum arg)
+{
+	dja_prepared_end();
 }
 
 void

@@ -41,10 +41,19 @@
 #define DJA_WRITING_MAX 60		/* below PGPROC's cache of 64 subtransactions */
 #define DJA_RECHECK_MS 1000		/* a handler that cannot be called */
 
+/* What a turn wants of an actor that the batch holds in memory. */
+typedef struct DjaWish
+{
+	DjaActor   *actor;
+	bool		paused;
+	SubTransactionId subid;		/* with which it would be rolled back */
+} DjaWish;
+
 DjaTurn		dja_turn = {NULL, NULL};
 
 static DjaBatch *dja_current_batch = NULL;
 static uint32 dja_batch_serial = 0;
+static List *dja_wishes = NIL;	/* in the batch's attempt */
 
 DjaBatch *
 dja_batch_create(bool own_transaction, DjaSavepoints savepoints)
@@ -116,6 +125,7 @@ dja_batch_begin(DjaBatch *batch)
 	batch->phase = DJA_PHASE_READING;
 	batch->nhandled = batch->max_handled = 0;
 	batch->handled = NULL;
+	dja_wishes = NIL;
 	dja_batch_serial++;
 	dja_current_batch = batch;
 
@@ -277,6 +287,19 @@ dja_run_read(DjaRun *run, DjaScan *scan, int quota, TimestampTz now)
 }
 
 /*
+ * As many messages as a type may have in one transaction.
+ */
+static int
+dja_type_quota(DjaBatch *batch, DjaType *type)
+{
+	if (!batch->own_transaction)
+		return PG_INT32_MAX;
+	if (type->call->solo)
+		return 1;
+	return type->batch_size > 0 ? type->batch_size : PG_INT32_MAX;
+}
+
+/*
  * Reads the runs from first on, up to quota messages each.
  */
 void
@@ -302,7 +325,8 @@ dja_batch_read(DjaBatch *batch, int first, int quota)
 	dja_mailbox_scan_begin(&scan, snapshot);
 	for (int i = first; i < batch->nruns; i++)
 		if (dja_run_resolve(batch, batch->runs[i]))
-			dja_run_read(batch->runs[i], &scan, quota, now);
+			dja_run_read(batch->runs[i], &scan,
+						 Min(quota, dja_type_quota(batch, batch->runs[i]->type)), now);
 	dja_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);
@@ -349,6 +373,68 @@ dja_batch_actor(DjaType *type, text *key)
 	return NULL;
 }
 
+/*
+ * Pauses or resumes an actor that the batch holds in memory, from the end of
+ * the running turn on.
+ */
+void
+dja_batch_wish(DjaActor *actor, bool paused)
+{
+	MemoryContext old = MemoryContextSwitchTo(dja_current_batch->attempt);
+	DjaWish    *wish = palloc(sizeof(DjaWish));
+
+	wish->actor = actor;
+	wish->paused = paused;
+	wish->subid = GetCurrentSubTransactionId();
+	dja_wishes = lappend(dja_wishes, wish);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+dja_fulfil_wishes(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, dja_wishes)
+	{
+		DjaWish    *wish = lfirst(lc);
+
+		wish->actor->paused = wish->paused;
+		if (!wish->paused)
+			wish->actor->suspended = false;
+		wish->actor->dirty = true;
+	}
+	dja_wishes = NIL;
+}
+
+/*
+ * Wishes share the fate of the subtransaction in which they were made.
+ */
+static void
+dja_wish_subxact_callback(SubXactEvent event, SubTransactionId subid,
+						  SubTransactionId parent, void *arg)
+{
+	ListCell   *lc;
+
+	foreach(lc, dja_wishes)
+	{
+		DjaWish    *wish = lfirst(lc);
+
+		if (wish->subid != subid)
+			continue;
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+			dja_wishes = foreach_delete_current(dja_wishes, lc);
+		else if (event == SUBXACT_EVENT_COMMIT_SUB)
+			wish->subid = parent;
+	}
+}
+
+void
+dja_run_init(void)
+{
+	RegisterSubXactCallback(dja_wish_subxact_callback, NULL);
+}
+
 /* ---------- executing ---------- */
 
 static void
@@ -371,6 +457,7 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 	Datum		result;
 	bool		changed;
 	int			nest_level;
+	int			xact_level;
 
 	dja_turn.actor = actor;
 	dja_turn.message = message;
@@ -383,10 +470,19 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	dja_handler_arm(run->type->handler_timeout, now);
+	xact_level = GetCurrentTransactionNestLevel();
 	changed = dja_handler_call(run->type, actor->state,
 							   message->values[DJA_MSG_PAYLOAD - 1], &result);
+	if (GetCurrentTransactionNestLevel() != xact_level)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("handler %s left a subtransaction open", run->type->handler)));
 	if (batch->own_transaction)
+	{
 		AfterTriggerFireDeferred();
+		if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
+			ResetTempTableNamespace();
+	}
 	dja_handler_disarm();
 	PopActiveSnapshot();
 
@@ -404,6 +500,7 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 	actor->turns++;
 	actor->dirty = true;
 
+	dja_fulfil_wishes();
 	AtEOXact_GUC(false, nest_level);
 	CommandCounterIncrement();
 	MemoryContextSwitchTo(old);
@@ -462,8 +559,8 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 
 /*
  * Writes down a failed attempt, in the present transaction.  With charge it
- * counts, else the message is only put off.  True if the run can go on with
- * the next message.
+ * counts, else the message is only put off.  actor is NULL when it cannot be
+ * read.  True if the run can go on with the next message.
  */
 bool
 dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
@@ -478,14 +575,16 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 	if (charge)
 	{
 		message->attempts++;
-		actor->failures++;
-		actor->last_error = error->message;
-		if (actor->exists)
-			actor->dirty = true;
+		if (actor != NULL)
+		{
+			actor->failures++;
+			actor->last_error = error->message;
+			actor->dirty |= actor->exists;
+		}
 	}
 	if (charge && message->attempts >= type->max_attempts)
 	{
-		if (type->suspend)
+		if (type->suspend && actor != NULL)
 		{
 			actor->suspended = actor->dirty = true;
 			dja_message_retry(batch->messages, message, message->attempts, DT_NOBEGIN,
@@ -506,7 +605,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 						type->name, text_to_cstring(message->key), message->id, message->attempts,
 						error->message),
 				 error->context ? errcontext("%s", error->context) : 0,
-				 type->suspend ? errhint("The actor is suspended until djactor.resume().") :
+				 actor != NULL && actor->suspended ? errhint("The actor is suspended until djactor.resume().") :
 				 errhint("The message is in djactor.dead_letter.")));
 	}
 	else
@@ -595,6 +694,38 @@ dja_worker_shows(DjaType *type, DjaMessage *message)
 }
 
 /*
+ * Where a turn is about to start, for who has to catch its error; and that it
+ * did not come to it.
+ */
+typedef struct DjaTurnBefore
+{
+	DjaRun	   *run;
+	DjaMessage *message;
+} DjaTurnBefore;
+
+static DjaTurnBefore
+dja_turn_begins(DjaBatch *batch, DjaRun *run, DjaMessage *message)
+{
+	DjaTurnBefore before = {batch->run, batch->message};
+
+	batch->phase = DJA_PHASE_TURN;
+	batch->run = run;
+	batch->message = message;
+	batch->actor_read = false;
+	batch->executed++;
+	return before;
+}
+
+static void
+dja_turn_did_not_happen(DjaBatch *batch, DjaTurnBefore before)
+{
+	batch->phase = DJA_PHASE_READING;
+	batch->run = before.run;
+	batch->message = before.message;
+	batch->executed--;
+}
+
+/*
  * What to do after a message.
  */
 typedef enum DjaNext
@@ -613,6 +744,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 {
 	DjaMessage *message = run->messages[i];
 	TimestampTz now = GetCurrentTimestamp();
+	DjaTurnBefore before;
 	DjaActor   *actor;
 	DjaError   *error = NULL;
 	bool		go_on = true;
@@ -642,10 +774,13 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 		return DJA_NEXT_RUN;
 	}
 
+	before = dja_turn_begins(batch, run, message);
 	actor = dja_run_actor(batch, run, message->key);
+	batch->actor_read = true;
 	if (actor->suspended || actor->paused)
 	{
 		run->end = DJA_END_DRAINED; /* resume() pushes the mailbox */
+		dja_turn_did_not_happen(batch, before);
 		return DJA_NEXT_RUN;
 	}
 	if (message->expires_at <= now)
@@ -653,16 +788,13 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 		DjaFailure	failure = {"expired", 0, NULL, NULL};
 		MemoryContext old = MemoryContextSwitchTo(batch->attempt);
 
+		dja_turn_did_not_happen(batch, before);
 		dja_message_dead(batch->messages, batch->dead_letters, message, &failure);
 		run->removed++;
 		MemoryContextSwitchTo(old);
 		return DJA_NEXT_MESSAGE;
 	}
 
-	batch->phase = DJA_PHASE_TURN;
-	batch->run = run;
-	batch->message = message;
-	batch->executed++;
 	batch->budget--;
 	run->type->batch_count++;
 	dja_worker_shows(run->type, message);
@@ -683,19 +815,11 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	else
 		dja_run_handled(batch, run, message);
 
-	/*
-	 * A turn that leaves something for the next ones to meet ends the batch;
-	 * its temporary tables go along, the rest after the commit.
-	 */
+	/* a turn that leaves something for the next ones to meet ends the batch */
 	if (batch->own_transaction)
 	{
 		LockReleaseSession(USER_LOCKMETHOD);
-		if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
-		{
-			ResetTempTableNamespace();
-			dja_session_touched = true;
-		}
-		over = dja_session_touched;
+		over = dja_session_touched || (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE);
 	}
 	over |= solo || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
 		MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES;

@@ -73,6 +73,7 @@ typedef struct DjaBatch
 	DjaRun	   *run;			/* of the last turn; while writing, of the row written */
 	DjaMessage *message;		/* of the last turn */
 	int			executed;		/* handlers called in this transaction */
+	bool		actor_read;		/* the last turn's actor */
 
 	/* what the end of the transaction has to do */
 	DjaMessage **handled;
@@ -96,5 +97,7 @@ extern bool dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, Dj
 							   DjaError *error, bool charge);
 extern DjaActor *dja_run_actor(DjaBatch *batch, DjaRun *run, text *key);
 extern DjaActor *dja_batch_actor(DjaType *type, text *key);
+extern void dja_batch_wish(DjaActor *actor, bool paused);
+extern void dja_run_init(void);
 
 #endif							/* DJA_RUN_H */

@@ -45,6 +45,8 @@ typedef struct DjaLaneWork
 	TimestampTz from;
 	TimestampTz next;
 	bool		again;			/* not all of it could be seen to */
+	int			seen;			/* rows in this pass */
+	int			released;
 } DjaLaneWork;
 
 static bool
@@ -142,55 +144,74 @@ dja_sweep(int pool)
 
 /* ---------- delays and retries ---------- */
 
+/*
+ * One row of the due index.  False when the pass ends before it.
+ */
+static bool
+dja_due_message(DjaLaneWork *work, DjaType *type, DjaWriter *writer, DjaMessage *message,
+				TimestampTz now)
+{
+	bool		delayed = !message->nulls[DJA_MSG_DELIVER_AT - 1] &&
+		!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]);
+	TimestampTz due = message->nulls[DJA_MSG_RETRY_AT - 1] ?
+		DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) : message->retry_at;
+
+	/*
+	 * The next pass starts at the moment where this one ends.  What was
+	 * released has left the index by then; where nothing was, this one goes on
+	 * to a later moment, so that the next one gets on.
+	 */
+	if (due > now ||
+		(work->seen >= DJA_DUE_CHUNK && (work->released > 0 || due > work->next)))
+	{
+		work->next = due;
+		return false;
+	}
+	work->next = due;
+	work->seen++;
+	if (delayed)
+	{
+		TM_Result	result = dja_message_release(writer, message);
+
+		/* what somebody has locked comes later; what he changed is his */
+		if (result == TM_BeingModified)
+			work->again = true;
+		if (result != TM_Ok)
+			return true;
+		work->released++;
+	}
+	dja_pending_mailbox(type, dja_hash_text(message->key), message->position, 1);
+	return true;
+}
+
 static void
 dja_due_step(void *arg)
 {
 	DjaLaneWork *work = (DjaLaneWork *) arg;
 	TimestampTz now = GetCurrentTimestamp();
 	DjaType    *type = dja_type_by_hash(work->type_hash);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor due",
+												  ALLOCSET_SMALL_SIZES);
 	DjaWriter  *writer;
 	DjaScan		scan;
-	int			n = 0;
+	bool		more = true;
 
 	work->next = DJA_NEVER;
 	work->again = false;
+	work->seen = work->released = 0;
 	if (type == NULL)
 		return;
 	writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
 	dja_due_scan_begin(&scan, work->type_hash, work->from, GetActiveSnapshot());
-	while (dja_scan_next(&scan))
+	while (more && dja_scan_next(&scan))
 	{
-		DjaMessage *message = dja_scan_message(&scan);
-		bool		delayed = !message->nulls[DJA_MSG_DELIVER_AT - 1] &&
-			!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]);
-		TimestampTz due = message->nulls[DJA_MSG_RETRY_AT - 1] ?
-			DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) : message->retry_at;
+		MemoryContext old = MemoryContextSwitchTo(context);
 
-		/*
-		 * a chunk ends between two moments, so that the next one starts after
-		 * the last
-		 */
-		if (due > now || (n >= DJA_DUE_CHUNK && due > work->next))
-		{
-			work->next = due;
-			break;
-		}
-		if (delayed)
-		{
-			TM_Result	result = dja_message_release(writer, message);
-
-			/* what somebody has locked comes later; what he changed is his */
-			if (result == TM_BeingModified)
-				work->again = true;
-			if (result != TM_Ok)
-				continue;
-		}
-		dja_pending_mailbox(type, dja_hash_text(message->key), message->position, 1);
-		n++;
-		work->next = due;
-		pfree(message);
+		more = dja_due_message(work, type, writer, dja_scan_message(&scan), now);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
 	}
-	if (work->next <= now && n < DJA_DUE_CHUNK)
+	if (more)
 		work->next = DJA_NEVER;
 	dja_scan_end(&scan);
 	dja_writer_close(writer);
