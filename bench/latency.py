@@ -162,12 +162,16 @@ def between_commits(sender: Connection) -> float:
 def run(options: Options) -> Result:
     """Samples asleep, samples warm, and the yardstick."""
     result = Result(NAME, "From a message's commit to its effect")
-    asleep_count = 24 if options.quick else 60
+    asleep_count = 24 if options.quick else 48
     warm_count = 100 if options.quick else 300
-    server_view_count = 6 if options.quick else 18
+    server_view_count = 6 if options.quick else 14
     distance = ASLEEP_AFTER / DATABASES
     names = [f"bench_{i}" for i in range(DATABASES)]
-    settings = {"djactor.max_workers": DATABASES, "djactor.poll_interval": "1h"}
+    settings: dict[str, str | int | float | bool] = {
+        "max_worker_processes": DATABASES + 8,  # room for scouts
+        "djactor.max_workers": DATABASES,
+        "djactor.poll_interval": "1h",
+    }
     asleep: list[Sample] = []
     commits: list[float] = []
     with server(result, settings) as private:

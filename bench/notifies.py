@@ -147,7 +147,7 @@ def run(options: Options) -> Result:
     """Count while asleep, then under load."""
     result = Result(NAME, "NOTIFYs on the channel djactor")
     seconds = 3.0 if options.quick else 8.0
-    singles = 2 if options.quick else 4
+    singles = 2 if options.quick else 3
     with server(result, {"djactor.poll_interval": "1h"}) as private:
         prepare(private)
         with connect(private, DBNAME) as owner, admin(private, DBNAME) as su:
