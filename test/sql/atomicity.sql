@@ -41,7 +41,7 @@ SELECT actor_key, payload, attempts FROM djactor.dead_letter WHERE actor_type = 
 TRUNCATE ledger;
 SELECT djactor.pause('atomic.pay');
 INSERT INTO djactor.message (actor_type, actor_key, payload)
-SELECT 'atomic.pay', 's' || i % 7, jsonb_build_object('entry', i) FROM generate_series(1, 3000) i;
+SELECT 'atomic.pay', 's' || i % 7, jsonb_build_object('entry', i) FROM generate_series(1, 1000) i;
 CREATE TABLE seen (waiting bigint, entries bigint, turns numeric);
 SELECT djactor.resume('atomic.pay');
 DO $$
@@ -57,7 +57,7 @@ BEGIN
 		PERFORM pg_sleep(0.002);
 	END LOOP;
 END $$;
-SELECT DISTINCT waiting + entries = 3000 AS message_or_entry, entries = turns AS entry_and_turn FROM seen;
+SELECT DISTINCT waiting + entries = 1000 AS message_or_entry, entries = turns AS entry_and_turn FROM seen;
 
 DELETE FROM djactor.dead_letter WHERE actor_type LIKE 'atomic.%';
 SELECT djactor.drop_actor_type('atomic.pay', true), djactor.drop_actor_type('atomic.sink', true);
