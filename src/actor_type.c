@@ -95,6 +95,8 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	DjaType		before = *type;
 	char	   *name = TextDatumGetCString(values[DJA_TYPE_NAME - 1]);
 	char	   *handler = TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]);
+	char	   *problem = nulls[DJA_TYPE_PROBLEM - 1] ? NULL :
+		TextDatumGetCString(values[DJA_TYPE_PROBLEM - 1]);
 	Datum		initial_state =
 		PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_TYPE_INITIAL_STATE - 1]));
 
@@ -107,6 +109,8 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	{
 		pfree(before.name);
 		pfree(before.handler);
+		if (before.problem != NULL)
+			pfree(before.problem);
 		pfree(DatumGetPointer(before.initial_state));
 	}
 	MemoryContextSwitchTo(old);
@@ -126,7 +130,7 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	type->mailbox_limit = dja_int_or_zero(values, nulls, DJA_TYPE_MAILBOX_LIMIT);
 	type->full_dead_letter = dja_word_is(values[DJA_TYPE_ON_FULL - 1], "dead_letter");
 	type->paused = DatumGetBool(values[DJA_TYPE_PAUSED - 1]);
-	type->has_problem = !nulls[DJA_TYPE_PROBLEM - 1];
+	type->problem = problem;
 	type->exists = true;
 }
 
@@ -134,7 +138,7 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
  * Reads the whole table into the cache.  There are few types, and they change
  * rarely.
  */
-static void
+void
 dja_types_reload(void)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor types",
@@ -203,7 +207,7 @@ dja_type_by_hash(uint64 hash)
 {
 	DjaType    *type = hash_search(dja_types, &hash, HASH_FIND, NULL);
 
-	if (type == NULL || type->generation != dja_types_generation)
+	if (type == NULL || !type->exists || type->generation != dja_types_generation)
 	{
 		dja_types_reload();
 		type = hash_search(dja_types, &hash, HASH_FIND, NULL);
@@ -271,8 +275,6 @@ dja_type_set_problem(DjaType *type, const char *problem)
 	Datum		values[DJA_TYPE_NATTS];
 	bool		nulls[DJA_TYPE_NATTS];
 
-	if (problem == NULL && !type->has_problem)
-		return;
 	/*
 	 * a definer's open transaction must not keep a worker waiting: next time,
 	 * then
@@ -289,7 +291,7 @@ dja_type_set_problem(DjaType *type, const char *problem)
 		dja_row_update(writer, &type->tid, values, nulls);
 		dja_type_changed();
 		CommandCounterIncrement();	/* another mailbox may find the same */
-		type->has_problem = problem != NULL;
+		dja_types_reload();
 	}
 	dja_writer_close(writer);
 }

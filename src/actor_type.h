@@ -24,6 +24,7 @@ typedef struct DjaType
 	bool		exists;
 	bool		seen;			/* by the reload under way */
 	uint32		generation;		/* of the cache when it was read */
+	uint32		lane_epoch;		/* run.c: of its lane, at the latest */
 	ItemPointerData tid;
 	char	   *name;			/* as text, without header */
 	int			name_len;
@@ -41,7 +42,7 @@ typedef struct DjaType
 	int			mailbox_limit;	/* 0 = no limit */
 	bool		full_dead_letter;	/* on_full: dead_letter instead of raise */
 	bool		paused;
-	bool		has_problem;
+	char	   *problem;		/* why its mail waits; NULL = it does not */
 
 	struct DjaHandler *call;	/* handler.c's, NULL until resolved */
 	int			careful;		/* run.c: messages to run in savepoints still */
@@ -62,6 +63,7 @@ extern DjaType *dja_type_by_hash(uint64 hash);
 extern bool dja_type_is_current(DjaType *type, uint32 generation);
 extern bool dja_type_paused_now(DjaType *type);
 extern List *dja_types_all(void);
+extern void dja_types_reload(void);
 extern void dja_type_changed(void);
 extern void dja_type_lock(uint64 hash, LOCKMODE lockmode);
 extern void dja_type_set_problem(DjaType *type, const char *problem);

@@ -102,10 +102,9 @@ dja_recover(MemoryContext context)
 	error = dja_error_copy(edata, timed_out);
 	FreeErrorData(edata);
 	FlushErrorState();
-	dja_turn.actor = NULL;
-	dja_turn.message = NULL;
 	AbortOutOfAnyTransaction();	/* a handler may have left a subtransaction */
 	MemoryContextSwitchTo(context);
+	dja_turn_over();
 	dja_session_clean();
 	dja_handlers_forget();
 	dja_handler_timed_out = false;
@@ -122,7 +121,7 @@ static void
 dja_extension_lost(void)
 {
 	AbortOutOfAnyTransaction();
-	dja_ring_scout();
+	dja_ring_scout(MyDatabaseId);
 	proc_exit(0);
 }
 

@@ -254,7 +254,8 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	PG_END_TRY();
 	if (changes)
 	{
-		dja_pending_scout();
+		dja_pending_scout(IsA(statement, CreatedbStmt) ?
+						  get_database_oid(((CreatedbStmt *) statement)->dbname, true) : MyDatabaseId);
 		dja_catalog_forget();
 	}
 }

@@ -176,7 +176,6 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	char	   *problem;
 	char	   *hint;
 	int			sqlerrcode;
-	bool		solo;
 
 	dja_require_preload();
 	dja_catalog_require();
@@ -194,9 +193,6 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 				(errcode(sqlerrcode),
 				 errmsg("%s", problem),
 				 errhint("%s", hint)));
-	solo = dja_handler_is_solo(function) ||
-		(!PG_ARGISNULL(ARG_BATCH_SIZE) && PG_GETARG_INT32(ARG_BATCH_SIZE) == 1);
-
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
 	(void) dja_types_all();		/* as of now, under the lock */
 	dja_check_hash(name, hash);
@@ -234,9 +230,7 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	}
 	dja_writer_close(writer);
 	dja_type_changed();
-	dja_pending_type(hash, owner,
-					 PG_ARGISNULL(ARG_CONCURRENCY) ? 0 : PG_GETARG_INT32(ARG_CONCURRENCY),
-					 solo, false);
+	dja_pending_type(hash, owner);
 	CommandCounterIncrement();
 	PG_RETURN_VOID();
 }
@@ -329,7 +323,7 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 	dja_row_delete(writer, &type->tid);
 	dja_writer_close(writer);
 	dja_type_changed();
-	dja_pending_type(type->hash, type->owner, -1, false, true);
+	dja_pending_type(type->hash, type->owner);
 	CommandCounterIncrement();
 	PG_RETURN_VOID();
 }

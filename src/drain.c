@@ -211,8 +211,7 @@ dja_drain(PG_FUNCTION_ARGS)
 	}
 	PG_CATCH();
 	{
-		dja_turn.actor = NULL;
-		dja_turn.message = NULL;
+		dja_turn_over();
 		dja_handler_stop();
 		PG_RE_THROW();
 	}

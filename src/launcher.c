@@ -44,6 +44,7 @@
 
 #define DJA_BACKOFF_MS 1000
 #define DJA_BACKOFF_MAX_MS 60000
+#define DJA_QUIET_MS 60000
 #define DJA_MAKE_ROOM_MS 200	/* a worker idle for less is not asked to go */
 #define DJA_SCOUT_AGAIN_MS 10000
 #define DJA_CHECK_MS 1000		/* while something is starting or short of places */
@@ -53,7 +54,7 @@ static BackgroundWorkerHandle *dja_scout_handle = NULL;
 static List *dja_databases = NIL;	/* still to be scouted */
 static Oid	dja_scouting;		/* where the present scout is */
 static TimestampTz dja_scout_again = DJA_NEVER; /* some scout failed */
-static bool dja_exhausted = false;	/* said so already */
+static TimestampTz dja_exhausted_until = 0; /* was said; need not be again */
 static TimestampTz dja_not_before = 0;
 static uint32 dja_generation = 0;
 static MemoryContext dja_launcher_context;
@@ -85,18 +86,19 @@ dja_start_process(const char *function, const char *name, Datum arg, uint32 gene
 
 	ok = RegisterDynamicBackgroundWorker(&worker, handle);
 	MemoryContextSwitchTo(old);
-	if (ok)
-		dja_exhausted = false;
-	else
+	if (!ok)
 	{
-		if (!dja_exhausted)
+		TimestampTz now = GetCurrentTimestamp();
+
+		/* once, until there has been room for a while */
+		if (now >= dja_exhausted_until)
 			ereport(LOG,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("djactor cannot start a process: no background worker slot is free"),
 					 errdetail("Mail waits until one is."),
 					 errhint("Increase max_worker_processes, or lower djactor.max_workers.")));
-		dja_exhausted = true;
-		dja_not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_BACKOFF_MS);
+		dja_exhausted_until = TimestampTzPlusMilliseconds(now, DJA_QUIET_MS);
+		dja_not_before = TimestampTzPlusMilliseconds(now, DJA_BACKOFF_MS);
 	}
 	return ok;
 }
@@ -137,6 +139,7 @@ dja_reap(void)
 		{
 			pfree(dja_scout_handle);
 			dja_scout_handle = NULL;
+			dja_not_before = 0;	/* its slot is free */
 			dja_scout_ended();
 		}
 		else
@@ -441,6 +444,18 @@ dja_see_to_scouts(TimestampTz now)
 		dja_shared->slots->scout_wanted = false;
 		dja_list_databases();
 	}
+	for (int i = 0; i < DJA_MAX_SCOUTS; i++)
+	{
+		Oid			database = dja_shared->slots->scout_databases[i];
+		MemoryContext old;
+
+		if (!OidIsValid(database))
+			continue;
+		dja_shared->slots->scout_databases[i] = InvalidOid;
+		old = MemoryContextSwitchTo(dja_launcher_context);
+		dja_databases = list_append_unique_oid(dja_databases, database);
+		MemoryContextSwitchTo(old);
+	}
 	if (dja_databases == NIL || dja_scout_handle != NULL)
 		return dja_scout_again;
 	if (now < dja_not_before)
@@ -490,12 +505,13 @@ dja_launcher_main(Datum arg)
 
 		/* the postmaster's signal about a process that ended sets our latch */
 		again = dja_reap() ? TimestampTzPlusMilliseconds(now, DJA_CHECK_MS) : DJA_NEVER;
-		again = Min(again, dja_see_to_scouts(now));
 		short_of_places = false;
 		for (int idle_ones = 0; idle_ones <= 1; idle_ones++)
 			for (int i = 0; i < DJA_MAX_POOLS; i++)
 				if (dja_pool(i)->in_use)
 					again = Min(again, dja_see_to_pool(i, now, idle_ones, &short_of_places));
+
+		again = Min(again, dja_see_to_scouts(now)); /* mail goes first */
 
 		timeout = again == DJA_NEVER ? -1 :
 			Max(1, Min((again - GetCurrentTimestamp()) / 1000 + 1, 3600 * 1000L));

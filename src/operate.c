@@ -79,7 +79,7 @@ dja_set_paused(text *name, bool paused)
 	dja_row_update(writer, &type->tid, values, nulls);
 	dja_writer_close(writer);
 	dja_type_changed();
-	dja_pending_type(type->hash, type->owner, -1, false, false);
+	dja_pending_type(type->hash, type->owner);
 	CommandCounterIncrement();
 }
 

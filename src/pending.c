@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "commands/async.h"
 #include "compat.h"
+#include "handler.h"
 #include "pending.h"
 #include "runqueue.h"
 #include "slots.h"
@@ -33,6 +34,7 @@
 #define DJA_MAX_PENDING 1024
 #define DJA_PENDING_BUCKETS 2048
 #define DJA_PUSHES_PER_LOCK 64
+#define DJA_STOP_WAIT_MS 10000
 
 typedef struct DjaPendingLane
 {
@@ -44,7 +46,7 @@ typedef struct DjaPendingLane
 	bool		changed;		/* the type was defined, dropped, paused, resumed */
 	bool		dropped;
 	bool		stopped;		/* by us, until the end of the transaction */
-	int			concurrency;	/* -1 = as it is */
+	int			concurrency;	/* of a type that is changed */
 	bool		solo;
 	TimestampTz next_due;
 } DjaPendingLane;
@@ -71,6 +73,7 @@ static bool dja_preparing = false;	/* a COMMIT PREPARED is under way */
 static bool dja_prepared_lanes[DJA_MAX_LANES];	/* that counted it */
 static bool dja_drained = false;
 static bool dja_scout = false;
+static Oid	dja_scout_database;
 static bool dja_holding = false;
 
 static void dja_ring(DjaPendingLane *pending);
@@ -111,7 +114,6 @@ dja_pending_lane(uint64 type_hash, Oid owner)
 	lane->type_hash = type_hash;
 	lane->owner = owner;
 	lane->lane = -1;
-	lane->concurrency = -1;
 	lane->next_due = DJA_NEVER;
 	return dja_nlanes++;
 }
@@ -202,22 +204,13 @@ dja_pending_sweep(DjaType *type)
 }
 
 /*
- * Notes that a type was defined, changed or dropped.  concurrency -1 leaves
- * concurrency and solo as they are.
+ * Notes that a type was defined, changed or dropped.  What became of it is
+ * read from the table before the commit: savepoints may undo some of it.
  */
 void
-dja_pending_type(uint64 type_hash, Oid owner, int concurrency, bool solo, bool dropped)
+dja_pending_type(uint64 type_hash, Oid owner)
 {
-	DjaPendingLane *lane = dja_lane_entry(type_hash, owner);
-
-	lane->owner = owner;
-	lane->changed = true;
-	lane->dropped = dropped;
-	if (concurrency >= 0)
-	{
-		lane->concurrency = concurrency;
-		lane->solo = solo;
-	}
+	dja_lane_entry(type_hash, owner)->changed = true;
 }
 
 /*
@@ -261,13 +254,16 @@ dja_pending_drained(void)
 }
 
 /*
- * The launcher is to look through the databases again, once this has
- * committed.
+ * The launcher is to send a scout to a database, or to all of them
+ * (InvalidOid), once this has committed.
  */
 void
-dja_pending_scout(void)
+dja_pending_scout(Oid database)
 {
+	if (dja_scout && dja_scout_database != database)
+		database = InvalidOid;	/* more than one: to all */
 	dja_scout = true;
+	dja_scout_database = database;
 }
 
 /*
@@ -279,6 +275,7 @@ void
 dja_pending_stop_lane(DjaType *type)
 {
 	static uint32 wait_event = 0;
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_STOP_WAIT_MS);
 	int			i = dja_pending_lane(type->hash, type->owner);
 
 	for (;;)
@@ -299,6 +296,11 @@ dja_pending_stop_lane(DjaType *type)
 		dja_unlock();
 		if (!busy)
 			break;
+		if (GetCurrentTimestamp() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("turns of actor type \"%s\" do not come to an end", type->name),
+					 errhint("Pause the type, and try again when its handlers have finished.")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
 						 DJA_WAIT_EVENT(wait_event, "DjactorStopLane"));
 		ResetLatch(MyLatch);
@@ -354,12 +356,44 @@ dja_ensure_lane(Oid database, uint64 type_hash, Oid owner)
 
 /* ---------- at the end of the transaction ---------- */
 
+/*
+ * What has become of the types that this transaction was about to change?
+ */
+static void
+dja_read_changes(void)
+{
+	bool		fresh = false;
+
+	for (int i = 0; i < dja_nlanes; i++)
+	{
+		DjaPendingLane *pending = &dja_lanes[i];
+		DjaType    *type;
+		char	   *problem;
+
+		if (!pending->changed && !pending->stopped)
+			continue;
+		if (!fresh)
+			(void) dja_types_all();
+		fresh = true;
+		pending->changed = true;
+		type = dja_type_by_hash(pending->type_hash);
+		pending->dropped = type == NULL;
+		if (type == NULL)
+			continue;
+		pending->owner = type->owner;
+		pending->concurrency = type->concurrency;
+		pending->solo = type->batch_size == 1 ||
+			(dja_handler_resolve(type, &problem) != NULL && type->call->solo);
+	}
+}
+
 static void
 dja_announce(void)
 {
 	bool		notify = false;
 	bool		full = false;
 
+	dja_read_changes();
 	dja_lock();
 	for (int i = 0; i < dja_nlanes && !full; i++)
 	{
@@ -377,7 +411,8 @@ dja_announce(void)
 			dja_pool_find(MyDatabaseId, pending->owner, true) < 0)
 			full = true;
 		pool = dja_pool(dja_lane(pending->lane)->pool);
-		if (pool->state == DJA_POOL_ASLEEP && !pool->rung)
+		if (pool->state == DJA_POOL_ASLEEP && !pool->rung &&
+			!dja_lane(pending->lane)->blocked)
 			pool->rung = pending->notified = notify = true;
 	}
 	if (!full)
@@ -417,25 +452,14 @@ dja_announce(void)
 static void
 dja_ring(DjaPendingLane *pending)
 {
-	int			pool = dja_lane(pending->lane)->pool;
+	DjaLane    *lane = dja_lane(pending->lane);
 
-	if (pool < 0)
+	/* nobody pops from a lane that is blocked */
+	if (lane->pool < 0 || (lane->blocked && !pending->changed))
 		return;
-	switch (dja_pool(pool)->state)
-	{
-		case DJA_POOL_BUSY:
-			break;
-		case DJA_POOL_ABSENT:
-			dja_ring_launcher();
-			break;
-		case DJA_POOL_ASLEEP:
-			if (pending->notified)
-				break;
-			/* fall through */
-		case DJA_POOL_LINGERING:
-			SetLatch(dja_pool_latch(pool));
-			break;
-	}
+	if (dja_pool(lane->pool)->state == DJA_POOL_ASLEEP && pending->notified)
+		return;
+	dja_wake_pool(lane->pool);
 }
 
 static void
@@ -446,12 +470,9 @@ dja_apply_type_change(DjaPendingLane *pending)
 		dja_lane_free(pending->lane);
 		return;
 	}
-	if (pending->concurrency >= 0)
-	{
-		dja_lane(pending->lane)->concurrency = pending->concurrency;
-		dja_lane(pending->lane)->solo = pending->solo;
-		dja_lane_move(pending->lane, dja_pool_find(MyDatabaseId, pending->owner, true));
-	}
+	dja_lane(pending->lane)->concurrency = pending->concurrency;
+	dja_lane(pending->lane)->solo = pending->solo;
+	dja_lane_move(pending->lane, dja_pool_find(MyDatabaseId, pending->owner, true));
 	dja_lane_unblock(pending->lane);
 }
 
@@ -509,6 +530,17 @@ dja_deliver(bool committed)
 }
 
 static void
+dja_end_holds(void)
+{
+	if (!dja_holding)
+		return;
+	dja_lock();
+	dja_release_holds();
+	dja_unlock();
+	dja_ring_launcher();
+}
+
+static void
 dja_pending_xact_callback(XactEvent event, void *arg)
 {
 	switch (event)
@@ -525,15 +557,9 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 				dja_start_lanes();
 			if (dja_drained)
 				dja_release_claims();
-			if (dja_holding)
-			{
-				dja_lock();
-				dja_release_holds();
-				dja_unlock();
-				dja_ring_launcher();
-			}
+			dja_end_holds();
 			if (dja_scout && event == XACT_EVENT_COMMIT)
-				dja_ring_scout();
+				dja_ring_scout(dja_scout_database);
 			dja_pending_reset();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -549,6 +575,7 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PREPARE:
 			dja_start_lanes();
+			dja_end_holds();
 			dja_pending_reset();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:

@@ -15,12 +15,12 @@ extern void dja_pending_init(void);
 extern void dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count);
 extern void dja_pending_due(DjaType *type, TimestampTz due);
 extern void dja_pending_sweep(DjaType *type);
-extern void dja_pending_type(uint64 type_hash, Oid owner, int concurrency, bool solo, bool dropped);
+extern void dja_pending_type(uint64 type_hash, Oid owner);
 extern int	dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth);
 extern void dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth);
 extern bool dja_pending_any(void);
 extern void dja_pending_drained(void);
-extern void dja_pending_scout(void);
+extern void dja_pending_scout(Oid database);
 extern void dja_pending_stop_lane(DjaType *type);
 extern void dja_pending_hold(void);
 

@@ -166,22 +166,17 @@ dja_run_move(DjaRun *run)
 {
 	int			pool;
 
-	run->end = DJA_END_DROPPED;
 	dja_lock();
 	pool = dja_pool_find(MyDatabaseId, run->type->owner, true);
-	if (dja_lane(run->lane)->in_use)
+	if (dja_lane(run->lane)->in_use && dja_lane(run->lane)->epoch == run->epoch)
 	{
 		if (pool < 0)
 			dja_lane_free(run->lane);	/* no room; the next sender tries again */
 		else
-		{
 			dja_lane_move(run->lane, pool);
-			if (dja_pool(pool)->resident >= 0)
-				SetLatch(dja_pool_latch(pool));
-		}
 	}
+	run->end = DJA_END_REMAINING;	/* whoever gives it back rings there */
 	dja_unlock();
-	dja_ring_launcher();
 }
 
 /*
@@ -193,6 +188,14 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 	char	   *problem = NULL;
 
 	run->type = dja_type_by_hash(run->type_hash);
+	if (run->type == NULL || run->type->lane_epoch != run->epoch)
+	{
+		/* the lane hears of a change a moment before the invalidation comes */
+		dja_types_reload();
+		run->type = dja_type_by_hash(run->type_hash);
+		if (run->type != NULL)
+			run->type->lane_epoch = run->epoch;
+	}
 	run->generation = run->type ? run->type->generation : 0;
 	if (run->type == NULL)
 	{
@@ -208,7 +211,9 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 	}
 	if (run->type->owner != GetUserId())
 	{
-		dja_run_move(run);
+		run->end = DJA_END_DROPPED;
+		if (batch->own_transaction)
+			dja_run_move(run);
 		return false;
 	}
 	if (run->type->paused && dja_type_paused_now(run->type))
@@ -223,16 +228,17 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 					(errcode(ERRCODE_UNDEFINED_FUNCTION),
 					 errmsg("mail of actor type \"%s\" cannot be handled", run->type->name),
 					 errdetail_internal("%s", problem)));
-		if (!run->type->has_problem)
+		if (run->type->problem == NULL || strcmp(run->type->problem, problem) != 0)
+		{
 			ereport(WARNING,
 					(errmsg("mail of actor type \"%s\" waits: %s", run->type->name, problem),
 					 errhint("It is handled as soon as the handler can be called again.")));
-		dja_run_block(run, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_RECHECK_MS));
-		if (!run->type->has_problem)
 			dja_type_set_problem(run->type, problem);
+		}
+		dja_run_block(run, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_RECHECK_MS));
 		return false;
 	}
-	if (run->type->has_problem && batch->own_transaction)
+	if (run->type->problem != NULL && batch->own_transaction)
 		dja_type_set_problem(run->type, NULL);
 	return true;
 }
@@ -408,6 +414,19 @@ dja_fulfil_wishes(void)
 }
 
 /*
+ * After an error that ended the transaction, or left drain(): nothing of what
+ * stood in memory counts any more.
+ */
+void
+dja_turn_over(void)
+{
+	dja_turn.actor = NULL;
+	dja_turn.message = NULL;
+	dja_wishes = NIL;
+	dja_current_batch = NULL;
+}
+
+/*
  * Wishes share the fate of the subtransaction in which they were made.
  */
 static void
@@ -577,7 +596,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 		message->attempts++;
 		if (actor != NULL)
 		{
-			actor->failures++;
+			actor->failures = actor->exists ? actor->failures + 1 : message->attempts;
 			actor->last_error = error->message;
 			actor->dirty |= actor->exists;
 		}
@@ -856,6 +875,12 @@ dja_batch_execute(DjaBatch *batch, int first)
 
 /* ---------- writing ---------- */
 
+static int
+dja_compare_places(const void *a, const void *b)
+{
+	return ItemPointerCompare(&(*(DjaMessage *const *) a)->tid, &(*(DjaMessage *const *) b)->tid);
+}
+
 /*
  * Deletes what was handled, writes the actors that were touched.  Any row that
  * is not as it was read makes this raise an error: then all of it starts over.
@@ -865,7 +890,10 @@ dja_batch_write(DjaBatch *batch)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
 
+	/* neighbours share pages */
 	batch->phase = DJA_PHASE_WRITING;
+	if (batch->nhandled > 1)
+		qsort(batch->handled, batch->nhandled, sizeof(DjaMessage *), dja_compare_places);
 	for (int i = 0; i < batch->nhandled; i++)
 		dja_row_delete(batch->messages, &batch->handled[i]->tid);
 	batch->nhandled = 0;

@@ -98,6 +98,7 @@ extern bool dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, Dj
 extern DjaActor *dja_run_actor(DjaBatch *batch, DjaRun *run, text *key);
 extern DjaActor *dja_batch_actor(DjaType *type, text *key);
 extern void dja_batch_wish(DjaActor *actor, bool paused);
+extern void dja_turn_over(void);
 extern void dja_run_init(void);
 
 #endif							/* DJA_RUN_H */

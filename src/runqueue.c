@@ -780,6 +780,11 @@ dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed)
 		mailbox->state = DJA_MAILBOX_WAITING;
 	else
 		dja_mailbox_free(i);
+
+	/* whoever leaves work to another pool than his own has to ring there */
+	if (lane->in_use && (dja_my_worker == NULL || dja_my_worker->pool != lane->pool) &&
+		(lane->queued > 0 || lane->sweep_wanted))
+		dja_wake_pool(lane->pool);
 }
 
 /*

@@ -105,6 +105,27 @@ dja_wake_idle(int pool)
 }
 
 /*
+ * There is something new for a pool to do: wakes its resident, if that waits,
+ * or the launcher, if there is none.
+ */
+void
+dja_wake_pool(int pool)
+{
+	switch (dja_pool(pool)->state)
+	{
+		case DJA_POOL_BUSY:
+			break;
+		case DJA_POOL_ABSENT:
+			dja_ring_launcher();
+			break;
+		case DJA_POOL_LINGERING:
+		case DJA_POOL_ASLEEP:
+			SetLatch(dja_pool_latch(pool));
+			break;
+	}
+}
+
+/*
  * Does a backend need this database for itself?
  */
 bool
@@ -189,11 +210,23 @@ dja_ring_launcher(void)
 }
 
 /*
- * Has the launcher look through the databases again.  Takes no lock.
+ * Has the launcher send a scout to a database, or to all (InvalidOid).  Takes
+ * no lock: two that take one place cost a scout too few at worst, so a second
+ * look makes sure, and no place left means all.
  */
 void
-dja_ring_scout(void)
+dja_ring_scout(Oid database)
 {
-	dja_shared->slots->scout_wanted = true;
+	volatile Oid *wanted = dja_shared->slots->scout_databases;
+	bool		noted = false;
+
+	for (int i = 0; OidIsValid(database) && i < DJA_MAX_SCOUTS && !noted; i++)
+	{
+		if (!OidIsValid(wanted[i]))
+			wanted[i] = database;
+		noted = wanted[i] == database;
+	}
+	if (!noted)
+		dja_shared->slots->scout_wanted = true;
 	dja_ring_launcher();
 }

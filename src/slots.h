@@ -86,11 +86,13 @@ typedef struct DjaHold
 } DjaHold;
 
 #define DJA_MAX_HOLDS 64
+#define DJA_MAX_SCOUTS 16
 
 struct DjaSlots
 {
 	int			launcher_procno;	/* -1 = not running */
-	volatile bool scout_wanted; /* databases came, or may have */
+	volatile bool scout_wanted; /* to all databases */
+	volatile Oid scout_databases[DJA_MAX_SCOUTS];	/* or to these */
 	volatile Oid scouted;		/* where the last scout has been */
 	DjaHold		holds[DJA_MAX_HOLDS];
 	DjaPool		pools[DJA_MAX_POOLS];
@@ -104,6 +106,7 @@ extern int	dja_pool_find(Oid database, Oid role, bool create);
 extern void dja_pool_free(int pool);
 extern Latch *dja_pool_latch(int pool);
 extern bool dja_wake_idle(int pool);
+extern void dja_wake_pool(int pool);
 extern bool dja_database_held(Oid database);
 extern bool dja_hold_database(Oid database);
 extern void dja_release_holds(void);
@@ -111,7 +114,7 @@ extern int	dja_stop_workers(Oid database, int *pids);
 
 /* These take no lock. */
 extern void dja_ring_launcher(void);
-extern void dja_ring_scout(void);
+extern void dja_ring_scout(Oid database);
 
 extern DjaWorker *dja_my_worker; /* NULL in other processes */
 

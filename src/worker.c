@@ -34,6 +34,7 @@
 #include "session.h"
 #include "slots.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "timekeeper.h"
 #include "utils/guc.h"
@@ -80,8 +81,11 @@ dja_worker_detach(int code, Datum arg)
 	pool->workers--;
 	dja_my_worker->state = DJA_WORKER_FREE;
 	dja_my_worker->pid = 0;
-	/* another one takes over what this one had to watch */
-	(void) dja_wake_idle(dja_my_pool);
+
+	/* somebody has to take over what this one had to watch, or has left */
+	for (int i = 0; i < dja_max_workers; i++)
+		if (dja_worker(i)->pid != 0 && dja_worker(i)->pool == dja_my_pool)
+			SetLatch(&ProcGlobal->allProcs[dja_worker(i)->procno].procLatch);
 	dja_unlock();
 	dja_my_worker = NULL;
 	dja_ring_launcher();
@@ -399,7 +403,8 @@ dja_worker_main(Datum arg)
 	/* take the slot, if it is still meant for us */
 	dja_lock();
 	dja_my_worker = dja_worker(dja_slot);
-	if (dja_my_worker->state != DJA_WORKER_STARTING || dja_my_worker->generation != generation)
+	if (dja_my_worker->state != DJA_WORKER_STARTING ||
+		dja_my_worker->generation != generation)
 	{
 		dja_unlock();
 		dja_my_worker = NULL;
@@ -415,6 +420,8 @@ dja_worker_main(Datum arg)
 	role = pool->role;
 	dja_unlock();
 	before_shmem_exit(dja_worker_detach, (Datum) 0);
+	if (dja_my_worker->stop)
+		proc_exit(0);			/* the database is wanted by somebody already */
 
 	BackgroundWorkerInitializeConnectionByOid(database, role, 0);
 	dja_session_begin();
