@@ -13,8 +13,8 @@ BEGIN
 END $$;
 SELECT djactor.define_actor_type('hold', 'picky', retry_order => 'hold', backoff => '1 h');
 SELECT djactor.define_actor_type('skip', 'picky', retry_order => 'skip', backoff => '1 h');
-SELECT djactor.define_actor_type('hold.soon', 'picky', retry_order => 'hold', backoff => '200 ms');
-SELECT djactor.define_actor_type('skip.soon', 'picky', retry_order => 'skip', backoff => '200 ms');
+SELECT djactor.define_actor_type('hold.soon', 'picky', retry_order => 'hold', backoff => '1 s');
+SELECT djactor.define_actor_type('skip.soon', 'picky', retry_order => 'skip', backoff => '1 s');
 SELECT djactor.pause(name) FROM unnest('{hold,skip,hold.soon,skip.soon}'::text[]) name;
 INSERT INTO djactor.message (actor_type, actor_key, payload)
 SELECT name, key, payload::jsonb

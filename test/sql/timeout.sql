@@ -35,7 +35,7 @@ BEGIN
 	END CASE;
 	RETURN collect(state, message);
 END $$;
-SELECT djactor.define_actor_type('timeout', 'dawdle', handler_timeout => '100 ms', max_attempts => 1);
+SELECT djactor.define_actor_type('timeout', 'dawdle', handler_timeout => '400 ms', max_attempts => 1);
 
 -- # A handler that sleeps, one that loops, one that swallows the cancel and goes on,
 -- # one that pretends nothing happened, one with a slow deferred trigger:
