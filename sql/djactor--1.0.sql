@@ -86,6 +86,7 @@ CREATE TABLE djactor.actor_type
 	concurrency int,
 	mailbox_limit int,
 	on_full text NOT NULL,
+	handler_owner pg_catalog.regrole NOT NULL,
 	paused boolean NOT NULL DEFAULT false,
 	paused_reason text,
 	problem text
@@ -105,6 +106,7 @@ COMMENT ON COLUMN djactor.actor_type.batch_size IS 'messages of this type in one
 COMMENT ON COLUMN djactor.actor_type.concurrency IS 'workers that may run this type at the same time; NULL = no limit';
 COMMENT ON COLUMN djactor.actor_type.mailbox_limit IS 'waiting messages of one actor beyond which sending fails (approximate); NULL = no limit';
 COMMENT ON COLUMN djactor.actor_type.on_full IS 'what becomes of a message beyond mailbox_limit: raise (SQLSTATE 53400 in the sender) or dead_letter';
+COMMENT ON COLUMN djactor.actor_type.handler_owner IS 'owner of the handler function when the type was defined: another role''s function of that name is not called';
 COMMENT ON COLUMN djactor.actor_type.paused IS 'no turn starts while true; set by pause(), cleared by resume()';
 COMMENT ON COLUMN djactor.actor_type.paused_reason IS 'who paused the type';
 COMMENT ON COLUMN djactor.actor_type.problem IS 'why mail of this type waits although it is not paused, such as a handler that is gone; NULL when all is well';

@@ -117,6 +117,7 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 
 	type->tid = *tid;
 	type->owner = DatumGetObjectId(values[DJA_TYPE_OWNER - 1]);
+	type->handler_owner = DatumGetObjectId(values[DJA_TYPE_HANDLER_OWNER - 1]);
 	type->max_attempts = DatumGetInt32(values[DJA_TYPE_MAX_ATTEMPTS - 1]);
 	type->backoff = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BACKOFF - 1]));
 	type->backoff_max = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BACKOFF_MAX - 1]));

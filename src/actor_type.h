@@ -30,6 +30,7 @@ typedef struct DjaType
 	int			name_len;
 	char	   *handler;
 	Oid			owner;
+	Oid			handler_owner;
 	Datum		initial_state;
 	int			max_attempts;
 	int64		backoff;		/* microseconds */

@@ -293,6 +293,21 @@ dja_batch_failed(DjaBatch *batch, DjaError *error)
 		return dja_record_failure(batch, run, message->id, error, false);
 	}
 
+	/*
+	 * While the rows are written, only what the turn itself has brought about
+	 * is its fault: a state that is too large, a row that it has changed.
+	 */
+	if (batch->phase == DJA_PHASE_WRITING &&
+		error->sqlerrcode != ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION &&
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+	{
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("a batch of djactor is tried again: %s", error->message)));
+		dja_alone_budget = single ? 0 : batch->executed;
+		return DJA_STALLED;
+	}
+
 	/* it was alone, so it was its own doing, in its turn or at the commit */
 	if (single)
 		return dja_record_failure(batch, run, message->id, error, true);
@@ -371,7 +386,6 @@ dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
 			dja_lock();
 		}
 	}
-	dja_queue_leave_lanes();
 	dja_unlock();
 }
 
@@ -427,6 +441,9 @@ dja_batch_run(int pool)
 			outcome = DJA_STALLED;
 	}
 	disable_timeout(dja_help_timeout, false);
+	dja_lock();
+	dja_queue_leave_lanes();
+	dja_unlock();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextDelete(batch->context);
 	return outcome == DJA_STALLED ? DJA_BATCH_STALLED : DJA_BATCH_DONE;

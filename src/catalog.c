@@ -449,16 +449,24 @@ dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
 }
 
 /*
- * Updates or deletes the very version at tid without waiting for anybody.
+ * Updates or deletes the very version at tid without waiting for anybody.  A
+ * lock that our own transaction has on it (SELECT FOR UPDATE in a handler, say)
+ * is none to wait for, but the server goes past it only when it may wait.
  */
 TM_Result
 dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
 {
+	CommandId	cid = GetCurrentCommandId(true);
+	Snapshot	snapshot = GetActiveSnapshot();
+	TM_FailureData failure;
 	TM_Result	result;
 
 	dja_writer_fill(writer, values, nulls);
 	result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
-									GetCurrentCommandId(true), GetActiveSnapshot());
+									cid, snapshot, false, &failure);
+	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
+		result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
+										cid, snapshot, true, &failure);
 	ResetPerTupleExprContext(writer->estate);
 	return result;
 }
@@ -466,10 +474,17 @@ dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, cons
 TM_Result
 dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
 {
+	CommandId	cid = GetCurrentCommandId(true);
+	Snapshot	snapshot = GetActiveSnapshot();
 	TM_FailureData failure;
+	TM_Result	result;
 
-	return table_tuple_delete(writer->rel, tid, GetCurrentCommandId(true),
-							  GetActiveSnapshot(), InvalidSnapshot, false, &failure, false);
+	result = table_tuple_delete(writer->rel, tid, cid, snapshot, InvalidSnapshot, false,
+								&failure, false);
+	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
+		result = table_tuple_delete(writer->rel, tid, cid, snapshot, InvalidSnapshot, true,
+									&failure, false);
+	return result;
 }
 
 /*

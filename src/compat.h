@@ -60,17 +60,17 @@ dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate
 
 static inline TM_Result
 dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
-					   TupleTableSlot *slot, CommandId cid, Snapshot snapshot)
+					   TupleTableSlot *slot, CommandId cid, Snapshot snapshot, bool wait,
+					   TM_FailureData *failure)
 {
 	Relation	rel = rri->ri_RelationDesc;
-	TM_FailureData failure;
 	LockTupleMode lockmode;
 	TM_Result	result;
 #if PG_VERSION_NUM >= 160000
 	TU_UpdateIndexes update = TU_None;
 
 	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
-								false, &failure, &lockmode, &update);
+								wait, failure, &lockmode, &update);
 	if (result == TM_Ok && update != TU_None)
 		list_free(ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
 										update == TU_Summarizing));
@@ -78,7 +78,7 @@ dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
 	bool		update = false;
 
 	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
-								false, &failure, &lockmode, &update);
+								wait, failure, &lockmode, &update);
 	if (result == TM_Ok && update)
 		list_free(ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL));
 #endif
@@ -141,6 +141,13 @@ dja_owns_database(Oid database, Oid role)
 #define dja_string_to_names(string) stringToQualifiedNameList((string), NULL)
 #else
 #define dja_string_to_names(string) stringToQualifiedNameList(string)
+#endif
+
+/* Intervals can be infinite from 17 on. */
+#if PG_VERSION_NUM >= 170000
+#define DJA_INTERVAL_INFINITE(interval) INTERVAL_NOT_FINITE(interval)
+#else
+#define DJA_INTERVAL_INFINITE(interval) ((void) (interval), false)
 #endif
 
 /* Wait events, named from 17 on. */

@@ -61,6 +61,10 @@ dja_check_positive(FunctionCallInfo fcinfo, int arg)
 static void
 dja_check_interval(FunctionCallInfo fcinfo, int arg)
 {
+	if (DJA_INTERVAL_INFINITE(PG_GETARG_INTERVAL_P(arg)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be finite", dja_arg_names[arg])));
 	if (dja_interval_usec(PG_GETARG_INTERVAL_P(arg)) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -177,6 +181,7 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	char	   *hint;
 	int			sqlerrcode;
 
+	PreventCommandIfReadOnly("djactor.define_actor_type()");
 	dja_require_preload();
 	dja_catalog_require();
 	dja_check_options(fcinfo);
@@ -209,6 +214,7 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 		values[DJA_TYPE_INITIAL_STATE - 1 + i - ARG_INITIAL_STATE] = PG_GETARG_DATUM(i);
 		nulls[DJA_TYPE_INITIAL_STATE - 1 + i - ARG_INITIAL_STATE] = PG_ARGISNULL(i);
 	}
+	values[DJA_TYPE_HANDLER_OWNER - 1] = ObjectIdGetDatum(dja_handler_owner(function));
 	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(false);
 	nulls[DJA_TYPE_PAUSED_REASON - 1] = true;
 	nulls[DJA_TYPE_PROBLEM - 1] = true;
@@ -295,6 +301,7 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 	int64		actors;
 	int64		messages;
 
+	PreventCommandIfReadOnly("djactor.drop_actor_type()");
 	dja_require_preload();
 	dja_catalog_require();
 	type = dja_droppable_type(name);

@@ -169,6 +169,7 @@ dja_drain(PG_FUNCTION_ARGS)
 	volatile int64 handled = 0;
 	int64		round;
 
+	PreventCommandIfReadOnly("djactor.drain()");
 	dja_require_preload();
 	dja_catalog_require();
 	if (!retry && strcmp(on_error, "raise") != 0)

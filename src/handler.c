@@ -105,6 +105,36 @@ dja_handler_signature(Oid function)
 											   get_func_name(function)));
 }
 
+Oid
+dja_handler_owner(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/*
+ * A function that took the place of the handler under its name is trusted only
+ * if it comes from the same owner, from the type's own, or from a superuser:
+ * else whoever may create functions in that schema could have the type's owner
+ * run his.
+ */
+static char *
+dja_handler_taken_over(DjaType *type, Oid function)
+{
+	Oid			owner = dja_handler_owner(function);
+
+	if (owner == type->handler_owner || owner == type->owner || superuser_arg(owner))
+		return NULL;
+	return psprintf("handler %s now belongs to role \"%s\"",
+					type->handler, GetUserNameFromId(owner, false));
+}
+
 /*
  * Handlers in languages whose functions can reach outside the database get a
  * transaction of their own for each message.
@@ -202,6 +232,8 @@ dja_handler_resolve(DjaType *type, char **problem)
 								   PointerGetDatum(buildoidvector(types, 2)),
 								   ObjectIdGetDatum(schema));
 	*problem = dja_handler_problem(function, name, type->owner, &sqlerrcode, &hint);
+	if (*problem == NULL)
+		*problem = dja_handler_taken_over(type, function);
 	if (*problem != NULL)
 		return NULL;
 

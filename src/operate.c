@@ -61,11 +61,13 @@ dja_require_type(text *name)
 static void
 dja_set_paused(text *name, bool paused)
 {
-	DjaType    *type = dja_require_type(name);
+	DjaType    *type;
 	DjaWriter  *writer;
 	Datum		values[DJA_TYPE_NATTS];
 	bool		nulls[DJA_TYPE_NATTS];
 
+	PreventCommandIfReadOnly(paused ? "djactor.pause()" : "djactor.resume()");
+	type = dja_require_type(name);
 	dja_check_can_act_for(type->owner);
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
 	(void) dja_types_all();		/* as of now, under the lock */
@@ -128,28 +130,50 @@ dja_reset_attempts(DjaType *type, uint64 key_hash)
 	}
 }
 
+/*
+ * The actor as it is now, its row locked until the end of the transaction: the
+ * turn that runs is waited for, and the next one waits.
+ */
+static DjaActor *
+dja_actor_locked(DjaType *type, text *key, uint64 key_hash)
+{
+	Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), RowExclusiveLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	DjaActor   *actor;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	do
+	{
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+		CHECK_FOR_INTERRUPTS();
+		actor = dja_actor_read(rel, 0, slot, type, key, key_hash, snapshot);
+		result = !actor->exists ? TM_Ok :
+			table_tuple_lock(rel, &actor->tid, snapshot, slot, GetCurrentCommandId(false),
+							 LockTupleNoKeyExclusive, LockWaitBlock, 0, &failure);
+		UnregisterSnapshot(snapshot);
+	} while (result != TM_Ok);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return actor;
+}
+
 static void
 dja_set_actor_paused(text *name, text *key, bool paused)
 {
-	DjaType    *type = dja_require_type(name);
+	DjaType    *type;
 	uint64		key_hash = dja_hash_text(key);
 	DjaActor   *actor;
 	bool		in_batch;
 
+	PreventCommandIfReadOnly(paused ? "djactor.pause()" : "djactor.resume()");
+	type = dja_require_type(name);
 	dja_check_can_act_for(type->owner);
 	actor = dja_batch_actor(type, key);
 	in_batch = actor != NULL;
 	if (!in_batch)
-	{
-		Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), RowExclusiveLock);
-		TupleTableSlot *slot = table_slot_create(rel, NULL);
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-
-		actor = dja_actor_read(rel, 0, slot, type, key, key_hash, snapshot);
-		UnregisterSnapshot(snapshot);
-		ExecDropSingleTupleTableSlot(slot);
-		table_close(rel, NoLock);
-	}
+		actor = dja_actor_locked(type, key, key_hash);
 	if (!actor->exists)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
