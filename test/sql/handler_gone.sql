@@ -76,6 +76,21 @@ GRANT USAGE ON SCHEMA app_old TO PUBLIC;
 CALL idle('gone.rights');
 SELECT state FROM djactor.actor WHERE actor_type = 'gone.rights';
 
+-- # Taken over: a function of another role under the handler's name is not run as the type's owner
+CREATE ROLE regress_dja_intruder LOGIN;
+GRANT USAGE, CREATE ON SCHEMA app_old TO regress_dja_intruder;
+DROP FUNCTION app_old.guarded;
+SET SESSION AUTHORIZATION regress_dja_intruder;
+CREATE FUNCTION app_old.guarded(state jsonb, message jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT '"taken over"'::jsonb$$;
+RESET SESSION AUTHORIZATION;
+SELECT djactor.send('gone.rights', 'r', '4') > 0 AS sent;
+CALL wait_until($$(SELECT problem IS NOT NULL FROM djactor.actor_type WHERE name = 'gone.rights')$$);
+SELECT problem FROM djactor.actor_type WHERE name = 'gone.rights';
+ALTER FUNCTION app_old.guarded OWNER TO regress_dja_owner;
+CALL idle('gone.rights');
+SELECT state FROM djactor.actor WHERE actor_type = 'gone.rights';
+REVOKE ALL ON SCHEMA app_old FROM regress_dja_intruder;
+
 -- # drain() says it at once
 BEGIN;
 SELECT djactor.send('gone', 'g', '5') > 0 AS sent;
@@ -86,4 +101,4 @@ ROLLBACK;
 SELECT count(djactor.drop_actor_type(name, true)) AS dropped FROM djactor.actor_type WHERE name LIKE 'gone%';
 DROP FUNCTION app_old.work, app_old.guarded;
 DROP SCHEMA app_old;
-DROP ROLE regress_dja_owner;
+DROP ROLE regress_dja_owner, regress_dja_intruder;

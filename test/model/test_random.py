@@ -1,0 +1,587 @@
+"""Random operations against a model of what djactor promises.
+
+Several clients send at random (one or many messages, commits, rollbacks, savepoints, priorities,
+delays, messages that fail in various ways, sends from inside handlers), while an operator pauses,
+resumes, redefines types, edits states, and cancels, terminates and kills workers.  Polling is off: what
+is handled was announced.  In the end everything is resumed and waited for, and then:
+
+* each committed message was handled exactly once, or is a dead letter, as its payload demands, with as
+  many attempts as it demands; nothing that was rolled back was handled (contract 3, 4, 6, 11-13);
+* each actor handled its messages in order, where contract 9 promises one;
+* no delayed message was early;
+* each actor's state is the fold over what it handled, and no edit by hand was lost (contract 21);
+* with the mailbox full, priority decides (contract 8).
+
+The seed is printed; DJACTOR_SEED repeats the choices of all threads (not their timing), and
+DJACTOR_SECONDS says how long to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+from private_server import PrivateServer
+
+SENDERS = 4
+SECONDS = float(os.environ.get("DJACTOR_SECONDS", "40"))
+PATIENCE = float(os.environ.get("DJACTOR_PATIENCE", "120"))  # for all mail to be handled in the end
+NEVER = float("inf")
+
+SCHEMA = """
+CREATE TABLE sent (uid text PRIMARY KEY, actor_type text NOT NULL, actor_key text NOT NULL,
+    payload jsonb NOT NULL, deliver_at timestamptz, waived bool NOT NULL);
+CREATE TABLE ledger (serial bigserial PRIMARY KEY, uid text NOT NULL, actor_type text NOT NULL,
+    actor_key text NOT NULL, turn int NOT NULL, attempts int NOT NULL, at timestamptz NOT NULL);
+CREATE TABLE edit (actor_type text NOT NULL, actor_key text NOT NULL);
+CREATE TABLE good (id int PRIMARY KEY);
+CREATE TABLE checked (id int REFERENCES good DEFERRABLE INITIALLY DEFERRED);
+-- what is mended stops failing: for types that suspend
+CREATE TABLE mended (done bool);
+
+CREATE FUNCTION post(uid text, actor_type text, actor_key text, payload jsonb, priority int,
+        delay interval, expires interval) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO sent VALUES ($1, $2, $3, $4, clock_timestamp() + $6, $5 <> 0 OR $6 IS NOT NULL);
+    INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at)
+        SELECT $2, $3, $4, $5, sent.deliver_at, clock_timestamp() + $7 FROM sent WHERE sent.uid = $1;
+$$;
+
+CREATE FUNCTION work(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    m djactor.message := djactor.message();
+    turn int := coalesce((state->>'turn')::int, 0) + 1;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext(m.actor_type), hashtext(m.actor_key)) THEN
+        RAISE LOG 'OVERLAP: two turns of % % at once', m.actor_type, m.actor_key;
+    END IF;
+    INSERT INTO ledger (uid, actor_type, actor_key, turn, attempts, at)
+        VALUES (message->>'uid', m.actor_type, m.actor_key, turn, m.attempts, clock_timestamp());
+    IF m.attempts < coalesce((message->>'fail')::int, 0) AND NOT EXISTS (SELECT FROM mended) THEN
+        CASE message->>'how'
+            WHEN 'raise' THEN RAISE EXCEPTION 'attempt %', m.attempts;
+            WHEN 'alone' THEN RAISE undefined_table USING MESSAGE = 'looks like a batch-mate''s fault';
+            WHEN 'deferred' THEN INSERT INTO checked VALUES (1);
+            WHEN 'timeout' THEN PERFORM pg_sleep(60);
+            WHEN 'null' THEN RETURN NULL;
+        END CASE;
+    END IF;
+    IF message ? 'flaky' AND random() < 0.5 THEN
+        RAISE serialization_failure;
+    END IF;
+    IF message ? 'sleep' THEN
+        PERFORM pg_sleep((message->>'sleep')::float8);
+    END IF;
+    IF message ? 'forward' THEN
+        PERFORM post(message->'forward'->>'uid', message->'forward'->>'type',
+            message->'forward'->>'key', message->'forward', 0, NULL, NULL);
+    END IF;
+    RETURN state || jsonb_build_object('turn', turn,
+        'sum', coalesce((state->>'sum')::bigint, 0) + (message->>'value')::bigint);
+END $$;
+"""
+
+
+@dataclass(frozen=True)
+class Type:
+    """A kind of actor: what the model has to know of it never changes."""
+
+    name: str
+    max_attempts: int
+    retry_order: str
+    on_exhausted: str
+
+
+@dataclass
+class Message:
+    """A message as its sender knows it; times are those of the client's clock."""
+
+    uid: str
+    transaction: int
+    place: int  # within its transaction
+    started: float  # the INSERT was not under way before
+    committed: float = NEVER  # the COMMIT was answered by then
+
+
+@dataclass
+class Books:
+    """What the clients know, under a lock."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    messages: dict[str, Message] = field(default_factory=dict)
+    rolled_back: set[str] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    errors: list[str] = field(default_factory=list)
+
+    def count(self, what: str, n: int = 1) -> None:
+        with self.lock:
+            self.counts[what] += n
+
+
+class Run:
+    """One run of the test."""
+
+    def __init__(self, server: PrivateServer, seed: int) -> None:
+        self.server = server
+        self.seed = seed
+        self.books = Books()
+        self.stop = threading.Event()
+        self.serial = itertools.count(1)
+        rng = random.Random(seed)
+        self.types = [
+            Type("m.plain", rng.choice([3, 5]), "hold", "dead_letter"),
+            Type("m.second", rng.choice([2, 4]), "hold", "dead_letter"),
+            Type("m.skip", 3, "skip", "dead_letter"),
+            Type("m.once", 1, "hold", "dead_letter"),
+            Type("m.suspend", 2, "hold", "suspend"),
+        ]
+        self.keys = rng.choice([3, 12, 60])
+
+    # Connections, through crashes of the server.
+
+    def connect(self, user: str = "app") -> psycopg.Connection[Any]:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return psycopg.connect(self.server.dsn("app", user), connect_timeout=20)
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def define(self, connection: psycopg.Connection[Any], kind: Type, rng: random.Random) -> None:
+        connection.execute(
+            "SELECT djactor.define_actor_type(%s, 'public.work', max_attempts => %s,"
+            " retry_order => %s, on_exhausted => %s, backoff => %s, backoff_max => '200 ms',"
+            " handler_timeout => '700 ms', batch_size => %s, concurrency => %s)",
+            (
+                kind.name,
+                kind.max_attempts,
+                kind.retry_order,
+                kind.on_exhausted,
+                rng.choice(["1 ms", "20 ms"]),
+                rng.choice([None, None, 1, 7]),
+                rng.choice([None, None, 1, 2]),
+            ),
+        )
+
+    # Senders.
+
+    def payload(self, rng: random.Random) -> dict[str, Any]:
+        payload: dict[str, Any] = {"value": rng.randrange(1000)}
+        what = rng.random()
+        if what < 0.12:
+            payload["fail"] = rng.choice([1, 1, 1, 2, 2, 3, 99])
+            payload["how"] = rng.choice(["raise", "raise", "alone", "deferred", "null"])
+        elif what < 0.125:
+            payload["fail"] = rng.choice([1, 99])
+            payload["how"] = "timeout"
+        elif what < 0.15:
+            payload["flaky"] = True
+        elif what < 0.17:
+            payload["sleep"] = rng.random() * 0.05
+        elif what < 0.25:
+            uid = f"f{self.seed}-{next(self.serial)}"
+            kind = rng.choice(self.types)
+            payload["forward"] = {
+                "uid": uid,
+                "type": kind.name,
+                "key": f"k{rng.randrange(self.keys)}",
+                "value": 1,
+            }
+        return payload
+
+    def send_some(
+        self, connection: psycopg.Connection[Any], rng: random.Random, transaction: int, place: int
+    ) -> list[Message]:
+        n = rng.choice([1, 1, 1, 2, 5, 40]) if rng.random() < 0.97 else 1500
+        rows = []
+        messages = []
+        plain = n > 40
+        for i in range(n):
+            uid = f"s{next(self.serial)}"
+            kind = rng.choice(self.types[:2] if plain else self.types)
+            payload = {"value": 1} if plain else self.payload(rng)
+            payload["uid"] = uid
+            key = f"k{rng.randrange(2000 if plain else self.keys)}"
+            special = rng.random()
+            rows.append(
+                (
+                    uid,
+                    kind.name,
+                    key,
+                    json.dumps(payload),
+                    rng.randrange(-5, 6) if special < 0.05 else 0,
+                    f"{rng.randrange(3000)} ms" if 0.05 <= special < 0.1 else None,
+                    "-1 s" if 0.1 <= special < 0.11 else None,
+                )
+            )
+            messages.append(Message(uid, transaction, place + i, time.monotonic()))
+        with self.books.lock:
+            self.books.messages.update((message.uid, message) for message in messages)
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        connection.execute(
+            "SELECT post(u, t, k, p, r, d, e) FROM unnest(%s::text[], %s::text[], %s::text[],"
+            " %s::jsonb[], %s::int[], %s::interval[], %s::interval[])"
+            " WITH ORDINALITY AS x (u, t, k, p, r, d, e, o) ORDER BY o",
+            columns,
+        )
+        return messages
+
+    def transaction(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        number = next(self.serial)
+        kept: list[Message] = []
+        gone: list[Message] = []
+        place = 0
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            if rng.random() < 0.2:
+                connection.execute("SAVEPOINT s")
+                gone += self.send_some(connection, rng, number, place)
+                connection.execute("ROLLBACK TO s")
+            else:
+                kept += self.send_some(connection, rng, number, place)
+            place += 10000
+            if rng.random() < 0.2:
+                time.sleep(rng.random() * 0.02)
+        if rng.random() < 0.15:
+            connection.rollback()
+            gone += kept
+            self.books.count("rolled back", len(gone))
+        else:
+            connection.commit()
+            committed = time.monotonic()
+            for message in kept:
+                message.committed = committed
+        with self.books.lock:
+            self.books.rolled_back.update(message.uid for message in gone)
+
+    def sender(self, number: int) -> None:
+        rng = random.Random(self.seed * 1000 + number)
+        connection = self.connect()
+        while not self.stop.is_set():
+            try:
+                self.transaction(connection, rng)
+            except psycopg.OperationalError:
+                # The server crashed; what became of the transaction is in table sent.
+                self.books.count("connections lost")
+                with contextlib.suppress(psycopg.Error):
+                    connection.close()
+                connection = self.connect()
+            time.sleep(rng.choice([0, 0.005, 0.02, 0.1]))
+            if rng.random() < 0.02:
+                time.sleep(rng.random() * 1.5)  # the pool may lapse into sleep
+        connection.close()
+
+    # The operator.
+
+    def operate(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        kind = rng.choice(self.types)
+        key = f"k{rng.randrange(self.keys)}"
+        what = rng.random()
+        connection.autocommit = True
+        if what < 0.1:
+            self.books.count("defined")
+            self.define(connection, kind, rng)
+        elif what < 0.2:
+            self.books.count("paused")
+            connection.execute("SELECT djactor.pause(%s)", (kind.name,))
+            if rng.random() < 0.8:
+                time.sleep(rng.random() * 0.3)
+                connection.execute("SELECT djactor.resume(%s)", (kind.name,))
+        elif what < 0.4:
+            verb = rng.choice(["pause", "resume", "resume"])
+            with contextlib.suppress(psycopg.errors.UndefinedObject):
+                connection.execute(f"SELECT djactor.{verb}(%s, %s)", (kind.name, key))
+        elif what < 0.75:
+            self.books.count("edits")
+            connection.autocommit = False
+            connection.execute(
+                "WITH u AS (UPDATE djactor.actor SET state = state ||"
+                "  jsonb_build_object('edits', coalesce((state->>'edits')::int, 0) + 1)"
+                "  WHERE actor_type = %s AND actor_key = %s RETURNING actor_type, actor_key)"
+                " INSERT INTO edit SELECT * FROM u",
+                (kind.name, key),
+            )
+            time.sleep(rng.choice([0, 0.005, 0.1]))
+            connection.rollback() if rng.random() < 0.2 else connection.commit()
+        elif what < 0.97:
+            verb = rng.choice(["cancel", "terminate"])
+            self.books.count(verb)
+            connection.execute(
+                f"SELECT pg_{verb}_backend(pid) FROM djactor.worker WHERE pid IS NOT NULL"
+                " ORDER BY random() LIMIT 1"
+            )
+        else:
+            row = connection.execute(
+                "SELECT pid FROM djactor.worker WHERE pid IS NOT NULL ORDER BY random() LIMIT 1"
+            ).fetchone()
+            if row is not None:
+                self.books.count("killed")
+                os.kill(row[0], signal.SIGKILL)
+                time.sleep(1)
+
+    def operator(self) -> None:
+        rng = random.Random(self.seed * 1000 + 999)
+        connection = self.connect("postgres")
+        while not self.stop.is_set():
+            try:
+                self.operate(connection, rng)
+            except psycopg.OperationalError as error:
+                if error.sqlstate is not None and not error.sqlstate.startswith("57"):
+                    raise
+                with contextlib.suppress(psycopg.Error):
+                    connection.close()
+                connection = self.connect("postgres")
+            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+                connection.rollback()
+            time.sleep(rng.random() * 0.15)
+        connection.close()
+
+    def guarded(self, target: Any, *args: Any) -> None:
+        try:
+            target(*args)
+        except BaseException as error:
+            with self.books.lock:
+                self.books.errors.append(f"{target.__name__}{args}: {error!r}")
+            self.stop.set()
+
+    def go(self) -> None:
+        threads = [
+            threading.Thread(target=self.guarded, args=(self.sender, number))
+            for number in range(SENDERS)
+        ]
+        threads.append(threading.Thread(target=self.guarded, args=(self.operator,)))
+        for thread in threads:
+            thread.start()
+        self.stop.wait(SECONDS)
+        self.stop.set()
+        for thread in threads:
+            thread.join(90)
+        assert not any(thread.is_alive() for thread in threads)
+        assert self.books.errors == []
+
+    def settle(self) -> None:
+        """Resume all that is paused or suspended, and wait until nothing is left."""
+        with self.connect("postgres") as connection:
+            connection.autocommit = True
+            for kind in self.types:
+                connection.execute("SELECT djactor.resume(%s)", (kind.name,))
+            connection.execute(
+                "SELECT djactor.resume(actor_type, actor_key) FROM djactor.actor WHERE paused"
+            )
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                # A suspended actor is helped along: its first message is dropped from what fails.
+                connection.execute(
+                    "SELECT djactor.resume(actor_type, actor_key) FROM djactor.actor"
+                    " WHERE status = 'suspended' AND EXISTS (SELECT FROM mended)"
+                )
+                left = connection.execute(
+                    "SELECT count(*), count(*) FILTER (WHERE actor_type <> 'm.suspend')"
+                    " FROM djactor.message"
+                ).fetchone()
+                assert left is not None
+                if left[0] == 0:
+                    return
+                if left[1] == 0:
+                    connection.execute("INSERT INTO mended VALUES (true)")
+                assert time.monotonic() < deadline, connection.execute(
+                    "SELECT actor_type, actor_key, count(*), min(id), max(attempts), min(retry_at),"
+                    " max(last_error), clock_timestamp() FROM djactor.message GROUP BY 1, 2 LIMIT 10"
+                ).fetchall()
+                time.sleep(0.2)
+
+    # The comparison.
+
+    def compare(self) -> None:
+        with self.connect("postgres") as connection:
+            sent = {
+                row[0]: row[1:]
+                for row in connection.execute(
+                    "SELECT uid, actor_type, actor_key, payload, deliver_at, waived FROM sent"
+                )
+            }
+            ledger = connection.execute(
+                "SELECT uid, actor_type, actor_key, turn, attempts, at FROM ledger ORDER BY serial"
+            ).fetchall()
+            dead = {
+                row[0]: row[1:]
+                for row in connection.execute(
+                    "SELECT payload->>'uid', actor_type, actor_key, reason, attempts"
+                    " FROM djactor.dead_letter"
+                )
+            }
+            actors = {
+                row[:2]: row[2:]
+                for row in connection.execute(
+                    "SELECT actor_type, actor_key, state, turns FROM djactor.actor"
+                )
+            }
+            edits = {
+                row[:2]: row[2]
+                for row in connection.execute("SELECT actor_type, actor_key, count(*) FROM edit GROUP BY 1, 2")
+            }
+        wrong: list[str] = []
+        types = {kind.name: kind for kind in self.types}
+
+        # Exactly once, as often tried as demanded.
+        handled: dict[str, tuple[Any, ...]] = {}
+        for row in ledger:
+            if row[0] in handled:
+                wrong.append(f"{row[0]} was handled twice")
+            handled[row[0]] = row
+        for uid in handled.keys() - sent.keys():
+            wrong.append(f"{uid} was handled, but never committed")
+        for uid in dead.keys() - sent.keys():
+            wrong.append(f"{uid} is a dead letter, but was never committed")
+        for uid in handled.keys() & dead.keys():
+            wrong.append(f"{uid} was handled and is a dead letter")
+        for uid in self.books.rolled_back & sent.keys():
+            wrong.append(f"{uid} was rolled back, and is there")
+        for message in self.books.messages.values():
+            if message.committed < NEVER and message.uid not in sent:
+                wrong.append(f"{message.uid} was committed, and is gone")
+        expired = 0
+        for uid, (type_name, key, payload, deliver_at, _) in sent.items():
+            kind = types[type_name]
+            fail = payload.get("fail", 0)
+            if uid in dead and dead[uid][2] == "expired":
+                expired += 1
+            elif fail >= kind.max_attempts and kind.on_exhausted == "dead_letter":
+                if dead.get(uid, ())[2:] != ("failed", kind.max_attempts):
+                    wrong.append(f"{uid} {type_name} {key} {payload}: not dead: {dead.get(uid)} {handled.get(uid)}")
+            elif uid not in handled:
+                wrong.append(f"{uid} {type_name} {key} {payload}: not handled: {dead.get(uid)}")
+            elif kind.on_exhausted == "dead_letter" and handled[uid][4] != fail:
+                wrong.append(f"{uid} {type_name} {key} {payload}: {handled[uid][4]} attempts")
+            if deliver_at is not None and uid in handled and handled[uid][5] < deliver_at:
+                wrong.append(f"{uid} was early")
+
+        # The state is the fold.
+        by_actor: dict[tuple[str, str], list[tuple[Any, ...]]] = defaultdict(list)
+        for row in ledger:
+            by_actor[row[1:3]].append(row)
+        for actor, rows in by_actor.items():
+            rows.sort(key=lambda row: row[3])
+            if [row[3] for row in rows] != list(range(1, len(rows) + 1)):
+                wrong.append(f"{actor}: turns {[row[3] for row in rows]}")
+            total = sum(sent[row[0]][2]["value"] for row in rows if row[0] in sent)
+            state, turns = actors.get(actor, ({}, 0))
+            expected = {"turn": len(rows), "sum": total}
+            if actor in edits:
+                expected["edits"] = edits[actor]
+            if state != expected or turns != len(rows):
+                wrong.append(f"{actor}: state {state}, turns {turns}, expected {expected}")
+        for actor in actors.keys() - by_actor.keys():
+            wrong.append(f"{actor}: exists without a turn")
+
+        # Order: who was committed before another was inserted goes first.
+        checked = 0
+        for actor, rows in by_actor.items():
+            if types[actor[0]].retry_order == "skip":
+                continue
+            latest: Message | None = None
+            places: dict[int, Message] = {}
+            for row in rows:
+                message = self.books.messages.get(row[0])
+                if message is None or row[0] not in sent or sent[row[0]][4]:
+                    continue
+                checked += 1
+                if latest is not None and message.committed < latest.started:
+                    wrong.append(f"{actor}: {message.uid} came after {latest.uid}")
+                if latest is None or message.started > latest.started:
+                    latest = message
+                before = places.get(message.transaction)
+                if before is not None and before.place > message.place:
+                    wrong.append(f"{actor}: {message.uid} came after {before.uid} of its transaction")
+                places[message.transaction] = message
+
+        self.books.counts |= {
+            "committed": len(sent),
+            "handled": len(handled),
+            "dead": len(dead),
+            "expired": expired,
+            "order checked": checked,
+            "retried": sum(1 for row in ledger if row[4] > 0),
+        }
+        assert wrong == [], f"{len(wrong)} contradictions, the first: " + "\n".join(wrong[:20])
+        log = self.server.log_file.read_text(errors="replace")
+        for evil in ("OVERLAP", "PANIC", "TRAP:", "signal 11", "signal 6", "could not record the failure"):
+            assert evil not in log, next(line for line in log.splitlines() if evil in line)
+
+
+@pytest.fixture
+def seed(capsys: pytest.CaptureFixture[str]) -> Iterator[int]:
+    value = int(os.environ.get("DJACTOR_SEED") or random.randrange(1_000_000))
+    with capsys.disabled():
+        print(f"\nDJACTOR_SEED={value}", flush=True)
+    yield value
+
+
+def test_random_operations(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(seed)
+    settings = {
+        "djactor.max_workers": rng.choice([1, 2, 4]),
+        "djactor.run_queue_size": rng.choice([64, 256, 131072]),
+        "djactor.batch_size": rng.choice([3, 50, 1000]),
+        "djactor.batch_time": rng.choice(["2ms", "10ms", "50ms"]),
+        "djactor.idle_timeout": "1s",
+        "djactor.poll_interval": "1h",
+        "max_worker_processes": 16,
+        "max_wal_size": "512MB",
+    }
+    with PrivateServer(settings, fsync=False) as server:
+        server.sql("CREATE ROLE app LOGIN")
+        server.createdb("app", owner="app")
+        server.sql("CREATE EXTENSION djactor; ALTER SCHEMA public OWNER TO app", "app")
+        server.sql(SCHEMA, "app", "app")
+        run = Run(server, seed)
+        with run.connect() as connection:
+            for kind in run.types:
+                run.define(connection, kind, rng)
+        run.go()
+        run.settle()
+        try:
+            run.compare()
+        finally:
+            with capsys.disabled():
+                print(", ".join(f"{k} {n}" for k, n in sorted(run.books.counts.items())))
+
+
+def test_priority_decides_in_a_full_mailbox(seed: int) -> None:
+    rng = random.Random(seed)
+    with PrivateServer({"djactor.batch_size": rng.choice([1, 7, 1000])}, fsync=False) as server:
+        server.sql("CREATE ROLE app LOGIN")
+        server.createdb("app", owner="app")
+        server.sql("CREATE EXTENSION djactor; ALTER SCHEMA public OWNER TO app", "app")
+        server.sql(SCHEMA, "app", "app")
+        run = Run(server, seed)
+        with run.connect() as connection:
+            connection.autocommit = True
+            run.define(connection, run.types[0], rng)
+            connection.execute("SELECT djactor.pause('m.plain')")
+            for i in range(300):
+                connection.execute(
+                    "SELECT post(%s, 'm.plain', %s, jsonb_build_object('uid', %s::text, 'value', 1), %s, NULL, NULL)",
+                    (f"p{i}", f"k{i % 3}", f"p{i}", rng.choice([-32768, -1, 0, 0, 0, 1, 5, 32767])),
+                )
+            expected = connection.execute(
+                "SELECT actor_key, array_agg(payload->>'uid' ORDER BY priority DESC, id)"
+                " FROM djactor.message GROUP BY 1 ORDER BY 1"
+            ).fetchall()
+            connection.execute("SELECT djactor.resume('m.plain')")
+            assert connection.execute("SELECT djactor.wait_idle('60 s')").fetchone() == (True,)
+            assert expected == connection.execute(
+                "SELECT actor_key, array_agg(uid ORDER BY turn) FROM ledger GROUP BY 1 ORDER BY 1"
+            ).fetchall()
