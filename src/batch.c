@@ -194,13 +194,13 @@ dja_batch_work(DjaBatch *batch, int pool, bool grow)
  * trouble.
  */
 static DjaOutcome
-dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bool charge)
+dja_write_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bool charge,
+				  bool with_actor)
 {
 	volatile DjaOutcome outcome = DJA_GIVE_BACK;
 
 	PG_TRY();
 	{
-		bool		readable = batch->actor_read;
 		DjaMessage *message;
 		bool		suspended;
 
@@ -209,7 +209,7 @@ dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, b
 		message = dja_message_by_id(id, GetActiveSnapshot());
 		if (failed->type != NULL && message != NULL)
 		{
-			DjaActor   *actor = readable ? dja_run_actor(batch, failed, message->key) : NULL;
+			DjaActor   *actor = with_actor ? dja_run_actor(batch, failed, message->key) : NULL;
 
 			dja_message_failed(batch, failed, actor, message, error, charge);
 		}
@@ -224,12 +224,31 @@ dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, b
 	{
 		DjaError   *second = dja_recover(batch->context);
 
-		ereport(LOG,
-				(errmsg("could not record the failure of message " INT64_FORMAT ": %s",
-						id, second->message)));
 		outcome = DJA_STALLED;
+		if (with_actor && dja_error_blame(second) == DJA_BLAME_NOBODY)
+			outcome = DJA_AGAIN;	/* somebody has the actor's row: do without */
+		else
+			ereport(LOG,
+					(errmsg("could not record the failure of message " INT64_FORMAT ": %s",
+							id, second->message)));
 	}
 	PG_END_TRY();
+	return outcome;
+}
+
+/*
+ * The same, as well as it goes: an actor that cannot be read, or whose row
+ * somebody keeps locked, does without the note of the failure.
+ */
+static DjaOutcome
+dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bool charge)
+{
+	DjaOutcome	outcome = DJA_AGAIN;
+
+	if (batch->actor_read)
+		outcome = dja_write_failure(batch, failed, id, error, charge, true);
+	if (outcome == DJA_AGAIN)
+		outcome = dja_write_failure(batch, failed, id, error, charge, false);
 	return outcome;
 }
 

@@ -8,7 +8,8 @@
  *   a pool without a	start a resident, when it has something to do, or at all while
  *   resident			there are places
  *   pool.wanted		mail waits too long: wake an idle worker of the pool, or start one
- *   no place free		ask the worker that has been idle the longest to make room
+ *   no place free		ask the worker that has been idle the longest to make room,
+ *						or the one that has served the longest: pools take turns
  *
  * A pool whose workers do not come to life (role without LOGIN, too many
  * connections) is tried again after a second, then after two, up to a minute.
@@ -46,6 +47,7 @@
 #define DJA_BACKOFF_MAX_MS 60000
 #define DJA_QUIET_MS 60000
 #define DJA_MAKE_ROOM_MS 200	/* a worker idle for less is not asked to go */
+#define DJA_TIME_SLICE_MS 1000	/* nor a busy one that started later */
 #define DJA_SCOUT_AGAIN_MS 10000
 #define DJA_CHECK_MS 1000		/* while something is starting or short of places */
 
@@ -298,33 +300,53 @@ dja_start_worker(int pool_id)
 }
 
 /*
- * Asks the worker that has been idle the longest to end, for a pool that has
- * none.
+ * May this worker be asked to make room?  Idle ones at once, so to speak; a
+ * busy one when it has had its time.
+ */
+static bool
+dja_may_go(DjaWorker *worker, TimestampTz now)
+{
+	if (worker->pid == 0)
+		return false;
+	if (worker->state == DJA_WORKER_IDLE)
+		return TimestampTzPlusMilliseconds(worker->since, DJA_MAKE_ROOM_MS) <= now;
+	return TimestampTzPlusMilliseconds(worker->started, DJA_TIME_SLICE_MS) <= now;
+}
+
+/*
+ * Asks a worker to end, for a pool that has none: the one that has been idle
+ * the longest, else the one that has served the longest.  It ends after its
+ * batch.
  */
 static void
 dja_make_room(TimestampTz now)
 {
-	int			longest = -1;
+	int			chosen = -1;
 
 	dja_lock();
 	for (int i = 0; i < dja_max_workers; i++)
 	{
 		DjaWorker  *worker = dja_worker(i);
+		DjaWorker  *best = chosen < 0 ? NULL : dja_worker(chosen);
 
 		if (worker->stop && worker->state != DJA_WORKER_FREE)
 		{
-			longest = -1;
+			chosen = -1;
 			break;				/* one is on its way out */
 		}
-		if (worker->state == DJA_WORKER_IDLE && worker->pid != 0 &&
-			TimestampTzPlusMilliseconds(worker->since, DJA_MAKE_ROOM_MS) <= now &&
-			(longest < 0 || worker->since < dja_worker(longest)->since))
-			longest = i;
+		if (!dja_may_go(worker, now))
+			continue;
+		if (best == NULL ||
+			(worker->state == DJA_WORKER_IDLE && best->state != DJA_WORKER_IDLE) ||
+			(worker->state == best->state &&
+			 (worker->state == DJA_WORKER_IDLE ? worker->since < best->since :
+			  worker->started < best->started)))
+			chosen = i;
 	}
-	if (longest >= 0)
+	if (chosen >= 0)
 	{
-		dja_worker(longest)->stop = true;
-		SetLatch(&ProcGlobal->allProcs[dja_worker(longest)->procno].procLatch);
+		dja_worker(chosen)->stop = true;
+		SetLatch(&ProcGlobal->allProcs[dja_worker(chosen)->procno].procLatch);
 	}
 	dja_unlock();
 }
@@ -423,6 +445,36 @@ dja_forget_starting(void)
 	dja_unlock();
 }
 
+/*
+ * Looks at all pools: those with something to do in the order in which they
+ * have come to wait, then the others.
+ */
+static TimestampTz
+dja_see_to_pools(TimestampTz now)
+{
+	bool		seen[DJA_MAX_POOLS] = {0};
+	bool		short_of_places = false;
+	TimestampTz again = DJA_NEVER;
+
+	for (;;)
+	{
+		int			next = -1;
+
+		for (int i = 0; i < DJA_MAX_POOLS; i++)
+			if (dja_pool(i)->in_use && !seen[i] &&
+				(next < 0 || dja_pool(i)->waits_since < dja_pool(next)->waits_since))
+				next = i;
+		if (next < 0)
+			break;
+		seen[next] = true;
+		again = Min(again, dja_see_to_pool(next, now, false, &short_of_places));
+	}
+	for (int i = 0; i < DJA_MAX_POOLS; i++)
+		if (dja_pool(i)->in_use)
+			again = Min(again, dja_see_to_pool(i, now, true, &short_of_places));
+	return again;
+}
+
 /* ---------- the loop ---------- */
 
 static void
@@ -493,7 +545,6 @@ dja_launcher_main(Datum arg)
 		static uint32 wait_event = 0;
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz again;
-		bool		short_of_places;
 		long		timeout;
 
 		dja_check_interrupts();
@@ -505,12 +556,7 @@ dja_launcher_main(Datum arg)
 
 		/* the postmaster's signal about a process that ended sets our latch */
 		again = dja_reap() ? TimestampTzPlusMilliseconds(now, DJA_CHECK_MS) : DJA_NEVER;
-		short_of_places = false;
-		for (int idle_ones = 0; idle_ones <= 1; idle_ones++)
-			for (int i = 0; i < DJA_MAX_POOLS; i++)
-				if (dja_pool(i)->in_use)
-					again = Min(again, dja_see_to_pool(i, now, idle_ones, &short_of_places));
-
+		again = Min(again, dja_see_to_pools(now));
 		again = Min(again, dja_see_to_scouts(now)); /* mail goes first */
 
 		timeout = again == DJA_NEVER ? -1 :

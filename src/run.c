@@ -591,6 +591,9 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 	TimestampTz retry_at;
 	bool		go_on = true;
 
+	/* it cannot be suspended now: later, then */
+	if (actor == NULL && type->suspend && message->attempts + 1 >= type->max_attempts)
+		charge = false;
 	if (charge)
 	{
 		message->attempts++;

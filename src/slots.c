@@ -13,6 +13,7 @@
 #include "runqueue.h"
 #include "slots.h"
 #include "storage/proc.h"
+#include "utils/timestamp.h"
 
 DjaWorker  *dja_my_worker = NULL;
 
@@ -57,6 +58,7 @@ dja_pool_find(Oid database, Oid role, bool create)
 	pool->role = role;
 	pool->state = DJA_POOL_ABSENT;
 	pool->resident = -1;
+	pool->waits_since = GetCurrentTimestamp();
 	return room;
 }
 

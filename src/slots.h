@@ -52,6 +52,7 @@ typedef struct DjaPool
 	int			workers;		/* slots taken, starting ones included */
 	int			failures;		/* starts in a row that came to nothing */
 	TimestampTz not_before;		/* no further start before */
+	TimestampTz waits_since;	/* without a worker */
 } DjaPool;
 
 typedef enum DjaWorkerState
@@ -71,6 +72,7 @@ typedef struct DjaWorker
 	uint32		generation;		/* tells this use of the slot from earlier ones */
 	volatile bool stop;			/* asked to end after its batch */
 	TimestampTz since;			/* of the present state */
+	TimestampTz started;
 	int64		message_id;		/* being handled, 0 = none */
 	char		actor_type[NAMEDATALEN];	/* of that message, cut to fit */
 } DjaWorker;

@@ -78,7 +78,8 @@ dja_worker_detach(int code, Datum arg)
 		pool->state = DJA_POOL_ABSENT;
 		dja_queue_orphan(dja_my_pool);
 	}
-	pool->workers--;
+	if (--pool->workers == 0)
+		pool->waits_since = GetCurrentTimestamp();
 	dja_my_worker->state = DJA_WORKER_FREE;
 	dja_my_worker->pid = 0;
 
@@ -413,7 +414,7 @@ dja_worker_main(Datum arg)
 	dja_my_worker->state = DJA_WORKER_IDLE;
 	dja_my_worker->pid = MyProcPid;
 	dja_my_worker->procno = dja_my_procno();
-	dja_my_worker->since = GetCurrentTimestamp();
+	dja_my_worker->since = dja_my_worker->started = GetCurrentTimestamp();
 	dja_my_pool = dja_my_worker->pool;
 	pool = dja_pool(dja_my_pool);
 	database = pool->database;

@@ -2,11 +2,11 @@
 
 Several clients send at random (one or many messages, commits, rollbacks, savepoints, priorities,
 delays, messages that fail in various ways, sends from inside handlers), while an operator pauses,
-resumes, redefines types, edits states, and cancels, terminates and kills workers.  Polling is off: what
-is handled was announced.  In the end everything is resumed and waited for, and then:
+resumes, redefines types, edits states, and cancels, terminates and kills workers.  Polling is off:
+what is handled was announced.  In the end everything is resumed and waited for, and then:
 
-* each committed message was handled exactly once, or is a dead letter, as its payload demands, with as
-  many attempts as it demands; nothing that was rolled back was handled (contract 3, 4, 6, 11-13);
+* each committed message was handled exactly once, or is a dead letter, as its payload demands, with
+  as many attempts as it demands; nothing that was rolled back was handled (contract 3, 4, 6, 11-13);
 * each actor handled its messages in order, where contract 9 promises one;
 * no delayed message was early;
 * each actor's state is the fold over what it handled, and no edit by hand was lost (contract 21);
@@ -33,6 +33,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from private_server import PrivateServer
 
 SENDERS = 4
@@ -55,7 +56,8 @@ CREATE FUNCTION post(uid text, actor_type text, actor_key text, payload jsonb, p
         delay interval, expires interval) RETURNS void LANGUAGE sql AS $$
     INSERT INTO sent VALUES ($1, $2, $3, $4, clock_timestamp() + $6, $5 <> 0 OR $6 IS NOT NULL);
     INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at)
-        SELECT $2, $3, $4, $5, sent.deliver_at, clock_timestamp() + $7 FROM sent WHERE sent.uid = $1;
+        SELECT $2, $3, $4, $5, sent.deliver_at, clock_timestamp() + $7
+        FROM sent WHERE sent.uid = $1;
 $$;
 
 CREATE FUNCTION work(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -71,7 +73,7 @@ BEGIN
     IF m.attempts < coalesce((message->>'fail')::int, 0) AND NOT EXISTS (SELECT FROM mended) THEN
         CASE message->>'how'
             WHEN 'raise' THEN RAISE EXCEPTION 'attempt %', m.attempts;
-            WHEN 'alone' THEN RAISE undefined_table USING MESSAGE = 'looks like a batch-mate''s fault';
+            WHEN 'alone' THEN RAISE undefined_table USING MESSAGE = 'perhaps a batch-mate''s fault';
             WHEN 'deferred' THEN INSERT INTO checked VALUES (1);
             WHEN 'timeout' THEN PERFORM pg_sleep(60);
             WHEN 'null' THEN RETURN NULL;
@@ -382,7 +384,7 @@ class Run:
             )
             deadline = time.monotonic() + PATIENCE
             while True:
-                # Once all others are done, what still fails is mended, and who was suspended goes on.
+                # Once all others are done, what still fails is mended; who was suspended goes on.
                 connection.execute(
                     "SELECT djactor.resume(actor_type, actor_key) FROM djactor.actor"
                     " WHERE status = 'suspended' AND EXISTS (SELECT FROM mended)"
@@ -470,7 +472,8 @@ class Run:
             elif fail >= kind.max_attempts and kind.on_exhausted == "dead_letter":
                 if dead.get(uid, ())[2:] != ("failed", kind.max_attempts):
                     wrong.append(
-                        f"{uid} {type_name} {key} {payload}: not dead: {dead.get(uid)} {handled.get(uid)}"
+                        f"{uid} {type_name} {key} {payload}: not dead: {dead.get(uid)}"
+                        f" {handled.get(uid)}"
                     )
             elif uid not in handled:
                 wrong.append(f"{uid} {type_name} {key} {payload}: not handled: {dead.get(uid)}")
@@ -587,7 +590,8 @@ def test_priority_decides_in_a_full_mailbox(seed: int) -> None:
             connection.execute("SELECT djactor.pause('m.plain')")
             for i in range(300):
                 connection.execute(
-                    "SELECT post(%s, 'm.plain', %s, jsonb_build_object('uid', %s::text, 'value', 1), %s, NULL, NULL)",
+                    "SELECT post(%s, 'm.plain', %s, jsonb_build_object('uid', %s::text, 'value', 1),"
+                    " %s, NULL, NULL)",
                     (f"p{i}", f"k{i % 3}", f"p{i}", rng.choice([-32768, -1, 0, 0, 0, 1, 5, 32767])),
                 )
             expected = connection.execute(
@@ -599,6 +603,7 @@ def test_priority_decides_in_a_full_mailbox(seed: int) -> None:
             assert (
                 expected
                 == connection.execute(
-                    "SELECT actor_key, array_agg(uid ORDER BY turn) FROM ledger GROUP BY 1 ORDER BY 1"
+                    "SELECT actor_key, array_agg(uid ORDER BY turn) FROM ledger"
+                    " GROUP BY 1 ORDER BY 1"
                 ).fetchall()
             )
