@@ -424,6 +424,8 @@ dja_turn_over(void)
 	dja_turn.message = NULL;
 	dja_wishes = NIL;
 	dja_current_batch = NULL;
+	if (dja_my_worker != NULL)
+		dja_my_worker->message_id = 0;
 }
 
 /*
