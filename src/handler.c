@@ -183,14 +183,14 @@ dja_handler_problem(Oid function, const char *name, Oid role, int *sqlerrcode, c
 	{
 		*sqlerrcode = ERRCODE_INVALID_FUNCTION_DEFINITION;
 		problem = psprintf("handler %s must be a function that returns jsonb or void",
-						   format_procedure_qualified(function));
+						   dja_handler_signature(function));
 	}
 	else if (!dja_may_execute(function, role) || !dja_may_use_schema(proc->pronamespace, role))
 	{
 		*sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
 		*hint = "Grant EXECUTE on the function and USAGE on its schema to the owner of the actor type.";
 		problem = psprintf("role \"%s\" may not execute handler %s",
-						   GetUserNameFromId(role, false), format_procedure_qualified(function));
+						   GetUserNameFromId(role, false), dja_handler_signature(function));
 	}
 	ReleaseSysCache(tuple);
 	return problem;
