@@ -6,7 +6,8 @@ resumes, redefines types, edits states, and cancels, terminates and kills worker
 what is handled was announced.  In the end everything is resumed and waited for, and then:
 
 * each committed message was handled exactly once, or is a dead letter, as its payload demands, with
-  as many attempts as it demands; nothing that was rolled back was handled (contract 3, 4, 6, 11-13);
+  as many attempts as it demands; nothing that was rolled back was handled (contract 3, 4, 6, 11 to
+  13);
 * each actor handled its messages in order, where contract 9 promises one;
 * no delayed message was early;
 * each actor's state is the fold over what it handled, and no edit by hand was lost (contract 21);
@@ -590,8 +591,8 @@ def test_priority_decides_in_a_full_mailbox(seed: int) -> None:
             connection.execute("SELECT djactor.pause('m.plain')")
             for i in range(300):
                 connection.execute(
-                    "SELECT post(%s, 'm.plain', %s, jsonb_build_object('uid', %s::text, 'value', 1),"
-                    " %s, NULL, NULL)",
+                    "SELECT post(%s, 'm.plain', %s, jsonb_build_object('uid', %s::text,"
+                    " 'value', 1), %s, NULL, NULL)",
                     (f"p{i}", f"k{i % 3}", f"p{i}", rng.choice([-32768, -1, 0, 0, 0, 1, 5, 32767])),
                 )
             expected = connection.execute(

@@ -45,6 +45,7 @@ sub asleep
 srand(42);
 my $slowest = 0;
 my $missed = 0;
+my @lingering;
 for (1 .. 50)
 {
 	my $kind = rand;
@@ -56,8 +57,12 @@ for (1 .. 50)
 	$start = time;
 	$missed++ unless wait_until("message $seq is handled", sub { handled(1, $seq) }, 5);
 	$slowest = time - $start if time - $start > $slowest;
+	push @lingering, time - $start if $kind < 0.3;
 }
 is($missed, 0, '50 commits after random pauses are handled without polling');
+# Without being rung a lingering worker would look again when it goes to sleep, after a second.
+@lingering = sort { $a <=> $b } @lingering;
+cmp_ok($lingering[ @lingering / 2 ], '<', 0.5, 'a lingering pool is rung, not found by chance');
 note(sprintf 'slowest: %.0f ms from commit to seen', $slowest * 1000);
 
 # Many at the same moment, into a pool that may be on its way to sleep
