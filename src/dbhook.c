@@ -30,6 +30,7 @@
 #include "guc.h"
 #include "nodes/parsenodes.h"
 #include "pending.h"
+#include "prepared.h"
 #include "session.h"
 #include "slots.h"
 #include "storage/latch.h"

@@ -19,8 +19,8 @@
 #include "launcher.h"
 #include "miscadmin.h"
 #include "pending.h"
-#include "run.h"
 #include "shmem.h"
+#include "turn.h"
 
 DJA_MODULE_MAGIC;
 
@@ -38,7 +38,7 @@ _PG_init(void)
 	dja_guc_init();
 	dja_shmem_init();
 	dja_pending_init();
-	dja_run_init();
+	dja_turn_init();
 	dja_dbhook_init();
 	dja_launcher_register();
 }

@@ -22,12 +22,11 @@
 #include "commands/async.h"
 #include "compat.h"
 #include "handler.h"
+#include "miscadmin.h"
 #include "pending.h"
 #include "runqueue.h"
 #include "slots.h"
-#include "storage/ipc.h"
 #include "storage/latch.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -69,15 +68,12 @@ static DjaPendingMailbox *dja_mailboxes = NULL;
 static int	dja_nmailboxes = 0;
 static int16 *dja_pending_buckets = NULL;	/* index into dja_mailboxes, -1 = none */
 static bool dja_announced = false;
-static bool dja_preparing = false;	/* a COMMIT PREPARED is under way */
-static bool dja_prepared_lanes[DJA_MAX_LANES];	/* that counted it */
 static bool dja_drained = false;
 static bool dja_scout = false;
 static Oid	dja_scout_database;
 static bool dja_holding = false;
 
 static void dja_ring(DjaPendingLane *pending);
-static void dja_prepared_exit(int code, Datum arg);
 
 static void
 dja_pending_reset(void)
@@ -583,64 +579,6 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_ABORT:
 			break;
 	}
-}
-
-/*
- * COMMIT PREPARED makes rows visible that nobody pushes: around it, every lane
- * of the database counts a flood.  begin comes before, end after it, whatever
- * became of it; a lane with a flood keeps its place in between.
- */
-void
-dja_prepared_begin(void)
-{
-	static bool registered = false;
-
-	if (!registered)
-		before_shmem_exit(dja_prepared_exit, (Datum) 0);
-	registered = true;
-
-	dja_lock();
-	for (int i = 0; i < DJA_MAX_LANES; i++)
-	{
-		DjaLane    *lane = dja_lane(i);
-
-		dja_prepared_lanes[i] = lane->in_use && lane->database == MyDatabaseId;
-		if (dja_prepared_lanes[i])
-			lane->floods++;
-	}
-	dja_preparing = true;
-	dja_unlock();
-}
-
-void
-dja_prepared_end(void)
-{
-	if (!dja_preparing)
-		return;
-	dja_preparing = false;
-	dja_lock();
-	for (int i = 0; i < DJA_MAX_LANES; i++)
-	{
-		DjaLane    *lane = dja_lane(i);
-
-		if (dja_prepared_lanes[i])
-			lane->floods--;
-		if (lane->in_use && lane->database == MyDatabaseId)
-		{
-			DjaPendingLane pending = {.lane = i};
-
-			lane->sweep_wanted = true;
-			lane->next_due = DT_NOBEGIN;
-			dja_ring(&pending);
-		}
-	}
-	dja_unlock();
-}
-
-static void
-dja_prepared_exit(int code, Datum arg)
-{
-	dja_prepared_end();
 }
 
 void

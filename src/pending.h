@@ -24,10 +24,6 @@ extern void dja_pending_scout(Oid database);
 extern void dja_pending_stop_lane(DjaType *type);
 extern void dja_pending_hold(void);
 
-/* of a prepared transaction, whose list is lost with its session */
-extern void dja_prepared_begin(void);
-extern void dja_prepared_end(void);
-
 /* the lane of a type, made if need be; the lock is held; -1 without room */
 extern int	dja_ensure_lane(Oid database, uint64 type_hash, Oid owner);
 

@@ -96,9 +96,6 @@ extern void dja_batch_write(DjaBatch *batch);
 extern bool dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 							   DjaError *error, bool charge);
 extern DjaActor *dja_run_actor(DjaBatch *batch, DjaRun *run, text *key);
-extern DjaActor *dja_batch_actor(DjaType *type, text *key);
-extern void dja_batch_wish(DjaActor *actor, bool paused);
-extern void dja_turn_over(void);
-extern void dja_run_init(void);
+extern bool dja_run_resolve(DjaBatch *batch, DjaRun *run);
 
 #endif							/* DJA_RUN_H */

@@ -139,12 +139,20 @@ extern void dja_lane_unblock(int lane);
 extern int	dja_lane_occupied(int pool);
 extern bool dja_lane_busy(int lane);
 
+/* building blocks of the files behind this header */
+extern int	dja_mailbox_find(int lane, uint64 key_hash);
+extern int	dja_mailbox_create(int lane, uint64 key_hash, int64 cursor);
+extern void dja_mailbox_free(int mailbox);
+extern void dja_mailbox_enqueue(int mailbox);
+extern int	dja_mailbox_dequeue(DjaLane *lane);
+extern bool dja_lane_unbounded(DjaLane *lane);
+
 /* senders */
 extern int	dja_queue_announce(int lane, uint64 key_hash, int64 position);
 extern void dja_queue_push(int lane, int mailbox, uint64 key_hash, int64 position, int depth, int base_depth);
 extern int	dja_queue_depth(int lane, uint64 key_hash);
 
-/* workers */
+/* workers: claims.c */
 extern bool dja_queue_has_work(int pool, bool resident, TimestampTz now);
 extern int	dja_queue_length(int pool);
 extern int	dja_queue_pop(int pool, int want, int *mailboxes, bool alone);

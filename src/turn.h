@@ -10,6 +10,7 @@
 
 #include "actor.h"
 #include "mailbox.h"
+#include "run.h"
 
 typedef struct DjaTurn
 {
@@ -18,5 +19,17 @@ typedef struct DjaTurn
 } DjaTurn;
 
 extern DjaTurn dja_turn;
+
+extern void dja_turn_init(void);
+extern void dja_turn_batch(DjaBatch *batch);
+extern void dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
+							 TimestampTz now);
+extern DjaError *dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor,
+									   DjaMessage *message, TimestampTz now);
+extern void dja_turn_over(void);
+
+/* inside a turn: actors that the batch holds in memory */
+extern DjaActor *dja_batch_actor(DjaType *type, text *key);
+extern void dja_batch_wish(DjaActor *actor, bool paused);
 
 #endif							/* DJA_TURN_H */
