@@ -6,6 +6,8 @@
  *   COMMIT PREPARED		makes messages visible that nobody pushes: lanes are swept
  *   CREATE DATABASE		may be a copy with actors in it: the launcher scouts
  *   CREATE, ALTER, DROP EXTENSION djactor	likewise, and sessions forget what they know of it
+ *   COPY into our tables	may be a restore, which brings mail before its types,
+ *							and types that nobody defined
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
@@ -31,6 +33,7 @@
 #include "nodes/parsenodes.h"
 #include "pending.h"
 #include "prepared.h"
+#include "send.h"
 #include "session.h"
 #include "slots.h"
 #include "storage/latch.h"
@@ -82,6 +85,32 @@ dja_outlives_turn(Node *statement)
 {
 	return IsA(statement, PrepareStmt) || IsA(statement, DeclareCursorStmt) ||
 		IsA(statement, ConstraintsSetStmt);
+}
+
+/*
+ * Is this COPY what a dump has to say of a table of ours?  Only a superuser may
+ * load whole tables; senders have no right to write an id.
+ */
+static bool
+dja_restores(Node *statement, const char *table)
+{
+	CopyStmt   *copy = (CopyStmt *) statement;
+
+	return IsA(statement, CopyStmt) && copy->is_from && copy->relation != NULL &&
+		copy->relation->schemaname != NULL && superuser() &&
+		strcmp(copy->relation->schemaname, "djactor") == 0 &&
+		strcmp(copy->relation->relname, table) == 0;
+}
+
+static bool
+dja_lists_column(List *columns, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, columns)
+		if (strcmp(strVal(lfirst(lc)), name) == 0)
+			return true;
+	return false;
 }
 
 static const char *
@@ -237,11 +266,18 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	Node	   *statement = pstmt->utilityStmt;
 	volatile bool prepared = dja_is_commit_prepared(statement);
 	volatile bool changes = dja_changes_installation(statement);
+	volatile bool restores = false;
 
+	if (dja_restores(statement, "actor_type"))
+		changes = true;
+	else if (dja_restores(statement, "message") &&
+			 dja_lists_column(((CopyStmt *) statement)->attlist, "id"))
+		changes = restores = true;
 	dja_clear_database(statement, context);
 	dja_session_touched |= dja_outlives_turn(statement);
 	if (prepared)
 		dja_prepared_begin();
+	dja_restoring = restores;
 	PG_TRY();
 	{
 		(dja_prev_process_utility ? dja_prev_process_utility : standard_ProcessUtility)
@@ -251,6 +287,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	{
 		if (prepared)
 			dja_prepared_end();
+		dja_restoring = false;
 	}
 	PG_END_TRY();
 	if (changes)

@@ -23,6 +23,7 @@
 #include "mailbox.h"
 #include "pending.h"
 #include "runqueue.h"
+#include "send.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -44,6 +45,8 @@ PG_FUNCTION_INFO_V1(dja_message);
 PG_FUNCTION_INFO_V1(dja_message_sent);
 PG_FUNCTION_INFO_V1(dja_refuse_write);
 PG_FUNCTION_INFO_V1(dja_send);
+
+bool		dja_restoring = false;
 
 /* ---------- the mailbox index ---------- */
 
@@ -271,6 +274,8 @@ dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid)
 	{
 		dja_type_lock(dja_hash_text(name), AccessShareLock);
 		type = *last = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+		if (type == NULL && dja_restoring)
+			return;				/* the scout finds it, once its type is there */
 		if (type == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),

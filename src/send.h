@@ -1,0 +1,15 @@
+/*
+ * send.h
+ *
+ * Sending; see send.c.
+ */
+#ifndef DJA_SEND_H
+#define DJA_SEND_H
+
+/*
+ * Rows are being restored, with their ids, by COPY as pg_dump writes it: they
+ * may come before their types.  Set by dbhook.c around the command.
+ */
+extern bool dja_restoring;
+
+#endif							/* DJA_SEND_H */
