@@ -51,7 +51,7 @@ for (1 .. 50)
 	my $kind = rand;
 	my $start;
 
-	sleep($kind < 0.3 ? rand 0.05 : $kind < 0.7 ? 0.95 + rand 0.15 : rand 1.5);
+	sleep($kind < 0.3 ? 0.2 + rand 0.2 : $kind < 0.7 ? 0.95 + rand 0.15 : rand 1.5);
 	$seq++;
 	$session->query("SELECT post(1, $seq, 1, 't.work', 5)");
 	$start = time;

@@ -51,7 +51,10 @@ my %dumps = (
 	parallel => sub {
 		my ($file, $database) = @_;
 		# data is loaded in no certain order then: messages may come before their types
-		return ok(run_log([ 'pg_restore', '-e', '-j', '3', '-d', $node->connstr($database), $file ]), 'pg_restore -j 3 restores');
+		my $done = run_log([ 'pg_restore', '-e', '-j', '3', '-d', $node->connstr($database), $file ]);
+
+		ok($done, 'pg_restore -j 3 restores');
+		return $done;
 	});
 
 for my $how (sort keys %dumps)
