@@ -450,8 +450,8 @@ dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
 
 /*
  * Updates or deletes the very version at tid without waiting for anybody.  A
- * lock that our own transaction has on it (SELECT FOR UPDATE in a handler, say)
- * is none to wait for, but the server goes past it only when it may wait.
+ * lock that our own transaction has on it (SELECT FOR UPDATE in a handler,
+ * say) is none to wait for, but the server goes past it only when it may wait.
  */
 TM_Result
 dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)

@@ -102,32 +102,64 @@ dja_resume_type(PG_FUNCTION_ARGS)
 /* ---------- actors ---------- */
 
 /*
+ * Locks a row until the end of the transaction, waiting as an UPDATE would.
+ * False if it is not as it was read: read it again, then.
+ */
+static bool
+dja_lock_row(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
+{
+	TM_FailureData failure;
+
+	CHECK_FOR_INTERRUPTS();
+	return table_tuple_lock(rel, tid, snapshot, slot, GetCurrentCommandId(false),
+							LockTupleNoKeyExclusive, LockWaitBlock, 0, &failure) == TM_Ok;
+}
+
+/*
+ * The first message of a mailbox, its row locked, unless it has never failed;
+ * NULL then, or when there is none.
+ */
+static DjaMessage *
+dja_failed_head(DjaWriter *writer, uint64 type_hash, uint64 key_hash)
+{
+	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
+	DjaMessage *message;
+	bool		done;
+
+	do
+	{
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		DjaScan		scan;
+
+		message = NULL;
+		dja_mailbox_scan_begin(&scan, snapshot);
+		dja_mailbox_scan_start(&scan, type_hash, key_hash, DJA_CURSOR_START);
+		if (dja_scan_next(&scan))
+			message = dja_scan_message(&scan);
+		dja_scan_end(&scan);
+		if (message != NULL && message->attempts == 0 && TIMESTAMP_IS_NOBEGIN(message->retry_at))
+			message = NULL;
+		done = message == NULL || dja_lock_row(writer->rel, &message->tid, snapshot, slot);
+		UnregisterSnapshot(snapshot);
+	} while (!done);
+	ExecDropSingleTupleTableSlot(slot);
+	return message;
+}
+
+/*
  * The first message of an actor is due now, as if it had never failed.
  */
 static void
 dja_reset_attempts(DjaType *type, uint64 key_hash)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	DjaScan		scan;
-	DjaMessage *message = NULL;
+	DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
+	DjaMessage *message = dja_failed_head(writer, type->hash, key_hash);
 
-	dja_mailbox_scan_begin(&scan, snapshot);
-	dja_mailbox_scan_start(&scan, type->hash, key_hash, DJA_CURSOR_START);
-	if (dja_scan_next(&scan))
-		message = dja_scan_message(&scan);
-	dja_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-
-	if (message != NULL && (message->attempts > 0 || !TIMESTAMP_IS_NOBEGIN(message->retry_at)))
-	{
-		DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
-		Datum		last_error = message->values[DJA_MSG_LAST_ERROR - 1];
-
+	if (message != NULL)
 		dja_message_retry(writer, message, 0, DT_NOBEGIN,
 						  message->nulls[DJA_MSG_LAST_ERROR - 1] ? NULL :
-						  TextDatumGetCString(last_error), false);
-		dja_writer_close(writer);
-	}
+						  TextDatumGetCString(message->values[DJA_MSG_LAST_ERROR - 1]), false);
+	dja_writer_close(writer);
 }
 
 /*
@@ -140,20 +172,16 @@ dja_actor_locked(DjaType *type, text *key, uint64 key_hash)
 	Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	DjaActor   *actor;
-	TM_FailureData failure;
-	TM_Result	result;
+	bool		done;
 
 	do
 	{
 		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-		CHECK_FOR_INTERRUPTS();
 		actor = dja_actor_read(rel, 0, slot, type, key, key_hash, snapshot);
-		result = !actor->exists ? TM_Ok :
-			table_tuple_lock(rel, &actor->tid, snapshot, slot, GetCurrentCommandId(false),
-							 LockTupleNoKeyExclusive, LockWaitBlock, 0, &failure);
+		done = !actor->exists || dja_lock_row(rel, &actor->tid, snapshot, slot);
 		UnregisterSnapshot(snapshot);
-	} while (result != TM_Ok);
+	} while (!done);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
 	return actor;

@@ -306,8 +306,8 @@ dja_pending_stop_lane(DjaType *type)
 
 /*
  * The transaction came to nothing: lanes that it had stopped start again, and
- * so do those that somebody blocked on the word of its changes, such as a
- * turn after a pause() in the same transaction.
+ * so do those that somebody blocked on the word of its changes, such as a turn
+ * after a pause() in the same transaction.
  */
 static void
 dja_start_lanes(void)
