@@ -340,10 +340,6 @@ class Run:
         while not self.stop.is_set():
             try:
                 self.operate(connection, rng)
-            except psycopg.errors.LockNotAvailable:
-                # A batch under way had the row; the operator tries again.
-                self.books.count("locked out")
-                connection.rollback()
             except psycopg.OperationalError as error:
                 if error.sqlstate is not None and not error.sqlstate.startswith("57"):
                     raise
@@ -387,11 +383,10 @@ class Run:
             deadline = time.monotonic() + PATIENCE
             while True:
                 # Once all others are done, what still fails is mended; who was suspended goes on.
-                with contextlib.suppress(psycopg.errors.LockNotAvailable):
-                    connection.execute(
-                        "SELECT djactor.resume(actor_type, actor_key) FROM djactor.actor"
-                        " WHERE paused OR (status = 'suspended' AND EXISTS (SELECT FROM mended))"
-                    )
+                connection.execute(
+                    "SELECT djactor.resume(actor_type, actor_key) FROM djactor.actor"
+                    " WHERE paused OR (status = 'suspended' AND EXISTS (SELECT FROM mended))"
+                )
                 left = connection.execute(
                     "SELECT count(*), count(*) FILTER (WHERE actor_type <> 'm.suspend')"
                     " FROM djactor.message"
