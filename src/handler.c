@@ -139,7 +139,7 @@ dja_handler_taken_over(DjaType *type, Oid function)
  * Handlers in languages whose functions can reach outside the database get a
  * transaction of their own for each message.
  */
-bool
+static bool
 dja_handler_is_solo(Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));

@@ -30,7 +30,6 @@ extern Oid	dja_handler_parse(const char *handler);
 extern char *dja_handler_problem(Oid function, const char *name, Oid role, int *sqlerrcode, char **hint);
 extern char *dja_handler_signature(Oid function);
 extern Oid	dja_handler_owner(Oid function);
-extern bool dja_handler_is_solo(Oid function);
 extern DjaHandler *dja_handler_resolve(DjaType *type, char **problem);
 extern void dja_handlers_forget(void);
 

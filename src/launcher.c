@@ -236,7 +236,7 @@ dja_discard_pool(int i, bool dead)
 	dja_lock();
 	while (dead && dja_shared->queue->pool_lanes[i] >= 0)
 		dja_lane_free(dja_shared->queue->pool_lanes[i]);
-	if (dja_pool(i)->workers == 0 && dja_lane_occupied(i) == 0)
+	if (dja_pool(i)->workers == 0 && dja_pool_lane_count(i) == 0)
 		dja_pool_free(i);
 	dja_unlock();
 }
@@ -366,7 +366,7 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 	bool		gone;
 
 	dja_lock();
-	gone = dja_lane_occupied(i) == 0;
+	gone = dja_pool_lane_count(i) == 0;
 	if (pool->workers == 0)
 	{
 		needed = dja_queue_has_work(i, true, now);

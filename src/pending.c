@@ -162,6 +162,15 @@ dja_pending_find(DjaType *type, uint64 key_hash, bool create)
 }
 
 /*
+ * Has the whole lane swept.
+ */
+static void
+dja_pending_sweep(DjaType *type)
+{
+	dja_lane_entry(type->hash, type->owner)->sweep = true;
+}
+
+/*
  * Notes messages for a mailbox; position is the lowest of them.
  */
 void
@@ -188,15 +197,6 @@ dja_pending_due(DjaType *type, TimestampTz due)
 	DjaPendingLane *lane = dja_lane_entry(type->hash, type->owner);
 
 	lane->next_due = Min(lane->next_due, due);
-}
-
-/*
- * Has the whole lane swept.
- */
-void
-dja_pending_sweep(DjaType *type)
-{
-	dja_lane_entry(type->hash, type->owner)->sweep = true;
 }
 
 /*

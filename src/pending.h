@@ -14,7 +14,6 @@
 extern void dja_pending_init(void);
 extern void dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count);
 extern void dja_pending_due(DjaType *type, TimestampTz due);
-extern void dja_pending_sweep(DjaType *type);
 extern void dja_pending_type(uint64 type_hash, Oid owner);
 extern int	dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth);
 extern void dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth);

@@ -378,7 +378,7 @@ dja_lane_unblock(int i)
  * Lanes in a pool.
  */
 int
-dja_lane_occupied(int pool)
+dja_pool_lane_count(int pool)
 {
 	int			n = 0;
 

@@ -136,7 +136,7 @@ extern void dja_lane_move(int lane, int pool);
 extern void dja_lane_free(int lane);
 extern void dja_lane_block(int lane, uint32 epoch, TimestampTz recheck_at);
 extern void dja_lane_unblock(int lane);
-extern int	dja_lane_occupied(int pool);
+extern int	dja_pool_lane_count(int pool);
 extern bool dja_lane_busy(int lane);
 
 /* building blocks of the files behind this header */

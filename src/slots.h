@@ -17,7 +17,7 @@
  *   pool.wanted		workers and senders set it, the launcher clears it
  *   pool.failures, not_before		the launcher
  *   worker.*			the launcher while STARTING, then the worker itself;
- *						message_id, actor_type and busy_since without the lock,
+ *						message_id, actor_type and since without the lock,
  *						for the eyes of djactor.worker only
  *   scouted			the scout, when it is done
  *   worker.stop		the launcher, and backends that need the database for themselves
