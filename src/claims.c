@@ -13,6 +13,9 @@
 #include "compat.h"
 #include "runqueue.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define DJA_ROOM_MS 50			/* between two looks for room in the queue */
 
 /* This backend's claims and the lanes it occupies; freed by nobody. */
 static int *dja_claims = NULL;
@@ -83,12 +86,19 @@ dja_queue_has_work(int pool, bool resident, TimestampTz now)
  * announces.
  */
 TimestampTz
-dja_queue_next_due(int pool)
+dja_queue_next_due(int pool, TimestampTz now)
 {
 	TimestampTz due = DJA_NEVER;
 
 	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
-		due = Min(due, dja_lane_due(dja_lane(i)));
+	{
+		DjaLane    *lane = dja_lane(i);
+
+		due = Min(due, dja_lane_due(lane));
+		/* a sweep that finds no room: who makes some tells nobody */
+		if (!lane->blocked && (lane->sweeping || lane->sweep_wanted))
+			due = Min(due, TimestampTzPlusMilliseconds(now, DJA_ROOM_MS));
+	}
 	return due;
 }
 

@@ -373,7 +373,7 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 		start = !gone && (needed ? !idle_ones :
 						  idle_ones && !*short_of_places && dja_free_slot() >= 0);
 		if (!needed)
-			again = dja_queue_next_due(i);
+			again = dja_queue_next_due(i, now);
 	}
 	else if (pool->resident < 0)
 		(void) dja_wake_idle(i);	/* to become the resident */

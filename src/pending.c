@@ -363,16 +363,22 @@ dja_read_changes(void)
 	for (int i = 0; i < dja_nlanes; i++)
 	{
 		DjaPendingLane *pending = &dja_lanes[i];
-		DjaType    *type;
+		DjaType    *type = NULL;
 		char	   *problem;
 
 		if (!pending->changed && !pending->stopped)
 			continue;
-		if (!fresh)
-			(void) dja_types_all();
-		fresh = true;
+		/*
+		 * the transaction may have dropped the extension, with all its types
+		 */
+		if (dja_catalog_check(false) == DJA_INSTALLED)
+		{
+			if (!fresh)
+				dja_types_reload();
+			fresh = true;
+			type = dja_type_by_hash(pending->type_hash);
+		}
 		pending->changed = true;
-		type = dja_type_by_hash(pending->type_hash);
 		pending->dropped = type == NULL;
 		if (type == NULL)
 			continue;
@@ -461,6 +467,8 @@ dja_ring(DjaPendingLane *pending)
 static void
 dja_apply_type_change(DjaPendingLane *pending)
 {
+	int			pool;
+
 	if (pending->dropped)
 	{
 		dja_lane_free(pending->lane);
@@ -468,7 +476,13 @@ dja_apply_type_change(DjaPendingLane *pending)
 	}
 	dja_lane(pending->lane)->concurrency = pending->concurrency;
 	dja_lane(pending->lane)->solo = pending->solo;
-	dja_lane_move(pending->lane, dja_pool_find(MyDatabaseId, pending->owner, true));
+	/*
+	 * made before the commit; should it be gone, the old pool's worker moves
+	 * the lane
+	 */
+	pool = dja_pool_find(MyDatabaseId, pending->owner, true);
+	if (pool >= 0)
+		dja_lane_move(pending->lane, pool);
 	dja_lane_unblock(pending->lane);
 }
 

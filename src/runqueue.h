@@ -162,7 +162,7 @@ extern void dja_queue_finish(int mailbox, DjaRunEnd end, int64 cursor, int remov
 extern void dja_queue_leave_lanes(void);
 extern void dja_release_claims(void);
 extern bool dja_queue_has_room(void);
-extern TimestampTz dja_queue_next_due(int pool);
+extern TimestampTz dja_queue_next_due(int pool, TimestampTz now);
 extern void dja_queue_orphan(int pool);
 
 #define dja_lane(i) (&dja_shared->queue->lanes[i])

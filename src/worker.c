@@ -180,7 +180,7 @@ dja_go_idle(DjaPoolState state, TimestampTz *next_due)
 		if (state == DJA_POOL_ASLEEP && pool->state != DJA_POOL_ASLEEP)
 			pool->rung = false;
 		pool->state = state;
-		*next_due = dja_queue_next_due(dja_my_pool);
+		*next_due = dja_queue_next_due(dja_my_pool, now);
 	}
 	dja_unlock();
 	return idle;

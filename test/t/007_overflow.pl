@@ -66,6 +66,15 @@ $node->safe_psql('app', qq{
 		FROM generate_series(1, 500) i});
 ok(wait_drained($node, 'app'), 'retries and delays of more actors than the queue holds');
 
+# A queue that is full of another pool's mail: whoever found no room looks again, without polling
+new_app($node, 'app2', 'other');
+ok(wait_until('a resident in app2', sub { worker_pids($node, 'app2') }), 'another pool');
+$sender++;
+$node->safe_psql('app', qq{SELECT post($sender, 1, 300, 't.work', 300, '{"sleep": 0.03}')});
+$node->safe_psql('app2', q{SELECT post(1, 1, 1100, 't.work', 1100)});
+ok(wait_drained($node, 'app2'), '... whose mail finds the queue full of others is handled all the same');
+ok(wait_drained($node, 'app'), '... and so is theirs');
+
 # Many transactions at once
 start_sender($node, 'app', 'app', id => 100 + $_, keys => 700 * $_, big => 2500, fail => 300,
 	types => [ 't.work', 't.more' ]) for 1 .. 3;

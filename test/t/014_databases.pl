@@ -82,5 +82,14 @@ $node->safe_psql('app', q{SELECT post(1, 1, 100, 't.work', 10)});
 ok(wait_drained($node, 'app'), 'a database of the same name gets workers');
 is($node->safe_psql('app', 'SELECT count(*) FROM ledger'), '100', '... which handle its mail');
 
+# ---- a transaction may change a type and drop the extension ----
+$node->safe_psql('app', q{
+	BEGIN;
+	SELECT djactor.define_actor_type('t.late', 'public.work');
+	DROP EXTENSION djactor CASCADE;
+	COMMIT});
+is($node->safe_psql('app', q{SELECT count(*) FROM pg_extension WHERE extname = 'djactor'}), '0',
+	'DROP EXTENSION in the transaction that defined a type');
+
 $node->stop;
 done_testing();
