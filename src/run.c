@@ -317,7 +317,12 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	/* what earlier turns of the batch, or others, have done to the type */
 	if ((!dja_type_is_current(run->type, run->generation) || run->type->call == NULL) &&
 		!dja_run_resolve(batch, run))
+	{
+		/* what was read and not run is still to come, for whoever runs it */
+		if (run->end == DJA_END_REMAINING)
+			dja_run_leave(run, i);
 		return DJA_NEXT_RUN;
+	}
 
 	solo = run->type->call->solo || run->type->batch_size == 1;
 	if (batch->executed > 0 && (now >= batch->deadline || solo))
