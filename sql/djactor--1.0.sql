@@ -76,6 +76,8 @@ CREATE TABLE djactor.actor_type
 	handler text NOT NULL,
 	owner pg_catalog.regrole NOT NULL,
 	initial_state jsonb NOT NULL,
+	state_version int NOT NULL,
+	upgrade_handler text,
 	max_attempts int NOT NULL,
 	backoff interval NOT NULL,
 	backoff_max interval NOT NULL,
@@ -86,6 +88,9 @@ CREATE TABLE djactor.actor_type
 	concurrency int,
 	mailbox_limit int,
 	on_full text NOT NULL,
+	breaker_failures int,
+	breaker_window interval NOT NULL,
+	journal interval,
 	handler_owner pg_catalog.regrole NOT NULL,
 	paused boolean NOT NULL DEFAULT false,
 	paused_reason text,
@@ -96,6 +101,8 @@ COMMENT ON COLUMN djactor.actor_type.name IS 'global name, app_label.name by con
 COMMENT ON COLUMN djactor.actor_type.handler IS 'qualified signature of the function f(state jsonb, message jsonb)';
 COMMENT ON COLUMN djactor.actor_type.owner IS 'role that the handler runs as, in a session logged in as that role';
 COMMENT ON COLUMN djactor.actor_type.initial_state IS 'state that the first turn of an actor gets';
+COMMENT ON COLUMN djactor.actor_type.state_version IS 'version of the state that the handler expects; an actor with a newer state waits';
+COMMENT ON COLUMN djactor.actor_type.upgrade_handler IS 'qualified signature of the function f(state jsonb, from_version int) that brings an older state up to date before its next turn; NULL = it is used as it is';
 COMMENT ON COLUMN djactor.actor_type.max_attempts IS 'failed attempts after which a message is given up';
 COMMENT ON COLUMN djactor.actor_type.backoff IS 'wait before the first retry; doubled with each further one';
 COMMENT ON COLUMN djactor.actor_type.backoff_max IS 'longest wait between two attempts';
@@ -106,9 +113,12 @@ COMMENT ON COLUMN djactor.actor_type.batch_size IS 'messages of this type in one
 COMMENT ON COLUMN djactor.actor_type.concurrency IS 'workers that may run this type at the same time; NULL = no limit';
 COMMENT ON COLUMN djactor.actor_type.mailbox_limit IS 'waiting messages of one actor beyond which sending fails (approximate); NULL = no limit';
 COMMENT ON COLUMN djactor.actor_type.on_full IS 'what becomes of a message beyond mailbox_limit: raise (SQLSTATE 53400 in the sender) or dead_letter';
+COMMENT ON COLUMN djactor.actor_type.breaker_failures IS 'failed attempts within breaker_window beyond which the type is paused; NULL = never';
+COMMENT ON COLUMN djactor.actor_type.breaker_window IS 'span of time in which failed attempts are counted';
+COMMENT ON COLUMN djactor.actor_type.journal IS 'how long handled messages are kept in djactor.journal; NULL = they are not';
 COMMENT ON COLUMN djactor.actor_type.handler_owner IS 'owner of the handler function when the type was defined: another role''s function of that name is not called';
 COMMENT ON COLUMN djactor.actor_type.paused IS 'no turn starts while true; set by pause(), cleared by resume()';
-COMMENT ON COLUMN djactor.actor_type.paused_reason IS 'who paused the type';
+COMMENT ON COLUMN djactor.actor_type.paused_reason IS 'who paused the type, or why its breaker did';
 COMMENT ON COLUMN djactor.actor_type.problem IS 'why mail of this type waits although it is not paused, such as a handler that is gone; NULL when all is well';
 
 CREATE TABLE djactor.actor
@@ -117,8 +127,10 @@ CREATE TABLE djactor.actor
 	actor_type text COLLATE pg_catalog."C" NOT NULL,
 	actor_key text COLLATE pg_catalog."C" NOT NULL,
 	state jsonb NOT NULL,
+	state_version int NOT NULL DEFAULT 1,
 	status text NOT NULL DEFAULT 'active',
 	paused boolean NOT NULL DEFAULT false,
+	stashed int NOT NULL DEFAULT 0,
 	turns bigint NOT NULL DEFAULT 0,
 	failures bigint NOT NULL DEFAULT 0,
 	last_error text,
@@ -134,8 +146,10 @@ COMMENT ON COLUMN djactor.actor.id IS 'surrogate key, for the ORM';
 COMMENT ON COLUMN djactor.actor.actor_type IS 'kind of actor: djactor.actor_type.name';
 COMMENT ON COLUMN djactor.actor.actor_key IS 'which one of its kind; 1 to 512 bytes';
 COMMENT ON COLUMN djactor.actor.state IS 'state after the last committed turn; never SQL NULL; may be updated by hand';
+COMMENT ON COLUMN djactor.actor.state_version IS 'version of the state: that of the type at the last turn';
 COMMENT ON COLUMN djactor.actor.status IS 'active, or suspended: stopped by a message that failed max_attempts times, see resume()';
 COMMENT ON COLUMN djactor.actor.paused IS 'no turn of this actor starts while true; set by pause(type, key)';
+COMMENT ON COLUMN djactor.actor.stashed IS 'messages that stash() has put aside';
 COMMENT ON COLUMN djactor.actor.turns IS 'committed turns';
 COMMENT ON COLUMN djactor.actor.failures IS 'failed attempts';
 COMMENT ON COLUMN djactor.actor.last_error IS 'message of the last failed attempt';
@@ -164,24 +178,36 @@ CREATE TABLE djactor.message
 	priority smallint NOT NULL DEFAULT 0,
 	deliver_at timestamptz,
 	expires_at timestamptz,
+	idempotency_key text COLLATE pg_catalog."C",
+	wants_reply boolean NOT NULL DEFAULT false,
+	in_reply_to bigint,
 	trace_id uuid NOT NULL DEFAULT djactor.current_trace(),
+	kind text NOT NULL DEFAULT 'user',
+	meta jsonb,
 	sender_type text COLLATE pg_catalog."C" DEFAULT djactor.current_sender_type(),
 	sender_key text COLLATE pg_catalog."C" DEFAULT djactor.current_sender_key(),
 	cause_id bigint DEFAULT djactor.current_cause(),
 	attempts int NOT NULL DEFAULT 0,
+	crashes smallint NOT NULL DEFAULT 0,
+	redrives smallint NOT NULL DEFAULT 0,
 	retry_at timestamptz,
 	last_error text,
 	sent_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	released boolean NOT NULL DEFAULT false
+	released boolean NOT NULL DEFAULT false,
+	aside text
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 /* Only what may be delivered: a delayed message is no burden to its mailbox. */
 CREATE INDEX message_mailbox ON djactor.message
 	(djactor.name_hash(actor_type), djactor.name_hash(actor_key), djactor.mailbox_position(priority, id))
-	WHERE deliver_at IS NULL OR released;
+	WHERE (deliver_at IS NULL OR released) AND aside IS NULL;
 /* What the timekeeper waits for: delays and retries. */
 CREATE INDEX message_due ON djactor.message
 	(djactor.name_hash(actor_type), (COALESCE(retry_at, deliver_at)))
 	WHERE retry_at IS NOT NULL OR (deliver_at IS NOT NULL AND NOT released);
+/* What an actor has stashed or deferred, or a replica holds. */
+CREATE INDEX message_aside ON djactor.message
+	(djactor.name_hash(actor_type), djactor.name_hash(actor_key), djactor.mailbox_position(priority, id))
+	WHERE aside IS NOT NULL;
 COMMENT ON TABLE djactor.message IS 'messages that wait; INSERT sends, and the row is gone once the message is handled';
 COMMENT ON COLUMN djactor.message.id IS 'identity for life, also in dead_letter';
 COMMENT ON COLUMN djactor.message.actor_type IS 'kind of the receiving actor: djactor.actor_type.name';
@@ -190,16 +216,24 @@ COMMENT ON COLUMN djactor.message.payload IS 'second argument of the handler; JS
 COMMENT ON COLUMN djactor.message.headers IS 'passed on to everything that the turn sends: tenant, user, traceparent';
 COMMENT ON COLUMN djactor.message.priority IS 'higher goes first within the mailbox';
 COMMENT ON COLUMN djactor.message.deliver_at IS 'not handled before; under retry_order skip a failed message is delayed anew';
-COMMENT ON COLUMN djactor.message.expires_at IS 'not handled at or after: it goes to dead_letter with reason expired';
+COMMENT ON COLUMN djactor.message.expires_at IS 'not handled at or after: an ask is answered with an error, any other message goes to dead_letter with reason expired';
+COMMENT ON COLUMN djactor.message.idempotency_key IS 'a second message of this actor with the same key is discarded at its turn; 1 to 512 bytes';
+COMMENT ON COLUMN djactor.message.wants_reply IS 'the message is an ask: it gets exactly one answer, in djactor.reply or, if an actor asked, in that one''s mailbox';
+COMMENT ON COLUMN djactor.message.in_reply_to IS 'id of the ask that this message answers';
 COMMENT ON COLUMN djactor.message.trace_id IS 'one request''s messages share it';
+COMMENT ON COLUMN djactor.message.kind IS 'user, reply, error, timer or down; written by djactor';
+COMMENT ON COLUMN djactor.message.meta IS 'timer: name, due_at, missed; down: actor_type, actor_key, reason; error: reason, sqlstate, error; written by djactor';
 COMMENT ON COLUMN djactor.message.sender_type IS 'type of the actor that sent it; NULL from outside; written by djactor';
 COMMENT ON COLUMN djactor.message.sender_key IS 'key of the actor that sent it; NULL from outside; written by djactor';
 COMMENT ON COLUMN djactor.message.cause_id IS 'id of the message whose turn sent it; NULL from outside; written by djactor';
 COMMENT ON COLUMN djactor.message.attempts IS 'failed attempts so far; written by djactor';
+COMMENT ON COLUMN djactor.message.crashes IS 'times that the process which ran its handler was killed; written by djactor';
+COMMENT ON COLUMN djactor.message.redrives IS 'times that redrive() has brought it back; written by djactor';
 COMMENT ON COLUMN djactor.message.retry_at IS 'next attempt, once one has failed; written by djactor';
 COMMENT ON COLUMN djactor.message.last_error IS 'message of the last failed attempt; written by djactor';
 COMMENT ON COLUMN djactor.message.sent_at IS 'start of the sender''s transaction; written by djactor';
 COMMENT ON COLUMN djactor.message.released IS 'a delayed message has become due and lies in its mailbox; written by djactor';
+COMMENT ON COLUMN djactor.message.aside IS 'not in its mailbox: stashed by the actor, deferred (an ask whose turn is over and whose reply is to come), duplicate (of such an ask), or held (it came by replication); written by djactor';
 
 CREATE TABLE djactor.dead_letter
 (
@@ -211,11 +245,18 @@ CREATE TABLE djactor.dead_letter
 	priority smallint NOT NULL,
 	deliver_at timestamptz,
 	expires_at timestamptz,
+	idempotency_key text COLLATE pg_catalog."C",
+	wants_reply boolean NOT NULL,
+	in_reply_to bigint,
 	trace_id uuid NOT NULL,
+	kind text NOT NULL,
+	meta jsonb,
 	sender_type text COLLATE pg_catalog."C",
 	sender_key text COLLATE pg_catalog."C",
 	cause_id bigint,
 	attempts int NOT NULL,
+	crashes smallint NOT NULL,
+	redrives smallint NOT NULL,
 	retry_at timestamptz,
 	last_error text,
 	sent_at timestamptz NOT NULL,
@@ -236,19 +277,178 @@ COMMENT ON COLUMN djactor.dead_letter.headers IS 'as sent';
 COMMENT ON COLUMN djactor.dead_letter.priority IS 'as sent';
 COMMENT ON COLUMN djactor.dead_letter.deliver_at IS 'as sent, or when the next attempt was due under retry_order skip';
 COMMENT ON COLUMN djactor.dead_letter.expires_at IS 'as sent';
+COMMENT ON COLUMN djactor.dead_letter.idempotency_key IS 'as sent; the key is free again';
+COMMENT ON COLUMN djactor.dead_letter.wants_reply IS 'as sent; the asker has been answered with an error';
+COMMENT ON COLUMN djactor.dead_letter.in_reply_to IS 'as sent';
 COMMENT ON COLUMN djactor.dead_letter.trace_id IS 'as sent';
+COMMENT ON COLUMN djactor.dead_letter.kind IS 'user, reply, error, timer or down';
+COMMENT ON COLUMN djactor.dead_letter.meta IS 'as in djactor.message';
 COMMENT ON COLUMN djactor.dead_letter.sender_type IS 'type of the actor that sent it; NULL from outside';
 COMMENT ON COLUMN djactor.dead_letter.sender_key IS 'key of the actor that sent it; NULL from outside';
 COMMENT ON COLUMN djactor.dead_letter.cause_id IS 'id of the message whose turn sent it; NULL from outside';
 COMMENT ON COLUMN djactor.dead_letter.attempts IS 'failed attempts';
+COMMENT ON COLUMN djactor.dead_letter.crashes IS 'times that the process which ran its handler was killed';
+COMMENT ON COLUMN djactor.dead_letter.redrives IS 'times that redrive() has brought it back';
 COMMENT ON COLUMN djactor.dead_letter.retry_at IS 'always NULL';
 COMMENT ON COLUMN djactor.dead_letter.last_error IS 'message of the last failed attempt';
 COMMENT ON COLUMN djactor.dead_letter.sent_at IS 'start of the sender''s transaction';
-COMMENT ON COLUMN djactor.dead_letter.reason IS 'failed (max_attempts reached), expired, or mailbox_full';
+COMMENT ON COLUMN djactor.dead_letter.reason IS 'failed (max_attempts reached), rejected, crashed (max_crashes reached), expired, stopped (its actor was, with discard), or mailbox_full';
 COMMENT ON COLUMN djactor.dead_letter.sqlstate IS 'SQLSTATE of the last error';
 COMMENT ON COLUMN djactor.dead_letter.error IS 'message of the last error, with its detail and hint';
 COMMENT ON COLUMN djactor.dead_letter.context IS 'where it was raised';
 COMMENT ON COLUMN djactor.dead_letter.failed_at IS 'when it was given up';
+
+CREATE TABLE djactor.reply
+(
+	message_id bigint NOT NULL PRIMARY KEY,
+	payload jsonb,
+	error jsonb,
+	created_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL
+);
+CREATE INDEX reply_expires_at ON djactor.reply (expires_at);
+COMMENT ON TABLE djactor.reply IS 'answers to asks from outside of actors, kept for djactor.reply_retention; DELETE forgets one';
+COMMENT ON COLUMN djactor.reply.message_id IS 'id of the ask';
+COMMENT ON COLUMN djactor.reply.payload IS 'the reply; JSON null when the turn gave none; SQL NULL when the answer is an error';
+COMMENT ON COLUMN djactor.reply.error IS 'what reply_error() said, or {reason, sqlstate, error}: failed, crashed, rejected, expired, cancelled, stopped, dropped, mailbox_full; SQL NULL when the answer is a reply';
+COMMENT ON COLUMN djactor.reply.created_at IS 'start of the transaction that answered';
+COMMENT ON COLUMN djactor.reply.expires_at IS 'when the row is deleted';
+
+CREATE TABLE djactor.timer
+(
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	actor_key text COLLATE pg_catalog."C" NOT NULL,
+	name text COLLATE pg_catalog."C" NOT NULL,
+	due_at timestamptz NOT NULL,
+	every interval,
+	payload jsonb NOT NULL,
+	message_id bigint NOT NULL,
+	PRIMARY KEY (actor_type, actor_key, name)
+);
+COMMENT ON TABLE djactor.timer IS 'pending timers of actors; written by set_timer() and cancel_timer()';
+COMMENT ON COLUMN djactor.timer.actor_type IS 'kind of the actor whose timer it is';
+COMMENT ON COLUMN djactor.timer.actor_key IS 'key of the actor whose timer it is';
+COMMENT ON COLUMN djactor.timer.name IS 'one timer of each name; 1 to 255 bytes';
+COMMENT ON COLUMN djactor.timer.due_at IS 'not fired before';
+COMMENT ON COLUMN djactor.timer.every IS 'period of a timer that fires again and again; NULL = once';
+COMMENT ON COLUMN djactor.timer.payload IS 'second argument of the handler';
+COMMENT ON COLUMN djactor.timer.message_id IS 'the delayed message of kind timer that is its next firing; a firing that no timer names is discarded at its turn';
+
+CREATE TABLE djactor.watch
+(
+	watcher_type text COLLATE pg_catalog."C" NOT NULL,
+	watcher_key text COLLATE pg_catalog."C" NOT NULL,
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	actor_key text COLLATE pg_catalog."C" NOT NULL,
+	PRIMARY KEY (watcher_type, watcher_key, actor_type, actor_key)
+);
+CREATE INDEX watch_actor ON djactor.watch (actor_type, actor_key);
+COMMENT ON TABLE djactor.watch IS 'who is told with a message of kind down when whom stops; written by watch() and unwatch()';
+COMMENT ON COLUMN djactor.watch.watcher_type IS 'kind of the actor that is told';
+COMMENT ON COLUMN djactor.watch.watcher_key IS 'key of the actor that is told';
+COMMENT ON COLUMN djactor.watch.actor_type IS 'kind of the actor that is watched';
+COMMENT ON COLUMN djactor.watch.actor_key IS 'key of the actor that is watched';
+
+CREATE TABLE djactor.idempotency
+(
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	actor_key text COLLATE pg_catalog."C" NOT NULL,
+	idempotency_key text COLLATE pg_catalog."C" NOT NULL,
+	message_id bigint NOT NULL,
+	answered boolean NOT NULL,
+	reply jsonb,
+	error jsonb,
+	completed_at timestamptz NOT NULL,
+	PRIMARY KEY (actor_type, actor_key, idempotency_key)
+);
+CREATE INDEX idempotency_completed_at ON djactor.idempotency (completed_at);
+COMMENT ON TABLE djactor.idempotency IS 'idempotency keys of handled messages, kept for djactor.idempotency_retention';
+COMMENT ON COLUMN djactor.idempotency.actor_type IS 'kind of the receiving actor';
+COMMENT ON COLUMN djactor.idempotency.actor_key IS 'key of the receiving actor';
+COMMENT ON COLUMN djactor.idempotency.idempotency_key IS 'the key, unique for the actor';
+COMMENT ON COLUMN djactor.idempotency.message_id IS 'the message that was handled with this key';
+COMMENT ON COLUMN djactor.idempotency.answered IS 'false while its reply is deferred';
+COMMENT ON COLUMN djactor.idempotency.reply IS 'its reply, which a duplicate''s asker gets too';
+COMMENT ON COLUMN djactor.idempotency.error IS 'its error answer, which a duplicate''s asker gets too';
+COMMENT ON COLUMN djactor.idempotency.completed_at IS 'when it was handled';
+
+CREATE TABLE djactor.journal
+(
+	id bigint NOT NULL PRIMARY KEY,
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	actor_key text COLLATE pg_catalog."C" NOT NULL,
+	payload jsonb NOT NULL,
+	headers jsonb,
+	priority smallint NOT NULL,
+	deliver_at timestamptz,
+	expires_at timestamptz,
+	idempotency_key text COLLATE pg_catalog."C",
+	wants_reply boolean NOT NULL,
+	in_reply_to bigint,
+	trace_id uuid NOT NULL,
+	kind text NOT NULL,
+	meta jsonb,
+	sender_type text COLLATE pg_catalog."C",
+	sender_key text COLLATE pg_catalog."C",
+	cause_id bigint,
+	attempts int NOT NULL,
+	crashes smallint NOT NULL,
+	redrives smallint NOT NULL,
+	retry_at timestamptz,
+	last_error text,
+	sent_at timestamptz NOT NULL,
+	turn bigint,
+	started_at timestamptz NOT NULL,
+	finished_at timestamptz NOT NULL,
+	outcome text NOT NULL,
+	reply jsonb,
+	worker_pid int NOT NULL
+);
+CREATE INDEX journal_trace ON djactor.journal (trace_id);
+CREATE INDEX journal_finished_at ON djactor.journal (actor_type, finished_at);
+COMMENT ON TABLE djactor.journal IS 'handled messages of the types that ask for it, kept for the interval journal of the type: a log for people; DELETE forgets';
+COMMENT ON COLUMN djactor.journal.id IS 'id of the message, the same as it had in djactor.message';
+COMMENT ON COLUMN djactor.journal.actor_type IS 'kind of the receiving actor';
+COMMENT ON COLUMN djactor.journal.actor_key IS 'key of the receiving actor';
+COMMENT ON COLUMN djactor.journal.payload IS 'second argument of the handler';
+COMMENT ON COLUMN djactor.journal.headers IS 'as sent';
+COMMENT ON COLUMN djactor.journal.priority IS 'as sent';
+COMMENT ON COLUMN djactor.journal.deliver_at IS 'as sent';
+COMMENT ON COLUMN djactor.journal.expires_at IS 'as sent';
+COMMENT ON COLUMN djactor.journal.idempotency_key IS 'as sent';
+COMMENT ON COLUMN djactor.journal.wants_reply IS 'as sent';
+COMMENT ON COLUMN djactor.journal.in_reply_to IS 'as sent';
+COMMENT ON COLUMN djactor.journal.trace_id IS 'as sent';
+COMMENT ON COLUMN djactor.journal.kind IS 'user, reply, error, timer or down';
+COMMENT ON COLUMN djactor.journal.meta IS 'as the handler saw it';
+COMMENT ON COLUMN djactor.journal.sender_type IS 'type of the actor that sent it; NULL from outside';
+COMMENT ON COLUMN djactor.journal.sender_key IS 'key of the actor that sent it; NULL from outside';
+COMMENT ON COLUMN djactor.journal.cause_id IS 'id of the message whose turn sent it; NULL from outside';
+COMMENT ON COLUMN djactor.journal.attempts IS 'failed attempts before';
+COMMENT ON COLUMN djactor.journal.crashes IS 'times that the process which ran its handler was killed';
+COMMENT ON COLUMN djactor.journal.redrives IS 'times that redrive() has brought it back';
+COMMENT ON COLUMN djactor.journal.retry_at IS 'always NULL';
+COMMENT ON COLUMN djactor.journal.last_error IS 'message of the last failed attempt';
+COMMENT ON COLUMN djactor.journal.sent_at IS 'start of the sender''s transaction';
+COMMENT ON COLUMN djactor.journal.turn IS 'number of the turn in the actor''s life; NULL when there was none, as for a duplicate';
+COMMENT ON COLUMN djactor.journal.started_at IS 'start of the turn, by the clock';
+COMMENT ON COLUMN djactor.journal.finished_at IS 'end of the turn, by the clock; its commit follows within batch_time';
+COMMENT ON COLUMN djactor.journal.outcome IS 'handled; deferred: its reply was to come later; duplicate: discarded for its idempotency key; expired: an ask that came too late';
+COMMENT ON COLUMN djactor.journal.reply IS 'what the turn replied; NULL when nobody asked or the reply was deferred';
+COMMENT ON COLUMN djactor.journal.worker_pid IS 'process that ran the turn';
+
+CREATE TABLE djactor.home
+(
+	system_identifier bigint NOT NULL,
+	database oid NOT NULL,
+	instance text NOT NULL,
+	restored bigint NOT NULL
+);
+COMMENT ON TABLE djactor.home IS 'where this data was at home when its workers last ran; a copy of it finds itself elsewhere and is held until djactor.resume()';
+COMMENT ON COLUMN djactor.home.system_identifier IS 'of the cluster, as pg_controldata shows it';
+COMMENT ON COLUMN djactor.home.database IS 'OID of the database';
+COMMENT ON COLUMN djactor.home.instance IS 'setting djactor.instance';
+COMMENT ON COLUMN djactor.home.restored IS 'which start from a backup the cluster had last seen; 0 = none';
 
 /* ---------- what may not be written by hand is refused with a hint ---------- */
 
@@ -259,13 +459,25 @@ COMMENT ON FUNCTION djactor.refuse_write() IS 'trigger: raises 42501 and names t
 CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.actor_type
 	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
 CREATE TRIGGER refuse BEFORE DELETE OR TRUNCATE OR UPDATE OF
-		id, actor_type, actor_key, status, paused, turns, failures, last_error, created_at, updated_at
+		id, actor_type, actor_key, state_version, status, paused, stashed, turns, failures, last_error, created_at, updated_at
 	ON djactor.actor FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
 CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.actor_identity
 	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
 CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.message
 	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
 CREATE TRIGGER refuse BEFORE UPDATE OR TRUNCATE ON djactor.dead_letter
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR TRUNCATE ON djactor.reply
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR TRUNCATE ON djactor.journal
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.timer
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.watch
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.idempotency
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.home
 	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
 
 /* ---------- sending ---------- */
@@ -287,11 +499,13 @@ CREATE FUNCTION djactor.send
 	priority int DEFAULT 0,
 	deliver_at timestamptz DEFAULT NULL,
 	expires_at timestamptz DEFAULT NULL,
-	headers jsonb DEFAULT NULL
+	idempotency_key text DEFAULT NULL,
+	headers jsonb DEFAULT NULL,
+	wants_reply boolean DEFAULT false
 ) RETURNS bigint
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_send';
-COMMENT ON FUNCTION djactor.send(text, text, jsonb, int, timestamptz, timestamptz, jsonb) IS
+COMMENT ON FUNCTION djactor.send(text, text, jsonb, int, timestamptz, timestamptz, text, jsonb, boolean) IS
 'sends a message as INSERT INTO djactor.message does, with the caller''s rights, and returns its id';
 
 /* ---------- defining ---------- */
@@ -301,6 +515,8 @@ CREATE FUNCTION djactor.define_actor_type
 	name text,
 	handler text,
 	initial_state jsonb DEFAULT '{}'::pg_catalog.jsonb,
+	state_version int DEFAULT 1,
+	upgrade_handler text DEFAULT NULL,
 	max_attempts int DEFAULT 5,
 	backoff interval DEFAULT '1 s'::interval,
 	backoff_max interval DEFAULT '1 h'::interval,
@@ -311,11 +527,14 @@ CREATE FUNCTION djactor.define_actor_type
 	concurrency int DEFAULT NULL,
 	mailbox_limit int DEFAULT NULL,
 	on_full text DEFAULT 'raise'::text,
+	breaker_failures int DEFAULT 100,
+	breaker_window interval DEFAULT '1 min'::interval,
+	journal interval DEFAULT NULL,
 	owner pg_catalog.regrole DEFAULT (pg_catalog.quote_ident(CURRENT_USER::text))::pg_catalog.regrole
 ) RETURNS void
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_define_actor_type';
-COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interval, interval, text, text, interval, int, int, int, text, regrole) IS
+COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) IS
 'defines a kind of actor, or changes it: an omitted option gets its default again, paused is never touched';
 
 CREATE FUNCTION djactor.drop_actor_type(name text, discard boolean DEFAULT false) RETURNS void
@@ -325,6 +544,11 @@ COMMENT ON FUNCTION djactor.drop_actor_type(text, boolean) IS
 'drops a kind of actor; refuses (2BP01) while actors or mail of it exist, unless discard is true, which deletes them';
 
 /* ---------- in a turn ---------- */
+
+CREATE TYPE djactor.result AS (state jsonb, reply jsonb);
+COMMENT ON TYPE djactor.result IS
+'what a handler may return: the new state (NULL = unchanged) and the reply (NULL = none)';
+
 
 CREATE FUNCTION djactor.self(OUT actor_type text, OUT actor_key text, OUT turns bigint)
 	LANGUAGE c STABLE PARALLEL RESTRICTED
@@ -400,6 +624,7 @@ CREATE VIEW djactor.mailbox AS
 		pg_catalog.min(sent_at) AS oldest_sent_at,
 		pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.min(sent_at) AS oldest_age
 	FROM djactor.message
+	WHERE aside IS NULL OR aside OPERATOR(pg_catalog.<>) ALL (ARRAY['deferred', 'duplicate'])
 	GROUP BY actor_type, actor_key;
 COMMENT ON VIEW djactor.mailbox IS 'waiting messages of each actor and the age of the oldest';
 COMMENT ON COLUMN djactor.mailbox.actor_type IS 'kind of the receiving actor';
@@ -412,17 +637,19 @@ COMMENT ON COLUMN djactor.mailbox.oldest_age IS 'how long ago that is';
 
 GRANT USAGE ON SCHEMA djactor TO PUBLIC;
 GRANT SELECT ON djactor.actor_type, djactor.actor, djactor.actor_identity, djactor.message,
-	djactor.dead_letter, djactor.mailbox, djactor.worker TO pg_database_owner;
-GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at, trace_id)
+	djactor.dead_letter, djactor.reply, djactor.timer, djactor.watch, djactor.idempotency,
+	djactor.journal, djactor.home, djactor.mailbox, djactor.worker TO pg_database_owner;
+GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
+		idempotency_key, wants_reply, in_reply_to, trace_id)
 	ON djactor.message TO pg_database_owner;
 GRANT UPDATE (state) ON djactor.actor TO pg_database_owner;
-GRANT DELETE ON djactor.dead_letter TO pg_database_owner;
+GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal TO pg_database_owner;
 
-REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interval, interval, text, text, interval, int, int, int, text, regrole) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, interval, interval, text, text, interval, int, int, int, text, regrole) TO pg_database_owner;
+GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner;
 
 /* ---------- pg_dump carries the users' data ---------- */
@@ -434,6 +661,12 @@ SELECT pg_catalog.pg_extension_config_dump('djactor.actor_identity_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('djactor.message', '');
 SELECT pg_catalog.pg_extension_config_dump('djactor.message_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('djactor.dead_letter', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.reply', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.timer', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.watch', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.idempotency', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.journal', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor.home', '');
 
 /* ---------- without the preload nothing would ever run: say so now ---------- */
 

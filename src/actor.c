@@ -131,6 +131,8 @@ dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 		actor->id = DatumGetInt64(values[DJA_ACTOR_ID - 1]);
 		actor->state = PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_ACTOR_STATE - 1]));
 		actor->state_owned = true;
+		actor->state_version = DatumGetInt32(values[DJA_ACTOR_STATE_VERSION - 1]);
+		actor->stashed = DatumGetInt32(values[DJA_ACTOR_STASHED - 1]);
 		actor->suspended = dja_status_is_suspended(values[DJA_ACTOR_STATUS - 1]);
 		actor->paused = DatumGetBool(values[DJA_ACTOR_PAUSED - 1]);
 		actor->turns = DatumGetInt64(values[DJA_ACTOR_TURNS - 1]);
@@ -143,6 +145,7 @@ dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 	{
 		actor->state = datumCopy(type->initial_state, false, -1);
 		actor->state_owned = true;
+		actor->state_version = type->state_version;
 		actor->created_at = GetCurrentTransactionStartTimestamp();
 	}
 	ExecClearTuple(slot);
@@ -190,6 +193,8 @@ dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities)
 	values[DJA_ACTOR_TYPE - 1] = PointerGetDatum(name);
 	values[DJA_ACTOR_KEY - 1] = PointerGetDatum(actor->key);
 	values[DJA_ACTOR_STATE - 1] = actor->state;
+	values[DJA_ACTOR_STATE_VERSION - 1] = Int32GetDatum(actor->state_version);
+	values[DJA_ACTOR_STASHED - 1] = Int32GetDatum(actor->stashed);
 	values[DJA_ACTOR_STATUS - 1] = CStringGetTextDatum(actor->suspended ? "suspended" : "active");
 	values[DJA_ACTOR_PAUSED - 1] = BoolGetDatum(actor->paused);
 	values[DJA_ACTOR_TURNS - 1] = Int64GetDatum(actor->turns);

@@ -22,6 +22,8 @@ typedef struct DjaActor
 	bool		exists;			/* has a row */
 	bool		suspended;
 	bool		paused;
+	int			state_version;
+	int			stashed;
 	bool		dirty;			/* to be written */
 	ItemPointerData tid;
 	int64		id;

@@ -79,6 +79,12 @@ dja_int_or_zero(Datum *values, bool *nulls, int attnum)
 	return nulls[attnum - 1] ? 0 : DatumGetInt32(values[attnum - 1]);
 }
 
+static inline char *
+dja_string_or_null(Datum *values, bool *nulls, int attnum)
+{
+	return nulls[attnum - 1] ? NULL : TextDatumGetCString(values[attnum - 1]);
+}
+
 static inline bool
 dja_word_is(Datum value, const char *word)
 {
@@ -95,8 +101,8 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	DjaType		before = *type;
 	char	   *name = TextDatumGetCString(values[DJA_TYPE_NAME - 1]);
 	char	   *handler = TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]);
-	char	   *problem = nulls[DJA_TYPE_PROBLEM - 1] ? NULL :
-		TextDatumGetCString(values[DJA_TYPE_PROBLEM - 1]);
+	char	   *upgrade_handler = dja_string_or_null(values, nulls, DJA_TYPE_UPGRADE_HANDLER);
+	char	   *problem = dja_string_or_null(values, nulls, DJA_TYPE_PROBLEM);
 	Datum		initial_state =
 		PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_TYPE_INITIAL_STATE - 1]));
 
@@ -104,11 +110,14 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	type->name = name;
 	type->name_len = strlen(name);
 	type->handler = handler;
+	type->upgrade_handler = upgrade_handler;
 	type->initial_state = initial_state;
 	if (before.name != NULL)
 	{
 		pfree(before.name);
 		pfree(before.handler);
+		if (before.upgrade_handler != NULL)
+			pfree(before.upgrade_handler);
 		if (before.problem != NULL)
 			pfree(before.problem);
 		pfree(DatumGetPointer(before.initial_state));
@@ -118,6 +127,7 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	type->tid = *tid;
 	type->owner = DatumGetObjectId(values[DJA_TYPE_OWNER - 1]);
 	type->handler_owner = DatumGetObjectId(values[DJA_TYPE_HANDLER_OWNER - 1]);
+	type->state_version = DatumGetInt32(values[DJA_TYPE_STATE_VERSION - 1]);
 	type->max_attempts = DatumGetInt32(values[DJA_TYPE_MAX_ATTEMPTS - 1]);
 	type->backoff = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BACKOFF - 1]));
 	type->backoff_max = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BACKOFF_MAX - 1]));
@@ -130,6 +140,10 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	type->concurrency = dja_int_or_zero(values, nulls, DJA_TYPE_CONCURRENCY);
 	type->mailbox_limit = dja_int_or_zero(values, nulls, DJA_TYPE_MAILBOX_LIMIT);
 	type->full_dead_letter = dja_word_is(values[DJA_TYPE_ON_FULL - 1], "dead_letter");
+	type->breaker_failures = dja_int_or_zero(values, nulls, DJA_TYPE_BREAKER_FAILURES);
+	type->breaker_window = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BREAKER_WINDOW - 1]));
+	type->journal = nulls[DJA_TYPE_JOURNAL - 1] ? -1 :
+		dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_JOURNAL - 1]));
 	type->paused = DatumGetBool(values[DJA_TYPE_PAUSED - 1]);
 	type->problem = problem;
 	type->exists = true;

@@ -12,7 +12,7 @@
 #ifndef DJA_ACTOR_TYPE_H
 #define DJA_ACTOR_TYPE_H
 
-#include "catalog.h"
+#include "rows.h"
 #include "storage/lockdefs.h"
 #include "datatype/timestamp.h"
 
@@ -32,6 +32,8 @@ typedef struct DjaType
 	Oid			owner;
 	Oid			handler_owner;
 	Datum		initial_state;
+	int			state_version;
+	char	   *upgrade_handler;	/* NULL = none */
 	int			max_attempts;
 	int64		backoff;		/* microseconds */
 	int64		backoff_max;
@@ -42,10 +44,14 @@ typedef struct DjaType
 	int			concurrency;	/* 0 = no limit */
 	int			mailbox_limit;	/* 0 = no limit */
 	bool		full_dead_letter;	/* on_full: dead_letter instead of raise */
+	int			breaker_failures;	/* 0 = no breaker */
+	int64		breaker_window; /* microseconds */
+	int64		journal;		/* microseconds, -1 = none */
 	bool		paused;
 	char	   *problem;		/* why its mail waits; NULL = it does not */
 
 	struct DjaHandler *call;	/* handler.c's, NULL until resolved */
+	struct DjaHandler *upgrade;	/* likewise, of upgrade_handler */
 	int			careful;		/* run.c: messages to run in savepoints still */
 	uint32		batch;			/* run.c: which batch the count is of */
 	int			batch_count;

@@ -1,7 +1,7 @@
 /*
  * catalog.c
  *
- * Where djactor's objects are, and writing their rows; see catalog.h.
+ * Where djactor's objects are; see catalog.h.
  *
  * A worker checks the extension once in each transaction, under
  * AccessShareLock on it, so that DROP EXTENSION and ALTER EXTENSION UPDATE
@@ -22,10 +22,10 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "common/hashfn.h"
 #include "compat.h"
-#include "executor/executor.h"
 #include "storage/lmgr.h"
 #include "tables.h"
 #include "utils/builtins.h"
@@ -47,6 +47,12 @@ static const struct
 	[DJA_IDENTITY_TABLE] = {"actor_identity", DJA_IDENTITY_NATTS},
 	[DJA_MESSAGE_TABLE] = {"message", DJA_MSG_NATTS},
 	[DJA_DEAD_LETTER_TABLE] = {"dead_letter", DJA_DEAD_NATTS},
+	[DJA_REPLY_TABLE] = {"reply", DJA_REPLY_NATTS},
+	[DJA_TIMER_TABLE] = {"timer", DJA_TIMER_NATTS},
+	[DJA_WATCH_TABLE] = {"watch", DJA_WATCH_NATTS},
+	[DJA_ONCE_TABLE] = {"idempotency", DJA_ONCE_NATTS},
+	[DJA_JOURNAL_TABLE] = {"journal", DJA_JOURNAL_NATTS},
+	[DJA_HOME_TABLE] = {"home", DJA_HOME_NATTS},
 };
 
 static const struct
@@ -61,7 +67,18 @@ static const struct
 	[DJA_MESSAGE_PKEY] = {DJA_MESSAGE_TABLE, "message_pkey"},
 	[DJA_MAILBOX_INDEX] = {DJA_MESSAGE_TABLE, "message_mailbox"},
 	[DJA_DUE_INDEX] = {DJA_MESSAGE_TABLE, "message_due"},
+	[DJA_ASIDE_INDEX] = {DJA_MESSAGE_TABLE, "message_aside"},
+	[DJA_DEAD_PKEY] = {DJA_DEAD_LETTER_TABLE, "dead_letter_pkey"},
 	[DJA_DEAD_FAILED_AT_INDEX] = {DJA_DEAD_LETTER_TABLE, "dead_letter_failed_at"},
+	[DJA_REPLY_PKEY] = {DJA_REPLY_TABLE, "reply_pkey"},
+	[DJA_REPLY_EXPIRES_AT_INDEX] = {DJA_REPLY_TABLE, "reply_expires_at"},
+	[DJA_TIMER_PKEY] = {DJA_TIMER_TABLE, "timer_pkey"},
+	[DJA_WATCH_PKEY] = {DJA_WATCH_TABLE, "watch_pkey"},
+	[DJA_WATCH_ACTOR_INDEX] = {DJA_WATCH_TABLE, "watch_actor"},
+	[DJA_ONCE_PKEY] = {DJA_ONCE_TABLE, "idempotency_pkey"},
+	[DJA_ONCE_COMPLETED_AT_INDEX] = {DJA_ONCE_TABLE, "idempotency_completed_at"},
+	[DJA_JOURNAL_PKEY] = {DJA_JOURNAL_TABLE, "journal_pkey"},
+	[DJA_JOURNAL_FINISHED_AT_INDEX] = {DJA_JOURNAL_TABLE, "journal_finished_at"},
 };
 
 static struct
@@ -73,6 +90,7 @@ static struct
 	Oid			tables[DJA_NTABLES];
 	Oid			indexes[DJA_NINDEXES];
 	Oid			sequences[DJA_NTABLES]; /* looked up when first wanted */
+	Oid			result_type;	/* djactor.result */
 }			dja_catalog;
 
 static void
@@ -111,12 +129,12 @@ dja_read_extension(Oid *extension, char *version, Size size)
 	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
 	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		bool		isnull;
-		Datum		datum = heap_getattr(tuple, Anum_pg_extension_extversion,
-										 RelationGetDescr(rel), &isnull);
+		Datum		values[Natts_pg_extension];
+		bool		nulls[Natts_pg_extension];
 
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
 		*extension = ((Form_pg_extension) GETSTRUCT(tuple))->oid;
-		strlcpy(version, isnull ? "" : TextDatumGetCString(datum), size);
+		strlcpy(version, TextDatumGetCString(values[Anum_pg_extension_extversion - 1]), size);
 		found = true;
 	}
 	systable_endscan(scan);
@@ -143,6 +161,24 @@ dja_trustworthy(Form_pg_class class)
 	return result;
 }
 
+/*
+ * The composite type that a handler may return.
+ */
+static void
+dja_find_result_type(Oid oid)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(oid));
+	Form_pg_type type;
+
+	if (!HeapTupleIsValid(tuple))
+		return;
+	type = (Form_pg_type) GETSTRUCT(tuple);
+	if (type->typtype == TYPTYPE_COMPOSITE && strcmp(NameStr(type->typname), "result") == 0 &&
+		superuser_arg(type->typowner))
+		dja_catalog.result_type = oid;
+	ReleaseSysCache(tuple);
+}
+
 static void
 dja_find_tables(void)
 {
@@ -152,6 +188,7 @@ dja_find_tables(void)
 	HeapTuple	tuple;
 
 	memset(dja_catalog.tables, 0, sizeof(dja_catalog.tables));
+	dja_catalog.result_type = InvalidOid;
 	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(ExtensionRelationId));
 	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
@@ -163,8 +200,11 @@ dja_find_tables(void)
 		HeapTuple	class_tuple;
 		Form_pg_class class;
 
-		if (dep->classid != RelationRelationId || dep->objsubid != 0 ||
-			dep->deptype != DEPENDENCY_EXTENSION)
+		if (dep->objsubid != 0 || dep->deptype != DEPENDENCY_EXTENSION)
+			continue;
+		if (dep->classid == TypeRelationId)
+			dja_find_result_type(dep->objid);
+		if (dep->classid != RelationRelationId)
 			continue;
 		class_tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(dep->objid));
 		if (!HeapTupleIsValid(class_tuple))
@@ -372,6 +412,17 @@ dja_index_oid(DjaIndex index)
 }
 
 /*
+ * The composite type djactor.result.
+ */
+Oid
+dja_result_type(void)
+{
+	if (!dja_catalog.valid)
+		dja_catalog_require();
+	return dja_catalog.result_type;
+}
+
+/*
  * The sequence behind column 1 of a table.
  */
 Oid
@@ -399,134 +450,4 @@ uint64
 dja_hash_name(const char *name, int len)
 {
 	return DatumGetUInt64(hash_any_extended((const unsigned char *) name, len, 0));
-}
-
-/* ---------- writing rows ---------- */
-
-DjaWriter *
-dja_writer_open(DjaTable table, LOCKMODE lockmode)
-{
-	DjaWriter  *writer = palloc(sizeof(DjaWriter));
-
-	writer->rel = table_open(dja_table_oid(table), lockmode);
-	writer->estate = CreateExecutorState();
-	writer->rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(writer->rri, writer->rel, 0, NULL, 0);	/* of no range table */
-	ExecOpenIndices(writer->rri, false);
-	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
-	return writer;
-}
-
-void
-dja_writer_close(DjaWriter *writer)
-{
-	ExecDropSingleTupleTableSlot(writer->slot);
-	ExecCloseIndices(writer->rri);
-	FreeExecutorState(writer->estate);
-	table_close(writer->rel, NoLock);
-	pfree(writer);
-}
-
-static void
-dja_writer_fill(DjaWriter *writer, const Datum *values, const bool *nulls)
-{
-	int			natts = RelationGetDescr(writer->rel)->natts;
-
-	ExecClearTuple(writer->slot);
-	memcpy(writer->slot->tts_values, values, sizeof(Datum) * natts);
-	memcpy(writer->slot->tts_isnull, nulls, sizeof(bool) * natts);
-	ExecStoreVirtualTuple(writer->slot);
-	writer->slot->tts_tableOid = RelationGetRelid(writer->rel);
-}
-
-void
-dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
-{
-	dja_writer_fill(writer, values, nulls);
-	simple_table_tuple_insert(writer->rel, writer->slot);
-	dja_insert_index_tuples(writer->rri, writer->slot, writer->estate);
-	ResetPerTupleExprContext(writer->estate);
-}
-
-/*
- * Updates or deletes the very version at tid without waiting for anybody.  A
- * lock that our own transaction has on it (SELECT FOR UPDATE in a handler,
- * say) is none to wait for, but the server goes past it only when it may wait.
- */
-TM_Result
-dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
-{
-	CommandId	cid = GetCurrentCommandId(true);
-	Snapshot	snapshot = GetActiveSnapshot();
-	TM_FailureData failure;
-	TM_Result	result;
-
-	dja_writer_fill(writer, values, nulls);
-	result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
-									cid, snapshot, false, &failure);
-	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
-		result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
-										cid, snapshot, true, &failure);
-	ResetPerTupleExprContext(writer->estate);
-	return result;
-}
-
-TM_Result
-dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
-{
-	CommandId	cid = GetCurrentCommandId(true);
-	Snapshot	snapshot = GetActiveSnapshot();
-	TM_FailureData failure;
-	TM_Result	result;
-
-	result = table_tuple_delete(writer->rel, tid, cid, snapshot, InvalidSnapshot, false,
-								&failure, false);
-	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
-		result = table_tuple_delete(writer->rel, tid, cid, snapshot, InvalidSnapshot, true,
-									&failure, false);
-	return result;
-}
-
-/*
- * What a row that is not as it was read means to the transaction: it starts
- * over.
- */
-void
-dja_row_trouble(TM_Result result)
-{
-	switch (result)
-	{
-		case TM_SelfModified:
-			ereport(ERROR,
-					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-					 errmsg("the turn has changed a row of djactor that it runs on"),
-					 errhint("Return the new state from the handler instead of updating djactor.actor.")));
-		case TM_BeingModified:
-		case TM_WouldBlock:
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("a row of djactor is locked by another transaction")));
-		default:
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("a row of djactor was changed by another transaction")));
-	}
-}
-
-void
-dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
-{
-	TM_Result	result = dja_row_try_update(writer, tid, values, nulls);
-
-	if (result != TM_Ok)
-		dja_row_trouble(result);
-}
-
-void
-dja_row_delete(DjaWriter *writer, ItemPointer tid)
-{
-	TM_Result	result = dja_row_try_delete(writer, tid);
-
-	if (result != TM_Ok)
-		dja_row_trouble(result);
 }

@@ -1,28 +1,18 @@
 /*
  * catalog.h
  *
- * Finds djactor's tables and indexes by OID, and reads and writes their rows.
+ * Finds djactor's tables, indexes and types by OID.
  *
  * The OIDs come from the extension's membership, never from names on a search
  * path, and a table counts only while it and its schema belong to a superuser:
  * a database owner may add tables of his own to an extension that he owns.
  * The cache is dropped by relcache invalidation.
- *
- * Rows are written without rights checks, triggers or a change of user:
- * djactor's own bookkeeping is not the handler's role's business.  What a role
- * may do is checked by the SQL functions that call in here.
  */
 #ifndef DJA_CATALOG_H
 #define DJA_CATALOG_H
 
 #include "compat.h"
 
-#include "access/genam.h"
-#include "access/tableam.h"
-#include "executor/tuptable.h"
-#include "nodes/execnodes.h"
-#include "utils/rel.h"
-#include "utils/snapshot.h"
 
 #define DJA_SQL_VERSION "1.0"
 
@@ -33,6 +23,12 @@ typedef enum DjaTable
 	DJA_IDENTITY_TABLE,
 	DJA_MESSAGE_TABLE,
 	DJA_DEAD_LETTER_TABLE,
+	DJA_REPLY_TABLE,
+	DJA_TIMER_TABLE,
+	DJA_WATCH_TABLE,
+	DJA_ONCE_TABLE,
+	DJA_JOURNAL_TABLE,
+	DJA_HOME_TABLE,
 	DJA_NTABLES
 } DjaTable;
 
@@ -45,7 +41,18 @@ typedef enum DjaIndex
 	DJA_MESSAGE_PKEY,
 	DJA_MAILBOX_INDEX,
 	DJA_DUE_INDEX,
+	DJA_ASIDE_INDEX,
+	DJA_DEAD_PKEY,
 	DJA_DEAD_FAILED_AT_INDEX,
+	DJA_REPLY_PKEY,
+	DJA_REPLY_EXPIRES_AT_INDEX,
+	DJA_TIMER_PKEY,
+	DJA_WATCH_PKEY,
+	DJA_WATCH_ACTOR_INDEX,
+	DJA_ONCE_PKEY,
+	DJA_ONCE_COMPLETED_AT_INDEX,
+	DJA_JOURNAL_PKEY,
+	DJA_JOURNAL_FINISHED_AT_INDEX,
 	DJA_NINDEXES
 } DjaIndex;
 
@@ -57,18 +64,6 @@ typedef enum DjaInstalled
 	DJA_LIBRARY_NEWER			/* than the extension */
 } DjaInstalled;
 
-/*
- * An open table with all that writing needs; lives until the transaction's
- * end.
- */
-typedef struct DjaWriter
-{
-	Relation	rel;
-	EState	   *estate;
-	ResultRelInfo *rri;
-	TupleTableSlot *slot;
-} DjaWriter;
-
 extern void dja_catalog_init(void);
 extern DjaInstalled dja_catalog_check(bool lock);
 extern void dja_catalog_require(void);
@@ -76,6 +71,7 @@ extern void dja_catalog_forget(void);
 extern const char *dja_catalog_version(void);
 extern Oid	dja_table_oid(DjaTable table);
 extern Oid	dja_index_oid(DjaIndex index);
+extern Oid	dja_result_type(void);
 extern Oid	dja_identity_sequence(DjaTable table);
 extern uint64 dja_hash_name(const char *name, int len);
 
@@ -91,14 +87,5 @@ dja_text_equal(const text *a, const text *b)
 	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
 		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
 }
-
-extern DjaWriter *dja_writer_open(DjaTable table, LOCKMODE lockmode);
-extern void dja_writer_close(DjaWriter *writer);
-extern void dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls);
-extern void dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
-extern void dja_row_delete(DjaWriter *writer, ItemPointer tid);
-extern TM_Result dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
-extern TM_Result dja_row_try_delete(DjaWriter *writer, ItemPointer tid);
-extern void dja_row_trouble(TM_Result result);
 
 #endif							/* DJA_CATALOG_H */

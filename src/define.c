@@ -40,15 +40,16 @@ PG_FUNCTION_INFO_V1(dja_drop_actor_type);
 /* Arguments of define_actor_type, in their order. */
 enum
 {
-	ARG_NAME, ARG_HANDLER, ARG_INITIAL_STATE, ARG_MAX_ATTEMPTS, ARG_BACKOFF, ARG_BACKOFF_MAX,
+	ARG_NAME, ARG_HANDLER, ARG_INITIAL_STATE, ARG_STATE_VERSION, ARG_UPGRADE_HANDLER, ARG_MAX_ATTEMPTS, ARG_BACKOFF, ARG_BACKOFF_MAX,
 	ARG_RETRY_ORDER, ARG_ON_EXHAUSTED, ARG_HANDLER_TIMEOUT, ARG_BATCH_SIZE, ARG_CONCURRENCY,
-	ARG_MAILBOX_LIMIT, ARG_ON_FULL, ARG_OWNER, NARGS
+	ARG_MAILBOX_LIMIT, ARG_ON_FULL, ARG_BREAKER_FAILURES, ARG_BREAKER_WINDOW, ARG_JOURNAL,
+	ARG_OWNER, NARGS
 };
 
 static const char *const dja_arg_names[NARGS] = {
-	"name", "handler", "initial_state", "max_attempts", "backoff", "backoff_max",
+	"name", "handler", "initial_state", "state_version", "upgrade_handler", "max_attempts", "backoff", "backoff_max",
 	"retry_order", "on_exhausted", "handler_timeout", "batch_size", "concurrency",
-	"mailbox_limit", "on_full", "owner"
+	"mailbox_limit", "on_full", "breaker_failures", "breaker_window", "journal", "owner"
 };
 
 static void
@@ -63,6 +64,8 @@ dja_check_positive(FunctionCallInfo fcinfo, int arg)
 static void
 dja_check_interval(FunctionCallInfo fcinfo, int arg)
 {
+	if (PG_ARGISNULL(arg))
+		return;
 	if (DJA_INTERVAL_INFINITE(PG_GETARG_INTERVAL_P(arg)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -90,14 +93,20 @@ dja_check_word(FunctionCallInfo fcinfo, int arg, const char *one, const char *ot
 				 errhint("Use \"%s\" or \"%s\".", one, other)));
 }
 
+static bool
+dja_may_be_null(int arg)
+{
+	return arg == ARG_UPGRADE_HANDLER || arg == ARG_BATCH_SIZE || arg == ARG_CONCURRENCY ||
+		arg == ARG_MAILBOX_LIMIT || arg == ARG_BREAKER_FAILURES || arg == ARG_JOURNAL;
+}
+
 static void
 dja_check_options(FunctionCallInfo fcinfo)
 {
 	text	   *name;
 
 	for (int i = 0; i < NARGS; i++)
-		if (PG_ARGISNULL(i) &&
-			i != ARG_BATCH_SIZE && i != ARG_CONCURRENCY && i != ARG_MAILBOX_LIMIT)
+		if (PG_ARGISNULL(i) && !dja_may_be_null(i))
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("%s must not be null", dja_arg_names[i])));
@@ -108,13 +117,17 @@ dja_check_options(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("name of an actor type must have 1 to %d bytes", DJA_TYPE_NAME_MAX),
 				 errhint("Use app_label.name.")));
+	dja_check_positive(fcinfo, ARG_STATE_VERSION);
 	dja_check_positive(fcinfo, ARG_MAX_ATTEMPTS);
 	dja_check_positive(fcinfo, ARG_BATCH_SIZE);
 	dja_check_positive(fcinfo, ARG_CONCURRENCY);
 	dja_check_positive(fcinfo, ARG_MAILBOX_LIMIT);
+	dja_check_positive(fcinfo, ARG_BREAKER_FAILURES);
 	dja_check_interval(fcinfo, ARG_BACKOFF);
 	dja_check_interval(fcinfo, ARG_BACKOFF_MAX);
 	dja_check_interval(fcinfo, ARG_HANDLER_TIMEOUT);
+	dja_check_interval(fcinfo, ARG_BREAKER_WINDOW);
+	dja_check_interval(fcinfo, ARG_JOURNAL);
 	dja_check_word(fcinfo, ARG_RETRY_ORDER, "hold", "skip");
 	dja_check_word(fcinfo, ARG_ON_EXHAUSTED, "dead_letter", "suspend");
 	dja_check_word(fcinfo, ARG_ON_FULL, "raise", "dead_letter");
@@ -172,6 +185,26 @@ dja_check_hash(const char *name, uint64 hash)
 				 errhint("Use another name.")));
 }
 
+/*
+ * The upgrade handler's qualified signature.
+ */
+static Datum
+dja_check_upgrade_handler(const char *handler, Oid owner)
+{
+	Oid			function = dja_handler_parse(handler, DJA_UPGRADE_HANDLER);
+	int			sqlerrcode;
+	char	   *hint;
+	char	   *problem = dja_handler_problem(function, DJA_UPGRADE_HANDLER, handler, owner,
+											  &sqlerrcode, &hint);
+
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(sqlerrcode),
+				 errmsg("%s", problem),
+				 errhint("%s", hint)));
+	return CStringGetTextDatum(dja_handler_signature(function, DJA_UPGRADE_HANDLER));
+}
+
 Datum
 dja_define_actor_type(PG_FUNCTION_ARGS)
 {
@@ -198,8 +231,8 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	dja_check_owner(owner);
 
 	handler = text_to_cstring(PG_GETARG_TEXT_PP(ARG_HANDLER));
-	function = dja_handler_parse(handler);
-	problem = dja_handler_problem(function, handler, owner, &sqlerrcode, &hint);
+	function = dja_handler_parse(handler, DJA_MESSAGE_HANDLER);
+	problem = dja_handler_problem(function, DJA_MESSAGE_HANDLER, handler, owner, &sqlerrcode, &hint);
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(sqlerrcode),
@@ -214,13 +247,16 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 
 	/* the arguments stand in the order of the columns, but for owner */
 	values[DJA_TYPE_NAME - 1] = PG_GETARG_DATUM(ARG_NAME);
-	values[DJA_TYPE_HANDLER - 1] = CStringGetTextDatum(dja_handler_signature(function));
+	values[DJA_TYPE_HANDLER - 1] = CStringGetTextDatum(dja_handler_signature(function, DJA_MESSAGE_HANDLER));
 	values[DJA_TYPE_OWNER - 1] = ObjectIdGetDatum(owner);
-	for (int i = ARG_INITIAL_STATE; i <= ARG_ON_FULL; i++)
+	for (int i = ARG_INITIAL_STATE; i <= ARG_JOURNAL; i++)
 	{
 		values[DJA_TYPE_INITIAL_STATE - 1 + i - ARG_INITIAL_STATE] = PG_GETARG_DATUM(i);
 		nulls[DJA_TYPE_INITIAL_STATE - 1 + i - ARG_INITIAL_STATE] = PG_ARGISNULL(i);
 	}
+	if (!PG_ARGISNULL(ARG_UPGRADE_HANDLER))
+		values[DJA_TYPE_UPGRADE_HANDLER - 1] =
+			dja_check_upgrade_handler(text_to_cstring(PG_GETARG_TEXT_PP(ARG_UPGRADE_HANDLER)), owner);
 	values[DJA_TYPE_HANDLER_OWNER - 1] = ObjectIdGetDatum(dja_handler_owner(function));
 	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(false);
 	nulls[DJA_TYPE_PAUSED_REASON - 1] = true;

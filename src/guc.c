@@ -21,6 +21,10 @@ int			dja_batch_time = 10;
 int			dja_poll_interval = 60 * 1000;
 int			dja_idle_timeout = 5 * 1000;
 int			dja_dead_letter_retention = -1;
+int			dja_reply_retention = 24 * 3600;
+int			dja_idempotency_retention = 24 * 3600;
+int			dja_max_crashes = 2;
+char	   *dja_instance = "";
 
 void
 dja_guc_init(void)
@@ -60,5 +64,25 @@ dja_guc_init(void)
 							"-1 keeps dead letters for ever.",
 							&dja_dead_letter_retention, -1, -1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("djactor.reply_retention",
+							"Time for which the answer to an ask is kept in djactor.reply.",
+							NULL,
+							&dja_reply_retention, 24 * 3600, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("djactor.idempotency_retention",
+							"Time for which an idempotency key is remembered after its message was handled.",
+							NULL,
+							&dja_idempotency_retention, 24 * 3600, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("djactor.max_crashes",
+							"Crashes of the process that runs its handler after which a message is given up.",
+							NULL,
+							&dja_max_crashes, 2, 1, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("djactor.instance",
+							   "Name of this installation.",
+							   "Where data with waiting mail finds another name than the one it was last served under, it is held until djactor.resume().",
+							   &dja_instance, "",
+							   PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("djactor");
 }

@@ -15,25 +15,42 @@
 #include "actor_type.h"
 #include "fmgr.h"
 
+typedef enum DjaHandlerKind
+{
+	DJA_MESSAGE_HANDLER,		/* f(state jsonb, message jsonb) */
+	DJA_UPGRADE_HANDLER			/* f(state jsonb, from_version int) */
+} DjaHandlerKind;
+
+/* What a handler gives back besides raising errors. */
+typedef struct DjaResult
+{
+	bool		has_state;		/* else it is unchanged */
+	Datum		state;
+	bool		has_reply;
+	Datum		reply;
+} DjaResult;
+
 typedef struct DjaHandler
 {
 	FmgrInfo	function;
 	char	   *name;			/* type->handler that it was resolved from */
 	uint32		generation;
-	bool		returns_void;
+	Oid			returns;		/* jsonb, void or djactor.result */
 	bool		solo;			/* the language lets it reach outside */
 	MemoryContext context;
 } DjaHandler;
 
 extern void dja_handlers_init(void);
-extern Oid	dja_handler_parse(const char *handler);
-extern char *dja_handler_problem(Oid function, const char *name, Oid role, int *sqlerrcode, char **hint);
-extern char *dja_handler_signature(Oid function);
+extern Oid	dja_handler_parse(const char *handler, DjaHandlerKind kind);
+extern char *dja_handler_problem(Oid function, DjaHandlerKind kind, const char *name, Oid role,
+								 int *sqlerrcode, char **hint);
+extern char *dja_handler_signature(Oid function, DjaHandlerKind kind);
 extern Oid	dja_handler_owner(Oid function);
 extern DjaHandler *dja_handler_resolve(DjaType *type, char **problem);
 extern void dja_handlers_forget(void);
 
-extern bool dja_handler_call(DjaType *type, Datum state, Datum payload, Datum *result);
+extern void dja_handler_call(DjaType *type, Datum state, Datum payload, DjaResult *result);
+extern Datum dja_handler_upgrade(DjaType *type, Datum state, int from_version);
 extern void dja_handler_arm(int timeout, TimestampTz now);
 extern void dja_handler_disarm(void);
 extern void dja_handler_stop(void);

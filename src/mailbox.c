@@ -217,8 +217,8 @@ dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 	Datum		values[DJA_DEAD_NATTS];
 	bool		nulls[DJA_DEAD_NATTS];
 
-	memcpy(values, message->values, sizeof(Datum) * DJA_MSG_SENT_AT);
-	memcpy(nulls, message->nulls, sizeof(bool) * DJA_MSG_SENT_AT);
+	memcpy(values, message->values, sizeof(Datum) * DJA_MSG_COMMON);
+	memcpy(nulls, message->nulls, sizeof(bool) * DJA_MSG_COMMON);
 	values[DJA_MSG_ATTEMPTS - 1] = Int32GetDatum(message->attempts);
 	nulls[DJA_MSG_RETRY_AT - 1] = true;
 	if (failure->error != NULL)
@@ -283,29 +283,31 @@ dja_message_send(Datum *values, bool *nulls)
 {
 	static SPIPlanPtr plans[2] = {NULL, NULL};
 	static const char *const texts[2] = {
-		"INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at)"
-		" VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
-		"INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at, headers)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id"
+		"INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at,"
+		" idempotency_key, wants_reply) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
+		"INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at,"
+		" idempotency_key, wants_reply, headers) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id"
 	};
-	Oid			types[7] = {TEXTOID, TEXTOID, JSONBOID, INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID};
-	char		flags[8];
-	int			which = nulls[6] ? 0 : 1;
+	Oid			types[DJA_SEND_NARGS] = {TEXTOID, TEXTOID, JSONBOID, INT2OID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, TEXTOID, BOOLOID, JSONBOID};
+	char		flags[DJA_SEND_NARGS + 1];
+	int			which = nulls[DJA_SEND_NARGS - 1] ? 0 : 1;
+	int			nargs = DJA_SEND_NARGS - 1 + which;
 	bool		isnull;
 	int64		id;
 
 	SPI_connect();
 	if (plans[which] == NULL)
 	{
-		SPIPlanPtr	plan = SPI_prepare(texts[which], 6 + which, types);
+		SPIPlanPtr	plan = SPI_prepare(texts[which], nargs, types);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare the INSERT of djactor.send()");
 		plans[which] = plan;
 	}
-	for (int i = 0; i < 6 + which; i++)
+	for (int i = 0; i < nargs; i++)
 		flags[i] = nulls[i] ? 'n' : ' ';
-	flags[6 + which] = '\0';
+	flags[nargs] = '\0';
 	/*
 	 * no row limit: an INSERT that is stopped at its first row fires no
 	 * statement trigger

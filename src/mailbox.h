@@ -58,6 +58,11 @@ extern void dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 extern void dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,
 							  TimestampTz retry_at, const char *error, bool skip);
 extern TM_Result dja_message_release(DjaWriter *messages, DjaMessage *message);
+/*
+ * Arguments of send(): type, key, payload, priority (smallint), deliver_at,
+ * expires_at, idempotency_key, wants_reply, headers
+ */
+#define DJA_SEND_NARGS 9
 extern int64 dja_message_send(Datum *values, bool *nulls);
 
 #endif							/* DJA_MAILBOX_H */

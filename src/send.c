@@ -180,19 +180,19 @@ dja_message(PG_FUNCTION_ARGS)
 /* ---------- the trigger ---------- */
 
 static void
-dja_check_key(text *key)
+dja_check_key(text *key, const char *what)
 {
 	int			len = VARSIZE_ANY_EXHDR(key);
 
 	if (len == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("actor key must not be empty"),
-				 errhint("Use the primary key, or another name, of what the actor stands for.")));
+				 errmsg("%s must not be empty", what),
+				 errhint("Use the primary key, or another name, of what it stands for.")));
 	if (len > DJA_KEY_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("actor key is too long"),
+				 errmsg("%s is too long", what),
 				 errdetail("It has %d bytes, the limit is %d.", len, DJA_KEY_MAX),
 				 errhint("Use a hash of the key instead.")));
 }
@@ -265,7 +265,7 @@ dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid)
 	uint64		key_hash;
 	int64		id;
 
-	slot_getsomeattrs(slot, DJA_MSG_DELIVER_AT);
+	slot_getsomeattrs(slot, DJA_MSG_IDEMPOTENCY_KEY);
 	name = DatumGetTextPP(values[DJA_MSG_ACTOR_TYPE - 1]);
 	key = DatumGetTextPP(values[DJA_MSG_ACTOR_KEY - 1]);
 	id = DatumGetInt64(values[DJA_MSG_ID - 1]);
@@ -282,7 +282,9 @@ dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid)
 					 errmsg("actor type \"%s\" does not exist", text_to_cstring(name)),
 					 errhint("Define it with djactor.define_actor_type().")));
 	}
-	dja_check_key(key);
+	dja_check_key(key, "actor key");
+	if (!slot->tts_isnull[DJA_MSG_IDEMPOTENCY_KEY - 1])
+		dja_check_key(DatumGetTextPP(values[DJA_MSG_IDEMPOTENCY_KEY - 1]), "idempotency key");
 	key_hash = dja_hash_text(key);
 
 	if (type->mailbox_limit > 0 && !dja_mailbox_has_room(type, key_hash, cid))
@@ -373,19 +375,18 @@ dja_refuse_write(PG_FUNCTION_ARGS)
 /* ---------- send() ---------- */
 
 /*
- * send(actor_type, actor_key, payload, priority, deliver_at, expires_at,
- * headers)
+ * What send() inserts from its arguments, in the order of dja_message_send().
  */
-Datum
-dja_send(PG_FUNCTION_ARGS)
+static void
+dja_send_arguments(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 {
-	Datum		values[7];
-	bool		nulls[7];
+	/* headers stand before wants_reply in the call, and last in the INSERT */
+	static const int order[DJA_SEND_NARGS] = {0, 1, 2, 3, 4, 5, 6, 8, 7};
 
-	for (int i = 0; i < 7; i++)
+	for (int i = 0; i < DJA_SEND_NARGS; i++)
 	{
-		values[i] = PG_GETARG_DATUM(i);
-		nulls[i] = PG_ARGISNULL(i);
+		values[i] = PG_GETARG_DATUM(order[i]);
+		nulls[i] = PG_ARGISNULL(order[i]);
 	}
 	if (nulls[3])
 		values[3] = Int16GetDatum(0);
@@ -401,5 +402,21 @@ dja_send(PG_FUNCTION_ARGS)
 		values[3] = Int16GetDatum((int16) priority);
 	}
 	nulls[3] = false;
+	if (nulls[7])
+		values[7] = BoolGetDatum(false);
+	nulls[7] = false;
+}
+
+/*
+ * send(actor_type, actor_key, payload, priority, deliver_at, expires_at,
+ * idempotency_key, headers, wants_reply)
+ */
+Datum
+dja_send(PG_FUNCTION_ARGS)
+{
+	Datum		values[DJA_SEND_NARGS];
+	bool		nulls[DJA_SEND_NARGS];
+
+	dja_send_arguments(fcinfo, values, nulls);
 	PG_RETURN_INT64(dja_message_send(values, nulls));
 }

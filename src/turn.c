@@ -157,8 +157,7 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 {
 	ErrorContextCallback callback;
 	MemoryContext old;
-	Datum		result;
-	bool		changed;
+	DjaResult	result;
 	int			nest_level;
 	int			xact_level;
 
@@ -174,8 +173,7 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 	PushActiveSnapshot(GetTransactionSnapshot());
 	dja_handler_arm(run->type->handler_timeout, now);
 	xact_level = GetCurrentTransactionNestLevel();
-	changed = dja_handler_call(run->type, actor->state,
-							   message->values[DJA_MSG_PAYLOAD - 1], &result);
+	dja_handler_call(run->type, actor->state, message->values[DJA_MSG_PAYLOAD - 1], &result);
 	if (GetCurrentTransactionNestLevel() != xact_level)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
@@ -189,12 +187,12 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 	dja_handler_disarm();
 	PopActiveSnapshot();
 
-	if (changed)
+	if (result.has_state)
 	{
 		Datum		state;
 
 		MemoryContextSwitchTo(batch->attempt);
-		state = PointerGetDatum(PG_DETOAST_DATUM_COPY(result));
+		state = PointerGetDatum(PG_DETOAST_DATUM_COPY(result.state));
 		if (actor->state_owned)
 			pfree(DatumGetPointer(actor->state));
 		actor->state = state;

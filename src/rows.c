@@ -1,0 +1,197 @@
+/*
+ * rows.c
+ *
+ * Writing rows, and finding them by an index; see rows.h.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "compat.h"
+#include "executor/executor.h"
+#include "rows.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+/* ---------- writing rows ---------- */
+
+DjaWriter *
+dja_writer_open(DjaTable table, LOCKMODE lockmode)
+{
+	DjaWriter  *writer = palloc(sizeof(DjaWriter));
+
+	writer->rel = table_open(dja_table_oid(table), lockmode);
+	writer->estate = CreateExecutorState();
+	writer->rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(writer->rri, writer->rel, 0, NULL, 0);	/* of no range table */
+	ExecOpenIndices(writer->rri, false);
+	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
+	return writer;
+}
+
+void
+dja_writer_close(DjaWriter *writer)
+{
+	ExecDropSingleTupleTableSlot(writer->slot);
+	ExecCloseIndices(writer->rri);
+	FreeExecutorState(writer->estate);
+	table_close(writer->rel, NoLock);
+	pfree(writer);
+}
+
+static void
+dja_writer_fill(DjaWriter *writer, const Datum *values, const bool *nulls)
+{
+	int			natts = RelationGetDescr(writer->rel)->natts;
+
+	ExecClearTuple(writer->slot);
+	memcpy(writer->slot->tts_values, values, sizeof(Datum) * natts);
+	memcpy(writer->slot->tts_isnull, nulls, sizeof(bool) * natts);
+	ExecStoreVirtualTuple(writer->slot);
+	writer->slot->tts_tableOid = RelationGetRelid(writer->rel);
+}
+
+void
+dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
+{
+	dja_writer_fill(writer, values, nulls);
+	simple_table_tuple_insert(writer->rel, writer->slot);
+	dja_insert_index_tuples(writer->rri, writer->slot, writer->estate);
+	ResetPerTupleExprContext(writer->estate);
+}
+
+/*
+ * Updates or deletes the very version at tid without waiting for anybody.  A
+ * lock that our own transaction has on it (SELECT FOR UPDATE in a handler,
+ * say) is none to wait for, but the server goes past it only when it may wait.
+ */
+TM_Result
+dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
+{
+	CommandId	cid = GetCurrentCommandId(true);
+	Snapshot	snapshot = GetActiveSnapshot();
+	TM_FailureData failure;
+	TM_Result	result;
+
+	dja_writer_fill(writer, values, nulls);
+	result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
+									cid, snapshot, false, &failure);
+	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
+		result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
+										cid, snapshot, true, &failure);
+	ResetPerTupleExprContext(writer->estate);
+	return result;
+}
+
+TM_Result
+dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
+{
+	CommandId	cid = GetCurrentCommandId(true);
+	Snapshot	snapshot = GetActiveSnapshot();
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_delete(writer->rel, tid, cid, snapshot, InvalidSnapshot, false,
+								&failure, false);
+	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
+		result = table_tuple_delete(writer->rel, tid, cid, snapshot, InvalidSnapshot, true,
+									&failure, false);
+	return result;
+}
+
+/*
+ * What a row that is not as it was read means to the transaction: it starts
+ * over.
+ */
+void
+dja_row_trouble(TM_Result result)
+{
+	switch (result)
+	{
+		case TM_SelfModified:
+			ereport(ERROR,
+					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+					 errmsg("the turn has changed a row of djactor that it runs on"),
+					 errhint("Return the new state from the handler instead of updating djactor.actor.")));
+		case TM_BeingModified:
+		case TM_WouldBlock:
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("a row of djactor is locked by another transaction")));
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("a row of djactor was changed by another transaction")));
+	}
+}
+
+void
+dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
+{
+	TM_Result	result = dja_row_try_update(writer, tid, values, nulls);
+
+	if (result != TM_Ok)
+		dja_row_trouble(result);
+}
+
+void
+dja_row_delete(DjaWriter *writer, ItemPointer tid)
+{
+	TM_Result	result = dja_row_try_delete(writer, tid);
+
+	if (result != TM_Ok)
+		dja_row_trouble(result);
+}
+
+/* ---------- finding rows ---------- */
+
+/*
+ * keys are values of the index's first nkeys columns, which are of type text
+ * COLLATE "C" or bigint.
+ */
+void
+dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
+{
+	ScanKeyData scan_keys[DJA_FIND_MAX];
+
+	Assert(nkeys <= DJA_FIND_MAX);
+	find->rel = table_open(dja_table_oid(table), AccessShareLock);
+	find->index = index_open(dja_index_oid(index), AccessShareLock);
+	find->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	find->slot = table_slot_create(find->rel, NULL);
+	for (int i = 0; i < nkeys; i++)
+	{
+		bool		is_text = TupleDescAttr(RelationGetDescr(find->index), i)->atttypid == TEXTOID;
+
+		ScanKeyEntryInitialize(&scan_keys[i], 0, (AttrNumber) (i + 1), BTEqualStrategyNumber,
+							   InvalidOid, is_text ? C_COLLATION_OID : InvalidOid,
+							   is_text ? F_TEXTEQ : F_INT8EQ, keys[i]);
+	}
+	find->scan = dja_index_beginscan(find->rel, find->index, find->snapshot, nkeys);
+	index_rescan(find->scan, scan_keys, nkeys, NULL, 0);
+}
+
+/*
+ * The next row, all columns taken apart in find->slot; false at the end.
+ */
+bool
+dja_find_next(DjaFind *find)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (!index_getnext_slot(find->scan, ForwardScanDirection, find->slot))
+		return false;
+	slot_getallattrs(find->slot);
+	return true;
+}
+
+void
+dja_find_end(DjaFind *find)
+{
+	index_endscan(find->scan);
+	ExecDropSingleTupleTableSlot(find->slot);
+	UnregisterSnapshot(find->snapshot);
+	index_close(find->index, AccessShareLock);
+	table_close(find->rel, AccessShareLock);
+}

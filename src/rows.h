@@ -1,0 +1,65 @@
+/*
+ * rows.h
+ *
+ * Reads and writes rows of djactor's tables through the table and index access
+ * methods.
+ *
+ * Rows are written without rights checks, triggers or a change of user:
+ * djactor's own bookkeeping is not the handler's role's business.  What a role
+ * may do is checked by the SQL functions that call in here.
+ *
+ * Nothing here waits for a row that somebody else has locked.
+ */
+#ifndef DJA_ROWS_H
+#define DJA_ROWS_H
+
+#include "catalog.h"
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+/*
+ * An open table with all that writing needs; lives until the transaction's
+ * end.
+ */
+typedef struct DjaWriter
+{
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *rri;
+	TupleTableSlot *slot;
+} DjaWriter;
+
+/*
+ * The rows that an index has for some values of its first columns, as the
+ * latest snapshot sees them.
+ */
+#define DJA_FIND_MAX 4
+
+typedef struct DjaFind
+{
+	Relation	rel;
+	Relation	index;
+	Snapshot	snapshot;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+} DjaFind;
+
+extern DjaWriter *dja_writer_open(DjaTable table, LOCKMODE lockmode);
+extern void dja_writer_close(DjaWriter *writer);
+extern void dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls);
+extern void dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
+extern void dja_row_delete(DjaWriter *writer, ItemPointer tid);
+extern TM_Result dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
+extern TM_Result dja_row_try_delete(DjaWriter *writer, ItemPointer tid);
+extern void dja_row_trouble(TM_Result result);
+
+extern void dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys);
+extern bool dja_find_next(DjaFind *find);
+extern void dja_find_end(DjaFind *find);
+
+#endif							/* DJA_ROWS_H */
