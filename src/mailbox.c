@@ -19,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
+#include "lib/stringinfo.h"
 #include "mailbox.h"
 #include "runqueue.h"
 #include "utils/builtins.h"
@@ -342,44 +343,58 @@ dja_message_is_aside(DjaMessage *message, const char *aside)
 }
 
 /*
- * send(): an INSERT as anybody would write it.  A NULL option leaves the
- * column its default, so the headers of a turn pass on.
+ * send(): an INSERT as anybody would write it.  An option that is not given is
+ * not named: the column gets its default, so the headers of a turn pass on, and
+ * the sender needs no right to it.
  */
 int64
 dja_message_send(Datum *values, bool *nulls)
 {
-	static SPIPlanPtr plans[2] = {NULL, NULL};
-	static const char *const texts[2] = {
-		"INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at,"
-		" idempotency_key, wants_reply) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
-		"INSERT INTO djactor.message (actor_type, actor_key, payload, priority, deliver_at, expires_at,"
-		" idempotency_key, wants_reply, headers) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id"
-	};
+	static SPIPlanPtr plans[1 << DJA_SEND_OPTIONS];
+	static const char *const options[DJA_SEND_OPTIONS] = {"idempotency_key", "wants_reply", "headers"};
 	Oid			types[DJA_SEND_NARGS] = {TEXTOID, TEXTOID, JSONBOID, INT2OID, TIMESTAMPTZOID,
 		TIMESTAMPTZOID, TEXTOID, BOOLOID, JSONBOID};
-	char		flags[DJA_SEND_NARGS + 1];
-	int			which = nulls[DJA_SEND_NARGS - 1] ? 0 : 1;
-	int			nargs = DJA_SEND_NARGS - 1 + which;
+	char		flags[DJA_SEND_NARGS + 1] = {0};
+	int			given = 0;
 	bool		isnull;
 	int64		id;
 
+	for (int i = 0; i < DJA_SEND_NARGS; i++)
+		flags[i] = nulls[i] ? 'n' : ' ';
+	for (int i = 0; i < DJA_SEND_OPTIONS; i++)
+		if (!nulls[DJA_SEND_NARGS - DJA_SEND_OPTIONS + i])
+			given |= 1 << i;
 	SPI_connect();
-	if (plans[which] == NULL)
+	if (plans[given] == NULL)
 	{
-		SPIPlanPtr	plan = SPI_prepare(texts[which], nargs, types);
+		StringInfoData columns;
+		StringInfoData parameters;
+		SPIPlanPtr	plan;
 
+		initStringInfo(&columns);
+		initStringInfo(&parameters);
+		for (int i = 0; i < DJA_SEND_OPTIONS; i++)
+		{
+			if (!(given & (1 << i)))
+				continue;
+			appendStringInfo(&columns, ", %s", options[i]);
+			appendStringInfo(&parameters, ", $%d", DJA_SEND_NARGS - DJA_SEND_OPTIONS + i + 1);
+		}
+		plan = SPI_prepare(psprintf("INSERT INTO djactor.message"
+									" (actor_type, actor_key, payload, priority, deliver_at, expires_at%s)"
+									" VALUES ($1, $2, $3, $4, $5, $6%s) RETURNING id",
+									columns.data, parameters.data),
+						   DJA_SEND_NARGS, types);
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare the INSERT of djactor.send()");
-		plans[which] = plan;
+		plans[given] = plan;
 	}
-	for (int i = 0; i < nargs; i++)
-		flags[i] = nulls[i] ? 'n' : ' ';
-	flags[nargs] = '\0';
+
 	/*
 	 * no row limit: an INSERT that is stopped at its first row fires no
 	 * statement trigger
 	 */
-	if (SPI_execute_plan(plans[which], values, flags, false, 0) != SPI_OK_INSERT_RETURNING ||
+	if (SPI_execute_plan(plans[given], values, flags, false, 0) != SPI_OK_INSERT_RETURNING ||
 		SPI_processed != 1)
 		elog(ERROR, "djactor.send() inserted no row");
 	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));

@@ -89,9 +89,10 @@ dja_message_is_kind(const DjaMessage *message, const char *kind)
 }
 /*
  * Arguments of send(): type, key, payload, priority (smallint), deliver_at,
- * expires_at, idempotency_key, wants_reply, headers
+ * expires_at, and the options idempotency_key, wants_reply, headers
  */
 #define DJA_SEND_NARGS 9
+#define DJA_SEND_OPTIONS 3
 extern int64 dja_message_send(Datum *values, bool *nulls);
 
 #endif							/* DJA_MAILBOX_H */

@@ -198,8 +198,7 @@ dja_check_key(text *key, const char *what)
 	if (len == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be empty", what),
-				 errhint("Use the primary key, or another name, of what it stands for.")));
+				 errmsg("%s must not be empty", what)));
 	if (len > DJA_KEY_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -417,9 +416,6 @@ dja_send_arguments(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 		values[3] = Int16GetDatum((int16) priority);
 	}
 	nulls[3] = false;
-	if (nulls[7])
-		values[7] = BoolGetDatum(false);
-	nulls[7] = false;
 }
 
 /*
