@@ -416,6 +416,7 @@ dja_send_arguments(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 		values[3] = Int16GetDatum((int16) priority);
 	}
 	nulls[3] = false;
+	nulls[7] |= !DatumGetBool(values[7]);	/* the default */
 }
 
 /*

@@ -27,7 +27,7 @@ define_work($node, 'app', 'app', 't.more');
 $node->safe_psql('app', q{
 	CREATE FUNCTION public.slow_work(state jsonb, message jsonb) RETURNS jsonb LANGUAGE sql AS
 		$$ SELECT public.work(state, message) FROM pg_sleep(0.001) $$;
-	SELECT djactor.define_actor_type('t.slow', 'public.slow_work', owner => 'app', max_attempts => 20,
+	SELECT djactor.define_actor_type('t.slow', 'public.slow_work', owner => 'app', max_attempts => 20, breaker_failures => NULL,
 		backoff => '10 ms', backoff_max => '100 ms')});
 
 my $began = time;

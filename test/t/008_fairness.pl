@@ -87,7 +87,7 @@ $node->safe_psql('app', q{
 		END IF;
 		RETURN public.work(state, message);
 	END $$;
-	SELECT djactor.define_actor_type('t.limited', 'public.limited', concurrency => 1, max_attempts => 20,
+	SELECT djactor.define_actor_type('t.limited', 'public.limited', concurrency => 1, max_attempts => 20, breaker_failures => NULL,
 		backoff => '10 ms', owner => 'app');
 	SELECT post(4, 1, 400, 't.limited', 100, '{"sleep": 0.005}');
 	SELECT post(5, 1, 400, 't.work', 100, '{"sleep": 0.01}');
@@ -106,7 +106,7 @@ $node->safe_psql('app', q{
 		END IF;
 		RETURN public.work(state, message);
 	END $$;
-	SELECT djactor.define_actor_type('t.two', 'public.limited_two', concurrency => 2, max_attempts => 20,
+	SELECT djactor.define_actor_type('t.two', 'public.limited_two', concurrency => 2, max_attempts => 20, breaker_failures => NULL,
 		backoff => '10 ms', owner => 'app');
 	SELECT post(6, 1, 400, 't.two', 100, '{"sleep": 0.01}')});
 ok(wait_drained($node, 'app'), 'a type of concurrency 2');

@@ -137,7 +137,7 @@ sub define_work
 	my ($node, $database, $role, $type, $options) = @_;
 
 	as_role($node, $database, $role, sprintf(q{
-		SELECT djactor.define_actor_type('%s', 'public.work', max_attempts => 20,
+		SELECT djactor.define_actor_type('%s', 'public.work', max_attempts => 20, breaker_failures => NULL,
 			backoff => '10 ms', backoff_max => '100 ms'%s)},
 		$type, $options ? ", $options" : ''));
 }
