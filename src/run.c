@@ -12,10 +12,13 @@
 
 #include "access/xact.h"
 #include "compat.h"
+#include "journal.h"
 #include "pending.h"
+#include "pgstat.h"
 #include "run.h"
 #include "session.h"
 #include "slots.h"
+#include "stats.h"
 #include "storage/bufmgr.h"
 #include "storage/lock.h"
 #include "turn.h"
@@ -99,6 +102,7 @@ dja_batch_begin(DjaBatch *batch)
 	batch->phase = DJA_PHASE_READING;
 	batch->nhandled = batch->max_handled = 0;
 	batch->handled = NULL;
+	batch->journal = NULL;
 	dja_batch_serial++;
 	dja_turn_batch(batch);
 
@@ -144,6 +148,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 			actor->last_error = error->message;
 			actor->dirty |= actor->exists;
 		}
+		dja_stat_count(type, DJA_STAT_FAILED);
 	}
 	if (charge && message->attempts >= type->max_attempts)
 	{
@@ -160,6 +165,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 			DjaFailure	failure = {"failed", error->sqlerrcode, error->message, error->context};
 
 			dja_message_dead(batch->messages, batch->dead_letters, message, &failure);
+			dja_stat_count(type, DJA_STAT_DEAD);
 			run->removed++;
 		}
 		ereport(LOG,
@@ -178,6 +184,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 		dja_message_retry(batch->messages, message, message->attempts, retry_at,
 						  error->message, type->skip);
 		dja_pending_due(type, retry_at);
+		dja_stat_count(type, DJA_STAT_RETRIED);
 		if (!type->skip)
 		{
 			run->end = DJA_END_HELD;
@@ -246,11 +253,43 @@ dja_run_handled(DjaBatch *batch, DjaRun *run, DjaMessage *message)
 	run->removed++;
 }
 
+/*
+ * A turn that came out well, for statistics and journal.
+ */
+static void
+dja_run_note(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message, TimestampTz start)
+{
+	TimestampTz due = DatumGetTimestampTz(message->values[DJA_MSG_SENT_AT - 1]);
+
+	if (!message->nulls[DJA_MSG_DELIVER_AT - 1])
+		due = Max(due, DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]));
+	dja_stat_handled(run->type, start - due, batch->clock - start);
+	if (run->type->journal >= 0)
+		dja_journal_write(batch, message, actor->turns, start, batch->clock, "handled",
+						  (Datum) 0, false);
+}
+
+/*
+ * Tells djactor.worker what runs, and pg_stat_activity of which type it is.
+ */
 static void
 dja_worker_shows(DjaType *type, DjaMessage *message)
 {
+	static uint64 shown = 0;
+	static TimestampTz shown_since = 0;
+
 	if (dja_my_worker == NULL)
 		return;
+	/* who was idle meanwhile shows something else */
+	if (message != NULL && (shown != type->hash || shown_since != dja_my_worker->since))
+	{
+		char		activity[DJA_TYPE_NAME_MAX + 16];
+
+		shown = type->hash;
+		shown_since = dja_my_worker->since;
+		snprintf(activity, sizeof(activity), "djactor: %s", type->name);
+		pgstat_report_activity(STATE_RUNNING, activity);
+	}
 	if (message != NULL && strncmp(dja_my_worker->actor_type, type->name, NAMEDATALEN - 1) != 0)
 		strlcpy(dja_my_worker->actor_type, type->name, NAMEDATALEN);
 	dja_my_worker->message_id = message ? message->id : 0;
@@ -306,7 +345,7 @@ static DjaNext
 dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 {
 	DjaMessage *message = run->messages[i];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = batch->clock;
 	DjaTurnBefore before;
 	DjaActor   *actor;
 	DjaError   *error = NULL;
@@ -358,6 +397,8 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 
 		dja_turn_did_not_happen(batch, before);
 		dja_message_dead(batch->messages, batch->dead_letters, message, &failure);
+		dja_stat_count(run->type, DatumGetBool(message->values[DJA_MSG_WANTS_REPLY - 1]) ?
+					   DJA_STAT_EXPIRED : DJA_STAT_DEAD);
 		run->removed++;
 		MemoryContextSwitchTo(old);
 		return DJA_NEXT_MESSAGE;
@@ -375,13 +416,17 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	}
 	else
 		dja_turn_execute(batch, run, actor, message, now);
+	batch->clock = GetCurrentTimestamp();
 	dja_worker_shows(run->type, NULL);
 	batch->phase = DJA_PHASE_READING;
 
 	if (error != NULL)
 		go_on = dja_run_failed(batch, run, actor, i, error);
 	else
+	{
 		dja_run_handled(batch, run, message);
+		dja_run_note(batch, run, actor, message, now);
+	}
 
 	/* a turn that leaves something for the next ones to meet ends the batch */
 	if (batch->own_transaction)
@@ -405,6 +450,7 @@ dja_batch_execute(DjaBatch *batch, int first)
 {
 	bool		over = false;
 
+	batch->clock = GetCurrentTimestamp();
 	for (int r = first; r < batch->nruns; r++)
 	{
 		DjaRun	   *run = batch->runs[r];
@@ -462,6 +508,8 @@ dja_batch_write(DjaBatch *batch)
 	CommandCounterIncrement();
 
 	ExecDropSingleTupleTableSlot(batch->actor_slot);
+	if (batch->journal != NULL)
+		dja_writer_close(batch->journal);
 	dja_writer_close(batch->identities);
 	dja_writer_close(batch->actors);
 	dja_writer_close(batch->dead_letters);

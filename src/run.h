@@ -66,6 +66,7 @@ typedef struct DjaBatch
 	int			max_runs;
 	int			budget;			/* messages still to be handled */
 	TimestampTz deadline;
+	TimestampTz clock;			/* end of the last turn, where the next one starts */
 	int			writing;		/* subtransactions that wrote */
 
 	/* where an error comes from, for who has to catch it */
@@ -83,6 +84,7 @@ typedef struct DjaBatch
 	DjaWriter  *dead_letters;
 	DjaWriter  *actors;
 	DjaWriter  *identities;
+	DjaWriter  *journal;		/* journal.c's */
 	TupleTableSlot *actor_slot;
 	BlockNumber actor_blocks;	/* while it is locked it gets no shorter */
 } DjaBatch;

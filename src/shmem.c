@@ -11,6 +11,7 @@
 #include "runqueue.h"
 #include "shmem.h"
 #include "slots.h"
+#include "stats.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
@@ -25,7 +26,8 @@ dja_shmem_request(void)
 {
 	if (dja_prev_shmem_request)
 		dja_prev_shmem_request();
-	RequestAddinShmemSpace(add_size(dja_slots_size(), dja_runqueue_size()));
+	RequestAddinShmemSpace(add_size(add_size(dja_slots_size(), dja_runqueue_size()),
+									dja_stats_size()));
 	RequestNamedLWLockTranche("djactor", 1);
 }
 
@@ -45,6 +47,9 @@ dja_shmem_startup(void)
 	dja_shared_local.queue = ShmemInitStruct("djactor run queue", dja_runqueue_size(), &found);
 	if (!found)
 		dja_runqueue_setup(dja_shared_local.queue);
+	dja_shared_local.stats = ShmemInitStruct("djactor stats", dja_stats_size(), &found);
+	if (!found)
+		dja_stats_setup(dja_shared_local.stats);
 	LWLockRelease(AddinShmemInitLock);
 	dja_shared = &dja_shared_local;
 }
