@@ -728,7 +728,7 @@ COMMENT ON COLUMN djactor.stat.dead IS 'messages that workers have given up, for
 COMMENT ON COLUMN djactor.stat.duplicates IS 'messages discarded for their idempotency key';
 COMMENT ON COLUMN djactor.stat.expired IS 'asks not run since they were past their expires_at';
 COMMENT ON COLUMN djactor.stat.turns_per_second IS 'turns that came out well, in the last one to two minutes';
-COMMENT ON COLUMN djactor.stat.wait_p50 IS 'from when a message was sent, or was to be delivered, to the start of its turn, earlier attempts included: median of the last one to two minutes, as all these times exact to a fifth; NULL without turns';
+COMMENT ON COLUMN djactor.stat.wait_p50 IS 'from when a message was sent, or was to be delivered, to the start of its turn, earlier attempts included: median of the last one to two minutes, as all these times exact to a quarter; NULL without turns';
 COMMENT ON COLUMN djactor.stat.wait_p95 IS 'likewise: what 95 of 100 did not exceed';
 COMMENT ON COLUMN djactor.stat.wait_p99 IS 'likewise: what 99 of 100 did not exceed';
 COMMENT ON COLUMN djactor.stat.run_p50 IS 'run of a turn: median of the last one to two minutes; NULL without turns';

@@ -8,7 +8,7 @@
  * a type keeps its counters while its lane comes and goes, until another type
  * takes the place.  Counters run from the start of the server.  Times fall
  * into histograms with two buckets for each power of two, which is exact to a
- * fifth; there is one histogram for each minute by the clock, the present and
+ * quarter; there is one histogram for each minute by the clock, the present and
  * the last, so that what is read from both is of the last one to two minutes
  * and nobody has to age anything.
  *
