@@ -689,6 +689,91 @@ CREATE FUNCTION djactor.wait_idle(timeout interval, actor_type text DEFAULT NULL
 COMMENT ON FUNCTION djactor.wait_idle(interval, text) IS
 'waits until no mail is left that could be handled, and tells whether that came true in time; a message that waits for its retry is not idle, delayed and paused mail is';
 
+/* ---------- what became of a message ---------- */
+
+CREATE FUNCTION djactor.outcome(message_id bigint) RETURNS text
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+	AS $$
+SELECT CASE
+	WHEN m.id IS NOT NULL THEN
+		CASE
+			WHEN m.aside OPERATOR(pg_catalog.=) 'held'::pg_catalog.text THEN 'held'
+			WHEN m.aside IS NOT NULL THEN 'waiting'
+			WHEN t.paused OR a.paused OR a.status OPERATOR(pg_catalog.=) 'suspended'::pg_catalog.text THEN 'held'
+			WHEN m.retry_at IS NOT NULL OR m.attempts OPERATOR(pg_catalog.>) 0 THEN 'retrying'
+			ELSE 'waiting'
+		END
+	WHEN EXISTS (SELECT FROM djactor.dead_letter d WHERE d.id OPERATOR(pg_catalog.=) $1) THEN 'dead'
+	WHEN EXISTS (SELECT FROM djactor.reply r WHERE r.message_id OPERATOR(pg_catalog.=) $1) THEN 'replied'
+	WHEN EXISTS (SELECT FROM djactor.journal j WHERE j.id OPERATOR(pg_catalog.=) $1) THEN 'handled'
+END
+FROM (VALUES (1)) one
+	LEFT JOIN djactor.message m ON m.id OPERATOR(pg_catalog.=) $1
+	LEFT JOIN djactor.actor_type t ON t.name OPERATOR(pg_catalog.=) m.actor_type
+	LEFT JOIN djactor.actor a ON a.actor_type OPERATOR(pg_catalog.=) m.actor_type
+		AND a.actor_key OPERATOR(pg_catalog.=) m.actor_key
+$$;
+COMMENT ON FUNCTION djactor.outcome(bigint) IS
+'what became of a message: waiting, retrying, held (paused, suspended, or not let loose yet), dead, replied (while its row in djactor.reply is kept), handled (while djactor.journal shows it), NULL = unknown; with the caller''s rights';
+
+CREATE FUNCTION djactor.trace
+(
+	trace_id uuid,
+	OUT id bigint, OUT cause_id bigint, OUT depth int, OUT actor_type text, OUT actor_key text,
+	OUT kind text, OUT status text, OUT sent_at timestamptz, OUT started_at timestamptz,
+	OUT finished_at timestamptz, OUT wait interval, OUT run interval, OUT error text
+) RETURNS SETOF record
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+	AS $$
+WITH RECURSIVE found AS MATERIALIZED
+(
+	SELECT j.id, j.cause_id, j.actor_type, j.actor_key, j.kind,
+		CASE
+			WHEN j.outcome OPERATOR(pg_catalog.=) 'deferred'::pg_catalog.text
+				AND NOT EXISTS (SELECT FROM djactor.message m WHERE m.id OPERATOR(pg_catalog.=) j.id)
+				THEN 'handled'::pg_catalog.text
+			ELSE j.outcome
+		END AS status,
+		j.sent_at, j.deliver_at, j.started_at, j.finished_at, j.last_error AS error
+	FROM djactor.journal j
+	WHERE j.trace_id OPERATOR(pg_catalog.=) $1
+		AND NOT EXISTS (SELECT FROM djactor.dead_letter d WHERE d.id OPERATOR(pg_catalog.=) j.id)
+	UNION ALL
+	SELECT m.id, m.cause_id, m.actor_type, m.actor_key, m.kind, djactor.outcome(m.id),
+		m.sent_at, m.deliver_at, NULL, NULL, m.last_error
+	FROM djactor.message m
+	WHERE m.trace_id OPERATOR(pg_catalog.=) $1
+		AND NOT EXISTS (SELECT FROM djactor.journal j WHERE j.id OPERATOR(pg_catalog.=) m.id)
+	UNION ALL
+	SELECT d.id, d.cause_id, d.actor_type, d.actor_key, d.kind, 'dead'::pg_catalog.text,
+		d.sent_at, d.deliver_at, NULL, d.failed_at, COALESCE(d.error, d.reason)
+	FROM djactor.dead_letter d
+	WHERE d.trace_id OPERATOR(pg_catalog.=) $1
+),
+tree AS
+(
+	SELECT f.id, 0 AS depth, ARRAY[f.id] AS path
+	FROM found f
+	WHERE NOT EXISTS (SELECT FROM found c WHERE c.id OPERATOR(pg_catalog.=) f.cause_id)
+	UNION ALL
+	SELECT f.id, t.depth OPERATOR(pg_catalog.+) 1, t.path OPERATOR(pg_catalog.||) f.id
+	FROM tree t JOIN found f ON f.cause_id OPERATOR(pg_catalog.=) t.id
+	WHERE f.id OPERATOR(pg_catalog.<>) ALL (t.path)
+)
+SELECT f.id, f.cause_id, t.depth, f.actor_type, f.actor_key, f.kind, f.status, f.sent_at,
+	f.started_at, f.finished_at,
+	CASE WHEN f.started_at IS NOT NULL OR f.finished_at IS NULL THEN
+		GREATEST(COALESCE(f.started_at, pg_catalog.now()) OPERATOR(pg_catalog.-) GREATEST(f.sent_at, f.deliver_at),
+			'0'::pg_catalog.interval)
+	END,
+	f.finished_at OPERATOR(pg_catalog.-) f.started_at,
+	f.error
+FROM tree t JOIN found f ON f.id OPERATOR(pg_catalog.=) t.id
+ORDER BY t.path
+$$;
+COMMENT ON FUNCTION djactor.trace(uuid) IS
+'the messages of one trace as a tree, each below the one whose turn sent it: when sent, started and finished, how long it has waited and run; handled ones show only where their type keeps a journal; scans djactor.message and djactor.dead_letter; with the caller''s rights';
+
 /* ---------- testing ---------- */
 
 CREATE FUNCTION djactor.drain
@@ -724,6 +809,38 @@ COMMENT ON COLUMN djactor.worker.actor_type IS 'type of the message being handle
 COMMENT ON COLUMN djactor.worker.message_id IS 'message being handled; NULL when none is';
 COMMENT ON COLUMN djactor.worker.since IS 'when the present state began';
 
+CREATE FUNCTION djactor.stat_list
+(
+	OUT actor_type text, OUT handled bigint, OUT failed bigint, OUT retried bigint, OUT dead bigint,
+	OUT duplicates bigint, OUT expired bigint, OUT turns_per_second double precision,
+	OUT wait_p50 interval, OUT wait_p95 interval, OUT wait_p99 interval,
+	OUT run_p50 interval, OUT run_p95 interval, OUT run_p99 interval, OUT since timestamptz
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE ROWS 100
+	AS 'MODULE_PATHNAME', 'dja_stat_list';
+COMMENT ON FUNCTION djactor.stat_list() IS 'counters, rates and times of the actor types of this database, from shared memory';
+
+CREATE VIEW djactor.stat AS
+	SELECT actor_type, handled, failed, retried, dead, duplicates, expired, turns_per_second,
+		wait_p50, wait_p95, wait_p99, run_p50, run_p95, run_p99, since
+	FROM djactor.stat_list();
+COMMENT ON VIEW djactor.stat IS 'what workers have done for each actor type since the server started, and how quickly in the last one to two minutes; committed work only, not that of drain()';
+COMMENT ON COLUMN djactor.stat.actor_type IS 'kind of actor';
+COMMENT ON COLUMN djactor.stat.handled IS 'turns that came out well';
+COMMENT ON COLUMN djactor.stat.failed IS 'failed attempts';
+COMMENT ON COLUMN djactor.stat.retried IS 'attempts to be made again; also those that were nobody''s fault, which failed does not count';
+COMMENT ON COLUMN djactor.stat.dead IS 'messages that workers have given up, for whatever reason';
+COMMENT ON COLUMN djactor.stat.duplicates IS 'messages discarded for their idempotency key';
+COMMENT ON COLUMN djactor.stat.expired IS 'asks not run since they were past their expires_at';
+COMMENT ON COLUMN djactor.stat.turns_per_second IS 'turns that came out well, in the last one to two minutes';
+COMMENT ON COLUMN djactor.stat.wait_p50 IS 'from when a message was sent, or was to be delivered, to the start of its turn, earlier attempts included: median of the last one to two minutes, as all these times exact to a quarter; NULL without turns';
+COMMENT ON COLUMN djactor.stat.wait_p95 IS 'likewise: what 95 of 100 did not exceed';
+COMMENT ON COLUMN djactor.stat.wait_p99 IS 'likewise: what 99 of 100 did not exceed';
+COMMENT ON COLUMN djactor.stat.run_p50 IS 'run of a turn: median of the last one to two minutes; NULL without turns';
+COMMENT ON COLUMN djactor.stat.run_p95 IS 'likewise: what 95 of 100 did not exceed';
+COMMENT ON COLUMN djactor.stat.run_p99 IS 'likewise: what 99 of 100 did not exceed';
+COMMENT ON COLUMN djactor.stat.since IS 'when counting began: the start of the server, or later where room for statistics had gone to another type';
+
 CREATE VIEW djactor.mailbox AS
 	SELECT actor_type, actor_key, pg_catalog.count(*) AS depth,
 		pg_catalog.min(sent_at) AS oldest_sent_at,
@@ -743,7 +860,7 @@ COMMENT ON COLUMN djactor.mailbox.oldest_age IS 'how long ago that is';
 GRANT USAGE ON SCHEMA djactor TO PUBLIC;
 GRANT SELECT ON djactor.actor_type, djactor.actor, djactor.actor_identity, djactor.message,
 	djactor.dead_letter, djactor.reply, djactor.timer, djactor.watch, djactor.idempotency,
-	djactor.journal, djactor.home, djactor.mailbox, djactor.worker TO pg_database_owner;
+	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.stat TO pg_database_owner;
 GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
 		idempotency_key, wants_reply, in_reply_to, trace_id)
 	ON djactor.message TO pg_database_owner;
@@ -752,10 +869,12 @@ GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal TO pg_databa
 
 REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.stat_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner;
+GRANT EXECUTE ON FUNCTION djactor.stat_list() TO pg_database_owner;
 
 /* ---------- pg_dump carries the users' data ---------- */
 

@@ -17,6 +17,7 @@
 #include "datatype/timestamp.h"
 
 struct DjaHandler;
+struct DjaStatPart;
 
 typedef struct DjaType
 {
@@ -52,6 +53,7 @@ typedef struct DjaType
 
 	struct DjaHandler *call;	/* handler.c's, NULL until resolved */
 	struct DjaHandler *upgrade;	/* likewise, of upgrade_handler */
+	struct DjaStatPart *stat;	/* stats.c's, NULL until counted */
 	int			careful;		/* run.c: messages to run in savepoints still */
 	uint32		batch;			/* run.c: which batch the count is of */
 	int			batch_count;

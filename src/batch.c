@@ -29,6 +29,7 @@
 #include "run.h"
 #include "session.h"
 #include "slots.h"
+#include "stats.h"
 #include "storage/ipc.h"
 #include "turn.h"
 #include "utils/builtins.h"
@@ -103,6 +104,7 @@ dja_recover(MemoryContext context)
 	FreeErrorData(edata);
 	FlushErrorState();
 	AbortOutOfAnyTransaction();	/* a handler may have left a subtransaction */
+	dja_stat_forget();
 	MemoryContextSwitchTo(context);
 	dja_turn_over();
 	dja_session_clean();
@@ -147,6 +149,7 @@ dja_transaction_commit(DjaBatch *batch)
 	CommitTransactionCommand();
 	batch->phase = DJA_PHASE_COMMITTED;
 	MemoryContextSwitchTo(batch->context);
+	dja_stat_flush();
 	dja_session_clean();
 }
 
@@ -488,6 +491,7 @@ dja_in_transaction(void (*step) (void *arg), void *arg)
 		step(arg);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
+		dja_stat_flush();
 		done = true;
 	}
 	PG_CATCH();

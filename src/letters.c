@@ -19,6 +19,8 @@
 #include "pending.h"
 #include "reply.h"
 #include "runqueue.h"
+#include "slots.h"
+#include "stats.h"
 #include "timer.h"
 #include "turn.h"
 #include "utils/acl.h"
@@ -49,6 +51,8 @@ dja_give_up(DjaType *type, DjaMessage *message, DjaFailure *failure)
 	dja_writer_put(messages);
 	CommandCounterIncrement();
 
+	if (dja_my_worker != NULL)
+		dja_stat_count(type, DJA_STAT_DEAD);
 	dja_answer_failure(message, failure->reason, failure->sqlerrcode, failure->error);
 	if (dja_message_is_kind(message, "timer"))
 		dja_timer_done(message);

@@ -243,7 +243,7 @@ dja_give_answer(FunctionCallInfo fcinfo, Datum payload, Datum error)
 		dja_answer_error(ask, error, meta);
 	if (!ask->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
 		dja_once_complete(ask, true, payload, error);
-	dja_wish(DJA_WISH_ANSWERED, NULL, NULL);
+	dja_wish_answered(payload);
 }
 
 /*

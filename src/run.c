@@ -14,13 +14,16 @@
 #include "breaker.h"
 #include "clock.h"
 #include "compat.h"
+#include "journal.h"
 #include "letters.h"
 #include "once.h"
 #include "pending.h"
+#include "pgstat.h"
 #include "reply.h"
 #include "run.h"
 #include "session.h"
 #include "slots.h"
+#include "stats.h"
 #include "storage/bufmgr.h"
 #include "storage/lock.h"
 #include "timer.h"
@@ -153,6 +156,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 			actor->last_error = error->message;
 			actor->dirty |= actor->exists;
 		}
+		dja_stat_count(type, DJA_STAT_FAILED);
 	}
 	give_up = charge && (error->rejected || message->attempts >= type->max_attempts);
 	if (give_up)
@@ -193,6 +197,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 		dja_message_retry(batch->messages, message, message->attempts, retry_at,
 						  error->message, type->skip);
 		dja_pending_due(type, retry_at);
+		dja_stat_count(type, DJA_STAT_RETRIED);
 		if (!type->skip)
 		{
 			run->end = DJA_END_HELD;
@@ -263,11 +268,40 @@ dja_run_handled(DjaBatch *batch, DjaRun *run, DjaMessage *message)
 	run->removed++;
 }
 
+/*
+ * A turn is over: what it took, for djactor.stat.
+ */
+static void
+dja_run_note(DjaRun *run, DjaMessage *message, TimestampTz start, TimestampTz end)
+{
+	TimestampTz due = DatumGetTimestampTz(message->values[DJA_MSG_SENT_AT - 1]);
+
+	if (!message->nulls[DJA_MSG_DELIVER_AT - 1])
+		due = Max(due, DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]));
+	dja_stat_handled(run->type, start - due, end - start);
+}
+
+/*
+ * Tells djactor.worker what runs, and pg_stat_activity of which type it is.
+ */
 static void
 dja_worker_shows(DjaType *type, DjaMessage *message)
 {
+	static uint64 shown = 0;
+	static TimestampTz shown_since = 0;
+
 	if (dja_my_worker == NULL)
 		return;
+	/* who was idle meanwhile shows something else */
+	if (message != NULL && (shown != type->hash || shown_since != dja_my_worker->since))
+	{
+		char		activity[DJA_TYPE_NAME_MAX + 16];
+
+		shown = type->hash;
+		shown_since = dja_my_worker->since;
+		snprintf(activity, sizeof(activity), "djactor: %s", type->name);
+		pgstat_report_activity(STATE_RUNNING, activity);
+	}
 	if (message != NULL && strncmp(dja_my_worker->actor_type, type->name, NAMEDATALEN - 1) != 0)
 		strlcpy(dja_my_worker->actor_type, type->name, NAMEDATALEN);
 	dja_my_worker->message_id = message ? message->id : 0;
@@ -305,6 +339,13 @@ dja_turn_did_not_happen(DjaBatch *batch, DjaTurnBefore before)
 	batch->executed--;
 }
 
+static void
+dja_run_journal(DjaRun *run, DjaMessage *message, TimestampTz now, const char *outcome)
+{
+	if (run->type->journal >= 0)
+		dja_journal_write(message, -1, now, now, outcome, 0);
+}
+
 /*
  * Messages that end without a turn, or not now: those that have expired, that
  * came too early, timers that were cancelled, duplicates.  False if it is to be
@@ -328,6 +369,8 @@ dja_run_without_turn(DjaBatch *batch, DjaRun *run, DjaMessage *message, Timestam
 		dja_row_delete(batch->messages, &message->tid);
 		message->fate = DJA_FATE_GONE;
 		dja_answer_failure(message, "expired", 0, "the ask expired before its turn");
+		dja_run_journal(run, message, now, "expired");
+		dja_stat_count(run->type, DJA_STAT_EXPIRED);
 	}
 	else if (message->expires_at <= now)
 	{
@@ -341,8 +384,11 @@ dja_run_without_turn(DjaBatch *batch, DjaRun *run, DjaMessage *message, Timestam
 		(void) dja_row_try_delete(batch->messages, &message->tid);
 		message->fate = DJA_FATE_GONE;
 	}
-	else
-		(void) dja_once_is_duplicate(run->type, message);
+	else if (dja_once_is_duplicate(run->type, message))
+	{
+		dja_run_journal(run, message, now, "duplicate");
+		dja_stat_count(run->type, DJA_STAT_DUPLICATES);
+	}
 	MemoryContextSwitchTo(old);
 	return message->fate != DJA_FATE_OPEN;
 }
@@ -384,7 +430,7 @@ static DjaNext
 dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 {
 	DjaMessage *message = run->messages[i];
-	TimestampTz now = dja_clock();
+	TimestampTz now = batch->own_transaction ? batch->clock : dja_clock();
 	DjaTurnBefore before;
 	DjaActor   *actor;
 	DjaError   *error = NULL;
@@ -463,6 +509,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	}
 	else
 		dja_turn_execute(batch, run, actor, message, now);
+	batch->clock = GetCurrentTimestamp();
 	dja_worker_shows(run->type, NULL);
 	batch->phase = DJA_PHASE_READING;
 
@@ -471,7 +518,9 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	else if (message->fate == DJA_FATE_HANDLED)
 		dja_run_handled(batch, run, message);
 	else
-		run->removed++;
+		run->removed++;			/* it is aside */
+	if (error == NULL)
+		dja_run_note(run, message, now, batch->clock);
 
 	/* a turn that leaves something for the next ones to meet ends the batch */
 	if (batch->own_transaction)
@@ -502,6 +551,7 @@ dja_batch_execute(DjaBatch *batch, int first)
 {
 	bool		over = false;
 
+	batch->clock = GetCurrentTimestamp();
 	for (int r = first; r < batch->nruns; r++)
 	{
 		DjaRun	   *run = batch->runs[r];

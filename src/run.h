@@ -67,6 +67,7 @@ typedef struct DjaBatch
 	int			max_runs;
 	int			budget;			/* messages still to be handled */
 	TimestampTz deadline;
+	TimestampTz clock;			/* end of the last turn, where the next one starts */
 	int			writing;		/* subtransactions that wrote */
 
 	/* where an error comes from, for who has to catch it */

@@ -213,11 +213,11 @@ dja_queue_has_room(void)
 /* ---------- lanes ---------- */
 
 /*
- * The lane of a type, -1 when there is none.  Callers keep what they find and
- * check it with the same arguments before each use.
+ * Where a type's lane is, or was last; -1 when it never had one, or when
+ * another type has the place.
  */
 int
-dja_lane_find(Oid database, uint64 type_hash)
+dja_lane_place(Oid database, uint64 type_hash)
 {
 	uint32		start = (uint32) (type_hash % DJA_MAX_LANES);
 
@@ -230,11 +230,23 @@ dja_lane_find(Oid database, uint64 type_hash)
 		DjaLane    *lane = dja_lane(i);
 
 		if (lane->type_hash == type_hash && lane->database == database)
-			return lane->in_use ? i : -1;
+			return i;
 		if (!OidIsValid(lane->database))
 			return -1;
 	}
 	return -1;
+}
+
+/*
+ * The lane of a type, -1 when there is none.  Callers keep what they find and
+ * check it with the same arguments before each use.
+ */
+int
+dja_lane_find(Oid database, uint64 type_hash)
+{
+	int			i = dja_lane_place(database, type_hash);
+
+	return i >= 0 && dja_lane(i)->in_use ? i : -1;
 }
 
 /*

@@ -135,6 +135,7 @@ extern void dja_runqueue_setup(DjaRunQueue *queue);
 
 /* lanes */
 extern int	dja_lane_find(Oid database, uint64 type_hash);
+extern int	dja_lane_place(Oid database, uint64 type_hash);
 extern int	dja_lane_create(Oid database, uint64 type_hash, int pool);
 extern void dja_lane_move(int lane, int pool);
 extern void dja_lane_free(int lane);

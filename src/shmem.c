@@ -11,6 +11,7 @@
 #include "runqueue.h"
 #include "shmem.h"
 #include "slots.h"
+#include "stats.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "waiters.h"
@@ -29,6 +30,7 @@ dja_shmem_request(void)
 	RequestAddinShmemSpace(dja_slots_size());
 	RequestAddinShmemSpace(dja_runqueue_size());
 	RequestAddinShmemSpace(dja_waiters_size());
+	RequestAddinShmemSpace(dja_stats_size());
 	RequestNamedLWLockTranche("djactor", 1);
 }
 
@@ -51,6 +53,9 @@ dja_shmem_startup(void)
 	dja_shared_local.waiters = ShmemInitStruct("djactor waiters", dja_waiters_size(), &found);
 	if (!found)
 		dja_waiters_setup(dja_shared_local.waiters);
+	dja_shared_local.stats = ShmemInitStruct("djactor stats", dja_stats_size(), &found);
+	if (!found)
+		dja_stats_setup(dja_shared_local.stats);
 	LWLockRelease(AddinShmemInitLock);
 	dja_shared = &dja_shared_local;
 }

@@ -4,8 +4,8 @@
  * djactor's piece of shared memory and the one lock that guards it.
  *
  * dja_shared is NULL when the library was not preloaded; dja_require_preload()
- * says so to the user.  The three parts are laid out by their own files:
- * slots.c (pools and workers) and runqueue.c (lanes and mailboxes).
+ * says so to the user.  The parts are laid out by their own files: slots.c (pools
+ * and workers), runqueue.c (lanes and mailboxes), stats.c (counters).
  */
 #ifndef DJA_SHMEM_H
 #define DJA_SHMEM_H
@@ -15,6 +15,7 @@
 typedef struct DjaSlots DjaSlots;
 typedef struct DjaRunQueue DjaRunQueue;
 typedef struct DjaWaiters DjaWaiters;
+typedef struct DjaStats DjaStats;
 
 typedef struct DjaShared
 {
@@ -22,6 +23,7 @@ typedef struct DjaShared
 	DjaSlots   *slots;
 	DjaRunQueue *queue;
 	DjaWaiters *waiters;
+	DjaStats   *stats;
 } DjaShared;
 
 extern DjaShared *dja_shared;

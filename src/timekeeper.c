@@ -17,7 +17,6 @@
 #include "batch.h"
 #include "catalog.h"
 #include "compat.h"
-#include "guc.h"
 #include "mailbox.h"
 #include "pending.h"
 #include "reply.h"
@@ -25,7 +24,6 @@
 #include "slots.h"
 #include "storage/lmgr.h"
 #include "timekeeper.h"
-#include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -292,47 +290,4 @@ dja_recheck_blocked(int pool)
 	}
 	dja_unlock();
 	return any;
-}
-
-/* ---------- old dead letters ---------- */
-
-static void
-dja_purge_step(void *arg)
-{
-	bool	   *more = (bool *) arg;
-	TimestampTz limit = GetCurrentTimestamp() - (int64) dja_dead_letter_retention * USECS_PER_SEC;
-	DjaWriter  *writer = dja_writer_open(DJA_DEAD_LETTER_TABLE, RowExclusiveLock);
-	Relation	index = index_open(dja_index_oid(DJA_DEAD_FAILED_AT_INDEX), AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
-	IndexScanDesc scan = dja_index_beginscan(writer->rel, index, GetActiveSnapshot(), 1);
-	ScanKeyData key;
-	int			n = 0;
-
-	ScanKeyInit(&key, 1, BTLessStrategyNumber, F_TIMESTAMP_LT, TimestampTzGetDatum(limit));
-	index_rescan(scan, &key, 1, NULL, 0);
-	while (n < DJA_DUE_CHUNK && index_getnext_slot(scan, ForwardScanDirection, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		/* somebody else may be deleting it as well */
-		(void) dja_row_try_delete(writer, &slot->tts_tid);
-		n++;
-	}
-	*more = n == DJA_DUE_CHUNK;
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	dja_writer_close(writer);
-}
-
-/*
- * Deletes dead letters past their retention; true when there are more.
- */
-bool
-dja_purge_dead_letters(void)
-{
-	bool		more = false;
-
-	if (dja_dead_letter_retention < 0)
-		return false;
-	return dja_in_transaction(dja_purge_step, &more) && more;
 }

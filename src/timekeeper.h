@@ -1,8 +1,8 @@
 /*
  * timekeeper.h
  *
- * What a pool's resident does besides handling mail: sweeps, delays, retries,
- * old dead letters.
+ * What a pool's resident does besides handling mail: sweeps, delays, retries.
+ * What is old goes by retention.c.
  */
 #ifndef DJA_TIMEKEEPER_H
 #define DJA_TIMEKEEPER_H
@@ -12,6 +12,5 @@
 extern bool dja_sweep(int pool);
 extern bool dja_release_due(int pool);
 extern bool dja_recheck_blocked(int pool);
-extern bool dja_purge_dead_letters(void);
 
 #endif							/* DJA_TIMEKEEPER_H */

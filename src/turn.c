@@ -13,6 +13,7 @@
 #include "catalog/namespace.h"
 #include "commands/trigger.h"
 #include "compat.h"
+#include "journal.h"
 #include "json.h"
 #include "once.h"
 #include "pending.h"
@@ -26,6 +27,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 #include "wish.h"
 
 PG_FUNCTION_INFO_V1(dja_reject);
@@ -144,8 +146,10 @@ dja_turn_error_context(void *arg)
  * to; or stashed.
  */
 static void
-dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaResult *result)
+dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaResult *result,
+					 TimestampTz start)
 {
+	DjaWish    *answered;
 	Datum		reply;
 
 	if (dja_wished(DJA_WISH_STASH))
@@ -155,12 +159,13 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 		return;
 	}
 	message->fate = DJA_FATE_HANDLED;
-	if (message->plain)
+	if (message->plain && actor->type->journal < 0)
 		return;
 
 	reply = !message->asks ? 0 : result->has_reply ? result->reply : dja_json_null();
-	if (dja_wished(DJA_WISH_ANSWERED))
-		 /* by reply() */ ;
+	answered = dja_wished(DJA_WISH_ANSWERED);
+	if (answered != NULL)
+		reply = answered->value;	/* reply() has given it */
 	else if (message->asks && dja_wished(DJA_WISH_DEFER))
 	{
 		dja_message_set_aside(batch->messages, message, "deferred", message->expires_at);
@@ -168,6 +173,7 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 			dja_pending_due(actor->type, message->expires_at);
 		if (!message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
 			dja_once_complete(message, false, 0, 0);
+		reply = 0;
 	}
 	else
 	{
@@ -177,6 +183,9 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 	}
 	if (dja_message_is_kind(message, "timer"))
 		dja_timer_done(message);
+	if (actor->type->journal >= 0)
+		dja_journal_write(message, actor->turns, start, GetCurrentTimestamp(),
+						  message->fate == DJA_FATE_ASIDE ? "deferred" : "handled", reply);
 }
 
 /*
@@ -298,7 +307,7 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 	if (dja_wished(DJA_WISH_UNSTASHED))
 		actor->stashed = 0;
 	MemoryContextSwitchTo(batch->attempt);
-	dja_turn_end_message(batch, actor, message, &result);
+	dja_turn_end_message(batch, actor, message, &result, now);
 	dja_fulfil_wishes(actor, message);
 	MemoryContextSwitchTo(batch->turn);
 	PopActiveSnapshot();

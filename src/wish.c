@@ -22,7 +22,7 @@ dja_wishes_begin(MemoryContext context)
 	dja_wishes_context = context;
 }
 
-void
+DjaWish *
 dja_wish(DjaWishKind kind, DjaActor *actor, DjaMessage *message)
 {
 	MemoryContext old = MemoryContextSwitchTo(dja_wishes_context);
@@ -31,23 +31,39 @@ dja_wish(DjaWishKind kind, DjaActor *actor, DjaMessage *message)
 	wish->kind = kind;
 	wish->actor = actor;
 	wish->message = message;
+	wish->value = 0;
 	wish->subid = GetCurrentSubTransactionId();
 	dja_wishes = lappend(dja_wishes, wish);
+	MemoryContextSwitchTo(old);
+	return wish;
+}
+
+/*
+ * The message has its answer; the reply, if it is one.
+ */
+void
+dja_wish_answered(Datum reply)
+{
+	DjaWish    *wish = dja_wish(DJA_WISH_ANSWERED, NULL, NULL);
+	MemoryContext old = MemoryContextSwitchTo(dja_wishes_context);
+
+	if (reply != 0)
+		wish->value = PointerGetDatum(PG_DETOAST_DATUM_COPY(reply));
 	MemoryContextSwitchTo(old);
 }
 
 /*
- * Has the running turn wished for this?
+ * The first wish of a kind that the running turn has, NULL without.
  */
-bool
+DjaWish *
 dja_wished(DjaWishKind kind)
 {
 	ListCell   *lc;
 
 	foreach(lc, dja_wishes)
 		if (((DjaWish *) lfirst(lc))->kind == kind)
-			return true;
-	return false;
+			return lfirst(lc);
+	return NULL;
 }
 
 /*

@@ -28,13 +28,15 @@ typedef struct DjaWish
 	DjaWishKind kind;
 	DjaActor   *actor;
 	DjaMessage *message;
+	Datum		value;			/* the reply, 0 = none */
 	SubTransactionId subid;		/* with which it would be rolled back */
 } DjaWish;
 
 extern void dja_wishes_init(void);
 extern void dja_wishes_begin(MemoryContext context);
-extern void dja_wish(DjaWishKind kind, DjaActor *actor, DjaMessage *message);
-extern bool dja_wished(DjaWishKind kind);
+extern DjaWish *dja_wish(DjaWishKind kind, DjaActor *actor, DjaMessage *message);
+extern void dja_wish_answered(Datum reply);
+extern DjaWish *dja_wished(DjaWishKind kind);
 extern List *dja_wishes_take(void);
 
 #endif							/* DJA_WISH_H */

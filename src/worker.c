@@ -30,6 +30,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "retention.h"
 #include "runqueue.h"
 #include "session.h"
 #include "slots.h"
@@ -374,7 +375,7 @@ dja_worker_loop(void)
 			busy |= dja_sweep(dja_my_pool);
 			if (GetCurrentTimestamp() >= purge_at)
 			{
-				if (dja_purge_dead_letters())
+				if (dja_purge())
 					busy = true;
 				else
 					purge_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_PURGE_MS);

@@ -18,7 +18,7 @@ SELECT pg_advisory_lock(816);
 SELECT djactor.resume('views');
 CALL wait_until($$EXISTS (SELECT FROM djactor.worker WHERE actor_type = 'views')$$);
 SELECT w.state, w.resident, w.role = current_user::regrole AS my_role, w.since <= clock_timestamp() AS since,
-	m.actor_type, a.backend_type, a.application_name
+	m.actor_type, a.backend_type, a.application_name, a.state AS activity, a.query
 FROM djactor.worker w JOIN djactor.message m ON m.id = w.message_id JOIN pg_stat_activity a ON a.pid = w.pid
 WHERE w.actor_type = 'views' ORDER BY m.id LIMIT 1;
 SELECT pg_advisory_unlock(816);

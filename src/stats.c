@@ -1,0 +1,355 @@
+/*
+ * stats.c
+ *
+ * Counters, rates and percentiles of actor types; see stats.h.
+ *
+ * Shared memory has one slot for each lane, at the same place, which bears the
+ * name of the type that it is about: who finds another's there begins anew, so
+ * a type keeps its counters while its lane comes and goes, until another type
+ * takes the place.  Counters run from the start of the server.  Times fall
+ * into histograms with two buckets for each power of two, which is exact to a
+ * quarter; there is one histogram for each minute by the clock, the present and
+ * the last, so that what is read from both is of the last one to two minutes
+ * and nobody has to age anything.
+ *
+ * A worker's own part hangs on its DjaType.  Parts with something in them are
+ * listed, so that a flush touches no other.
+ *
+ * All slots stand under dja_shared->lock.  Workers write them in
+ * dja_stat_flush, nobody else does.
+ */
+#include "postgres.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "port/pg_bitutils.h"
+#include "runqueue.h"
+#include "slots.h"
+#include "stats.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(dja_stat_list);
+
+#define DJA_STAT_BUCKETS 72		/* up to 19 hours; the last has all beyond */
+#define DJA_STAT_WINDOW (60 * USECS_PER_SEC)
+#define DJA_STAT_CHUNK 16		/* types flushed under one acquisition of the lock */
+
+/* How many turns took how long. */
+typedef struct DjaStatTimes
+{
+	uint32		wait[DJA_STAT_BUCKETS];
+	uint32		run[DJA_STAT_BUCKETS];
+} DjaStatTimes;
+
+typedef struct DjaStatWindow
+{
+	int64		minute;			/* which one it is about */
+	DjaStatTimes times;
+} DjaStatWindow;
+
+typedef struct DjaStat
+{
+	Oid			database;		/* InvalidOid = never used */
+	uint64		type_hash;
+	TimestampTz since;
+	uint64		counters[DJA_STAT_NCOUNTERS];
+	DjaStatWindow windows[2];	/* even and odd minutes */
+} DjaStat;
+
+struct DjaStats
+{
+	TimestampTz started;
+	DjaStat		slots[DJA_MAX_LANES];
+};
+
+/* What this process has noted of a type since the last flush. */
+typedef struct DjaStatPart
+{
+	struct DjaStatPart *next;	/* in the list of those with something in them */
+	bool		listed;
+	uint64		type_hash;
+	uint32		counters[DJA_STAT_NCOUNTERS];
+	DjaStatTimes times;
+} DjaStatPart;
+
+static DjaStatPart *dja_stat_parts = NULL;
+
+Size
+dja_stats_size(void)
+{
+	return MAXALIGN(sizeof(DjaStats));
+}
+
+void
+dja_stats_setup(DjaStats *stats)
+{
+	memset(stats, 0, sizeof(DjaStats));
+	stats->started = GetCurrentTimestamp();
+}
+
+/* ---------- histograms ---------- */
+
+/*
+ * Buckets of microseconds: [1, 1.5), [1.5, 2), [2, 3), [3, 4), [4, 6), ...
+ */
+static inline int
+dja_stat_bucket(int64 usec)
+{
+	int			octave;
+
+	if (usec <= 1)
+		return 0;
+	octave = pg_leftmost_one_pos64((uint64) usec);
+	return Min(2 * octave + (int) ((usec >> (octave - 1)) & 1), DJA_STAT_BUCKETS - 1);
+}
+
+/*
+ * The middle of a bucket.
+ */
+static int64
+dja_stat_usec(int bucket)
+{
+	int			octave = bucket / 2;
+
+	/* in quarters: [4, 6) has its middle at 5, [6, 8) at 7 */
+	return octave == 0 ? 1 : (INT64CONST(1) << octave) * (bucket % 2 ? 7 : 5) / 4;
+}
+
+/*
+ * The time that so large a part of all turns did not exceed.  n is their
+ * number, not 0.
+ */
+static Datum
+dja_stat_percentile(const uint32 *buckets, uint64 n, double part)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+	uint64		seen = 0;
+	int			i = 0;
+
+	while (i < DJA_STAT_BUCKETS - 1 && (double) (seen += buckets[i]) < part * (double) n)
+		i++;
+	interval->time = dja_stat_usec(i);
+	return IntervalPGetDatum(interval);
+}
+
+/*
+ * Two histograms at once, as the loop of a vector unit.
+ */
+static inline void
+dja_stat_add_times(DjaStatTimes *sum, const DjaStatTimes *times)
+{
+	for (int i = 0; i < DJA_STAT_BUCKETS; i++)
+	{
+		sum->wait[i] += times->wait[i];
+		sum->run[i] += times->run[i];
+	}
+}
+
+/* ---------- counting ---------- */
+
+static DjaStatPart *
+dja_stat_part(DjaType *type)
+{
+	DjaStatPart *part = type->stat;
+
+	if (part == NULL)
+	{
+		part = MemoryContextAllocZero(TopMemoryContext, sizeof(DjaStatPart));
+		part->type_hash = type->hash;
+		type->stat = part;
+	}
+	if (!part->listed)
+	{
+		part->listed = true;
+		part->next = dja_stat_parts;
+		dja_stat_parts = part;
+	}
+	return part;
+}
+
+/*
+ * A turn that came out well: how long its message had waited, from when it was
+ * sent or due, and how long it ran.
+ */
+void
+dja_stat_handled(DjaType *type, int64 wait_usec, int64 run_usec)
+{
+	DjaStatPart *part;
+
+	if (dja_my_worker == NULL)
+		return;
+	part = dja_stat_part(type);
+	part->counters[DJA_STAT_HANDLED]++;
+	part->times.wait[dja_stat_bucket(wait_usec)]++;
+	part->times.run[dja_stat_bucket(run_usec)]++;
+}
+
+void
+dja_stat_count(DjaType *type, DjaStatCounter counter)
+{
+	if (dja_my_worker != NULL)
+		dja_stat_part(type)->counters[counter]++;
+}
+
+static void
+dja_stat_clear(DjaStatPart *part)
+{
+	part->listed = false;
+	memset(part->counters, 0, sizeof(part->counters));
+	memset(&part->times, 0, sizeof(part->times));
+}
+
+/*
+ * Adds what this process has noted of one type.  The lock is held.
+ */
+static void
+dja_stat_add(DjaStatPart *part, TimestampTz now)
+{
+	int			place = dja_lane_place(MyDatabaseId, part->type_hash);
+	int64		minute = now / DJA_STAT_WINDOW;
+	DjaStatWindow *window;
+	DjaStat    *slot;
+
+	if (place < 0)
+		return;					/* dropped, and the lane is another's already */
+	slot = &dja_shared->stats->slots[place];
+	if (slot->type_hash != part->type_hash || slot->database != MyDatabaseId)
+	{
+		bool		used = OidIsValid(slot->database);
+
+		memset(slot, 0, sizeof(DjaStat));
+		slot->database = MyDatabaseId;
+		slot->type_hash = part->type_hash;
+		slot->since = used ? now : dja_shared->stats->started;
+	}
+	for (int i = 0; i < DJA_STAT_NCOUNTERS; i++)
+		slot->counters[i] += part->counters[i];
+	if (part->counters[DJA_STAT_HANDLED] == 0)
+		return;
+	window = &slot->windows[minute & 1];
+	if (window->minute != minute)
+	{
+		memset(window, 0, sizeof(DjaStatWindow));
+		window->minute = minute;
+	}
+	dja_stat_add_times(&window->times, &part->times);
+}
+
+/*
+ * The transaction has committed: all of it counts.
+ */
+void
+dja_stat_flush(void)
+{
+	TimestampTz now;
+
+	if (dja_stat_parts == NULL)
+		return;
+	now = GetCurrentTimestamp();
+	while (dja_stat_parts != NULL)
+	{
+		dja_lock();
+		for (int i = 0; i < DJA_STAT_CHUNK && dja_stat_parts != NULL; i++)
+		{
+			DjaStatPart *part = dja_stat_parts;
+
+			dja_stat_parts = part->next;
+			dja_stat_add(part, now);
+			dja_stat_clear(part);
+		}
+		dja_unlock();
+	}
+}
+
+/*
+ * The transaction was aborted: nothing of it counts.
+ */
+void
+dja_stat_forget(void)
+{
+	for (; dja_stat_parts != NULL; dja_stat_parts = dja_stat_parts->next)
+		dja_stat_clear(dja_stat_parts);
+}
+
+/* ---------- showing ---------- */
+
+#define DJA_STAT_RATE (1 + DJA_STAT_NCOUNTERS)	/* columns after name and counters */
+#define DJA_STAT_WAIT (DJA_STAT_RATE + 1)
+#define DJA_STAT_RUN (DJA_STAT_WAIT + 3)
+#define DJA_STAT_SINCE (DJA_STAT_RUN + 3)
+#define DJA_STAT_NCOLUMNS (DJA_STAT_SINCE + 1)
+
+static void
+dja_stat_row(DjaType *type, DjaStat *stat, TimestampTz now, Datum *values, bool *nulls)
+{
+	static const double parts[3] = {0.5, 0.95, 0.99};
+	int64		minute = now / DJA_STAT_WINDOW;
+	TimestampTz from = Max((minute - 1) * DJA_STAT_WINDOW, stat->since);
+	DjaStatTimes times = {0};
+	uint64		turns = 0;
+
+	for (int i = 0; i < 2; i++)
+		if (stat->windows[i].minute == minute || stat->windows[i].minute == minute - 1)
+			dja_stat_add_times(&times, &stat->windows[i].times);
+	for (int i = 0; i < DJA_STAT_BUCKETS; i++)
+		turns += times.run[i];
+
+	memset(nulls, 0, sizeof(bool) * DJA_STAT_NCOLUMNS);
+	values[0] = CStringGetTextDatum(type->name);
+	for (int i = 0; i < DJA_STAT_NCOUNTERS; i++)
+		values[1 + i] = Int64GetDatum((int64) stat->counters[i]);
+	values[DJA_STAT_RATE] = Float8GetDatum((double) turns * USECS_PER_SEC /
+										   (double) Max(now - from, USECS_PER_SEC));
+	for (int i = 0; i < 3; i++)
+	{
+		nulls[DJA_STAT_WAIT + i] = nulls[DJA_STAT_RUN + i] = turns == 0;
+		if (turns == 0)
+			continue;
+		values[DJA_STAT_WAIT + i] = dja_stat_percentile(times.wait, turns, parts[i]);
+		values[DJA_STAT_RUN + i] = dja_stat_percentile(times.run, turns, parts[i]);
+	}
+	values[DJA_STAT_SINCE] = TimestampTzGetDatum(stat->since);
+}
+
+/*
+ * One row for each type of this database, counted or not.
+ */
+Datum
+dja_stat_list(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *lc;
+
+	dja_require_preload();
+	dja_catalog_require();
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(lc, dja_types_all())
+	{
+		DjaType    *type = lfirst(lc);
+		DjaStat		stat = {0};
+		Datum		values[DJA_STAT_NCOLUMNS];
+		bool		nulls[DJA_STAT_NCOLUMNS];
+		int			place;
+
+		CHECK_FOR_INTERRUPTS();
+		dja_lock();
+		place = dja_lane_place(MyDatabaseId, type->hash);
+		if (place >= 0)
+			stat = dja_shared->stats->slots[place];
+		dja_unlock();
+		if (stat.type_hash != type->hash || stat.database != MyDatabaseId)
+		{
+			memset(&stat, 0, sizeof(stat));
+			stat.since = dja_shared->stats->started;
+		}
+		dja_stat_row(type, &stat, now, values, nulls);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
