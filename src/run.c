@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "compat.h"
+#include "crash.h"
 #include "pending.h"
 #include "run.h"
 #include "session.h"
@@ -246,11 +247,30 @@ dja_run_handled(DjaBatch *batch, DjaRun *run, DjaMessage *message)
 	run->removed++;
 }
 
+/*
+ * Has this message crashed a process, or may it have?  Then nothing else is in
+ * its transaction.
+ */
+static bool
+dja_is_dangerous(DjaMessage *message)
+{
+	return DatumGetInt16(message->values[DJA_MSG_CRASHES - 1]) > 0 ||
+		dja_crash_suspected(message->id);
+}
+
+/*
+ * Says which message is being handled, to djactor.worker, and to the postmaster
+ * should this process crash.
+ */
 static void
 dja_worker_shows(DjaType *type, DjaMessage *message)
 {
 	if (dja_my_worker == NULL)
 		return;
+	if (message != NULL)
+		dja_crash_mark(type->hash, message->id, dja_is_dangerous(message));
+	else
+		dja_crash_unmark();
 	if (message != NULL && strncmp(dja_my_worker->actor_type, type->name, NAMEDATALEN - 1) != 0)
 		strlcpy(dja_my_worker->actor_type, type->name, NAMEDATALEN);
 	dja_my_worker->message_id = message ? message->id : 0;
@@ -329,6 +349,16 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	{
 		dja_run_leave(run, i);
 		return DJA_NEXT_BATCH;
+	}
+	if (batch->own_transaction && dja_is_dangerous(message))
+	{
+		if (batch->executed > 0)
+		{
+			run->alone = true;
+			dja_run_leave(run, i);
+			return DJA_NEXT_RUN;
+		}
+		solo = true;
 	}
 	if (run->type->batch != dja_batch_serial)
 	{

@@ -4,9 +4,11 @@
  * Requests and sets up shared memory.  The request and startup hooks run again
  * after a crash restart, with memory that is all new: whatever stood there was
  * a hint, and the sweep that starts every pool finds the truth in the tables.
+ * Only what crash.c has to know outlives it, in files.
  */
 #include "postgres.h"
 
+#include "crash.h"
 #include "miscadmin.h"
 #include "runqueue.h"
 #include "shmem.h"
@@ -25,7 +27,8 @@ dja_shmem_request(void)
 {
 	if (dja_prev_shmem_request)
 		dja_prev_shmem_request();
-	RequestAddinShmemSpace(add_size(dja_slots_size(), dja_runqueue_size()));
+	RequestAddinShmemSpace(add_size(dja_slots_size(),
+									add_size(dja_runqueue_size(), dja_crash_size())));
 	RequestNamedLWLockTranche("djactor", 1);
 }
 
@@ -45,6 +48,9 @@ dja_shmem_startup(void)
 	dja_shared_local.queue = ShmemInitStruct("djactor run queue", dja_runqueue_size(), &found);
 	if (!found)
 		dja_runqueue_setup(dja_shared_local.queue);
+	dja_shared_local.crashes = ShmemInitStruct("djactor crashes", dja_crash_size(), &found);
+	if (!found)
+		dja_crash_setup(dja_shared_local.crashes);
 	LWLockRelease(AddinShmemInitLock);
 	dja_shared = &dja_shared_local;
 }

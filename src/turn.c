@@ -13,6 +13,7 @@
 #include "catalog/namespace.h"
 #include "commands/trigger.h"
 #include "compat.h"
+#include "crash.h"
 #include "slots.h"
 #include "turn.h"
 #include "utils/builtins.h"
@@ -107,7 +108,10 @@ dja_turn_over(void)
 	dja_turn.message = NULL;
 	dja_turn_batch(NULL);
 	if (dja_my_worker != NULL)
+	{
 		dja_my_worker->message_id = 0;
+		dja_crash_unmark();
+	}
 }
 
 /*
