@@ -41,11 +41,12 @@ static void
 dja_charge_give_up(DjaWriter *messages, DjaMessage *message, int crashes)
 {
 	DjaFailure	failure = {"crashed", ERRCODE_CRASH_SHUTDOWN, NULL, NULL};
+	DjaWriter  *dead_letters = dja_writer_open(DJA_DEAD_LETTER_TABLE, RowExclusiveLock);
 
 	failure.error = psprintf("the process that ran its handler died %d %s",
 							 crashes, crashes == 1 ? "time" : "times");
-	dja_message_dead(messages, dja_writer_open(DJA_DEAD_LETTER_TABLE, RowExclusiveLock),
-					 message, &failure);
+	dja_message_dead(messages, dead_letters, message, &failure);
+	dja_writer_close(dead_letters);
 }
 
 static void
@@ -60,6 +61,7 @@ dja_charge_message(DjaType *type, DjaMessage *message)
 		dja_charge_give_up(messages, message, crashes);
 	else
 		dja_row_update(messages, &message->tid, message->values, message->nulls);
+	dja_writer_close(messages);
 	ereport(LOG,
 			(errcode(ERRCODE_CRASH_SHUTDOWN),
 			 errmsg("actor %s \"%s\", message " INT64_FORMAT " crashed the process that ran its handler (%d of %d)",
