@@ -370,7 +370,7 @@ COMMENT ON COLUMN djactor.idempotency.message_id IS 'the message that was handle
 COMMENT ON COLUMN djactor.idempotency.answered IS 'false while its reply is deferred';
 COMMENT ON COLUMN djactor.idempotency.reply IS 'its reply, which a duplicate''s asker gets too';
 COMMENT ON COLUMN djactor.idempotency.error IS 'its error answer, which a duplicate''s asker gets too';
-COMMENT ON COLUMN djactor.idempotency.completed_at IS 'when it was handled';
+COMMENT ON COLUMN djactor.idempotency.completed_at IS 'when it was handled, or its deferred reply came; infinity while that is to come';
 
 CREATE TABLE djactor.journal
 (

@@ -96,6 +96,7 @@ dja_recover(MemoryContext context)
 	bool		timed_out = dja_handler_timed_out;
 
 	HOLD_INTERRUPTS();
+	dja_handler_stop();
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
 	MemoryContextSwitchTo(context);

@@ -32,9 +32,13 @@ dja_breaker_failures(int lane_id, DjaType *type)
 
 	dja_lock();
 	lane = dja_lane(lane_id);
-	/* forget the parts since the last failure; a clock put back changes nothing */
-	if (part - lane->failure_part >= DJA_BREAKER_PARTS)
+	/* forget the parts since the last failure; a clock put back a little changes nothing */
+	if (part - lane->failure_part >= DJA_BREAKER_PARTS ||
+		lane->failure_part - part >= DJA_BREAKER_PARTS)
+	{
 		memset(lane->failures, 0, sizeof(lane->failures));
+		lane->failure_part = part;
+	}
 	else
 		for (int64 p = lane->failure_part + 1; p <= part; p++)
 			lane->failures[p % DJA_BREAKER_PARTS] = 0;

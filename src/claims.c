@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "crash.h"
 #include "runqueue.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -46,6 +47,7 @@ static bool
 dja_lane_ready(DjaLane *lane, int i)
 {
 	return lane->queued > 0 && !lane->blocked &&
+		!dja_crash_owed(lane->database, lane->type_hash, false) &&
 		(lane->concurrency == 0 || lane->workers < lane->concurrency || dja_occupies(i));
 }
 
@@ -69,7 +71,7 @@ dja_queue_has_work(int pool, bool resident, TimestampTz now)
 	{
 		DjaLane    *lane = dja_lane(i);
 
-		if (dja_lane_ready(lane, i))
+		if (dja_lane_ready(lane, i) || dja_crash_owed(lane->database, lane->type_hash, true))
 			return true;
 		if (!resident)
 			continue;

@@ -31,6 +31,9 @@ PG_FUNCTION_INFO_V1(dja_drain);
 
 #define DJA_CLAIM_WAIT_MS 10000
 
+/* Has this round done anything that others may have to follow up? */
+static bool dja_drain_progress;
+
 /*
  * Claims a mailbox, waiting for the worker that runs it.
  */
@@ -90,7 +93,7 @@ dja_drain_due(DjaType *type)
 		if (!message->nulls[DJA_MSG_ASIDE - 1])
 		{
 			if (message->retry_at <= now && !dja_message_is_aside(message, "held"))
-				(void) dja_expire_deferred(message);
+				dja_drain_progress |= dja_expire_deferred(message) == TM_Ok;
 		}
 		else if (!message->nulls[DJA_MSG_DELIVER_AT - 1] &&
 			!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]) &&
@@ -168,7 +171,8 @@ dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)
 	batch->deadline = DT_NOEND;
 	dja_batch_read(batch, 0, batch->budget);
 	(void) dja_batch_execute(batch, 0);
-	handled = batch->nhandled;
+	handled = batch->turns;
+	dja_drain_progress |= handled > 0 || batch->runs[0]->removed > 0;
 	dja_batch_write(batch);
 	MemoryContextDelete(batch->context);
 	return handled;
@@ -257,6 +261,7 @@ dja_drain(PG_FUNCTION_ARGS)
 
 			CHECK_FOR_INTERRUPTS();
 			round = 0;
+			dja_drain_progress = false;
 			foreach(lc, dja_types_all())
 			{
 				DjaType    *type = lfirst(lc);
@@ -265,7 +270,7 @@ dja_drain(PG_FUNCTION_ARGS)
 					round += dja_drain_type(type, max - handled - round, retry);
 			}
 			handled += round;
-		} while (handled < max && (round > 0 || dja_drain_advance(until)));
+		} while (handled < max && (dja_drain_progress || dja_drain_advance(until)));
 	}
 	PG_CATCH();
 	{

@@ -8,7 +8,8 @@
  * right, the object access hook, the function statistics.  The time limit is a
  * timeout of our own, since statement_timeout is never armed in a background
  * worker; it cancels as a user would, and again each second for a handler that
- * catches the first.
+ * catches the first.  A worker whose handler catches ten of them ends: no
+ * handler can catch that, and its message is charged with a crash (crash.c).
  */
 #include "postgres.h"
 
@@ -20,10 +21,12 @@
 #include "catalog/pg_type.h"
 #include "catalog.h"
 #include "compat.h"
+#include "crash.h"
 #include "executor/executor.h"
 #include "handler.h"
 #include "parser/parse_func.h"
 #include "pgstat.h"
+#include "slots.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -36,12 +39,14 @@
 #include "utils/varlena.h"
 
 #define DJA_CANCEL_AGAIN 1000	/* ms */
+#define DJA_CANCELS 10			/* a handler may ignore */
 
 volatile bool dja_handler_timed_out = false;
 
 static uint32 dja_handlers_generation = 1;
 static TimeoutId dja_timeout;
 static bool dja_timeout_registered = false;
+static volatile int dja_cancels;
 
 static void
 dja_proc_callback(Datum arg, int cacheid, uint32 hashvalue)
@@ -369,6 +374,8 @@ static void
 dja_timeout_handler(void)
 {
 	dja_handler_timed_out = true;
+	if (dja_cancels++ >= DJA_CANCELS && dja_my_worker != NULL)
+		ProcDiePending = true;
 	QueryCancelPending = true;
 	InterruptPending = true;
 	SetLatch(MyLatch);
@@ -386,6 +393,7 @@ dja_handler_arm(int timeout, TimestampTz now)
 		dja_timeout_registered = true;
 	}
 	dja_handler_timed_out = false;
+	dja_cancels = 0;
 	if (timeout > 0)
 		enable_timeout_every(dja_timeout, TimestampTzPlusMilliseconds(now, timeout),
 							 DJA_CANCEL_AGAIN);
@@ -401,6 +409,14 @@ dja_handler_stop(void)
 		disable_timeout(dja_timeout, false);
 	if (dja_handler_timed_out)
 		QueryCancelPending = false;
+	if (dja_cancels > DJA_CANCELS && dja_my_worker != NULL)
+	{
+		/* it has ended after all; and who else wants the process to end? */
+		ProcDiePending = false;
+		if (dja_crash_terminated())
+			ProcDiePending = true;
+	}
+	dja_cancels = 0;
 }
 
 /*

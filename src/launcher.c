@@ -26,6 +26,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "compat.h"
+#include "crash.h"
 #include "guc.h"
 #include "launcher.h"
 #include "pgstat.h"
@@ -495,6 +496,7 @@ dja_see_to_scouts(TimestampTz now)
 	{
 		dja_shared->slots->scout_wanted = false;
 		dja_list_databases();
+		dja_crash_forget_databases(dja_databases);
 	}
 	for (int i = 0; i < DJA_MAX_SCOUTS; i++)
 	{

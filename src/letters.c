@@ -124,6 +124,10 @@ dja_cancel(PG_FUNCTION_ARGS)
 			type = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
 			if (type != NULL)
 				dja_check_can_act_for(type->owner);
+			else if (!superuser())
+				ereport(ERROR,
+						(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						 errmsg("only a superuser may cancel mail of a type that does not exist")));
 			taken = dja_take_message(message, snapshot);
 		}
 		UnregisterSnapshot(snapshot);

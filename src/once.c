@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "compat.h"
 #include "guc.h"
+#include "json.h"
 #include "once.h"
 #include "pending.h"
 #include "reply.h"
@@ -38,7 +39,9 @@ dja_once_find(DjaFind *find, DjaMessage *message)
 static bool
 dja_once_expired(TupleTableSlot *slot)
 {
-	return DatumGetTimestampTz(slot->tts_values[DJA_ONCE_COMPLETED_AT - 1]) +
+	/* what is not answered yet is not completed */
+	return DatumGetBool(slot->tts_values[DJA_ONCE_ANSWERED - 1]) &&
+		DatumGetTimestampTz(slot->tts_values[DJA_ONCE_COMPLETED_AT - 1]) +
 		(int64) dja_idempotency_retention * USECS_PER_SEC < dja_clock();
 }
 
@@ -49,9 +52,28 @@ static void
 dja_answer_like(DjaMessage *message, Datum *values, bool *nulls)
 {
 	if (!nulls[DJA_ONCE_ERROR - 1])
-		dja_answer_error(message, values[DJA_ONCE_ERROR - 1], values[DJA_ONCE_ERROR - 1]);
+		dja_answer_error(message, values[DJA_ONCE_ERROR - 1]);
 	else
-		dja_answer(message, values[DJA_ONCE_REPLY - 1]);
+		dja_answer(message, nulls[DJA_ONCE_REPLY - 1] ? dja_json_null() : values[DJA_ONCE_REPLY - 1]);
+}
+
+/*
+ * Keeps who answers the first one from passing us by: our duplicate would wait
+ * for an answer that has been given.  Nobody waits: who is late starts over.
+ */
+static void
+dja_once_lock(DjaFind *find)
+{
+	TupleTableSlot *slot = table_slot_create(find->rel, NULL);
+	ItemPointerData tid = find->slot->tts_tid;
+	TM_FailureData failure;
+	TM_Result	result = table_tuple_lock(find->rel, &tid, find->snapshot, slot,
+										  GetCurrentCommandId(true), LockTupleShare, LockWaitSkip,
+										  0, &failure);
+
+	ExecDropSingleTupleTableSlot(slot);
+	if (result != TM_Ok)
+		dja_row_trouble(result);
 }
 
 /*
@@ -76,6 +98,7 @@ dja_once_is_duplicate(DjaType *type, DjaMessage *message)
 		writer = dja_writer_get(DJA_MESSAGE_TABLE);
 		if (message->asks && !DatumGetBool(find.slot->tts_values[DJA_ONCE_ANSWERED - 1]))
 		{
+			dja_once_lock(&find);
 			dja_message_set_aside(writer, message, "duplicate", message->expires_at);
 			if (message->expires_at != DT_NOEND)
 				dja_pending_due(type, message->expires_at);
@@ -114,7 +137,7 @@ dja_once_complete(DjaMessage *message, bool answered, Datum reply, Datum error)
 	nulls[DJA_ONCE_REPLY - 1] = reply == 0;
 	values[DJA_ONCE_ERROR - 1] = error;
 	nulls[DJA_ONCE_ERROR - 1] = error == 0;
-	values[DJA_ONCE_COMPLETED_AT - 1] = TimestampTzGetDatum(dja_clock());
+	values[DJA_ONCE_COMPLETED_AT - 1] = TimestampTzGetDatum(answered ? dja_clock() : DT_NOEND);
 
 	writer = dja_writer_get(DJA_ONCE_TABLE);
 	dja_once_find(&find, message);
@@ -128,10 +151,12 @@ dja_once_complete(DjaMessage *message, bool answered, Datum reply, Datum error)
 }
 
 /*
- * Answers the duplicates that wait for the same deferred answer.
+ * Takes the duplicates that wait for the same deferred answer, and gives it to
+ * them: a reply, an error of a handler's, or else a failure.
  */
 static void
-dja_answer_duplicates(DjaMessage *ask, Datum reply, Datum error, Datum meta)
+dja_answer_duplicates(DjaMessage *ask, Datum reply, Datum error, const char *reason,
+					  const char *failure)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaWriter  *writer = dja_writer_get(DJA_MESSAGE_TABLE);
@@ -151,8 +176,10 @@ dja_answer_duplicates(DjaMessage *ask, Datum reply, Datum error, Datum meta)
 		dja_row_delete(writer, &message->tid);
 		if (reply != 0)
 			dja_answer(message, reply);
+		else if (error != 0)
+			dja_answer_error(message, error);
 		else
-			dja_answer_error(message, error, meta);
+			dja_answer_failure(message, reason, 0, failure);
 	}
 	dja_scan_end(&scan);
 	dja_writer_put(writer);
@@ -161,25 +188,29 @@ dja_answer_duplicates(DjaMessage *ask, Datum reply, Datum error, Datum meta)
 }
 
 /*
- * A deferred ask with a key has got its answer.  Without keep its key is free
- * again: it was cancelled, say.
+ * A deferred message with a key has got its answer, which is noted already.
  */
 void
-dja_once_answered(DjaMessage *ask, Datum reply, Datum error, Datum meta, bool keep)
+dja_once_answer_duplicates(DjaMessage *ask, Datum reply, Datum error)
+{
+	dja_answer_duplicates(ask, reply, error, NULL, NULL);
+}
+
+/*
+ * A deferred message with a key ends without an answer of its actor's: the key
+ * is free again.
+ */
+void
+dja_once_ended(DjaMessage *ask, const char *reason, const char *error)
 {
 	DjaWriter  *writer = dja_writer_get(DJA_ONCE_TABLE);
 	DjaFind		find;
 
-	if (keep)
-		dja_once_complete(ask, true, reply, error);
-	else
-	{
-		dja_once_find(&find, ask);
-		if (dja_find_next(&find))
-			dja_row_delete(writer, &find.slot->tts_tid);
-		dja_find_end(&find);
-		CommandCounterIncrement();
-	}
+	dja_once_find(&find, ask);
+	if (dja_find_next(&find))
+		dja_row_delete(writer, &find.slot->tts_tid);
+	dja_find_end(&find);
 	dja_writer_put(writer);
-	dja_answer_duplicates(ask, reply, error, meta);
+	CommandCounterIncrement();
+	dja_answer_duplicates(ask, 0, 0, reason, error);
 }

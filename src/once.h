@@ -10,6 +10,7 @@
 
 extern bool dja_once_is_duplicate(DjaType *type, DjaMessage *message);
 extern void dja_once_complete(DjaMessage *message, bool answered, Datum reply, Datum error);
-extern void dja_once_answered(DjaMessage *ask, Datum reply, Datum error, Datum meta, bool keep);
+extern void dja_once_answer_duplicates(DjaMessage *ask, Datum reply, Datum error);
+extern void dja_once_ended(DjaMessage *ask, const char *reason, const char *error);
 
 #endif							/* DJA_ONCE_H */

@@ -70,6 +70,7 @@ static DjaPendingMailbox *dja_mailboxes = NULL;
 static int	dja_nmailboxes = 0;
 static int16 *dja_pending_buckets = NULL;	/* index into dja_mailboxes, -1 = none */
 static int64 *dja_answers = NULL;	/* asks from outside that were answered */
+static SubTransactionId *dja_answer_subids = NULL;	/* and by whom */
 static int	dja_nanswers = 0;
 static int	dja_max_answers = 0;
 static bool dja_announced = false;
@@ -218,9 +219,29 @@ dja_pending_answer(int64 message_id)
 		dja_answers = dja_answers == NULL ?
 			MemoryContextAlloc(TopMemoryContext, sizeof(int64) * size) :
 			repalloc_huge(dja_answers, sizeof(int64) * size);
+		dja_answer_subids = dja_answer_subids == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(SubTransactionId) * size) :
+			repalloc_huge(dja_answer_subids, sizeof(SubTransactionId) * size);
 		dja_max_answers = size;
 	}
-	dja_answers[dja_nanswers++] = message_id;
+	dja_answers[dja_nanswers] = message_id;
+	dja_answer_subids[dja_nanswers++] = GetCurrentSubTransactionId();
+}
+
+/*
+ * Answers share the fate of the subtransaction that gave them; those of the
+ * latest stand last.
+ */
+static void
+dja_pending_subxact_callback(SubXactEvent event, SubTransactionId subid,
+							 SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		while (dja_nanswers > 0 && dja_answer_subids[dja_nanswers - 1] == subid)
+			dja_nanswers--;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		for (int i = dja_nanswers - 1; i >= 0 && dja_answer_subids[i] == subid; i--)
+			dja_answer_subids[i] = parent;
 }
 
 /*
@@ -653,4 +674,5 @@ void
 dja_pending_init(void)
 {
 	RegisterXactCallback(dja_pending_xact_callback, NULL);
+	RegisterSubXactCallback(dja_pending_subxact_callback, NULL);
 }

@@ -101,8 +101,8 @@ dja_answer(DjaMessage *ask, Datum payload)
 /*
  * An error instead; meta is what an actor's message carries besides.
  */
-void
-dja_answer_error(DjaMessage *ask, Datum error, Datum meta)
+static void
+dja_answer_with_error(DjaMessage *ask, Datum error, Datum meta)
 {
 	if (!ask->asks)
 		return;
@@ -135,53 +135,54 @@ dja_answer_failure(DjaMessage *ask, const char *reason, int sqlerrcode, const ch
 	if (!ask->asks)
 		return;
 	failure = dja_failure_json(reason, sqlerrcode, error, NULL);
-	dja_answer_error(ask, failure, failure);
+	dja_answer_with_error(ask, failure, failure);
+}
+
+/*
+ * An error of a handler's making.
+ */
+void
+dja_answer_error(DjaMessage *ask, Datum error)
+{
+	if (ask->asks)
+		dja_answer_with_error(ask, error,
+							  dja_failure_json("error", 0, NULL, DatumGetJsonbP(error)));
 }
 
 /* ---------- deferred answers ---------- */
 
 /*
- * The answer to an ask that was deferred, and to its duplicates.  Its row has
- * been deleted by the caller.
- */
-static void
-dja_answer_deferred(DjaMessage *ask, Datum payload, Datum error, Datum meta, bool keep_key)
-{
-	if (payload != 0)
-		dja_answer(ask, payload);
-	else
-		dja_answer_error(ask, error, meta);
-	if (!ask->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
-		dja_once_answered(ask, payload, error, meta, keep_key);
-}
-
-/*
- * Ends an open ask with an error; its row has been deleted by the caller.
+ * Ends an open ask with an error, and frees its key; its row has been deleted
+ * by the caller.
  */
 void
 dja_end_deferred(DjaMessage *ask, const char *reason, const char *error)
 {
-	Datum		failure = dja_failure_json(reason, 0, error, NULL);
-
-	dja_answer_deferred(ask, 0, failure, failure, false);
+	dja_answer_failure(ask, reason, 0, error);
+	if (!ask->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
+		dja_once_ended(ask, reason, error);
 }
 
 /*
- * The time of an open ask is over.
+ * The time of an open ask is over, or of a duplicate of one: the first one's
+ * answer may still come, and its key stays.
  */
 TM_Result
 dja_expire_deferred(DjaMessage *ask)
 {
+	static const char *const error = "no reply came before the ask expired";
 	DjaWriter  *writer = dja_writer_get(DJA_MESSAGE_TABLE);
 	TM_Result	result = dja_row_try_delete(writer, &ask->tid);
 
 	dja_writer_put(writer);
-	if (result == TM_Ok)
-	{
-		CommandCounterIncrement();
-		dja_end_deferred(ask, "expired", "no reply came before the ask expired");
-	}
-	return result;
+	if (result != TM_Ok)
+		return result;
+	CommandCounterIncrement();
+	if (dja_message_is_aside(ask, "deferred"))
+		dja_end_deferred(ask, "expired", error);
+	else
+		dja_answer_failure(ask, "expired", 0, error);
+	return TM_Ok;
 }
 
 /*
@@ -220,30 +221,36 @@ dja_take_deferred(int64 id)
 }
 
 /*
- * reply() and reply_error(): one of payload and error is 0.
+ * reply() and reply_error(): one of payload and error is 0.  What has an
+ * idempotency key keeps its answer, also when nobody asked: a duplicate may.
  */
 static void
 dja_give_answer(FunctionCallInfo fcinfo, Datum payload, Datum error)
 {
 	DjaMessage *ask = dja_turn.message;
-	Datum		meta = error == 0 ? 0 : dja_failure_json("error", 0, NULL, DatumGetJsonbP(error));
+	bool		deferred = !PG_ARGISNULL(1) && PG_GETARG_INT64(1) != ask->id;
+	bool		keyed;
 
-	if (!PG_ARGISNULL(1) && PG_GETARG_INT64(1) != ask->id)
-	{
+	if (deferred)
 		ask = dja_take_deferred(PG_GETARG_INT64(1));
-		if (ask != NULL)
-			dja_answer_deferred(ask, payload, error, meta, true);
+	else if (dja_wished(DJA_WISH_ANSWERED))
 		return;
-	}
-	if (!ask->asks || dja_wished(DJA_WISH_ANSWERED))
+	if (ask == NULL)
 		return;
+	keyed = !ask->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1];
+	if (!ask->asks && !keyed)
+		return;
+
 	if (payload != 0)
 		dja_answer(ask, payload);
 	else
-		dja_answer_error(ask, error, meta);
-	if (!ask->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
+		dja_answer_error(ask, error);
+	if (keyed)
 		dja_once_complete(ask, true, payload, error);
-	dja_wish_answered(payload);
+	if (keyed && deferred)
+		dja_once_answer_duplicates(ask, payload, error);
+	if (!deferred)
+		dja_wish_answered(payload);
 }
 
 /*

@@ -11,7 +11,7 @@
 #include "mailbox.h"
 
 extern void dja_answer(DjaMessage *ask, Datum payload);
-extern void dja_answer_error(DjaMessage *ask, Datum error, Datum meta);
+extern void dja_answer_error(DjaMessage *ask, Datum error);
 extern void dja_answer_failure(DjaMessage *ask, const char *reason, int sqlerrcode, const char *error);
 extern void dja_end_deferred(DjaMessage *ask, const char *reason, const char *error);
 extern TM_Result dja_expire_deferred(DjaMessage *ask);

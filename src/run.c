@@ -14,6 +14,7 @@
 #include "breaker.h"
 #include "clock.h"
 #include "compat.h"
+#include "crash.h"
 #include "journal.h"
 #include "letters.h"
 #include "once.h"
@@ -103,7 +104,7 @@ dja_batch_begin(DjaBatch *batch)
 		run->messages = NULL;
 		run->nmessages = 0;
 	}
-	batch->writing = batch->executed = 0;
+	batch->writing = batch->executed = batch->turns = 0;
 	batch->run = NULL;
 	batch->message = NULL;
 	batch->phase = DJA_PHASE_READING;
@@ -282,7 +283,19 @@ dja_run_note(DjaRun *run, DjaMessage *message, TimestampTz start, TimestampTz en
 }
 
 /*
- * Tells djactor.worker what runs, and pg_stat_activity of which type it is.
+ * Has this message crashed a process, or may it have?  Then nothing else is in
+ * its transaction.
+ */
+static bool
+dja_is_dangerous(DjaMessage *message)
+{
+	return DatumGetInt16(message->values[DJA_MSG_CRASHES - 1]) > 0 ||
+		dja_crash_suspected(message->id);
+}
+
+/*
+ * Says what is being handled: to djactor.worker and pg_stat_activity, and to
+ * the postmaster should this process crash.
  */
 static void
 dja_worker_shows(DjaType *type, DjaMessage *message)
@@ -292,6 +305,10 @@ dja_worker_shows(DjaType *type, DjaMessage *message)
 
 	if (dja_my_worker == NULL)
 		return;
+	if (message != NULL)
+		dja_crash_mark(type->hash, message->id, dja_is_dangerous(message));
+	else
+		dja_crash_unmark();
 	/* who was idle meanwhile shows something else */
 	if (message != NULL && (shown != type->hash || shown_since != dja_my_worker->since))
 	{
@@ -462,6 +479,16 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 		dja_run_leave(run, i);
 		return DJA_NEXT_BATCH;
 	}
+	if (batch->own_transaction && dja_is_dangerous(message))
+	{
+		if (batch->executed > 0)
+		{
+			run->alone = true;
+			dja_run_leave(run, i);
+			return DJA_NEXT_RUN;
+		}
+		solo = true;
+	}
 	if (run->type->batch != dja_batch_serial)
 	{
 		run->type->batch = dja_batch_serial;
@@ -520,7 +547,10 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	else
 		run->removed++;			/* it is aside */
 	if (error == NULL)
+	{
+		batch->turns++;
 		dja_run_note(run, message, now, batch->clock);
+	}
 
 	/* a turn that leaves something for the next ones to meet ends the batch */
 	if (batch->own_transaction)

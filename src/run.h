@@ -75,6 +75,7 @@ typedef struct DjaBatch
 	DjaRun	   *run;			/* of the last turn; while writing, of the row written */
 	DjaMessage *message;		/* of the last turn */
 	int			executed;		/* handlers called in this transaction */
+	int			turns;			/* those that came out well */
 	bool		actor_read;		/* the last turn's actor */
 
 	/* what the end of the transaction has to do */

@@ -384,6 +384,7 @@ dja_lane_unblock(int i)
 	lane->sweep_wanted = true;
 	lane->next_due = DT_NOBEGIN;
 	lane->due_not_before = DT_NOBEGIN;
+	lane->failure_part = 0;
 	memset(lane->failures, 0, sizeof(lane->failures));
 }
 

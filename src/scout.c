@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "actor_type.h"
 #include "compat.h"
+#include "crash.h"
 #include "commands/dbcommands.h"
 #include "handler.h"
 #include "launcher.h"
@@ -106,6 +107,8 @@ dja_scout_main(Datum arg)
 		if (installed != DJA_NOT_INSTALLED)
 			dja_report_version(installed);
 	}
+	if (installed == DJA_INSTALLED || installed == DJA_NOT_INSTALLED)
+		dja_crash_forget_types(MyDatabaseId);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	dja_shared->slots->scouted = MyDatabaseId;

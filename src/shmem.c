@@ -4,9 +4,11 @@
  * Requests and sets up shared memory.  The request and startup hooks run again
  * after a crash restart, with memory that is all new: whatever stood there was
  * a hint, and the sweep that starts every pool finds the truth in the tables.
+ * Only what crash.c has to know outlives it, in files.
  */
 #include "postgres.h"
 
+#include "crash.h"
 #include "miscadmin.h"
 #include "runqueue.h"
 #include "shmem.h"
@@ -31,6 +33,7 @@ dja_shmem_request(void)
 	RequestAddinShmemSpace(dja_runqueue_size());
 	RequestAddinShmemSpace(dja_waiters_size());
 	RequestAddinShmemSpace(dja_stats_size());
+	RequestAddinShmemSpace(dja_crash_size());
 	RequestNamedLWLockTranche("djactor", 1);
 }
 
@@ -56,6 +59,9 @@ dja_shmem_startup(void)
 	dja_shared_local.stats = ShmemInitStruct("djactor stats", dja_stats_size(), &found);
 	if (!found)
 		dja_stats_setup(dja_shared_local.stats);
+	dja_shared_local.crashes = ShmemInitStruct("djactor crashes", dja_crash_size(), &found);
+	if (!found)
+		dja_crash_setup(dja_shared_local.crashes);
 	LWLockRelease(AddinShmemInitLock);
 	dja_shared = &dja_shared_local;
 }

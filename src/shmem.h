@@ -5,7 +5,8 @@
  *
  * dja_shared is NULL when the library was not preloaded; dja_require_preload()
  * says so to the user.  The parts are laid out by their own files: slots.c (pools
- * and workers), runqueue.c (lanes and mailboxes), stats.c (counters).
+ * and workers), runqueue.c (lanes and mailboxes), waiters.c (who waits for an
+ * answer), stats.c (counters) and crash.c (messages whose process crashed).
  */
 #ifndef DJA_SHMEM_H
 #define DJA_SHMEM_H
@@ -16,6 +17,7 @@ typedef struct DjaSlots DjaSlots;
 typedef struct DjaRunQueue DjaRunQueue;
 typedef struct DjaWaiters DjaWaiters;
 typedef struct DjaStats DjaStats;
+typedef struct DjaCrashes DjaCrashes;
 
 typedef struct DjaShared
 {
@@ -24,6 +26,7 @@ typedef struct DjaShared
 	DjaRunQueue *queue;
 	DjaWaiters *waiters;
 	DjaStats   *stats;
+	DjaCrashes *crashes;
 } DjaShared;
 
 extern DjaShared *dja_shared;

@@ -87,8 +87,8 @@ dja_stop_message(DjaRun *run, DjaActor *actor, DjaMessage *message, bool discard
 }
 
 /*
- * Sees to all messages of a scan that are this actor's, except the one that is
- * being handled.
+ * Sees to all messages of a scan that are this actor's, except the one whose
+ * turn it was, unless that was put aside.
  */
 static void
 dja_stop_messages(DjaScan *scan, DjaRun *run, DjaActor *actor, DjaMessage *current, bool discard)
@@ -107,7 +107,7 @@ dja_stop_messages(DjaScan *scan, DjaRun *run, DjaActor *actor, DjaMessage *curre
 		message = dja_scan_message(scan);
 		if (dja_text_equal(message->key, actor->key) &&
 			dja_type_is_named(actor->type, DatumGetTextPP(message->values[DJA_MSG_ACTOR_TYPE - 1])) &&
-			(current == NULL || message->id != current->id))
+			!(current != NULL && message->id == current->id && current->fate == DJA_FATE_HANDLED))
 			dja_stop_message(run, actor, message, discard);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);

@@ -13,6 +13,7 @@
 #include "catalog/namespace.h"
 #include "commands/trigger.h"
 #include "compat.h"
+#include "crash.h"
 #include "journal.h"
 #include "json.h"
 #include "once.h"
@@ -114,7 +115,10 @@ dja_turn_over(void)
 	dja_turn_batch(NULL);
 	dja_writers_forget();
 	if (dja_my_worker != NULL)
+	{
 		dja_my_worker->message_id = 0;
+		dja_crash_unmark();
+	}
 }
 
 /*
@@ -150,10 +154,15 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 					 TimestampTz start)
 {
 	DjaWish    *answered;
+	bool		keyed;
 	Datum		reply;
 
+	answered = dja_wished(DJA_WISH_ANSWERED);
 	if (dja_wished(DJA_WISH_STASH))
 	{
+		/* its next turn has nobody to answer any more */
+		if (answered != NULL)
+			message->values[DJA_MSG_WANTS_REPLY - 1] = BoolGetDatum(false);
 		dja_message_set_aside(batch->messages, message, "stashed", DT_NOEND);
 		actor->stashed++;
 		return;
@@ -162,30 +171,31 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 	if (message->plain && actor->type->journal < 0)
 		return;
 
-	reply = !message->asks ? 0 : result->has_reply ? result->reply : dja_json_null();
-	answered = dja_wished(DJA_WISH_ANSWERED);
+	keyed = !message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1];
+	reply = !message->asks && !keyed ? 0 : result->has_reply ? result->reply : dja_json_null();
 	if (answered != NULL)
 		reply = answered->value;	/* reply() has given it */
-	else if (message->asks && dja_wished(DJA_WISH_DEFER))
+	else if ((message->asks || keyed) && dja_wished(DJA_WISH_DEFER))
 	{
 		dja_message_set_aside(batch->messages, message, "deferred", message->expires_at);
 		if (message->expires_at != DT_NOEND)
 			dja_pending_due(actor->type, message->expires_at);
-		if (!message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
+		if (keyed)
 			dja_once_complete(message, false, 0, 0);
 		reply = 0;
 	}
 	else
 	{
 		dja_answer(message, reply);
-		if (!message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
+		if (keyed)
 			dja_once_complete(message, true, reply, 0);
 	}
 	if (dja_message_is_kind(message, "timer"))
 		dja_timer_done(message);
 	if (actor->type->journal >= 0)
 		dja_journal_write(message, actor->turns, start, GetCurrentTimestamp(),
-						  message->fate == DJA_FATE_ASIDE ? "deferred" : "handled", reply);
+						  message->fate == DJA_FATE_ASIDE ? "deferred" : "handled",
+						  message->asks ? reply : 0);
 }
 
 /*

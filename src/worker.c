@@ -24,8 +24,10 @@
 #include "access/xact.h"
 #include "batch.h"
 #include "catalog.h"
+#include "charge.h"
 #include "commands/async.h"
 #include "compat.h"
+#include "crash.h"
 #include "guc.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -70,6 +72,7 @@ dja_worker_detach(int code, Datum arg)
 {
 	DjaPool    *pool;
 
+	dja_crash_end(dja_slot);	/* before anybody can claim its message */
 	dja_release_claims();
 	dja_lock();
 	pool = dja_pool(dja_my_pool);
@@ -364,6 +367,7 @@ dja_worker_loop(void)
 		dja_show_state(DJA_WORKER_BUSY);
 		if (resident)
 			dja_go_busy();
+		dja_charge_crashes(dja_my_pool, dja_slot);
 		result = dja_batch_run(dja_my_pool);
 		dja_call_for_help(result == DJA_BATCH_DONE);
 		pgstat_report_stat(false);	/* autovacuum lives on it */
@@ -427,6 +431,7 @@ dja_worker_main(Datum arg)
 
 	BackgroundWorkerInitializeConnectionByOid(database, role, 0);
 	dja_session_begin();
+	dja_crash_begin(dja_slot);
 
 	dja_lock();
 	pool->failures = 0;

@@ -17,6 +17,7 @@ my $kills = $ENV{DJACTOR_KILLS} // 100;
 my $node = new_server('sigkill',
 	'djactor.max_workers' => 3,
 	'djactor.batch_time' => '50ms',
+	'djactor.max_crashes' => 1000,	# none of them is the message's fault
 	max_wal_size => '256MB',
 	checkpoint_timeout => '1h');
 
