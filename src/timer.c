@@ -28,6 +28,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "wish.h"
 
 PG_FUNCTION_INFO_V1(dja_set_timer);
 PG_FUNCTION_INFO_V1(dja_cancel_timer);
@@ -109,9 +110,12 @@ dja_timer_drop_firing(int64 id)
 	if (message != NULL && (dja_turn.message == NULL || dja_turn.message->id != id))
 	{
 		DjaWriter  *writer = dja_writer_get(DJA_MESSAGE_TABLE);
+		DjaMessage *mate = dja_batch_message(id);
 
 		(void) dja_row_try_delete(writer, &message->tid);
 		dja_writer_put(writer);
+		if (mate != NULL)
+			dja_wish(DJA_WISH_GONE, NULL, mate);
 	}
 }
 
