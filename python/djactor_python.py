@@ -60,6 +60,7 @@ __all__ = [
     "stop",
 ]
 
+_REJECTED = "JA003"
 _MAX_TRACEBACK = 10_000  # characters
 _MAX_FRAMES = 30
 _MAX_INT_BITS = 14_000  # Python reads no number of more than 4,300 digits
@@ -79,9 +80,17 @@ class StateError(ValueError):
     )
 
 
+def _shown(value: object) -> str:
+    """A short repr, whatever it takes."""
+    try:
+        return reprlib.repr(value)
+    except Exception:
+        return "..."
+
+
 def _describe_key(key: object) -> str:
     kind = type(key).__name__
-    return f"dict key {reprlib.repr(key)} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    return f"dict key {_shown(key)} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _string_problem(value: str) -> str | None:
@@ -126,10 +135,10 @@ def _problem(value: object) -> tuple[str, str] | None:
                 return "", _describe_key(key)
             problem = _string_problem(key)
             if problem is not None:
-                return "", f"dict key {reprlib.repr(key)}: {problem}"
+                return "", f"dict key {_shown(key)}: {problem}"
             found = _problem(item)
             if found is not None:
-                return f"[{reprlib.repr(key)}]{found[0]}", found[1]
+                return f"[{_shown(key)}]{found[0]}", found[1]
         return None
     else:
         name = (
@@ -145,7 +154,7 @@ def dump_state(attributes: Mapping[str, object], owner: str) -> str:
     """The attributes of an object as JSON; raises StateError, which names the bad one."""
     for name, value in attributes.items():
         if type(name) is not str:
-            raise StateError(f"attribute {name!r} of {owner}: {_describe_key(name)}")
+            raise StateError(f"attribute {_shown(name)} of {owner}: {_describe_key(name)}")
         try:
             found = _problem(value)
         except RecursionError:
@@ -244,7 +253,7 @@ class _Actor:
                 argument = self.convert(key)
             except ValueError as error:
                 raise ValueError(
-                    f"the key {reprlib.repr(key)} is not the {self.convert.__name__} "
+                    f"the key {_shown(key)} is not the {self.convert.__name__} "
                     f"that {self.name}.__init__ takes: {error}"
                 ) from None
             obj.__init__(argument)
@@ -316,6 +325,32 @@ def _sqlstate(error: BaseException) -> str | None:
     return getattr(error, "sqlstate", None)
 
 
+def _keep_frames_of_users(trace: traceback.TracebackException) -> bool:
+    """Drops our own frames and those of the import system; False if no other is left."""
+    trace.stack[:] = [
+        frame
+        for frame in trace.stack
+        if frame.filename not in (__file__, importlib.__file__)
+        and not frame.filename.startswith("<frozen importlib")
+    ]
+    found = bool(trace.stack)
+    for other in (trace.__cause__, trace.__context__):
+        if other is not None:
+            found |= _keep_frames_of_users(other)
+    return found
+
+
+def _traceback(error: BaseException) -> str | None:
+    """The traceback as Python prints it; None when it would not show users' code."""
+    trace = traceback.TracebackException(
+        type(error), error, error.__traceback__, limit=-_MAX_FRAMES
+    )
+    if not _keep_frames_of_users(trace):
+        return None
+    text = "".join(trace.format()).rstrip()
+    return text if len(text) <= _MAX_TRACEBACK else "..." + text[-_MAX_TRACEBACK:]
+
+
 def _report(
     error: BaseException,
     *,
@@ -325,26 +360,23 @@ def _report(
 ) -> BaseException:
     """The exception that PL/Python shall turn into the server's error.
 
-    It is a plpy.Error for its attributes, but goes by the name of the original;
-    in the traceback the first frame, which is ours, is left out.
+    It is a plpy.Error for its attributes, but goes by the name of the original:
+    PL/Python puts that before the message.
     """
     spidata = getattr(error, "spidata", None) or (None,) * 3
+    sqlstate = sqlstate or _sqlstate(error) or "38000"
+    name, module = type(error).__name__, type(error).__module__
     details = [spidata[1] or getattr(error, "detail", None)]
-    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-        trace = "".join(
-            traceback.TracebackException(
-                type(error), error, error.__traceback__.tb_next, limit=-_MAX_FRAMES
-            ).format()
-        ).rstrip()
-        details.append(trace if len(trace) <= _MAX_TRACEBACK else "..." + trace[-_MAX_TRACEBACK:])
-    if message is None:
-        kind = type(error)
-        name, module = kind.__name__, kind.__module__
-        message = str(error)
+    if sqlstate == _REJECTED:
+        name, module = "rejected", "builtins"
     else:
-        name, module = "Error", "djactor_python"
-    report = type(name, (plpy.Error,), {"__module__": module})(_clean(message))
-    report.sqlstate = sqlstate or _sqlstate(error) or "38000"
+        details.append(_traceback(error))
+    if message is not None:
+        name, module = "djactor", "builtins"
+    report = type(name, (plpy.Error,), {"__module__": module})(
+        _clean(str(error) if message is None else message)
+    )
+    report.sqlstate = sqlstate
     report.detail = _clean("\n".join(d for d in details if d)) or None
     report.hint = hint or spidata[2] or getattr(error, "hint", None)
     return report
