@@ -561,6 +561,91 @@ CREATE FUNCTION djactor.message() RETURNS djactor.message
 	AS 'MODULE_PATHNAME', 'dja_message';
 COMMENT ON FUNCTION djactor.message() IS 'the message being handled; NULL outside a turn';
 
+CREATE FUNCTION djactor.now() RETURNS timestamptz
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'dja_now';
+COMMENT ON FUNCTION djactor.now() IS 'the time by which mail is due: the clock, or what drain() has moved it to';
+
+CREATE FUNCTION djactor.reply(payload jsonb, message_id bigint DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_reply';
+COMMENT ON FUNCTION djactor.reply(jsonb, bigint) IS
+'answers the message being handled, or an ask whose reply was deferred; the first answer counts, and where nobody asks nothing happens';
+
+CREATE FUNCTION djactor.reply_error(error jsonb, message_id bigint DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_reply_error';
+COMMENT ON FUNCTION djactor.reply_error(jsonb, bigint) IS
+'answers as reply() does, with an error: wait_reply() raises JA002, an actor gets a message of kind error';
+
+CREATE FUNCTION djactor.defer_reply() RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_defer_reply';
+COMMENT ON FUNCTION djactor.defer_reply() IS
+'leaves the message being handled unanswered at the end of its turn; a later turn, of this actor or of another one, answers with reply() and the id that is returned';
+
+CREATE FUNCTION djactor.reject(reason text) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_reject';
+COMMENT ON FUNCTION djactor.reject(text) IS
+'raises JA003: the turn is rolled back and its message goes to dead_letter at once, with reason rejected';
+
+CREATE FUNCTION djactor.stop(discard boolean DEFAULT false) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_stop';
+COMMENT ON FUNCTION djactor.stop(boolean) IS
+'removes the actor at the end of its turn, with state and timers, and tells its watchers; what waits goes to a fresh actor or, with discard, to dead_letter';
+
+CREATE FUNCTION djactor.stash() RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_stash';
+COMMENT ON FUNCTION djactor.stash() IS
+'puts the message being handled aside until unstash_all(); at most 1000 for an actor (53400)';
+
+CREATE FUNCTION djactor.unstash_all() RETURNS int
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_unstash_all';
+COMMENT ON FUNCTION djactor.unstash_all() IS
+'puts all that the actor has stashed back into its mailbox, before what came later, and returns how many';
+
+CREATE FUNCTION djactor.set_timer
+(
+	name text,
+	after interval DEFAULT NULL,
+	payload jsonb DEFAULT '{}'::pg_catalog.jsonb,
+	every interval DEFAULT NULL,
+	at timestamptz DEFAULT NULL
+) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_set_timer';
+COMMENT ON FUNCTION djactor.set_timer(text, interval, jsonb, interval, timestamptz) IS
+'has the actor get a message of kind timer after an interval or at a time, and again every so often; replaces its timer of that name';
+
+CREATE FUNCTION djactor.cancel_timer(name text) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_cancel_timer';
+COMMENT ON FUNCTION djactor.cancel_timer(text) IS
+'cancels a timer of the actor, also a firing that is in the mailbox already; false when there was none';
+
+CREATE FUNCTION djactor.watch(actor_type text, actor_key text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_watch';
+COMMENT ON FUNCTION djactor.watch(text, text) IS
+'has the actor told with a message of kind down once that one stops, at once when there is none (reason absent); and each time that it fails for good or is suspended';
+
+CREATE FUNCTION djactor.unwatch(actor_type text, actor_key text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_unwatch';
+COMMENT ON FUNCTION djactor.unwatch(text, text) IS 'undoes watch()';
+
+/* ---------- asking, from outside of actors ---------- */
+
+CREATE FUNCTION djactor.wait_reply(message_id bigint, timeout interval DEFAULT '5 s'::interval) RETURNS jsonb
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_wait_reply';
+COMMENT ON FUNCTION djactor.wait_reply(bigint, interval) IS
+'waits for the answer to an ask and returns it, without consuming it; JA001: none came in time, JA002: it is an error, in DETAIL as jsonb';
+
+CREATE PROCEDURE djactor.ask
+(
+	actor_type text,
+	actor_key text,
+	payload jsonb DEFAULT '{}'::pg_catalog.jsonb,
+	timeout interval DEFAULT '5 s'::interval,
+	INOUT reply jsonb DEFAULT NULL
+)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_ask';
+COMMENT ON PROCEDURE djactor.ask(text, text, jsonb, interval, jsonb) IS
+'sends, commits, and waits for the answer as wait_reply() does; the message expires with the timeout';
+
 /* ---------- operating ---------- */
 
 CREATE FUNCTION djactor.pause(actor_type text) RETURNS void
@@ -580,6 +665,25 @@ CREATE FUNCTION djactor.resume(actor_type text, actor_key text) RETURNS void
 COMMENT ON FUNCTION djactor.resume(text, text) IS
 'lets a paused or suspended actor go on: attempts of its first message are reset and it is due now';
 
+CREATE FUNCTION djactor.stop_actor(actor_type text, actor_key text) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_stop_actor';
+COMMENT ON FUNCTION djactor.stop_actor(text, text) IS
+'stops an actor as its own stop() would, after the turn that runs; false when there is none';
+
+CREATE FUNCTION djactor.cancel(message_id bigint) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_cancel';
+COMMENT ON FUNCTION djactor.cancel(bigint) IS
+'takes back a message that has not been handled; its asker gets an error; false when it is not there any more';
+
+CREATE FUNCTION djactor.redrive(id bigint) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_redrive';
+COMMENT ON FUNCTION djactor.redrive(bigint) IS
+'puts a dead letter back into its mailbox, under its id, as if it had never failed; many: SELECT djactor.redrive(id) FROM djactor.dead_letter WHERE ...';
+
+CREATE FUNCTION djactor.discard(id bigint) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_discard';
+COMMENT ON FUNCTION djactor.discard(bigint) IS 'deletes a dead letter';
+
 CREATE FUNCTION djactor.wait_idle(timeout interval, actor_type text DEFAULT NULL) RETURNS boolean
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_wait_idle';
 COMMENT ON FUNCTION djactor.wait_idle(interval, text) IS
@@ -595,12 +699,13 @@ COMMENT ON FUNCTION djactor.reload() IS
 CREATE FUNCTION djactor.drain
 (
 	max int DEFAULT NULL,
+	until timestamptz DEFAULT NULL,
 	on_error text DEFAULT 'raise'::text
 ) RETURNS bigint
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_drain';
-COMMENT ON FUNCTION djactor.drain(int, text) IS
-'handles due messages here and now, in the caller''s transaction, those it sent itself included, and returns how many';
+COMMENT ON FUNCTION djactor.drain(int, timestamptz, text) IS
+'handles due messages here and now, in the caller''s transaction, those it sent itself included, and returns how many; delays, timers and retries up to until count as due, in their order';
 
 /* ---------- views ---------- */
 

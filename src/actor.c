@@ -153,6 +153,22 @@ dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 }
 
 /*
+ * An actor that was stopped: in memory it is a fresh one, without a row.
+ */
+void
+dja_actor_reset(DjaActor *actor)
+{
+	actor->exists = actor->dirty = actor->suspended = actor->paused = false;
+	actor->turns = actor->failures = 0;
+	actor->stashed = 0;
+	actor->last_error = NULL;
+	actor->state = actor->type->initial_state;
+	actor->state_owned = false;
+	actor->state_version = actor->type->state_version;
+	actor->created_at = GetCurrentTransactionStartTimestamp();
+}
+
+/*
  * Is this actor paused or suspended?  Does without its state.
  */
 bool

@@ -38,6 +38,7 @@ typedef struct DjaActor
 
 extern DjaActor *dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 								DjaType *type, text *key, uint64 key_hash, Snapshot snapshot);
+extern void dja_actor_reset(DjaActor *actor);
 extern bool dja_actor_halted(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
 							 Snapshot snapshot);
 extern void dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities);

@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -281,34 +282,62 @@ dja_type_paused_now(DjaType *type)
 }
 
 /*
- * Notes, or clears with NULL, why mail of a type waits.
+ * Changes two columns of a type, for a worker.  False if somebody has the table:
+ * a definer's open transaction must not keep a worker waiting.
  */
-void
-dja_type_set_problem(DjaType *type, const char *problem)
+static bool
+dja_type_change(DjaType *type, bool paused, int column, const char *value)
 {
 	DjaWriter  *writer;
 	Datum		values[DJA_TYPE_NATTS];
 	bool		nulls[DJA_TYPE_NATTS];
 
-	/*
-	 * a definer's open transaction must not keep a worker waiting: next time,
-	 * then
-	 */
 	if (!ConditionalLockRelationOid(dja_table_oid(DJA_ACTOR_TYPE_TABLE), RowExclusiveLock))
-		return;
+		return false;
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, RowExclusiveLock);
 	dja_types_reload();
 	if (type->exists)
 	{
 		dja_type_read_row(type, values, nulls);
-		nulls[DJA_TYPE_PROBLEM - 1] = problem == NULL;
-		values[DJA_TYPE_PROBLEM - 1] = problem ? CStringGetTextDatum(problem) : (Datum) 0;
+		values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(paused || type->paused);
+		nulls[column - 1] = value == NULL;
+		values[column - 1] = value ? CStringGetTextDatum(value) : (Datum) 0;
 		dja_row_update(writer, &type->tid, values, nulls);
 		dja_type_changed();
 		CommandCounterIncrement();	/* another mailbox may find the same */
 		dja_types_reload();
 	}
 	dja_writer_close(writer);
+	return true;
+}
+
+/*
+ * Notes, or clears with NULL, why mail of a type waits.
+ */
+void
+dja_type_set_problem(DjaType *type, const char *problem)
+{
+	(void) dja_type_change(type, false, DJA_TYPE_PROBLEM, problem);
+}
+
+/*
+ * Pauses a type, on a worker's own account.
+ */
+bool
+dja_type_pause(DjaType *type, const char *reason)
+{
+	return dja_type_change(type, true, DJA_TYPE_PAUSED_REASON, reason);
+}
+
+/*
+ * An interval for a message.
+ */
+char *
+dja_interval_string(int64 usec)
+{
+	Interval	interval = {.time = usec};
+
+	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&interval)));
 }
 
 /*

@@ -74,6 +74,8 @@ extern void dja_types_reload(void);
 extern void dja_type_changed(void);
 extern void dja_type_lock(uint64 hash, LOCKMODE lockmode);
 extern void dja_type_set_problem(DjaType *type, const char *problem);
+extern bool dja_type_pause(DjaType *type, const char *reason);
+extern char *dja_interval_string(int64 usec);
 extern void dja_type_read_row(DjaType *type, Datum *values, bool *nulls);
 extern int64 dja_interval_usec(Interval *interval);
 

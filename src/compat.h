@@ -47,6 +47,9 @@
 #define dja_my_xact() (MyProc->lxid)
 #endif
 
+/* Places in the proc array that a backend or background process can have. */
+#define dja_proc_count() (MaxBackends + NUM_AUXILIARY_PROCS)
+
 /* Index entries for a new row, and for a new version of a row. */
 static inline void
 dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate)

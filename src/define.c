@@ -21,6 +21,7 @@
 #include "handler.h"
 #include "mailbox.h"
 #include "pending.h"
+#include "reply.h"
 #include "runqueue.h"
 #include "storage/lmgr.h"
 #include "tables.h"
@@ -28,6 +29,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -317,6 +319,40 @@ dja_rows_of_type(DjaTable table, int column, DjaType *type, bool discard)
 	return n;
 }
 
+/*
+ * Mail of the type that is dropped: who asked gets an error (contract 18).
+ */
+static void
+dja_answer_dropped(DjaType *type)
+{
+	Relation	rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor dropped",
+												  ALLOCSET_SMALL_SIZES);
+	TableScanDesc scan;
+	ScanKeyData keys[2];
+
+	ScanKeyEntryInitialize(&keys[0], 0, DJA_MSG_ACTOR_TYPE, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(type->name));
+	ScanKeyInit(&keys[1], DJA_MSG_WANTS_REPLY, BTEqualStrategyNumber, F_BOOLEQ, BoolGetDatum(true));
+	scan = table_beginscan(rel, snapshot, 2, keys);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		CHECK_FOR_INTERRUPTS();
+		dja_answer_failure(dja_message_from_slot(slot), "dropped", 0, "the actor type was dropped");
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	table_endscan(scan);
+	MemoryContextDelete(context);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+}
+
 static DjaType *
 dja_droppable_type(const char *name)
 {
@@ -361,6 +397,8 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 	(void) dja_types_all();		/* as of now, under the locks */
 	type = dja_droppable_type(name);
 
+	if (discard)
+		dja_answer_dropped(type);
 	actors = dja_rows_of_type(DJA_ACTOR_TABLE, DJA_ACTOR_TYPE, type, discard);
 	messages = dja_rows_of_type(DJA_MESSAGE_TABLE, DJA_MSG_ACTOR_TYPE, type, discard);
 	if (!discard && (actors > 0 || messages > 0))
@@ -368,7 +406,11 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("actor type \"%s\" still has %s", name, messages > 0 ? "mail" : "actors"),
 				 errhint("Use djactor.drop_actor_type('%s', discard => true) to delete its actors and mail too.", name)));
-	(void) dja_rows_of_type(DJA_IDENTITY_TABLE, DJA_IDENTITY_TYPE, type, discard);
+	(void) dja_rows_of_type(DJA_IDENTITY_TABLE, DJA_IDENTITY_TYPE, type, true);
+	(void) dja_rows_of_type(DJA_TIMER_TABLE, DJA_TIMER_TYPE, type, true);
+	(void) dja_rows_of_type(DJA_WATCH_TABLE, DJA_WATCH_TYPE, type, true);
+	(void) dja_rows_of_type(DJA_WATCH_TABLE, DJA_WATCH_WATCHER_TYPE, type, true);
+	(void) dja_rows_of_type(DJA_ONCE_TABLE, DJA_ONCE_TYPE, type, true);
 
 	dja_row_delete(writer, &type->tid);
 	dja_writer_close(writer);

@@ -20,7 +20,7 @@
 #include "miscadmin.h"
 #include "pending.h"
 #include "shmem.h"
-#include "turn.h"
+#include "wish.h"
 
 DJA_MODULE_MAGIC;
 
@@ -38,7 +38,7 @@ _PG_init(void)
 	dja_guc_init();
 	dja_shmem_init();
 	dja_pending_init();
-	dja_turn_init();
+	dja_wishes_init();
 	dja_dbhook_init();
 	dja_launcher_register();
 }

@@ -13,10 +13,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "clock.h"
 #include "compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pending.h"
+#include "reply.h"
 #include "run.h"
 #include "storage/latch.h"
 #include "turn.h"
@@ -72,7 +74,7 @@ dja_drain_claim(DjaType *type, uint64 key_hash)
 static void
 dja_drain_due(DjaType *type)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = dja_clock();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor due",
@@ -85,7 +87,12 @@ dja_drain_due(DjaType *type)
 		MemoryContext old = MemoryContextSwitchTo(context);
 		DjaMessage *message = dja_scan_message(&scan);
 
-		if (!message->nulls[DJA_MSG_DELIVER_AT - 1] &&
+		if (!message->nulls[DJA_MSG_ASIDE - 1])
+		{
+			if (message->retry_at <= now && !dja_message_is_aside(message, "held"))
+				(void) dja_expire_deferred(message);
+		}
+		else if (!message->nulls[DJA_MSG_DELIVER_AT - 1] &&
 			!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]) &&
 			DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) <= now &&
 			message->retry_at <= now)
@@ -98,6 +105,51 @@ dja_drain_due(DjaType *type)
 	dja_writer_close(writer);
 	UnregisterSnapshot(snapshot);
 	CommandCounterIncrement();
+}
+
+/*
+ * When the next delay, timer or retry of a type is due, after now.
+ */
+static TimestampTz
+dja_drain_next_due(DjaType *type)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TimestampTz next = DT_NOEND;
+	DjaScan		scan;
+
+	dja_due_scan_begin(&scan, type->hash, dja_clock() + 1, snapshot);
+	if (dja_scan_next(&scan))
+	{
+		DjaMessage *message = dja_scan_message(&scan);
+
+		next = message->nulls[DJA_MSG_RETRY_AT - 1] ?
+			DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) : message->retry_at;
+	}
+	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return next;
+}
+
+/*
+ * Moves the clock to what comes next, if that is not after until.
+ */
+static bool
+dja_drain_advance(TimestampTz until)
+{
+	TimestampTz next = DT_NOEND;
+	ListCell   *lc;
+
+	foreach(lc, dja_types_all())
+	{
+		DjaType    *type = lfirst(lc);
+
+		if (type->owner == GetUserId() && !type->paused)
+			next = Min(next, dja_drain_next_due(type));
+	}
+	if (next > until)
+		return false;
+	dja_clock_move(next);
+	return true;
 }
 
 /*
@@ -158,13 +210,14 @@ dja_drain_type(DjaType *type, int64 max, bool retry)
 }
 
 /*
- * drain(max, on_error)
+ * drain(max, until, on_error)
  */
 Datum
 dja_drain(PG_FUNCTION_ARGS)
 {
 	volatile int64 max = PG_ARGISNULL(0) ? PG_INT64_MAX : PG_GETARG_INT32(0);
-	char	   *on_error = PG_ARGISNULL(1) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *on_error = PG_ARGISNULL(2) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	TimestampTz until = PG_ARGISNULL(1) ? DT_NOBEGIN : PG_GETARG_TIMESTAMPTZ(1);
 	bool		retry = strcmp(on_error, "retry") == 0;
 	volatile int64 handled = 0;
 	int64		round;
@@ -177,6 +230,10 @@ dja_drain(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid value for on_error: \"%s\"", on_error),
 				 errhint("Use \"raise\" or \"retry\".")));
+	if (until == DT_NOEND)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("until must be finite")));
 	if (max < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -208,14 +265,16 @@ dja_drain(PG_FUNCTION_ARGS)
 					round += dja_drain_type(type, max - handled - round, retry);
 			}
 			handled += round;
-		} while (round > 0 && handled < max);
+		} while (handled < max && (round > 0 || dja_drain_advance(until)));
 	}
 	PG_CATCH();
 	{
+		dja_clock_reset();
 		dja_turn_over();
 		dja_handler_stop();
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	dja_clock_reset();
 	PG_RETURN_INT64(handled);
 }

@@ -32,6 +32,7 @@ dja_error_copy(ErrorData *edata, bool timed_out)
 		appendStringInfo(&text, "\nDETAIL:  %s", edata->detail);
 	if (edata->hint)
 		appendStringInfo(&text, "\nHINT:  %s", edata->hint);
+	error->rejected = edata->sqlerrcode == DJA_ERRCODE_REJECTED;
 	error->sqlerrcode = edata->sqlerrcode;
 	error->message = text.data;
 	error->context = edata->context ? pstrdup(edata->context) : NULL;

@@ -23,7 +23,13 @@ typedef struct DjaError
 	char	   *message;		/* with detail and hint */
 	char	   *context;
 	bool		timed_out;
+	bool		rejected;		/* by the handler: no retry */
 } DjaError;
+
+/* SQLSTATEs of djactor's own */
+#define DJA_ERRCODE_TIMEOUT MAKE_SQLSTATE('J', 'A', '0', '0', '1')
+#define DJA_ERRCODE_ASK_FAILED MAKE_SQLSTATE('J', 'A', '0', '0', '2')
+#define DJA_ERRCODE_REJECTED MAKE_SQLSTATE('J', 'A', '0', '0', '3')
 
 extern DjaError *dja_error_copy(ErrorData *edata, bool timed_out);
 extern DjaBlame dja_error_blame(DjaError *error);

@@ -116,6 +116,21 @@ dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot s
 	dja_scan_open(scan, DJA_DUE_INDEX, keys, 2, snapshot);
 }
 
+/*
+ * What is set aside of one mailbox, in its order.
+ */
+void
+dja_aside_scan_begin(DjaScan *scan, uint64 type_hash, uint64 key_hash, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) type_hash));
+	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) key_hash));
+	dja_scan_open(scan, DJA_ASIDE_INDEX, keys, 2, snapshot);
+}
+
 bool
 dja_scan_next(DjaScan *scan)
 {
@@ -132,7 +147,10 @@ dja_scan_end(DjaScan *scan)
 	table_close(scan->rel, AccessShareLock);
 }
 
-static DjaMessage *
+/*
+ * The message in a slot, copied into the current memory context.
+ */
+DjaMessage *
 dja_message_from_slot(TupleTableSlot *slot)
 {
 	DjaMessage *message = palloc(sizeof(DjaMessage));
@@ -149,6 +167,11 @@ dja_message_from_slot(TupleTableSlot *slot)
 	message->expires_at = message->nulls[DJA_MSG_EXPIRES_AT - 1] ? DT_NOEND :
 		DatumGetTimestampTz(message->values[DJA_MSG_EXPIRES_AT - 1]);
 	message->key = DatumGetTextPP(message->values[DJA_MSG_ACTOR_KEY - 1]);
+	message->asks = DatumGetBool(message->values[DJA_MSG_WANTS_REPLY - 1]);
+	message->plain = !message->asks && message->nulls[DJA_MSG_DELIVER_AT - 1] &&
+		message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1] && dja_message_is_kind(message, "user");
+	message->fate = DJA_FATE_OPEN;
+	message->fired_meta = 0;
 	return message;
 }
 
@@ -161,6 +184,15 @@ dja_scan_message(DjaScan *scan)
 	return dja_message_from_slot(scan->slot);
 }
 
+void
+dja_message_scan_id(DjaScan *scan, int64 id, Snapshot snapshot)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	dja_scan_open(scan, DJA_MESSAGE_PKEY, &key, 1, snapshot);
+}
+
 /*
  * One message, NULL when the snapshot does not see it.
  */
@@ -168,11 +200,9 @@ DjaMessage *
 dja_message_by_id(int64 id, Snapshot snapshot)
 {
 	DjaScan		scan;
-	ScanKeyData key;
 	DjaMessage *message = NULL;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
-	dja_scan_open(&scan, DJA_MESSAGE_PKEY, &key, 1, snapshot);
+	dja_message_scan_id(&scan, id, snapshot);
 	if (dja_scan_next(&scan))
 		message = dja_scan_message(&scan);
 	dja_scan_end(&scan);
@@ -220,6 +250,8 @@ dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 	memcpy(values, message->values, sizeof(Datum) * DJA_MSG_COMMON);
 	memcpy(nulls, message->nulls, sizeof(bool) * DJA_MSG_COMMON);
 	values[DJA_MSG_ATTEMPTS - 1] = Int32GetDatum(message->attempts);
+	if (message->fired_meta != 0)
+		values[DJA_MSG_META - 1] = message->fired_meta;
 	nulls[DJA_MSG_RETRY_AT - 1] = true;
 	if (failure->error != NULL)
 		dja_set_text(values, nulls, DJA_MSG_LAST_ERROR, failure->error);
@@ -272,6 +304,41 @@ dja_message_release(DjaWriter *messages, DjaMessage *message)
 	message->values[DJA_MSG_RELEASED - 1] = BoolGetDatum(true);
 	message->nulls[DJA_MSG_RETRY_AT - 1] = true;
 	return dja_row_try_update(messages, &message->tid, message->values, message->nulls);
+}
+
+/*
+ * A message that came too early, since the clock was put back after it was
+ * released: delayed again.
+ */
+void
+dja_message_delay(DjaWriter *messages, DjaMessage *message)
+{
+	message->values[DJA_MSG_RELEASED - 1] = BoolGetDatum(false);
+	dja_row_update(messages, &message->tid, message->values, message->nulls);
+	message->fate = DJA_FATE_ASIDE;
+}
+
+/*
+ * Takes a message out of its mailbox, or puts it back with aside = NULL; the
+ * timekeeper looks at it again at until, unless that is infinite.
+ */
+void
+dja_message_set_aside(DjaWriter *messages, DjaMessage *message, const char *aside,
+					  TimestampTz until)
+{
+	dja_set_text(message->values, message->nulls, DJA_MSG_ASIDE, aside);
+	message->nulls[DJA_MSG_RETRY_AT - 1] = until == DT_NOEND;
+	message->values[DJA_MSG_RETRY_AT - 1] = TimestampTzGetDatum(until);
+	message->values[DJA_MSG_RELEASED - 1] = BoolGetDatum(true);
+	dja_row_update(messages, &message->tid, message->values, message->nulls);
+	message->fate = DJA_FATE_ASIDE;
+}
+
+bool
+dja_message_is_aside(DjaMessage *message, const char *aside)
+{
+	return !message->nulls[DJA_MSG_ASIDE - 1] &&
+		strcmp(TextDatumGetCString(message->values[DJA_MSG_ASIDE - 1]), aside) == 0;
 }
 
 /*

@@ -10,6 +10,15 @@
 #include "tables.h"
 #include "utils/snapshot.h"
 
+/* What has become of a message that a batch has read. */
+typedef enum DjaFate
+{
+	DJA_FATE_OPEN,				/* still to be handled */
+	DJA_FATE_HANDLED,			/* its row is deleted at the end of the batch */
+	DJA_FATE_ASIDE,				/* its row stays, out of the mailbox */
+	DJA_FATE_GONE				/* its row is deleted already */
+} DjaFate;
+
 /* A message as it was read, in memory of the caller's choice. */
 typedef struct DjaMessage
 {
@@ -19,6 +28,10 @@ typedef struct DjaMessage
 	int			attempts;
 	TimestampTz retry_at;		/* DT_NOBEGIN = none */
 	TimestampTz expires_at;		/* DT_NOEND = never */
+	bool		plain;			/* of kind user, asks nothing, has no idempotency key, no delay */
+	bool		asks;			/* wants a reply */
+	DjaFate		fate;
+	Datum		fired_meta;		/* of a timer: its meta as the handler sees it; 0 = none */
 	text	   *key;
 	Datum		values[DJA_MSG_NATTS];
 	bool		nulls[DJA_MSG_NATTS];
@@ -27,7 +40,7 @@ typedef struct DjaMessage
 /* Why a message was given up. */
 typedef struct DjaFailure
 {
-	const char *reason;			/* failed, expired, mailbox_full */
+	const char *reason;			/* as in djactor.dead_letter */
 	int			sqlerrcode;		/* 0 = none */
 	char	   *error;			/* NULL = none */
 	char	   *context;
@@ -47,9 +60,12 @@ extern void dja_mailbox_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_h
 extern bool dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
 								  uint64 *key_hash, int64 *position);
 extern void dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot snapshot);
+extern void dja_aside_scan_begin(DjaScan *scan, uint64 type_hash, uint64 key_hash, Snapshot snapshot);
 extern bool dja_scan_next(DjaScan *scan);
 extern void dja_scan_end(DjaScan *scan);
 extern DjaMessage *dja_scan_message(DjaScan *scan);
+extern DjaMessage *dja_message_from_slot(TupleTableSlot *slot);
+extern void dja_message_scan_id(DjaScan *scan, int64 id, Snapshot snapshot);
 extern DjaMessage *dja_message_by_id(int64 id, Snapshot snapshot);
 
 extern int	dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid);
@@ -58,6 +74,19 @@ extern void dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 extern void dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,
 							  TimestampTz retry_at, const char *error, bool skip);
 extern TM_Result dja_message_release(DjaWriter *messages, DjaMessage *message);
+extern void dja_message_delay(DjaWriter *messages, DjaMessage *message);
+extern void dja_message_set_aside(DjaWriter *messages, DjaMessage *message, const char *aside,
+								  TimestampTz until);
+extern bool dja_message_is_aside(DjaMessage *message, const char *aside);
+
+static inline bool
+dja_message_is_kind(const DjaMessage *message, const char *kind)
+{
+	const text *value = (const text *) DatumGetPointer(message->values[DJA_MSG_KIND - 1]);
+
+	return VARSIZE_ANY_EXHDR(value) == strlen(kind) &&
+		memcmp(VARDATA_ANY(value), kind, strlen(kind)) == 0;
+}
 /*
  * Arguments of send(): type, key, payload, priority (smallint), deliver_at,
  * expires_at, idempotency_key, wants_reply, headers

@@ -18,6 +18,7 @@
 #include "funcapi.h"
 #include "guc.h"
 #include "mailbox.h"
+#include "operate.h"
 #include "pending.h"
 #include "pgstat.h"
 #include "run.h"
@@ -30,6 +31,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "wish.h"
 
 PG_FUNCTION_INFO_V1(dja_pause_type);
 PG_FUNCTION_INFO_V1(dja_resume_type);
@@ -43,7 +45,7 @@ PG_FUNCTION_INFO_V1(dja_check_preload);
 #define DJA_LOOK_AGAIN_MS 5		/* wait_idle: first wait, doubled up to ... */
 #define DJA_LOOK_AGAIN_MAX_MS 50
 
-static DjaType *
+DjaType *
 dja_require_type(text *name)
 {
 	DjaType    *type;
@@ -104,17 +106,20 @@ dja_resume_type(PG_FUNCTION_ARGS)
 /* ---------- actors ---------- */
 
 /*
- * Locks a row until the end of the transaction, waiting as an UPDATE would.
- * False if it is not as it was read: read it again, then.
+ * Locks a row until the end of the transaction, waiting as an UPDATE would; but
+ * no turn waits for another actor (contract 17): it fails, and is run again.
+ * False if the row is not as it was read: read it again, then.
  */
-static bool
+bool
 dja_lock_row(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
 {
 	TM_FailureData failure;
 
 	CHECK_FOR_INTERRUPTS();
 	return table_tuple_lock(rel, tid, snapshot, slot, GetCurrentCommandId(false),
-							LockTupleNoKeyExclusive, LockWaitBlock, 0, &failure) == TM_Ok;
+							LockTupleNoKeyExclusive,
+							dja_turn.actor == NULL ? LockWaitBlock : LockWaitError,
+							0, &failure) == TM_Ok;
 }
 
 /*
@@ -168,7 +173,7 @@ dja_reset_attempts(DjaType *type, uint64 key_hash)
  * The actor as it is now, its row locked until the end of the transaction: the
  * turn that runs is waited for, and the next one waits.
  */
-static DjaActor *
+DjaActor *
 dja_actor_locked(DjaType *type, text *key, uint64 key_hash)
 {
 	Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), RowExclusiveLock);
@@ -216,7 +221,7 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 		dja_pending_mailbox(type, key_hash, DJA_CURSOR_START, 0);
 	}
 	if (in_batch)
-		dja_batch_wish(actor, paused);
+		dja_wish(paused ? DJA_WISH_PAUSE : DJA_WISH_RESUME, actor, NULL);
 	else
 	{
 		DjaWriter  *actors = dja_writer_open(DJA_ACTOR_TABLE, RowExclusiveLock);
@@ -295,7 +300,11 @@ dja_type_is_idle(DjaType *type, Snapshot snapshot)
 	{
 		dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);
 		while (idle && dja_scan_next(&scan))
-			idle = dja_scan_message(&scan)->nulls[DJA_MSG_RETRY_AT - 1];
+		{
+			DjaMessage *message = dja_scan_message(&scan);
+
+			idle = message->nulls[DJA_MSG_RETRY_AT - 1] || !message->nulls[DJA_MSG_ASIDE - 1];
+		}
 		dja_scan_end(&scan);
 	}
 	ExecDropSingleTupleTableSlot(slot);

@@ -29,11 +29,13 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "waiters.h"
 
 #define DJA_MAX_PENDING 1024
 #define DJA_PENDING_BUCKETS 2048
 #define DJA_PUSHES_PER_LOCK 64
 #define DJA_STOP_WAIT_MS 10000
+#define DJA_NOTIFY_BYTES 7900	/* below NOTIFY_PAYLOAD_MAX_LENGTH, with room for one more id */
 
 typedef struct DjaPendingLane
 {
@@ -67,6 +69,9 @@ static int	dja_max_lanes = 0;
 static DjaPendingMailbox *dja_mailboxes = NULL;
 static int	dja_nmailboxes = 0;
 static int16 *dja_pending_buckets = NULL;	/* index into dja_mailboxes, -1 = none */
+static int64 *dja_answers = NULL;	/* asks from outside that were answered */
+static int	dja_nanswers = 0;
+static int	dja_max_answers = 0;
 static bool dja_announced = false;
 static bool dja_drained = false;
 static bool dja_scout = false;
@@ -82,6 +87,7 @@ dja_pending_reset(void)
 		dja_pending_buckets[dja_mailboxes[i].bucket] = -1;
 	dja_nmailboxes = 0;
 	dja_nlanes = 0;
+	dja_nanswers = 0;
 	dja_announced = false;
 	dja_drained = false;
 	dja_scout = dja_holding = false;
@@ -197,6 +203,24 @@ dja_pending_due(DjaType *type, TimestampTz due)
 	DjaPendingLane *lane = dja_lane_entry(type->hash, type->owner);
 
 	lane->next_due = Min(lane->next_due, due);
+}
+
+/*
+ * Notes that an ask from outside has got its answer.
+ */
+void
+dja_pending_answer(int64 message_id)
+{
+	if (dja_nanswers == dja_max_answers)
+	{
+		int			size = Max(64, 2 * dja_max_answers);
+
+		dja_answers = dja_answers == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(int64) * size) :
+			repalloc_huge(dja_answers, sizeof(int64) * size);
+		dja_max_answers = size;
+	}
+	dja_answers[dja_nanswers++] = message_id;
 }
 
 /*
@@ -449,6 +473,28 @@ dja_announce(void)
 }
 
 /*
+ * Announces what was answered on channel djactor_reply, many ids in one
+ * notification.
+ */
+static void
+dja_announce_answers(void)
+{
+	StringInfoData ids;
+
+	initStringInfo(&ids);
+	for (int i = 0; i < dja_nanswers; i++)
+	{
+		appendStringInfo(&ids, "%s" INT64_FORMAT, ids.len > 0 ? "," : "", dja_answers[i]);
+		if (ids.len > DJA_NOTIFY_BYTES || i == dja_nanswers - 1)
+		{
+			Async_Notify("djactor_reply", ids.data);
+			resetStringInfo(&ids);
+		}
+	}
+	pfree(ids.data);
+}
+
+/*
  * Wakes the worker of a lane, unless it is awake or our NOTIFY will.
  */
 static void
@@ -558,6 +604,8 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 			if (dja_nlanes > 0)
 				dja_announce();
+			if (dja_nanswers > 0)
+				dja_announce_answers();
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
@@ -565,6 +613,12 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 				dja_deliver(event == XACT_EVENT_COMMIT);
 			if (event == XACT_EVENT_ABORT)
 				dja_start_lanes();
+			else if (dja_nanswers > 0)
+			{
+				dja_lock();
+				dja_wake_waiters(dja_answers, dja_nanswers);
+				dja_unlock();
+			}
 			if (dja_drained)
 				dja_release_claims();
 			dja_end_holds();

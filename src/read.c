@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "run.h"
 #include "slots.h"
@@ -184,7 +185,7 @@ void
 dja_batch_read(DjaBatch *batch, int first, int quota)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = dja_clock();
 	Snapshot	snapshot;
 	DjaScan		scan;
 

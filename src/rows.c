@@ -13,6 +13,7 @@
 #include "executor/executor.h"
 #include "rows.h"
 #include "utils/fmgroids.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 /* ---------- writing rows ---------- */
@@ -40,6 +41,80 @@ dja_writer_close(DjaWriter *writer)
 	table_close(writer->rel, NoLock);
 	pfree(writer);
 }
+
+/* ---------- writers that are kept ---------- */
+
+static DjaWriter *dja_kept[DJA_NTABLES];
+static MemoryContext dja_kept_context = NULL;	/* NULL = none are kept */
+static ResourceOwner dja_kept_owner;
+
+/*
+ * From now on writers are kept, in context and for the present resource owner:
+ * subtransactions may come and go.
+ */
+void
+dja_writers_keep(MemoryContext context)
+{
+	memset(dja_kept, 0, sizeof(dja_kept));
+	dja_kept_context = context;
+	dja_kept_owner = CurrentResourceOwner;
+}
+
+/*
+ * Closes what is kept, under the owner that it was opened for.
+ */
+void
+dja_writers_close(void)
+{
+	for (int i = 0; i < DJA_NTABLES; i++)
+		if (dja_kept[i] != NULL)
+			dja_writer_close(dja_kept[i]);
+	dja_writers_forget();
+}
+
+/*
+ * After an abort, which has closed them.
+ */
+void
+dja_writers_forget(void)
+{
+	memset(dja_kept, 0, sizeof(dja_kept));
+	dja_kept_context = NULL;
+}
+
+DjaWriter *
+dja_writer_get(DjaTable table)
+{
+	MemoryContext old;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	if (dja_kept_context == NULL)
+		return dja_writer_open(table, RowExclusiveLock);
+	if (dja_kept[table] != NULL)
+		return dja_kept[table];
+	old = MemoryContextSwitchTo(dja_kept_context);
+	CurrentResourceOwner = dja_kept_owner;
+	PG_TRY();
+	{
+		dja_kept[table] = dja_writer_open(table, RowExclusiveLock);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	return dja_kept[table];
+}
+
+void
+dja_writer_put(DjaWriter *writer)
+{
+	if (dja_kept_context == NULL)
+		dja_writer_close(writer);
+}
+
+/* ---------- writing ---------- */
 
 static void
 dja_writer_fill(DjaWriter *writer, const Datum *values, const bool *nulls)

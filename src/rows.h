@@ -51,6 +51,17 @@ typedef struct DjaFind
 
 extern DjaWriter *dja_writer_open(DjaTable table, LOCKMODE lockmode);
 extern void dja_writer_close(DjaWriter *writer);
+
+/*
+ * Writers that a batch keeps open from first use to its end, and writers for a
+ * moment where there is no batch.  Always with RowExclusiveLock.
+ */
+extern void dja_writers_keep(MemoryContext context);
+extern void dja_writers_close(void);
+extern void dja_writers_forget(void);
+extern DjaWriter *dja_writer_get(DjaTable table);
+extern void dja_writer_put(DjaWriter *writer);
+
 extern void dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls);
 extern void dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
 extern void dja_row_delete(DjaWriter *writer, ItemPointer tid);

@@ -11,18 +11,25 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "breaker.h"
+#include "clock.h"
 #include "compat.h"
+#include "letters.h"
+#include "once.h"
 #include "pending.h"
+#include "reply.h"
 #include "run.h"
 #include "session.h"
 #include "slots.h"
 #include "storage/bufmgr.h"
 #include "storage/lock.h"
+#include "timer.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "watch.h"
 
 #define DJA_ATTEMPT_BYTES (64 * 1024 * 1024)	/* of states and messages in one transaction */
 #define DJA_WRITING_MAX 60		/* below PGPROC's cache of 64 subtransactions */
@@ -87,7 +94,7 @@ dja_batch_begin(DjaBatch *batch)
 		run->cursor = DJA_CURSOR_START;
 		run->end = DJA_END_REMAINING;
 		run->removed = 0;
-		run->alone = false;
+		run->alone = run->reread = false;
 		run->type = NULL;
 		run->actors = NULL;
 		run->messages = NULL;
@@ -103,10 +110,10 @@ dja_batch_begin(DjaBatch *batch)
 	dja_turn_batch(batch);
 
 	old = MemoryContextSwitchTo(batch->attempt);
-	batch->messages = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
-	batch->dead_letters = dja_writer_open(DJA_DEAD_LETTER_TABLE, RowExclusiveLock);
-	batch->actors = dja_writer_open(DJA_ACTOR_TABLE, RowExclusiveLock);
-	batch->identities = dja_writer_open(DJA_IDENTITY_TABLE, RowExclusiveLock);
+	dja_writers_keep(batch->attempt);
+	batch->messages = dja_writer_get(DJA_MESSAGE_TABLE);
+	batch->actors = dja_writer_get(DJA_ACTOR_TABLE);
+	batch->identities = dja_writer_get(DJA_IDENTITY_TABLE);
 	batch->actor_slot = table_slot_create(batch->actors->rel, NULL);
 	batch->actor_blocks = RelationGetNumberOfBlocks(batch->actors->rel);
 	MemoryContextSwitchTo(old);
@@ -127,15 +134,17 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 				   DjaError *error, bool charge)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = dja_clock();
 	DjaType    *type = run->type;
 	TimestampTz retry_at;
 	bool		go_on = true;
+	bool		give_up;
 
 	/* it cannot be suspended now: later, then */
-	if (actor == NULL && type->suspend && message->attempts + 1 >= type->max_attempts)
+	if (actor == NULL && type->suspend && !error->rejected &&
+		message->attempts + 1 >= type->max_attempts)
 		charge = false;
-	if (charge)
+	if (charge && !error->rejected)
 	{
 		message->attempts++;
 		if (actor != NULL)
@@ -145,25 +154,31 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 			actor->dirty |= actor->exists;
 		}
 	}
-	if (charge && message->attempts >= type->max_attempts)
+	give_up = charge && (error->rejected || message->attempts >= type->max_attempts);
+	if (give_up)
 	{
-		if (type->suspend && actor != NULL)
+		if (type->suspend && actor != NULL && !error->rejected)
 		{
 			actor->suspended = actor->dirty = true;
 			dja_message_retry(batch->messages, message, message->attempts, DT_NOBEGIN,
 							  error->message, false);
+			dja_watchers_tell(type, message->key, "suspended", false);
 			run->end = DJA_END_DRAINED; /* until resume() */
 			go_on = false;
 		}
 		else
 		{
-			DjaFailure	failure = {"failed", error->sqlerrcode, error->message, error->context};
+			DjaFailure	failure = {error->rejected ? "rejected" : "failed", error->sqlerrcode,
+			error->message, error->context};
 
-			dja_message_dead(batch->messages, batch->dead_letters, message, &failure);
+			dja_give_up(type, message, &failure);
 			run->removed++;
 		}
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
+				 error->rejected ?
+				 errmsg("actor %s \"%s\" rejected message " INT64_FORMAT ": %s",
+						type->name, text_to_cstring(message->key), message->id, error->message) :
 				 errmsg("actor %s \"%s\", message " INT64_FORMAT " failed %d times: %s",
 						type->name, text_to_cstring(message->key), message->id, message->attempts,
 						error->message),
@@ -191,6 +206,8 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 						message->attempts + (charge ? 0 : 1), type->max_attempts, error->message),
 				 error->context ? errcontext("%s", error->context) : 0));
 	}
+	if (charge && !error->rejected && batch->own_transaction)
+		dja_breaker_count(run->lane, type);
 	MemoryContextSwitchTo(old);
 	return go_on;
 }
@@ -289,6 +306,67 @@ dja_turn_did_not_happen(DjaBatch *batch, DjaTurnBefore before)
 }
 
 /*
+ * Messages that end without a turn, or not now: those that have expired, that
+ * came too early, timers that were cancelled, duplicates.  False if it is to be
+ * handled.
+ */
+static bool
+dja_run_without_turn(DjaBatch *batch, DjaRun *run, DjaMessage *message, TimestampTz now)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
+	TimestampTz deliver_at = message->nulls[DJA_MSG_DELIVER_AT - 1] ? DT_NOBEGIN :
+		DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]);
+
+	if (deliver_at > now)
+	{
+		/* the clock was put back */
+		dja_message_delay(batch->messages, message);
+		dja_pending_due(run->type, deliver_at);
+	}
+	else if (message->expires_at <= now && message->asks)
+	{
+		dja_row_delete(batch->messages, &message->tid);
+		message->fate = DJA_FATE_GONE;
+		dja_answer_failure(message, "expired", 0, "the ask expired before its turn");
+	}
+	else if (message->expires_at <= now)
+	{
+		DjaFailure	failure = {"expired", 0, NULL, NULL};
+
+		dja_give_up(run->type, message, &failure);
+	}
+	else if (dja_message_is_kind(message, "timer") && !dja_timer_fires(message, now))
+	{
+		/* whoever cancelled it may have deleted it */
+		(void) dja_row_try_delete(batch->messages, &message->tid);
+		message->fate = DJA_FATE_GONE;
+	}
+	else
+		(void) dja_once_is_duplicate(run->type, message);
+	MemoryContextSwitchTo(old);
+	return message->fate != DJA_FATE_OPEN;
+}
+
+/*
+ * An actor whose state was written by a newer version of its type.  Said once
+ * in a row.
+ */
+static void
+dja_log_newer(DjaActor *actor)
+{
+	static int64 said = 0;
+
+	if (said == actor->id)
+		return;
+	said = actor->id;
+	ereport(LOG,
+			(errmsg("actor %s \"%s\" waits: its state has version %d, its type serves %d",
+					actor->type->name, text_to_cstring(actor->key), actor->state_version,
+					actor->type->state_version),
+			 errhint("Define the actor type with the newer handler and state_version.")));
+}
+
+/*
  * What to do after a message.
  */
 typedef enum DjaNext
@@ -306,13 +384,21 @@ static DjaNext
 dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 {
 	DjaMessage *message = run->messages[i];
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = dja_clock();
 	DjaTurnBefore before;
 	DjaActor   *actor;
 	DjaError   *error = NULL;
 	bool		go_on = true;
 	bool		over = false;
 	bool		solo;
+
+	if (message->fate != DJA_FATE_OPEN)
+		return DJA_NEXT_MESSAGE;	/* an earlier turn has cancelled it */
+	if (run->reread)
+	{
+		dja_run_leave(run, i);
+		return DJA_NEXT_RUN;
+	}
 
 	/* what earlier turns of the batch, or others, have done to the type */
 	if ((!dja_type_is_current(run->type, run->generation) || run->type->call == NULL) &&
@@ -351,15 +437,17 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 		dja_turn_did_not_happen(batch, before);
 		return DJA_NEXT_RUN;
 	}
-	if (message->expires_at <= now)
+	if (actor->exists && actor->state_version > run->type->state_version)
 	{
-		DjaFailure	failure = {"expired", 0, NULL, NULL};
-		MemoryContext old = MemoryContextSwitchTo(batch->attempt);
-
+		dja_log_newer(actor);
+		run->end = DJA_END_DRAINED; /* defining the type anew has the lane swept */
 		dja_turn_did_not_happen(batch, before);
-		dja_message_dead(batch->messages, batch->dead_letters, message, &failure);
+		return DJA_NEXT_RUN;
+	}
+	if ((!message->plain || message->expires_at <= now) && dja_run_without_turn(batch, run, message, now))
+	{
+		dja_turn_did_not_happen(batch, before);
 		run->removed++;
-		MemoryContextSwitchTo(old);
 		return DJA_NEXT_MESSAGE;
 	}
 
@@ -380,8 +468,10 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 
 	if (error != NULL)
 		go_on = dja_run_failed(batch, run, actor, i, error);
-	else
+	else if (message->fate == DJA_FATE_HANDLED)
 		dja_run_handled(batch, run, message);
+	else
+		run->removed++;
 
 	/* a turn that leaves something for the next ones to meet ends the batch */
 	if (batch->own_transaction)
@@ -391,6 +481,13 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	}
 	over |= solo || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
 		MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES;
+	if (go_on && run->reread)
+	{
+		/* from the start: what was put back sorts before */
+		run->end = DJA_END_REMAINING;
+		run->cursor = DJA_CURSOR_START;
+		go_on = false;
+	}
 	if (over && go_on)
 		dja_run_leave(run, i + 1);
 	return over ? DJA_NEXT_BATCH : go_on ? DJA_NEXT_MESSAGE : DJA_NEXT_RUN;
@@ -462,10 +559,7 @@ dja_batch_write(DjaBatch *batch)
 	CommandCounterIncrement();
 
 	ExecDropSingleTupleTableSlot(batch->actor_slot);
-	dja_writer_close(batch->identities);
-	dja_writer_close(batch->actors);
-	dja_writer_close(batch->dead_letters);
-	dja_writer_close(batch->messages);
+	dja_writers_close();
 	MemoryContextSwitchTo(old);
 	dja_turn_batch(NULL);
 }

@@ -35,6 +35,7 @@ typedef struct DjaRun
 	DjaActor   *actors;
 	DjaMessage **messages;		/* read, in their order */
 	int			nmessages;
+	bool		reread;			/* a turn has changed what waits: read it anew */
 } DjaRun;
 
 typedef enum DjaSavepoints
@@ -79,8 +80,7 @@ typedef struct DjaBatch
 	DjaMessage **handled;
 	int			nhandled;
 	int			max_handled;
-	DjaWriter  *messages;		/* opened when first needed */
-	DjaWriter  *dead_letters;
+	DjaWriter  *messages;
 	DjaWriter  *actors;
 	DjaWriter  *identities;
 	TupleTableSlot *actor_slot;

@@ -372,6 +372,7 @@ dja_lane_unblock(int i)
 	lane->sweep_wanted = true;
 	lane->next_due = DT_NOBEGIN;
 	lane->due_not_before = DT_NOBEGIN;
+	memset(lane->failures, 0, sizeof(lane->failures));
 }
 
 /*

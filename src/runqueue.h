@@ -44,6 +44,7 @@
 #include "slots.h"
 
 #define DJA_MAX_LANES 4096
+#define DJA_BREAKER_PARTS 8	/* of a type's breaker_window */
 #define DJA_NEVER DT_NOEND		/* next_due of a lane without anything to come */
 #define DJA_CURSOR_START PG_INT64_MIN
 #define DJA_CURSOR_END PG_INT64_MAX
@@ -78,6 +79,9 @@ typedef struct DjaLane
 
 	TimestampTz next_due;		/* earliest delay or retry not yet seen to */
 	TimestampTz due_not_before; /* the last look failed: wait until then */
+
+	int64		failure_part;	/* breaker.c: the latest part of the window */
+	uint32		failures[DJA_BREAKER_PARTS];	/* failed attempts in each */
 } DjaLane;
 
 typedef enum DjaMailboxState

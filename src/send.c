@@ -20,6 +20,7 @@
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "letters.h"
 #include "mailbox.h"
 #include "pending.h"
 #include "runqueue.h"
@@ -93,6 +94,20 @@ dja_new_trace(pg_uuid_t *trace)
 	trace->data[8] = (trace->data[8] & 0x3f) | 0x80;
 }
 
+Datum
+dja_trace_of_transaction(void)
+{
+	static pg_uuid_t trace;
+	static LocalTransactionId xact = InvalidLocalTransactionId;
+
+	if (xact != dja_my_xact())
+	{
+		dja_new_trace(&trace);
+		xact = dja_my_xact();
+	}
+	return UUIDPGetDatum(memcpy(palloc(UUID_LEN), &trace, UUID_LEN));
+}
+
 /*
  * The trace of the message being handled.  Whoever sends from outside starts a
  * new trace with each transaction: that is one request.
@@ -100,17 +115,9 @@ dja_new_trace(pg_uuid_t *trace)
 Datum
 dja_current_trace(PG_FUNCTION_ARGS)
 {
-	static pg_uuid_t trace;
-	static LocalTransactionId xact = InvalidLocalTransactionId;
-
 	if (dja_turn.message != NULL)
 		PG_RETURN_DATUM(dja_turn.message->values[DJA_MSG_TRACE_ID - 1]);
-	if (xact != dja_my_xact())
-	{
-		dja_new_trace(&trace);
-		xact = dja_my_xact();
-	}
-	PG_RETURN_UUID_P(memcpy(palloc(UUID_LEN), &trace, UUID_LEN));
+	PG_RETURN_DATUM(dja_trace_of_transaction());
 }
 
 Datum
@@ -166,12 +173,16 @@ dja_message(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	HeapTuple	tuple;
 	Relation	rel;
+	Datum		values[DJA_MSG_NATTS];
 
 	if (dja_turn.message == NULL)
 		PG_RETURN_NULL();
+	memcpy(values, dja_turn.message->values, sizeof(values));
+	if (dja_turn.message->fired_meta != 0)
+		values[DJA_MSG_META - 1] = dja_turn.message->fired_meta;
 	rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
 	desc = RelationGetDescr(rel);
-	tuple = heap_form_tuple(desc, dja_turn.message->values, dja_turn.message->nulls);
+	tuple = heap_form_tuple(desc, values, dja_turn.message->nulls);
 	table_close(rel, AccessShareLock);
 	/* heap_copy_tuple_as_datum also fetches what is stored out of line */
 	PG_RETURN_DATUM(heap_copy_tuple_as_datum(tuple, desc));
@@ -233,8 +244,6 @@ static void
 dja_reject_full(DjaType *type, int64 id)
 {
 	DjaFailure	failure = {"mailbox_full", ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, NULL, NULL};
-	DjaWriter  *messages = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
-	DjaWriter  *dead_letters = dja_writer_open(DJA_DEAD_LETTER_TABLE, RowExclusiveLock);
 	DjaMessage *message;
 	Snapshot	snapshot;
 
@@ -245,11 +254,9 @@ dja_reject_full(DjaType *type, int64 id)
 	{
 		failure.error = psprintf("the mailbox holds %d messages, the limit of actor type \"%s\"",
 								 type->mailbox_limit, type->name);
-		dja_message_dead(messages, dead_letters, message, &failure);
+		dja_give_up(type, message, &failure);
 	}
 	UnregisterSnapshot(snapshot);
-	dja_writer_close(dead_letters);
-	dja_writer_close(messages);
 }
 
 /*
@@ -358,11 +365,19 @@ dja_refuse_write(PG_FUNCTION_ARGS)
 				 errmsg("djactor.refuse_write() is a trigger")));
 	table = RelationGetRelationName(data->tg_relation);
 	if (strcmp(table, "message") == 0)
-		hint = "A message is sent with INSERT and cannot be changed; djactor.drop_actor_type(name, true) discards all mail of a type.";
+		hint = "A message is sent with INSERT and cannot be changed; djactor.cancel() takes one back, djactor.drop_actor_type(name, true) discards all mail of a type.";
 	else if (strcmp(table, "actor_type") == 0)
 		hint = "Use djactor.define_actor_type(), drop_actor_type(), pause() and resume().";
 	else if (strcmp(table, "dead_letter") == 0)
-		hint = "A dead letter can be deleted, not changed.";
+		hint = "A dead letter can be deleted, not changed; see djactor.redrive() and discard().";
+	else if (strcmp(table, "reply") == 0 || strcmp(table, "journal") == 0)
+		hint = "Its rows can be deleted, not changed.";
+	else if (strcmp(table, "timer") == 0)
+		hint = "An actor sets its timers with djactor.set_timer() and cancel_timer(); djactor.cancel() takes a firing back.";
+	else if (strcmp(table, "watch") == 0)
+		hint = "An actor watches with djactor.watch() and unwatch().";
+	else if (strcmp(table, "idempotency") == 0 || strcmp(table, "home") == 0)
+		hint = "It is djactor's own bookkeeping.";
 	else
 		hint = "Only the column state of djactor.actor may be updated; see djactor.pause() and resume().";
 	ereport(ERROR,

@@ -12,4 +12,6 @@
  */
 extern bool dja_restoring;
 
+extern Datum dja_trace_of_transaction(void);
+
 #endif							/* DJA_SEND_H */

@@ -13,6 +13,7 @@
 #include "slots.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "waiters.h"
 
 DjaShared  *dja_shared = NULL;
 
@@ -25,7 +26,9 @@ dja_shmem_request(void)
 {
 	if (dja_prev_shmem_request)
 		dja_prev_shmem_request();
-	RequestAddinShmemSpace(add_size(dja_slots_size(), dja_runqueue_size()));
+	RequestAddinShmemSpace(dja_slots_size());
+	RequestAddinShmemSpace(dja_runqueue_size());
+	RequestAddinShmemSpace(dja_waiters_size());
 	RequestNamedLWLockTranche("djactor", 1);
 }
 
@@ -45,6 +48,9 @@ dja_shmem_startup(void)
 	dja_shared_local.queue = ShmemInitStruct("djactor run queue", dja_runqueue_size(), &found);
 	if (!found)
 		dja_runqueue_setup(dja_shared_local.queue);
+	dja_shared_local.waiters = ShmemInitStruct("djactor waiters", dja_waiters_size(), &found);
+	if (!found)
+		dja_waiters_setup(dja_shared_local.waiters);
 	LWLockRelease(AddinShmemInitLock);
 	dja_shared = &dja_shared_local;
 }

@@ -14,12 +14,14 @@
 
 typedef struct DjaSlots DjaSlots;
 typedef struct DjaRunQueue DjaRunQueue;
+typedef struct DjaWaiters DjaWaiters;
 
 typedef struct DjaShared
 {
 	LWLock	   *lock;			/* guards everything below that is not atomic */
 	DjaSlots   *slots;
 	DjaRunQueue *queue;
+	DjaWaiters *waiters;
 } DjaShared;
 
 extern DjaShared *dja_shared;

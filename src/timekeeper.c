@@ -20,6 +20,7 @@
 #include "guc.h"
 #include "mailbox.h"
 #include "pending.h"
+#include "reply.h"
 #include "runqueue.h"
 #include "slots.h"
 #include "storage/lmgr.h"
@@ -169,6 +170,18 @@ dja_due_message(DjaLaneWork *work, DjaType *type, DjaWriter *writer, DjaMessage 
 	}
 	work->next = due;
 	work->seen++;
+	if (!message->nulls[DJA_MSG_ASIDE - 1])
+	{
+		/* an open ask whose time is over; what else is aside waits for others */
+		if (dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate"))
+		{
+			TM_Result	result = dja_expire_deferred(message);
+
+			work->again |= result == TM_BeingModified;
+			work->released += result == TM_Ok;
+		}
+		return true;
+	}
 	if (delayed)
 	{
 		TM_Result	result = dja_message_release(writer, message);

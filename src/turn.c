@@ -13,26 +13,26 @@
 #include "catalog/namespace.h"
 #include "commands/trigger.h"
 #include "compat.h"
+#include "json.h"
+#include "once.h"
+#include "pending.h"
+#include "reply.h"
 #include "slots.h"
+#include "stop.h"
+#include "timer.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "wish.h"
 
-/* What a turn wants of an actor that the batch holds in memory. */
-typedef struct DjaWish
-{
-	DjaActor   *actor;
-	bool		paused;
-	SubTransactionId subid;		/* with which it would be rolled back */
-} DjaWish;
+PG_FUNCTION_INFO_V1(dja_reject);
 
 DjaTurn		dja_turn = {NULL, NULL};
 
 static DjaBatch *dja_current_batch = NULL;
-static List *dja_wishes = NIL;	/* in the batch's attempt */
 
 /*
  * The batch whose turns come next, NULL for none.
@@ -41,7 +41,7 @@ void
 dja_turn_batch(DjaBatch *batch)
 {
 	dja_current_batch = batch;
-	dja_wishes = NIL;
+	dja_wishes_begin(batch != NULL ? batch->attempt : NULL);
 }
 
 /* ---------- what a turn wants of its batch-mates ---------- */
@@ -63,37 +63,41 @@ dja_batch_actor(DjaType *type, text *key)
 }
 
 /*
- * Pauses or resumes an actor that the batch holds in memory, from the end of
- * the running turn on.
+ * The message, if the batch under way has read it.
  */
-void
-dja_batch_wish(DjaActor *actor, bool paused)
+DjaMessage *
+dja_batch_message(int64 id)
 {
-	MemoryContext old = MemoryContextSwitchTo(dja_current_batch->attempt);
-	DjaWish    *wish = palloc(sizeof(DjaWish));
-
-	wish->actor = actor;
-	wish->paused = paused;
-	wish->subid = GetCurrentSubTransactionId();
-	dja_wishes = lappend(dja_wishes, wish);
-	MemoryContextSwitchTo(old);
+	if (dja_turn.actor == NULL || dja_current_batch == NULL)
+		return NULL;
+	for (int i = 0; i < dja_current_batch->nruns; i++)
+		for (int m = 0; m < dja_current_batch->runs[i]->nmessages; m++)
+			if (dja_current_batch->runs[i]->messages[m]->id == id)
+				return dja_current_batch->runs[i]->messages[m];
+	return NULL;
 }
 
-static void
-dja_fulfil_wishes(void)
+static DjaRun *
+dja_run_of_actor(DjaActor *actor)
 {
-	ListCell   *lc;
+	for (int i = 0; i < dja_current_batch->nruns; i++)
+		for (DjaActor *a = dja_current_batch->runs[i]->actors; a != NULL; a = a->next)
+			if (a == actor)
+				return dja_current_batch->runs[i];
+	return NULL;
+}
 
-	foreach(lc, dja_wishes)
-	{
-		DjaWish    *wish = lfirst(lc);
-
-		wish->actor->paused = wish->paused;
-		if (!wish->paused)
-			wish->actor->suspended = false;
-		wish->actor->dirty = true;
-	}
-	dja_wishes = NIL;
+/*
+ * Raises 55000 outside a turn.
+ */
+void
+dja_require_turn(const char *function)
+{
+	if (dja_turn.actor == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s can only be called inside a turn", function),
+				 errhint("It is meant for handlers of actors, while they handle a message.")));
 }
 
 /*
@@ -106,36 +110,22 @@ dja_turn_over(void)
 	dja_turn.actor = NULL;
 	dja_turn.message = NULL;
 	dja_turn_batch(NULL);
+	dja_writers_forget();
 	if (dja_my_worker != NULL)
 		dja_my_worker->message_id = 0;
 }
 
 /*
- * Wishes share the fate of the subtransaction in which they were made.
+ * reject(reason): the message is given up at once.
  */
-static void
-dja_wish_subxact_callback(SubXactEvent event, SubTransactionId subid,
-						  SubTransactionId parent, void *arg)
+Datum
+dja_reject(PG_FUNCTION_ARGS)
 {
-	ListCell   *lc;
-
-	foreach(lc, dja_wishes)
-	{
-		DjaWish    *wish = lfirst(lc);
-
-		if (wish->subid != subid)
-			continue;
-		if (event == SUBXACT_EVENT_ABORT_SUB)
-			dja_wishes = foreach_delete_current(dja_wishes, lc);
-		else if (event == SUBXACT_EVENT_COMMIT_SUB)
-			wish->subid = parent;
-	}
-}
-
-void
-dja_turn_init(void)
-{
-	RegisterSubXactCallback(dja_wish_subxact_callback, NULL);
+	dja_require_turn("reject()");
+	ereport(ERROR,
+			(errcode(DJA_ERRCODE_REJECTED),
+			 errmsg("%s", PG_ARGISNULL(0) ? "rejected" : text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+	PG_RETURN_VOID();			/* not reached */
 }
 
 /* ---------- the turn itself ---------- */
@@ -147,6 +137,110 @@ dja_turn_error_context(void *arg)
 
 	errcontext("actor %s \"%s\", message " INT64_FORMAT,
 			   turn->actor->type->name, text_to_cstring(turn->actor->key), turn->message->id);
+}
+
+/*
+ * The end of a turn for its message: answered, its key noted, its timer seen
+ * to; or stashed.
+ */
+static void
+dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaResult *result)
+{
+	Datum		reply;
+
+	if (dja_wished(DJA_WISH_STASH))
+	{
+		dja_message_set_aside(batch->messages, message, "stashed", DT_NOEND);
+		actor->stashed++;
+		return;
+	}
+	message->fate = DJA_FATE_HANDLED;
+	if (message->plain)
+		return;
+
+	reply = !message->asks ? 0 : result->has_reply ? result->reply : dja_json_null();
+	if (dja_wished(DJA_WISH_ANSWERED))
+		 /* by reply() */ ;
+	else if (message->asks && dja_wished(DJA_WISH_DEFER))
+	{
+		dja_message_set_aside(batch->messages, message, "deferred", message->expires_at);
+		if (message->expires_at != DT_NOEND)
+			dja_pending_due(actor->type, message->expires_at);
+		if (!message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
+			dja_once_complete(message, false, 0, 0);
+	}
+	else
+	{
+		dja_answer(message, reply);
+		if (!message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
+			dja_once_complete(message, true, reply, 0);
+	}
+	if (dja_message_is_kind(message, "timer"))
+		dja_timer_done(message);
+}
+
+/*
+ * Does what the turn has wished for.
+ */
+static void
+dja_fulfil_wishes(DjaActor *self, DjaMessage *message)
+{
+	ListCell   *lc;
+
+	foreach(lc, dja_wishes_take())
+	{
+		DjaWish    *wish = lfirst(lc);
+
+		switch (wish->kind)
+		{
+			case DJA_WISH_PAUSE:
+			case DJA_WISH_RESUME:
+				wish->actor->paused = wish->kind == DJA_WISH_PAUSE;
+				if (!wish->actor->paused)
+					wish->actor->suspended = false;
+				wish->actor->dirty = true;
+				break;
+			case DJA_WISH_STOP:
+			case DJA_WISH_DISCARD:
+				dja_actor_end(dja_run_of_actor(wish->actor), wish->actor,
+							  wish->actor == self ? message : NULL,
+							  wish->kind == DJA_WISH_DISCARD);
+				break;
+			case DJA_WISH_GONE:
+				wish->message->fate = DJA_FATE_GONE;
+				break;
+			case DJA_WISH_UNSTASHED:
+				dja_run_of_actor(wish->actor)->reread = true;
+				break;
+			case DJA_WISH_STASH:
+			case DJA_WISH_DEFER:
+			case DJA_WISH_ANSWERED:
+				break;			/* done: dja_turn_end_message */
+		}
+	}
+}
+
+/*
+ * Brings the state up to the version that the handler expects.
+ */
+static void
+dja_turn_upgrade(DjaBatch *batch, DjaActor *actor)
+{
+	DjaType    *type = actor->type;
+
+	if (actor->exists && actor->state_version < type->state_version && type->upgrade_handler != NULL)
+	{
+		Datum		state = dja_handler_upgrade(type, actor->state, actor->state_version);
+		MemoryContext old = MemoryContextSwitchTo(batch->attempt);
+
+		state = PointerGetDatum(PG_DETOAST_DATUM_COPY(state));
+		MemoryContextSwitchTo(old);
+		if (actor->state_owned)
+			pfree(DatumGetPointer(actor->state));
+		actor->state = state;
+		actor->state_owned = true;
+	}
+	actor->state_version = type->state_version;
 }
 
 /*
@@ -173,6 +267,8 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 	PushActiveSnapshot(GetTransactionSnapshot());
 	dja_handler_arm(run->type->handler_timeout, now);
 	xact_level = GetCurrentTransactionNestLevel();
+	if (actor->state_version != run->type->state_version)
+		dja_turn_upgrade(batch, actor);
 	dja_handler_call(run->type, actor->state, message->values[DJA_MSG_PAYLOAD - 1], &result);
 	if (GetCurrentTransactionNestLevel() != xact_level)
 		ereport(ERROR,
@@ -185,7 +281,6 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 			ResetTempTableNamespace();
 	}
 	dja_handler_disarm();
-	PopActiveSnapshot();
 
 	if (result.has_state)
 	{
@@ -200,8 +295,13 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 	}
 	actor->turns++;
 	actor->dirty = true;
-
-	dja_fulfil_wishes();
+	if (dja_wished(DJA_WISH_UNSTASHED))
+		actor->stashed = 0;
+	MemoryContextSwitchTo(batch->attempt);
+	dja_turn_end_message(batch, actor, message, &result);
+	dja_fulfil_wishes(actor, message);
+	MemoryContextSwitchTo(batch->turn);
+	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest_level);
 	CommandCounterIncrement();
 	MemoryContextSwitchTo(old);
@@ -222,6 +322,7 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 	ResourceOwner owner = CurrentResourceOwner;
 	DjaError   *volatile error = NULL;
 	DjaActor	before = *actor;
+	DjaMessage	message_before = *message;
 
 	/* a turn replaces the state; a failed one must find the old one again */
 	actor->state_owned = false;
@@ -249,7 +350,9 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 		dja_handler_stop();
 		RollbackAndReleaseCurrentSubTransaction();
 		dja_handlers_forget();
+		dja_wishes_begin(batch->attempt);
 		*actor = before;
+		*message = message_before;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);

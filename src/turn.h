@@ -20,7 +20,7 @@ typedef struct DjaTurn
 
 extern DjaTurn dja_turn;
 
-extern void dja_turn_init(void);
+extern void dja_require_turn(const char *function);
 extern void dja_turn_batch(DjaBatch *batch);
 extern void dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 							 TimestampTz now);
@@ -28,8 +28,8 @@ extern DjaError *dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *a
 									   DjaMessage *message, TimestampTz now);
 extern void dja_turn_over(void);
 
-/* inside a turn: actors that the batch holds in memory */
+/* inside a turn: actors and messages that the batch holds in memory, else NULL */
 extern DjaActor *dja_batch_actor(DjaType *type, text *key);
-extern void dja_batch_wish(DjaActor *actor, bool paused);
+extern DjaMessage *dja_batch_message(int64 id);
 
 #endif							/* DJA_TURN_H */

@@ -1,0 +1,71 @@
+/*
+ * breaker.c
+ *
+ * The breaker of a type (contract 14): when more than breaker_failures attempts
+ * have failed within breaker_window, what is broken is the handler or what it
+ * depends on, not the messages.  So the type is paused, with a logged reason,
+ * instead of its mail being driven into dead letters.
+ *
+ * Failed attempts of all workers are counted in the type's lane, in eight parts
+ * of the window: the oldest part drops out as a whole, so the window is between
+ * seven eighths and all of what was asked for.  An attempt counts when it
+ * fails, whatever becomes of the transaction that writes it down.
+ */
+#include "postgres.h"
+
+#include "breaker.h"
+#include "clock.h"
+#include "pending.h"
+#include "runqueue.h"
+#include "shmem.h"
+#include "utils/builtins.h"
+
+/*
+ * Counts one failure; how many there have been in the window.
+ */
+static int
+dja_breaker_failures(int lane_id, DjaType *type)
+{
+	int64		part = dja_clock() / Max(1, type->breaker_window / DJA_BREAKER_PARTS);
+	int			failures = 0;
+	DjaLane    *lane;
+
+	dja_lock();
+	lane = dja_lane(lane_id);
+	/* forget the parts since the last failure; a clock put back changes nothing */
+	if (part - lane->failure_part >= DJA_BREAKER_PARTS)
+		memset(lane->failures, 0, sizeof(lane->failures));
+	else
+		for (int64 p = lane->failure_part + 1; p <= part; p++)
+			lane->failures[p % DJA_BREAKER_PARTS] = 0;
+	lane->failure_part = Max(lane->failure_part, part);
+	lane->failures[lane->failure_part % DJA_BREAKER_PARTS]++;
+	for (int i = 0; i < DJA_BREAKER_PARTS; i++)
+		failures += lane->failures[i];
+	dja_unlock();
+	return failures;
+}
+
+/*
+ * An attempt at a message of this type has failed.  Part of the transaction
+ * that writes the failure down.
+ */
+void
+dja_breaker_count(int lane, DjaType *type)
+{
+	char	   *reason;
+
+	if (type->breaker_failures == 0 ||
+		dja_breaker_failures(lane, type) <= type->breaker_failures || type->paused)
+		return;
+	reason = psprintf("breaker: more than %d failed attempts within %s", type->breaker_failures,
+					  dja_interval_string(type->breaker_window));
+	/* a definer's open transaction keeps us from it: the next failure, then */
+	if (!dja_type_pause(type, reason))
+		return;
+	dja_pending_type(type->hash, type->owner);
+	ereport(LOG,
+			(errmsg("actor type \"%s\" is paused: more than %d attempts have failed within %s",
+					type->name, type->breaker_failures, dja_interval_string(type->breaker_window)),
+			 errhint("Mend what its handler depends on, then use djactor.resume().")));
+}

@@ -1,0 +1,28 @@
+/*
+ * json.h
+ *
+ * The few jsonb values that djactor makes itself.
+ */
+#ifndef DJA_JSON_H
+#define DJA_JSON_H
+
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
+
+/* One pair of an object; the value is the first member that is set. */
+typedef struct DjaPair
+{
+	const char *key;
+	const char *string;			/* NULL: see the others */
+	Jsonb	   *json;			/* NULL: see number */
+	int64		number;
+	bool		is_number;		/* else JSON null */
+} DjaPair;
+
+extern Datum dja_json_object(const DjaPair *pairs, int n);
+extern Datum dja_json_null(void);
+extern char *dja_json_string(Datum object, const char *key);
+extern bool dja_json_has(Datum object, const char *key);
+extern char *dja_time_string(TimestampTz time);
+
+#endif							/* DJA_JSON_H */

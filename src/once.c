@@ -1,0 +1,185 @@
+/*
+ * once.c
+ *
+ * Idempotency keys (contract 19); see once.h.
+ *
+ * A key is written down in the turn that handles the first message with it,
+ * and found by a later one at its own turn: the sender neither waits nor fails.
+ * An actor's turns follow one another, so nobody writes the same key at the
+ * same time.  A message that dies, is cancelled or expires has written nothing,
+ * and its key is free.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "clock.h"
+#include "compat.h"
+#include "guc.h"
+#include "once.h"
+#include "pending.h"
+#include "reply.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+static void
+dja_once_find(DjaFind *find, DjaMessage *message)
+{
+	Datum		keys[3] = {
+		message->values[DJA_MSG_ACTOR_TYPE - 1],
+		message->values[DJA_MSG_ACTOR_KEY - 1],
+		message->values[DJA_MSG_IDEMPOTENCY_KEY - 1],
+	};
+
+	dja_find_begin(find, DJA_ONCE_TABLE, DJA_ONCE_PKEY, 3, keys);
+}
+
+static bool
+dja_once_expired(TupleTableSlot *slot)
+{
+	return DatumGetTimestampTz(slot->tts_values[DJA_ONCE_COMPLETED_AT - 1]) +
+		(int64) dja_idempotency_retention * USECS_PER_SEC < dja_clock();
+}
+
+/*
+ * Answers the asker of a duplicate as the first one was answered.
+ */
+static void
+dja_answer_like(DjaMessage *message, Datum *values, bool *nulls)
+{
+	if (!nulls[DJA_ONCE_ERROR - 1])
+		dja_answer_error(message, values[DJA_ONCE_ERROR - 1], values[DJA_ONCE_ERROR - 1]);
+	else
+		dja_answer(message, values[DJA_ONCE_REPLY - 1]);
+}
+
+/*
+ * Deals with a message whose key was handled before: true, and the message's
+ * fate is decided.  What a redrive brings back is never a duplicate.
+ */
+bool
+dja_once_is_duplicate(DjaType *type, DjaMessage *message)
+{
+	DjaWriter  *writer;
+	DjaFind		find;
+	bool		duplicate;
+
+	if (message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1] ||
+		DatumGetInt16(message->values[DJA_MSG_REDRIVES - 1]) > 0)
+		return false;
+	dja_once_find(&find, message);
+	duplicate = dja_find_next(&find) && !dja_once_expired(find.slot) &&
+		DatumGetInt64(find.slot->tts_values[DJA_ONCE_MESSAGE_ID - 1]) != message->id;
+	if (duplicate)
+	{
+		writer = dja_writer_get(DJA_MESSAGE_TABLE);
+		if (message->asks && !DatumGetBool(find.slot->tts_values[DJA_ONCE_ANSWERED - 1]))
+		{
+			dja_message_set_aside(writer, message, "duplicate", message->expires_at);
+			if (message->expires_at != DT_NOEND)
+				dja_pending_due(type, message->expires_at);
+		}
+		else
+		{
+			dja_row_delete(writer, &message->tid);
+			message->fate = DJA_FATE_GONE;
+			dja_answer_like(message, find.slot->tts_values, find.slot->tts_isnull);
+		}
+		dja_writer_put(writer);
+		CommandCounterIncrement();
+	}
+	dja_find_end(&find);
+	return duplicate;
+}
+
+/*
+ * A message was handled: notes its key, with the answer that its asker has got
+ * (0 = none or deferred).
+ */
+void
+dja_once_complete(DjaMessage *message, bool answered, Datum reply, Datum error)
+{
+	Datum		values[DJA_ONCE_NATTS];
+	bool		nulls[DJA_ONCE_NATTS] = {0};
+	DjaWriter  *writer;
+	DjaFind		find;
+
+	values[DJA_ONCE_TYPE - 1] = message->values[DJA_MSG_ACTOR_TYPE - 1];
+	values[DJA_ONCE_KEY - 1] = message->values[DJA_MSG_ACTOR_KEY - 1];
+	values[DJA_ONCE_IDEMPOTENCY_KEY - 1] = message->values[DJA_MSG_IDEMPOTENCY_KEY - 1];
+	values[DJA_ONCE_MESSAGE_ID - 1] = Int64GetDatum(message->id);
+	values[DJA_ONCE_ANSWERED - 1] = BoolGetDatum(answered);
+	values[DJA_ONCE_REPLY - 1] = reply;
+	nulls[DJA_ONCE_REPLY - 1] = reply == 0;
+	values[DJA_ONCE_ERROR - 1] = error;
+	nulls[DJA_ONCE_ERROR - 1] = error == 0;
+	values[DJA_ONCE_COMPLETED_AT - 1] = TimestampTzGetDatum(dja_clock());
+
+	writer = dja_writer_get(DJA_ONCE_TABLE);
+	dja_once_find(&find, message);
+	if (dja_find_next(&find))
+		dja_row_update(writer, &find.slot->tts_tid, values, nulls);
+	else
+		dja_row_insert(writer, values, nulls);
+	dja_find_end(&find);
+	dja_writer_put(writer);
+	CommandCounterIncrement();
+}
+
+/*
+ * Answers the duplicates that wait for the same deferred answer.
+ */
+static void
+dja_answer_duplicates(DjaMessage *ask, Datum reply, Datum error, Datum meta)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	DjaWriter  *writer = dja_writer_get(DJA_MESSAGE_TABLE);
+	text	   *type = DatumGetTextPP(ask->values[DJA_MSG_ACTOR_TYPE - 1]);
+	text	   *key = DatumGetTextPP(ask->values[DJA_MSG_IDEMPOTENCY_KEY - 1]);
+	DjaScan		scan;
+
+	dja_aside_scan_begin(&scan, dja_hash_text(type), dja_hash_text(ask->key), snapshot);
+	while (dja_scan_next(&scan))
+	{
+		DjaMessage *message = dja_scan_message(&scan);
+
+		if (!dja_message_is_aside(message, "duplicate") || !dja_text_equal(message->key, ask->key) ||
+			message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1] ||
+			!dja_text_equal(DatumGetTextPP(message->values[DJA_MSG_IDEMPOTENCY_KEY - 1]), key))
+			continue;
+		dja_row_delete(writer, &message->tid);
+		if (reply != 0)
+			dja_answer(message, reply);
+		else
+			dja_answer_error(message, error, meta);
+	}
+	dja_scan_end(&scan);
+	dja_writer_put(writer);
+	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
+}
+
+/*
+ * A deferred ask with a key has got its answer.  Without keep its key is free
+ * again: it was cancelled, say.
+ */
+void
+dja_once_answered(DjaMessage *ask, Datum reply, Datum error, Datum meta, bool keep)
+{
+	DjaWriter  *writer = dja_writer_get(DJA_ONCE_TABLE);
+	DjaFind		find;
+
+	if (keep)
+		dja_once_complete(ask, true, reply, error);
+	else
+	{
+		dja_once_find(&find, ask);
+		if (dja_find_next(&find))
+			dja_row_delete(writer, &find.slot->tts_tid);
+		dja_find_end(&find);
+		CommandCounterIncrement();
+	}
+	dja_writer_put(writer);
+	dja_answer_duplicates(ask, reply, error, meta);
+}

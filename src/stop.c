@@ -1,0 +1,190 @@
+/*
+ * stop.c
+ *
+ * Stopping actors (contract 23).  The row goes, with state, timers, watches and
+ * open asks; its watchers are told.  What waits in the mailbox goes to a fresh
+ * actor, what was stashed first, or to djactor.dead_letter.
+ *
+ * It is done at the end of the turn that wants it, within its savepoint: the
+ * actor in memory is a fresh one from then on.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "compat.h"
+#include "fmgr.h"
+#include "letters.h"
+#include "operate.h"
+#include "pending.h"
+#include "reply.h"
+#include "stop.h"
+#include "timer.h"
+#include "turn.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "watch.h"
+#include "wish.h"
+
+PG_FUNCTION_INFO_V1(dja_stop);
+PG_FUNCTION_INFO_V1(dja_stop_actor);
+
+/*
+ * Deletes the rows of an actor.
+ */
+static void
+dja_actor_delete(DjaActor *actor)
+{
+	Datum		keys[2] = {CStringGetTextDatum(actor->type->name), PointerGetDatum(actor->key)};
+	DjaWriter  *actors = dja_writer_get(DJA_ACTOR_TABLE);
+	DjaWriter  *identities = dja_writer_get(DJA_IDENTITY_TABLE);
+	DjaFind		find;
+
+	dja_row_delete(actors, &actor->tid);
+	dja_find_begin(&find, DJA_IDENTITY_TABLE, DJA_IDENTITY_PKEY, 2, keys);
+	if (dja_find_next(&find))
+		dja_row_delete(identities, &find.slot->tts_tid);
+	dja_find_end(&find);
+	dja_writer_put(identities);
+	dja_writer_put(actors);
+	CommandCounterIncrement();
+}
+
+/*
+ * Has the batch handled this message, though its row is still there?
+ */
+static bool
+dja_is_handled(DjaRun *run, int64 id)
+{
+	for (int i = 0; run != NULL && i < run->nmessages; i++)
+		if (run->messages[i]->id == id)
+			return run->messages[i]->fate == DJA_FATE_HANDLED;
+	return false;
+}
+
+static void
+dja_stop_message(DjaRun *run, DjaActor *actor, DjaMessage *message, bool discard)
+{
+	DjaWriter  *writer = dja_writer_get(DJA_MESSAGE_TABLE);
+	DjaFailure	failure = {"stopped", 0, "the actor was stopped", NULL};
+
+	if (dja_message_is_aside(message, "deferred"))
+	{
+		dja_row_delete(writer, &message->tid);
+		CommandCounterIncrement();
+		dja_end_deferred(message, "stopped", "the actor was stopped before it replied");
+	}
+	else if (dja_message_is_aside(message, "stashed") && !discard)
+	{
+		dja_message_set_aside(writer, message, NULL, DT_NOEND);
+		dja_pending_mailbox(actor->type, actor->key_hash, message->position, 0);
+	}
+	else if (discard && (message->nulls[DJA_MSG_ASIDE - 1] || dja_message_is_aside(message, "stashed")) &&
+			 !dja_is_handled(run, message->id))
+		dja_give_up(actor->type, message, &failure);
+	dja_writer_put(writer);
+}
+
+/*
+ * Sees to all messages of a scan that are this actor's, except the one that is
+ * being handled.
+ */
+static void
+dja_stop_messages(DjaScan *scan, DjaRun *run, DjaActor *actor, DjaMessage *current, bool discard)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor stop",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		MemoryContext old;
+		DjaMessage *message;
+
+		if (!dja_scan_next(scan))
+			break;
+		old = MemoryContextSwitchTo(context);
+		message = dja_scan_message(scan);
+		if (dja_text_equal(message->key, actor->key) &&
+			dja_type_is_named(actor->type, DatumGetTextPP(message->values[DJA_MSG_ACTOR_TYPE - 1])) &&
+			(current == NULL || message->id != current->id))
+			dja_stop_message(run, actor, message, discard);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	MemoryContextDelete(context);
+}
+
+/*
+ * Ends an actor.  run is its mailbox in the batch, if it is in one, and current
+ * the message being handled, if it is the actor's own turn.
+ */
+void
+dja_actor_end(DjaRun *run, DjaActor *actor, DjaMessage *current, bool discard)
+{
+	DjaType    *type = actor->type;
+	Snapshot	snapshot;
+	DjaScan		scan;
+
+	/* first the row, whose lock keeps new watchers away; see watch.c */
+	if (actor->exists)
+		dja_actor_delete(actor);
+	dja_watchers_tell(type, actor->key, "stopped", true);
+	dja_watches_drop(type, actor->key);
+	dja_timers_drop(type, actor->key);
+
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	dja_aside_scan_begin(&scan, type->hash, actor->key_hash, snapshot);
+	dja_stop_messages(&scan, run, actor, current, discard);
+	dja_scan_end(&scan);
+	if (discard)
+	{
+		dja_mailbox_scan_begin(&scan, snapshot);
+		dja_mailbox_scan_start(&scan, type->hash, actor->key_hash, PG_INT64_MIN);
+		dja_stop_messages(&scan, run, actor, current, true);
+		dja_scan_end(&scan);
+	}
+	UnregisterSnapshot(snapshot);
+	if (run != NULL)
+		run->reread = true;		/* what was read of it is not what is there */
+	dja_actor_reset(actor);
+}
+
+/*
+ * stop(discard): the running actor, at the end of its turn.
+ */
+Datum
+dja_stop(PG_FUNCTION_ARGS)
+{
+	dja_require_turn("stop()");
+	dja_wish(!PG_ARGISNULL(0) && PG_GETARG_BOOL(0) ? DJA_WISH_DISCARD : DJA_WISH_STOP,
+			 dja_turn.actor, NULL);
+	PG_RETURN_VOID();
+}
+
+/*
+ * stop_actor(type, key): was there one?
+ */
+Datum
+dja_stop_actor(PG_FUNCTION_ARGS)
+{
+	text	   *key = PG_GETARG_TEXT_PP(1);
+	DjaType    *type;
+	DjaActor   *actor;
+
+	PreventCommandIfReadOnly("djactor.stop_actor()");
+	type = dja_require_type(PG_GETARG_TEXT_PP(0));
+	dja_check_can_act_for(type->owner);
+	actor = dja_batch_actor(type, key);
+	if (actor != NULL)
+	{
+		dja_wish(DJA_WISH_STOP, actor, NULL);
+		PG_RETURN_BOOL(true);
+	}
+	actor = dja_actor_locked(type, key, dja_hash_text(key));
+	if (!actor->exists)
+		PG_RETURN_BOOL(false);
+	dja_actor_end(NULL, actor, NULL, false);
+	dja_pending_mailbox(type, actor->key_hash, PG_INT64_MIN, 0);
+	PG_RETURN_BOOL(true);
+}
