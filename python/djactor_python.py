@@ -35,6 +35,7 @@ import json
 import os
 import re
 import reprlib
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -334,9 +335,9 @@ def _keep_frames_of_users(trace: traceback.TracebackException) -> bool:
         and not frame.filename.startswith("<frozen importlib")
     ]
     found = bool(trace.stack)
-    for other in (trace.__cause__, trace.__context__):
-        if other is not None:
-            found |= _keep_frames_of_users(other)
+    earlier = trace.__cause__ or (None if trace.__suppress_context__ else trace.__context__)
+    if earlier is not None:
+        found |= _keep_frames_of_users(earlier)
     return found
 
 
@@ -522,9 +523,9 @@ def set_timer(
     )
 
 
-def cancel_timer(name: str) -> None:
-    """Cancels a timer of this actor."""
-    _row("SELECT djactor.cancel_timer($1)", "text", name)
+def cancel_timer(name: str) -> bool:
+    """Cancels a timer of this actor; False when there was none."""
+    return _row("SELECT djactor.cancel_timer($1) AS found", "text", name)["found"]
 
 
 def stop(discard: bool = False) -> None:
@@ -536,6 +537,29 @@ def reject(reason: str) -> NoReturn:
     """Ends the turn: the message goes to dead_letter at once (SQLSTATE JA003)."""
     _row("SELECT djactor.reject($1)", "text", reason)
     raise AssertionError("djactor.reject() has returned")
+
+
+# ---------- interrupts ----------
+
+
+def _look_for_interrupts(*_: object) -> None:
+    plpy.execute("SELECT 1")
+
+
+def _listen_for_interrupts() -> None:
+    """Lets djactor stop Python code: when its time is over, and when the server wants to.
+
+    The server's signal handlers only set flags, which Python code never looks at.  So djactor
+    sends SIGVTALRM after them, whose handler runs a query, and that raises whatever is due.
+    And the server's signals must end a system call in which Python waits.
+    """
+    signal.signal(signal.SIGVTALRM, _look_for_interrupts)
+    for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
+        signal.siginterrupt(number, True)
+
+
+if plpy is not None:
+    _listen_for_interrupts()
 
 
 # ---------- what the SQL functions call ----------

@@ -24,6 +24,7 @@
 #include "handler.h"
 #include "parser/parse_func.h"
 #include "pgstat.h"
+#include "python.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -372,6 +373,7 @@ dja_timeout_handler(void)
 	QueryCancelPending = true;
 	InterruptPending = true;
 	SetLatch(MyLatch);
+	dja_python_nudge();
 }
 
 /*
