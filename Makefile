@@ -71,10 +71,10 @@ else
 #
 # The build directory
 #
-EXTENSION = djactor
+EXTENSION = djactor djactor_python
 MODULE_big = djactor
 OBJS = $(patsubst $(top)/%.c,%.o,$(sort $(wildcard $(top)/src/*.c)))
-DATA = $(patsubst $(top)/%,%,$(sort $(wildcard $(top)/sql/djactor--*.sql)))
+DATA = $(patsubst $(top)/%,%,$(sort $(wildcard $(top)/sql/djactor--*.sql $(top)/sql/djactor_python--*.sql)))
 PGFILEDESC = "djactor - actor runtime"
 
 # The server's headers are named with -isystem, which makes the warnings ours
@@ -87,6 +87,21 @@ override with_llvm := no
 PG_CONFIG ?= pg_config
 PGXS := $(shell '$(PG_CONFIG)' --pgxs)
 include $(PGXS)
+
+# The Python module of djactor_python lies in a directory of its own, since the
+# server's Python gets that directory on its path.
+python_dir = $(DESTDIR)$(datadir)/djactor
+
+install: install-python
+install-python:
+	$(MKDIR_P) '$(python_dir)'
+	$(INSTALL_DATA) '$(top)/python/djactor_python.py' '$(python_dir)/'
+
+uninstall: uninstall-python
+uninstall-python:
+	rm -rf '$(python_dir)/djactor_python.py' '$(python_dir)/__pycache__'
+	rmdir '$(python_dir)' 2>/dev/null || true
+.PHONY: install-python uninstall-python
 
 # Objects belong to one minor version of the server, one set of flags and one
 # set of sources.  The stamp's text names all three, and changes only with them

@@ -689,6 +689,11 @@ CREATE FUNCTION djactor.wait_idle(timeout interval, actor_type text DEFAULT NULL
 COMMENT ON FUNCTION djactor.wait_idle(interval, text) IS
 'waits until no mail is left that could be handled, and tells whether that came true in time; a message that waits for its retry is not idle, delayed and paused mail is';
 
+CREATE FUNCTION djactor.reload() RETURNS int
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_reload';
+COMMENT ON FUNCTION djactor.reload() IS
+'has the workers of this database end after their batch, so that fresh sessions take over (PL/Python code is loaded once for a session), and returns how many; those of roles that the caller may not act for stay';
+
 /* ---------- what became of a message ---------- */
 
 CREATE FUNCTION djactor.outcome(message_id bigint) RETURNS text

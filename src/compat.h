@@ -99,6 +99,17 @@ dja_check_can_act_for(Oid role)
 #endif
 }
 
+/* The same as a question. */
+static inline bool
+dja_can_act_for(Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(GetUserId(), role);
+#else
+	return is_member_of_role(GetUserId(), role);
+#endif
+}
+
 static inline bool
 dja_may_execute(Oid function, Oid role)
 {

@@ -1,7 +1,8 @@
 /*
  * guc.c
  *
- * Defines the settings djactor.*.  What sizes shared memory can change only
+ * Defines the settings djactor.*, and that of djactor_python, which has no
+ * library of its own.  What sizes shared memory can change only
  * with a restart of the server, everything else with a reload.  A worker
  * ignores what ALTER ROLE or ALTER DATABASE say of them: they belong to the
  * server's administrator (PGC_SIGHUP), since one role's settings must not eat
@@ -25,6 +26,8 @@ int			dja_reply_retention = 24 * 3600;
 int			dja_idempotency_retention = 24 * 3600;
 int			dja_max_crashes = 2;
 char	   *dja_instance = "";
+
+static char *dja_python_path = "";	/* read by djactor_python.py */
 
 void
 dja_guc_init(void)
@@ -84,5 +87,11 @@ dja_guc_init(void)
 							   "Where data with waiting mail finds another name than the one it was last served under, it is held until djactor.resume().",
 							   &dja_instance, "",
 							   PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("djactor_python.path",
+							   "Directories in which the classes of Python actors are searched.",
+							   "Separated by colons or commas, after those that Python itself searches.",
+							   &dja_python_path, "",
+							   PGC_SUSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("djactor");
+	MarkGUCPrefixReserved("djactor_python");
 }

@@ -26,6 +26,7 @@
 #include "handler.h"
 #include "parser/parse_func.h"
 #include "pgstat.h"
+#include "python.h"
 #include "slots.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
@@ -379,6 +380,7 @@ dja_timeout_handler(void)
 	QueryCancelPending = true;
 	InterruptPending = true;
 	SetLatch(MyLatch);
+	dja_python_nudge();
 }
 
 /*

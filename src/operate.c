@@ -1,8 +1,8 @@
 /*
  * operate.c
  *
- * What an operator calls: pause(), resume(), wait_idle(), and the list of
- * workers.
+ * What an operator calls: pause(), resume(), wait_idle(), reload(), and the
+ * list of workers.
  *
  * Who may: for a type, and its actors, whoever may act for the type's owner.
  */
@@ -25,6 +25,7 @@
 #include "runqueue.h"
 #include "slots.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "tables.h"
 #include "turn.h"
 #include "utils/builtins.h"
@@ -38,6 +39,7 @@ PG_FUNCTION_INFO_V1(dja_pause_actor);
 PG_FUNCTION_INFO_V1(dja_resume_actor);
 PG_FUNCTION_INFO_V1(dja_wait_idle);
 PG_FUNCTION_INFO_V1(dja_worker_list);
+PG_FUNCTION_INFO_V1(dja_reload);
 PG_FUNCTION_INFO_V1(dja_check_preload);
 
 #define DJA_LOOK_AGAIN_MS 5		/* wait_idle: first wait, doubled up to ... */
@@ -417,6 +419,51 @@ dja_worker_list(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/* ---------- fresh sessions ---------- */
+
+/*
+ * reload(): asks the workers of this database to end after their batch, as far
+ * as the caller may act for their roles, and returns how many there are.  The
+ * launcher hears of each end and starts a resident anew.  A worker that is
+ * still starting is fresh already.
+ *
+ * Rights are looked up without the lock; a slot that has changed hands
+ * meanwhile is known by its generation.
+ */
+Datum
+dja_reload(PG_FUNCTION_ARGS)
+{
+	int			stopped = 0;
+
+	dja_require_preload();
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+		uint32		generation;
+		bool		ours;
+		Oid			role;
+
+		dja_lock();
+		generation = worker->generation;
+		ours = worker->state != DJA_WORKER_FREE &&
+			dja_pool(worker->pool)->database == MyDatabaseId;
+		role = dja_pool(worker->pool)->role;
+		dja_unlock();
+		if (!ours || !dja_can_act_for(role))
+			continue;
+
+		dja_lock();
+		if (worker->pid != 0 && worker->generation == generation && !worker->stop)
+		{
+			worker->stop = true;
+			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+			stopped++;
+		}
+		dja_unlock();
+	}
+	PG_RETURN_INT32(stopped);
 }
 
 /*

@@ -20,7 +20,7 @@
  *						message_id, actor_type and since without the lock,
  *						for the eyes of djactor.worker only
  *   scouted			the scout, when it is done
- *   worker.stop		the launcher, and backends that need the database for themselves
+ *   worker.stop		the launcher, backends that need the database for themselves, reload()
  *   holds			such backends
  */
 #ifndef DJA_SLOTS_H

@@ -32,6 +32,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "python.h"
 #include "retention.h"
 #include "runqueue.h"
 #include "session.h"
@@ -57,13 +58,30 @@ static TimestampTz dja_swept_at = 0;
 
 /* ---------- beginning and end ---------- */
 
+/*
+ * As the server's own, but for Python code, which has to be told.
+ */
+static void
+dja_die(SIGNAL_ARGS)
+{
+	die(postgres_signal_arg);
+	dja_python_nudge();
+}
+
+static void
+dja_cancel(SIGNAL_ARGS)
+{
+	StatementCancelHandler(postgres_signal_arg);
+	dja_python_nudge();
+}
+
 void
 dja_process_signals(void)
 {
 	/* SIGUSR1 is the server's own; the rest as for a backend */
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGINT, StatementCancelHandler);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, dja_cancel);
+	pqsignal(SIGTERM, dja_die);
 	BackgroundWorkerUnblockSignals();
 }
 
