@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "compat.h"
 #include "fmgr.h"
+#include "home.h"
 #include "miscadmin.h"
 #include "pending.h"
 #include "run.h"
@@ -190,6 +191,8 @@ dja_drain(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("drain() runs handlers as the role that is logged in"),
 				 errhint("Call it without SET ROLE and outside functions with SECURITY DEFINER.")));
+
+	dja_home_require();
 
 	dja_pending_drained();
 	PG_TRY();

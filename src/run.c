@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "compat.h"
+#include "held.h"
 #include "pending.h"
 #include "run.h"
 #include "session.h"
@@ -403,7 +404,8 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 bool
 dja_batch_execute(DjaBatch *batch, int first)
 {
-	bool		over = false;
+	/* after the snapshot of dja_batch_read(): rows of a restore are not run */
+	bool		over = batch->own_transaction && dja_held(MyDatabaseId);
 
 	for (int r = first; r < batch->nruns; r++)
 	{

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "held.h"
 #include "miscadmin.h"
 #include "runqueue.h"
 #include "shmem.h"
@@ -25,7 +26,7 @@ dja_shmem_request(void)
 {
 	if (dja_prev_shmem_request)
 		dja_prev_shmem_request();
-	RequestAddinShmemSpace(add_size(dja_slots_size(), dja_runqueue_size()));
+	RequestAddinShmemSpace(add_size(add_size(dja_slots_size(), dja_runqueue_size()), dja_held_size()));
 	RequestNamedLWLockTranche("djactor", 1);
 }
 
@@ -45,6 +46,9 @@ dja_shmem_startup(void)
 	dja_shared_local.queue = ShmemInitStruct("djactor run queue", dja_runqueue_size(), &found);
 	if (!found)
 		dja_runqueue_setup(dja_shared_local.queue);
+	dja_shared_local.held = ShmemInitStruct("djactor held", dja_held_size(), &found);
+	if (!found)
+		dja_held_setup(dja_shared_local.held);
 	LWLockRelease(AddinShmemInitLock);
 	dja_shared = &dja_shared_local;
 }

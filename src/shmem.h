@@ -4,8 +4,9 @@
  * djactor's piece of shared memory and the one lock that guards it.
  *
  * dja_shared is NULL when the library was not preloaded; dja_require_preload()
- * says so to the user.  The three parts are laid out by their own files:
- * slots.c (pools and workers) and runqueue.c (lanes and mailboxes).
+ * says so to the user.  The parts are laid out by their own files: slots.c
+ * (pools and workers), runqueue.c (lanes and mailboxes), held.c (databases
+ * whose mail is held).
  */
 #ifndef DJA_SHMEM_H
 #define DJA_SHMEM_H
@@ -14,12 +15,14 @@
 
 typedef struct DjaSlots DjaSlots;
 typedef struct DjaRunQueue DjaRunQueue;
+typedef struct DjaHeld DjaHeld;
 
 typedef struct DjaShared
 {
 	LWLock	   *lock;			/* guards everything below that is not atomic */
 	DjaSlots   *slots;
 	DjaRunQueue *queue;
+	DjaHeld    *held;
 } DjaShared;
 
 extern DjaShared *dja_shared;
