@@ -203,6 +203,7 @@ mail_waits();
 $node->backup('base');
 my $start = PostgreSQL::Test::Cluster->new('from_backup');
 $start->init_from_backup($node, 'base');
+$start->append_conf('postgresql.conf', "archive_mode = off\n");	# the archive is the original's
 $start->start;
 $start->safe_psql('postgres', 'ALTER ROLE app LOGIN');
 stays_held($start, 'app', 'started from a base backup');
@@ -221,6 +222,7 @@ $start->stop;
 $node->safe_psql('postgres', 'SELECT pg_switch_wal()');
 my $pitr = PostgreSQL::Test::Cluster->new('pitr');
 $pitr->init_from_backup($node, 'base', has_restoring => 1, standby => 0);
+$pitr->append_conf('postgresql.conf', "archive_mode = off\n");
 $pitr->start;
 $pitr->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
 $pitr->safe_psql('postgres', 'ALTER ROLE app LOGIN');
