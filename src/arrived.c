@@ -65,6 +65,7 @@ dja_message_arrived(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("djactor.message_arrived() is the trigger of djactor.message")));
 
+	CommandCounterIncrement();	/* the row has been inserted by this very command */
 	writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
 	result = dja_put_aside(writer, data->tg_trigslot, DJA_ASIDE_HELD);
 	if (result != TM_Ok)
