@@ -491,6 +491,24 @@ CREATE TRIGGER sent AFTER INSERT ON djactor.message
 	REFERENCING NEW TABLE AS sent
 	FOR EACH STATEMENT EXECUTE FUNCTION djactor.message_sent();
 
+/* Copies are held: what arrives by replication, and what a dump brings. */
+CREATE FUNCTION djactor.message_arrived() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_message_arrived';
+COMMENT ON FUNCTION djactor.message_arrived() IS
+'trigger: puts aside what arrives by logical replication, until djactor.resume()';
+
+CREATE TRIGGER arrived AFTER INSERT ON djactor.message
+	FOR EACH ROW EXECUTE FUNCTION djactor.message_arrived();
+ALTER TABLE djactor.message ENABLE REPLICA TRIGGER arrived;
+
+CREATE FUNCTION djactor.home_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_home_changed';
+COMMENT ON FUNCTION djactor.home_changed() IS
+'trigger: a dump is being restored, so the mail that it brings is held until djactor.resume()';
+
+CREATE TRIGGER changed AFTER INSERT ON djactor.home
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.home_changed();
+
 CREATE FUNCTION djactor.send
 (
 	actor_type text,
@@ -665,6 +683,16 @@ CREATE FUNCTION djactor.resume(actor_type text, actor_key text) RETURNS void
 COMMENT ON FUNCTION djactor.resume(text, text) IS
 'lets a paused or suspended actor go on: attempts of its first message are reset and it is due now';
 
+CREATE FUNCTION djactor.resume() RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_resume_database';
+COMMENT ON FUNCTION djactor.resume() IS
+'lets the mail run that is held because this database is a copy (restored, cloned, started from a backup), or that has arrived by replication; for the owner of the database';
+
+CREATE FUNCTION djactor.held() RETURNS boolean
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_held_database';
+COMMENT ON FUNCTION djactor.held() IS
+'whether the mail of this database is held, because it is a copy, until djactor.resume()';
+
 CREATE FUNCTION djactor.stop_actor(actor_type text, actor_key text) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_stop_actor';
 COMMENT ON FUNCTION djactor.stop_actor(text, text) IS
@@ -704,7 +732,7 @@ SELECT CASE
 		CASE
 			WHEN m.aside OPERATOR(pg_catalog.=) 'held'::pg_catalog.text THEN 'held'
 			WHEN m.aside IS NOT NULL THEN 'waiting'
-			WHEN t.paused OR a.paused OR a.status OPERATOR(pg_catalog.=) 'suspended'::pg_catalog.text THEN 'held'
+			WHEN djactor.held() OR t.paused OR a.paused OR a.status OPERATOR(pg_catalog.=) 'suspended'::pg_catalog.text THEN 'held'
 			WHEN m.retry_at IS NOT NULL OR m.attempts OPERATOR(pg_catalog.>) 0 THEN 'retrying'
 			ELSE 'waiting'
 		END
@@ -876,6 +904,8 @@ REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, i
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.stat_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.message_arrived() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.home_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner;

@@ -7,7 +7,7 @@
  *   CREATE DATABASE		may be a copy with actors in it: the launcher scouts
  *   CREATE, ALTER, DROP EXTENSION djactor	likewise, and sessions forget what they know of it
  *   COPY into our tables	may be a restore, which brings mail before its types,
- *							and types that nobody defined
+ *							and types that nobody defined; the database is a copy then
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
@@ -30,6 +30,7 @@
 #include "compat.h"
 #include "dbhook.h"
 #include "guc.h"
+#include "home.h"
 #include "nodes/parsenodes.h"
 #include "pending.h"
 #include "prepared.h"
@@ -107,6 +108,8 @@ dja_lists_column(List *columns, const char *name)
 {
 	ListCell   *lc;
 
+	if (columns == NIL)
+		return true;			/* all of them */
 	foreach(lc, columns)
 		if (strcmp(strVal(lfirst(lc)), name) == 0)
 			return true;
@@ -270,9 +273,10 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 
 	if (dja_restores(statement, "actor_type"))
 		changes = true;
-	else if (dja_restores(statement, "message") &&
-			 dja_lists_column(((CopyStmt *) statement)->attlist, "id"))
-		changes = restores = true;
+	else if (dja_restores(statement, "message"))
+		changes = restores = dja_lists_column(((CopyStmt *) statement)->attlist, "id");
+	else if (dja_restores(statement, "timer") || dja_restores(statement, "home"))
+		restores = true;
 	dja_clear_database(statement, context);
 	dja_session_touched |= dja_outlives_turn(statement);
 	if (prepared)
@@ -290,6 +294,8 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 		dja_restoring = false;
 	}
 	PG_END_TRY();
+	if (restores && (qc == NULL || qc->nprocessed > 0))
+		dja_home_restored();
 	if (changes)
 	{
 		dja_pending_scout(IsA(statement, CreatedbStmt) ?

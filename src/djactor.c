@@ -16,10 +16,12 @@
 #include "fmgr.h"
 #include "guc.h"
 #include "handler.h"
+#include "held.h"
 #include "launcher.h"
 #include "miscadmin.h"
 #include "pending.h"
 #include "shmem.h"
+#include "startup.h"
 #include "wish.h"
 
 DJA_MODULE_MAGIC;
@@ -36,8 +38,10 @@ _PG_init(void)
 		return;
 
 	dja_guc_init();
+	dja_startup_init();
 	dja_shmem_init();
 	dja_pending_init();
+	dja_held_init();
 	dja_wishes_init();
 	dja_dbhook_init();
 	dja_launcher_register();

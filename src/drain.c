@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "compat.h"
 #include "fmgr.h"
+#include "home.h"
 #include "miscadmin.h"
 #include "pending.h"
 #include "reply.h"
@@ -251,6 +252,8 @@ dja_drain(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("drain() runs handlers as the role that is logged in"),
 				 errhint("Call it without SET ROLE and outside functions with SECURITY DEFINER.")));
+
+	dja_home_require();
 
 	dja_pending_drained();
 	PG_TRY();

@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "crash.h"
 #include "guc.h"
+#include "held.h"
 #include "launcher.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -234,12 +235,16 @@ dja_pool_alive(DjaPool *pool)
 static void
 dja_discard_pool(int i, bool dead)
 {
+	Oid			database = dja_pool(i)->database;
+
 	dja_lock();
 	while (dead && dja_shared->queue->pool_lanes[i] >= 0)
 		dja_lane_free(dja_shared->queue->pool_lanes[i]);
 	if (dja_pool(i)->workers == 0 && dja_pool_lane_count(i) == 0)
 		dja_pool_free(i);
 	dja_unlock();
+	if (dead)
+		dja_held_forget(database);
 }
 
 /* ---------- workers ---------- */
@@ -413,6 +418,8 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 		dja_discard_pool(i, true);
 		return again;
 	}
+	if (dja_held(pool->database))
+		return again;			/* so does a scout that lifts it */
 	if (dja_start_worker(i))
 		return again;
 	if (needed)

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "held.h"
 #include "miscadmin.h"
 #include "prepared.h"
 #include "runqueue.h"
@@ -68,6 +69,7 @@ dja_prepared_end(void)
 		}
 	}
 	dja_unlock();
+	dja_held_recheck();
 }
 
 static void

@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "compat.h"
 #include "crash.h"
+#include "held.h"
 #include "journal.h"
 #include "letters.h"
 #include "once.h"
@@ -579,7 +580,8 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 bool
 dja_batch_execute(DjaBatch *batch, int first)
 {
-	bool		over = false;
+	/* after the snapshot of dja_batch_read(): rows of a restore are not run */
+	bool		over = batch->own_transaction && dja_held(MyDatabaseId);
 
 	batch->clock = GetCurrentTimestamp();
 	for (int r = first; r < batch->nruns; r++)

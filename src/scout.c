@@ -5,8 +5,8 @@
  * here, in a version that this
  * library serves, and which types does it have?  It makes their lanes and pools,
  * each with a sweep to find the mail that waits, and is gone.  It runs no user
- * code: a scan of djactor.actor_type is all it does, so it may log in as a
- * superuser.
+ * code: scans of djactor.actor_type and djactor.home are all it does, so it may
+ * log in as a superuser.
  */
 #include "postgres.h"
 
@@ -16,6 +16,7 @@
 #include "crash.h"
 #include "commands/dbcommands.h"
 #include "handler.h"
+#include "home.h"
 #include "launcher.h"
 #include "pending.h"
 #include "pgstat.h"
@@ -98,6 +99,7 @@ dja_scout_main(Datum arg)
 	{
 		ListCell   *lc;
 
+		(void) dja_home_check();	/* lanes and pools are made even so; nobody serves them */
 		foreach(lc, dja_types_all())
 			dja_announce_type(lfirst(lc));
 	}

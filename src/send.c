@@ -20,6 +20,7 @@
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "home.h"
 #include "letters.h"
 #include "mailbox.h"
 #include "pending.h"
@@ -332,6 +333,7 @@ dja_message_sent(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("djactor.message_sent() is the trigger of djactor.message")));
+	dja_home_sending();
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "djactor sending", ALLOCSET_SMALL_SIZES);
 	slot = MakeSingleTupleTableSlot(RelationGetDescr(data->tg_relation), &TTSOpsMinimalTuple);

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "crash.h"
+#include "held.h"
 #include "miscadmin.h"
 #include "runqueue.h"
 #include "shmem.h"
@@ -34,6 +35,7 @@ dja_shmem_request(void)
 	RequestAddinShmemSpace(dja_waiters_size());
 	RequestAddinShmemSpace(dja_stats_size());
 	RequestAddinShmemSpace(dja_crash_size());
+	RequestAddinShmemSpace(dja_held_size());
 	RequestNamedLWLockTranche("djactor", 1);
 }
 
@@ -62,6 +64,9 @@ dja_shmem_startup(void)
 	dja_shared_local.crashes = ShmemInitStruct("djactor crashes", dja_crash_size(), &found);
 	if (!found)
 		dja_crash_setup(dja_shared_local.crashes);
+	dja_shared_local.held = ShmemInitStruct("djactor held", dja_held_size(), &found);
+	if (!found)
+		dja_held_setup(dja_shared_local.held);
 	LWLockRelease(AddinShmemInitLock);
 	dja_shared = &dja_shared_local;
 }

@@ -6,7 +6,8 @@
  * dja_shared is NULL when the library was not preloaded; dja_require_preload()
  * says so to the user.  The parts are laid out by their own files: slots.c (pools
  * and workers), runqueue.c (lanes and mailboxes), waiters.c (who waits for an
- * answer), stats.c (counters) and crash.c (messages whose process crashed).
+ * answer), stats.c (counters), crash.c (messages whose process crashed) and
+ * held.c (databases whose mail is held).
  */
 #ifndef DJA_SHMEM_H
 #define DJA_SHMEM_H
@@ -18,6 +19,7 @@ typedef struct DjaRunQueue DjaRunQueue;
 typedef struct DjaWaiters DjaWaiters;
 typedef struct DjaStats DjaStats;
 typedef struct DjaCrashes DjaCrashes;
+typedef struct DjaHeld DjaHeld;
 
 typedef struct DjaShared
 {
@@ -27,6 +29,7 @@ typedef struct DjaShared
 	DjaWaiters *waiters;
 	DjaStats   *stats;
 	DjaCrashes *crashes;
+	DjaHeld    *held;
 } DjaShared;
 
 extern DjaShared *dja_shared;

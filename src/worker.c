@@ -29,6 +29,8 @@
 #include "compat.h"
 #include "crash.h"
 #include "guc.h"
+#include "held.h"
+#include "home.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -412,6 +414,12 @@ dja_worker_loop(void)
 	}
 }
 
+static void
+dja_home_step(void *arg)
+{
+	*(bool *) arg = dja_home_check();
+}
+
 void
 dja_worker_main(Datum arg)
 {
@@ -419,6 +427,7 @@ dja_worker_main(Datum arg)
 	Oid			database;
 	Oid			role;
 	uint32		generation;
+	bool		served = false;
 
 	dja_slot = DatumGetInt32(arg);
 	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
@@ -451,10 +460,16 @@ dja_worker_main(Datum arg)
 	dja_session_begin();
 	dja_crash_begin(dja_slot);
 
-	dja_lock();
-	pool->failures = 0;
-	pool->not_before = 0;
-	dja_unlock();
+	(void) dja_in_transaction(dja_home_step, &served);
+	if (served || dja_held(database))
+	{
+		dja_lock();
+		pool->failures = 0;
+		pool->not_before = 0;
+		dja_unlock();
+	}
+	if (!served)
+		proc_exit(0);			/* no other is started before a scout has been here */
 	dja_worker_loop();
 	proc_exit(0);
 }

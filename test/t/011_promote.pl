@@ -43,6 +43,7 @@ ok(wait_until('all but the paused is handled', sub {
 	$standby->safe_psql('app', q{SELECT count(*) FROM djactor.message WHERE actor_type <> 't.paused'}) eq '0' }),
 	'mail in flight is handled on the promoted standby');
 is($standby->safe_psql('app', q{SELECT count(*) FROM djactor.message}), 500, 'what was paused is paused');
+is($standby->safe_psql('app', 'SELECT djactor.held()'), 'f', 'it is no copy, and not held');
 $standby->safe_psql('app', q{SELECT djactor.resume('t.paused')});
 ok(wait_drained($standby, 'app'), 'until it is resumed');
 check_ledger($standby, 'app');

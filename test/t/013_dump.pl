@@ -1,5 +1,6 @@
 # pg_dump and restore into another database: types, actors with their state, waiting messages with
-# their ids, dead letters and the counters of ids arrive, and the copy goes on from there.
+# their ids, dead letters and the counters of ids arrive, and the copy goes on from there, once
+# djactor.resume() has said that it may.
 
 use strict;
 use warnings;
@@ -79,7 +80,8 @@ for my $how (sort keys %dumps)
 		"$how: ids go on");
 	$node->safe_psql($database, q{
 		INSERT INTO sent VALUES (5, 1, 't.paused', 'k1');
-		SELECT djactor.resume('t.work'); SELECT djactor.resume('t.paused')});
+		SELECT djactor.resume('t.work'); SELECT djactor.resume('t.paused');
+		SELECT djactor.resume()});
 	ok(wait_until("the mail of $database is handled", sub {
 		$node->safe_psql($database, q{SELECT count(*) FROM djactor.message}) eq '1' }), "$how: what waited is handled in the copy");
 	is($node->safe_psql($database, q{SELECT status FROM djactor.actor WHERE actor_type = 't.suspends'}), 'suspended',

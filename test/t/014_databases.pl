@@ -52,6 +52,7 @@ is(alive($pid), '1', '... and the worker goes on');
 # ---- a copy, while a handler runs ----
 $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE app OWNER app');
 is(alive($pid), '0', 'a copy is made: the worker had to go');
+$node->safe_psql('copy', 'SELECT djactor.resume()');	# a copy with mail is held
 for my $database ('app', 'copy')
 {
 	ok(wait_until("a worker in $database", sub {

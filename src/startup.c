@@ -1,0 +1,122 @@
+/*
+ * startup.c
+ *
+ * Tells a server that was started from a backup from the server that the
+ * backup was taken of: they have the same system identifier, the same
+ * databases, the same rows.
+ *
+ * A base backup starts with a file backup_label, recovery to a point in time
+ * with recovery.signal; the startup process removes both, so the postmaster
+ * looks before it exists, while it loads the library.  Each such start draws a
+ * new token and keeps it in the data directory.  A standby is no copy: with
+ * standby.signal the token stays what it is, through promotion too.
+ *
+ * The file is copied along with the next backup, and does no harm there: the
+ * start from that backup draws a token of its own.
+ *
+ * Nothing here raises an error: a server that cannot write the file starts,
+ * holds its copies for as long as it runs, and says so.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/file_perm.h"
+#include "miscadmin.h"
+#include "startup.h"
+#include "storage/fd.h"
+#include "utils/timestamp.h"
+
+/* relative to the data directory, where the postmaster stands */
+#define DJA_TOKEN_FILE "djactor.restored"
+#define DJA_TOKEN_FILE_NEW "djactor.restored.tmp"
+
+int64		dja_startup_token = 0;
+
+static bool
+dja_file_exists(const char *name)
+{
+	struct stat st;
+
+	return stat(name, &st) == 0;
+}
+
+static int64
+dja_token_draw(void)
+{
+	int64		token;
+
+	if (!pg_strong_random(&token, sizeof(token)))
+		token = GetCurrentTimestamp();
+	return Max(1, token & PG_INT64_MAX);
+}
+
+static int64
+dja_token_read(void)
+{
+	char		text[32];
+	int			fd = open(DJA_TOKEN_FILE, O_RDONLY | PG_BINARY, 0);
+	ssize_t		n = 0;
+
+	if (fd >= 0)
+	{
+		n = read(fd, text, sizeof(text) - 1);
+		close(fd);
+	}
+	else if (errno == ENOENT)
+		return 0;
+	if (fd < 0 || n <= 0)
+	{
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not read file \"%s\": %m", DJA_TOKEN_FILE),
+				 errdetail("djactor holds databases with mail until djactor.resume().")));
+		return dja_token_draw();
+	}
+	text[n] = '\0';
+	return strtoi64(text, NULL, 10);
+}
+
+static bool
+dja_token_write(int64 token)
+{
+	char		text[32];
+	int			len = snprintf(text, sizeof(text), INT64_FORMAT "\n", token);
+	int			fd = open(DJA_TOKEN_FILE_NEW, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY,
+						  pg_file_create_mode);
+	bool		ok;
+
+	if (fd < 0)
+		return false;
+	errno = ENOSPC;				/* what a short write means */
+	ok = write(fd, text, len) == len && pg_fsync(fd) == 0;
+	return close(fd) == 0 && ok &&
+		durable_rename(DJA_TOKEN_FILE_NEW, DJA_TOKEN_FILE, LOG) == 0;
+}
+
+/*
+ * In the postmaster, while it loads the library.
+ */
+void
+dja_startup_init(void)
+{
+	bool		standby = dja_file_exists("standby.signal");
+	bool		restore = !standby &&
+		(dja_file_exists("backup_label") || dja_file_exists("recovery.signal"));
+
+	if (IsUnderPostmaster)
+		return;
+	if (!restore)
+	{
+		dja_startup_token = dja_token_read();
+		return;
+	}
+	dja_startup_token = dja_token_draw();
+	if (!dja_token_write(dja_startup_token))
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not write file \"%s\": %m", DJA_TOKEN_FILE),
+				 errdetail("Until the next start djactor knows that this server was started from a backup, but not afterwards.")));
+}
