@@ -612,7 +612,7 @@ COMMENT ON FUNCTION djactor.stop(boolean) IS
 CREATE FUNCTION djactor.stash() RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_stash';
 COMMENT ON FUNCTION djactor.stash() IS
-'puts the message being handled aside until unstash_all(); at most 1000 for an actor (53400)';
+'puts the message being handled aside until unstash_all(); at most 1000 for an actor (54000)';
 
 CREATE FUNCTION djactor.unstash_all() RETURNS int
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_unstash_all';

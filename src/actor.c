@@ -169,7 +169,8 @@ dja_actor_reset(DjaActor *actor)
 }
 
 /*
- * Is this actor paused or suspended?  Does without its state.
+ * Does this actor wait: paused, suspended, or newer than its type?  Does
+ * without its state.
  */
 bool
 dja_actor_halted(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
@@ -177,6 +178,7 @@ dja_actor_halted(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
 {
 	bool		halted = dja_actor_find(rel, type, key, snapshot, slot) &&
 		(DatumGetBool(slot->tts_values[DJA_ACTOR_PAUSED - 1]) ||
+		 DatumGetInt32(slot->tts_values[DJA_ACTOR_STATE_VERSION - 1]) > type->state_version ||
 		 dja_status_is_suspended(slot->tts_values[DJA_ACTOR_STATUS - 1]));
 
 	ExecClearTuple(slot);

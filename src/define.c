@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+#include "watch.h"
 
 PG_FUNCTION_INFO_V1(dja_define_actor_type);
 PG_FUNCTION_INFO_V1(dja_drop_actor_type);
@@ -191,7 +192,7 @@ dja_check_hash(const char *name, uint64 hash)
  * The upgrade handler's qualified signature.
  */
 static Datum
-dja_check_upgrade_handler(const char *handler, Oid owner)
+dja_check_upgrade_handler(const char *handler, Oid handler_owner, Oid owner)
 {
 	Oid			function = dja_handler_parse(handler, DJA_UPGRADE_HANDLER);
 	int			sqlerrcode;
@@ -204,6 +205,14 @@ dja_check_upgrade_handler(const char *handler, Oid owner)
 				(errcode(sqlerrcode),
 				 errmsg("%s", problem),
 				 errhint("%s", hint)));
+	/* whose functions are called is settled by the handler's owner */
+	if (dja_handler_owner(function) != handler_owner && dja_handler_owner(function) != owner &&
+		!superuser_arg(dja_handler_owner(function)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("upgrade handler %s belongs to another role than the handler",
+						dja_handler_signature(function, DJA_UPGRADE_HANDLER)),
+				 errhint("Both have to belong to the same role, or this one to the owner of the actor type or to a superuser.")));
 	return CStringGetTextDatum(dja_handler_signature(function, DJA_UPGRADE_HANDLER));
 }
 
@@ -258,7 +267,8 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	}
 	if (!PG_ARGISNULL(ARG_UPGRADE_HANDLER))
 		values[DJA_TYPE_UPGRADE_HANDLER - 1] =
-			dja_check_upgrade_handler(text_to_cstring(PG_GETARG_TEXT_PP(ARG_UPGRADE_HANDLER)), owner);
+			dja_check_upgrade_handler(text_to_cstring(PG_GETARG_TEXT_PP(ARG_UPGRADE_HANDLER)),
+									  dja_handler_owner(function), owner);
 	values[DJA_TYPE_HANDLER_OWNER - 1] = ObjectIdGetDatum(dja_handler_owner(function));
 	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(false);
 	nulls[DJA_TYPE_PAUSED_REASON - 1] = true;
@@ -408,8 +418,7 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 				 errhint("Use djactor.drop_actor_type('%s', discard => true) to delete its actors and mail too.", name)));
 	(void) dja_rows_of_type(DJA_IDENTITY_TABLE, DJA_IDENTITY_TYPE, type, true);
 	(void) dja_rows_of_type(DJA_TIMER_TABLE, DJA_TIMER_TYPE, type, true);
-	(void) dja_rows_of_type(DJA_WATCH_TABLE, DJA_WATCH_TYPE, type, true);
-	(void) dja_rows_of_type(DJA_WATCH_TABLE, DJA_WATCH_WATCHER_TYPE, type, true);
+	dja_watchers_tell_dropped(type);
 	(void) dja_rows_of_type(DJA_ONCE_TABLE, DJA_ONCE_TYPE, type, true);
 
 	dja_row_delete(writer, &type->tid);

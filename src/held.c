@@ -124,7 +124,7 @@ dja_held_look(DjaHeldLook *look)
  * from now on.
  */
 bool
-dja_held_verdict(const DjaHeldLook *look, DjaVerdict verdict, bool *news)
+dja_held_verdict(const DjaHeldLook *look, DjaHomeVerdict verdict, bool *news)
 {
 	DjaHeldDatabase *entry;
 

@@ -39,12 +39,12 @@ struct DjaHeld
 };
 
 /* What a look at the tables has found. */
-typedef enum DjaVerdict
+typedef enum DjaHomeVerdict
 {
 	DJA_AT_HOME,
 	DJA_HELD,
 	DJA_UNDECIDED				/* hangs on a transaction that is still open */
-} DjaVerdict;
+} DjaHomeVerdict;
 
 /* What was known before the look. */
 typedef struct DjaHeldLook
@@ -59,7 +59,7 @@ extern void dja_held_init(void);
 
 extern bool dja_held(Oid database);
 extern void dja_held_look(DjaHeldLook *look);
-extern bool dja_held_verdict(const DjaHeldLook *look, DjaVerdict verdict, bool *news);
+extern bool dja_held_verdict(const DjaHeldLook *look, DjaHomeVerdict verdict, bool *news);
 extern void dja_held_forget(Oid database);
 extern void dja_held_recheck(void);
 

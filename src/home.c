@@ -253,7 +253,7 @@ bool
 dja_home_check(void)
 {
 	DjaHeldLook look;
-	DjaVerdict	verdict = DJA_AT_HOME;
+	DjaHomeVerdict	verdict = DJA_AT_HOME;
 	DjaHome		home;
 	Snapshot	snapshot;
 	bool		served;

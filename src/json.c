@@ -88,12 +88,6 @@ dja_json_find(Datum object, const char *key)
 	return getKeyJsonValueFromContainer(&json->root, key, strlen(key), NULL);
 }
 
-bool
-dja_json_has(Datum object, const char *key)
-{
-	return dja_json_find(object, key) != NULL;
-}
-
 /*
  * The string at a key of an object, NULL when there is none.
  */

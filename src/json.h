@@ -22,7 +22,6 @@ typedef struct DjaPair
 extern Datum dja_json_object(const DjaPair *pairs, int n);
 extern Datum dja_json_null(void);
 extern char *dja_json_string(Datum object, const char *key);
-extern bool dja_json_has(Datum object, const char *key);
 extern char *dja_time_string(TimestampTz time);
 
 #endif							/* DJA_JSON_H */

@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "actor.h"
 #include "catalog/pg_class.h"
+#include "clock.h"
 #include "compat.h"
 #include "fmgr.h"
 #include "letters.h"
@@ -45,6 +46,8 @@ dja_give_up(DjaType *type, DjaMessage *message, DjaFailure *failure)
 	DjaWriter  *messages = dja_writer_get(DJA_MESSAGE_TABLE);
 	DjaWriter  *dead_letters = dja_writer_get(DJA_DEAD_LETTER_TABLE);
 
+	if (message->fired_meta == 0 && dja_message_is_kind(message, "timer"))
+		(void) dja_timer_fires(message, dja_clock());
 	dja_message_dead(messages, dead_letters, message, failure);
 	message->fate = DJA_FATE_GONE;
 	dja_writer_put(dead_letters);
@@ -77,7 +80,7 @@ dja_take_message(DjaMessage *message, Snapshot snapshot)
 	{
 		TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
 
-		if (!dja_lock_row(writer->rel, &message->tid, snapshot, slot))
+		if (!dja_lock_row(writer->rel, &message->tid, snapshot, slot, LockTupleExclusive))
 			result = TM_Updated;
 		ExecDropSingleTupleTableSlot(slot);
 	}

@@ -32,6 +32,7 @@ typedef struct DjaMessage
 	bool		asks;			/* wants a reply */
 	DjaFate		fate;
 	Datum		fired_meta;		/* of a timer: its meta as the handler sees it; 0 = none */
+	TimestampTz fired_at;		/* when that was made */
 	text	   *key;
 	Datum		values[DJA_MSG_NATTS];
 	bool		nulls[DJA_MSG_NATTS];

@@ -111,13 +111,14 @@ dja_resume_type(PG_FUNCTION_ARGS)
  * False if the row is not as it was read: read it again, then.
  */
 bool
-dja_lock_row(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot)
+dja_lock_row(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
+			 LockTupleMode mode)
 {
 	TM_FailureData failure;
 
 	CHECK_FOR_INTERRUPTS();
 	return table_tuple_lock(rel, tid, snapshot, slot, GetCurrentCommandId(false),
-							LockTupleNoKeyExclusive,
+							mode,
 							dja_turn.actor == NULL ? LockWaitBlock : LockWaitError,
 							0, &failure) == TM_Ok;
 }
@@ -146,7 +147,8 @@ dja_failed_head(DjaWriter *writer, uint64 type_hash, uint64 key_hash)
 		dja_scan_end(&scan);
 		if (message != NULL && message->attempts == 0 && TIMESTAMP_IS_NOBEGIN(message->retry_at))
 			message = NULL;
-		done = message == NULL || dja_lock_row(writer->rel, &message->tid, snapshot, slot);
+		done = message == NULL || dja_lock_row(writer->rel, &message->tid, snapshot, slot,
+											   LockTupleNoKeyExclusive);
 		UnregisterSnapshot(snapshot);
 	} while (!done);
 	ExecDropSingleTupleTableSlot(slot);
@@ -174,7 +176,7 @@ dja_reset_attempts(DjaType *type, uint64 key_hash)
  * turn that runs is waited for, and the next one waits.
  */
 DjaActor *
-dja_actor_locked(DjaType *type, text *key, uint64 key_hash)
+dja_actor_locked(DjaType *type, text *key, uint64 key_hash, LockTupleMode mode)
 {
 	Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
@@ -186,7 +188,7 @@ dja_actor_locked(DjaType *type, text *key, uint64 key_hash)
 		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 		actor = dja_actor_read(rel, 0, slot, type, key, key_hash, snapshot);
-		done = !actor->exists || dja_lock_row(rel, &actor->tid, snapshot, slot);
+		done = !actor->exists || dja_lock_row(rel, &actor->tid, snapshot, slot, mode);
 		UnregisterSnapshot(snapshot);
 	} while (!done);
 	ExecDropSingleTupleTableSlot(slot);
@@ -208,7 +210,7 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 	actor = dja_batch_actor(type, key);
 	in_batch = actor != NULL;
 	if (!in_batch)
-		actor = dja_actor_locked(type, key, key_hash);
+		actor = dja_actor_locked(type, key, key_hash, LockTupleNoKeyExclusive);
 	if (!actor->exists)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -31,7 +31,7 @@ dja_stash(PG_FUNCTION_ARGS)
 	dja_require_turn("stash()");
 	if (dja_turn.actor->stashed >= DJA_STASH_MAX && !dja_wished(DJA_WISH_UNSTASHED))
 		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("stash of actor %s \"%s\" is full", dja_turn.actor->type->name,
 						text_to_cstring(dja_turn.actor->key)),
 				 errdetail("It holds %d messages.", DJA_STASH_MAX),

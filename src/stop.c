@@ -5,8 +5,8 @@
  * open asks; its watchers are told.  What waits in the mailbox goes to a fresh
  * actor, what was stashed first, or to djactor.dead_letter.
  *
- * It is done at the end of the turn that wants it, within its savepoint: the
- * actor in memory is a fresh one from then on.
+ * It is done at the end of the turn that wants it, within its savepoint; once
+ * that is over, the actor in memory is a fresh one (turn.c).
  */
 #include "postgres.h"
 
@@ -143,11 +143,14 @@ dja_actor_end(DjaRun *run, DjaActor *actor, DjaMessage *current, bool discard)
 		dja_mailbox_scan_start(&scan, type->hash, actor->key_hash, PG_INT64_MIN);
 		dja_stop_messages(&scan, run, actor, current, true);
 		dja_scan_end(&scan);
+		/* what is delayed stands in no mailbox: all of the type's is looked at */
+		UnregisterSnapshot(snapshot);
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);
+		dja_stop_messages(&scan, run, actor, current, true);
+		dja_scan_end(&scan);
 	}
 	UnregisterSnapshot(snapshot);
-	if (run != NULL)
-		run->reread = true;		/* what was read of it is not what is there */
-	dja_actor_reset(actor);
 }
 
 /*
@@ -171,6 +174,7 @@ dja_stop_actor(PG_FUNCTION_ARGS)
 	text	   *key = PG_GETARG_TEXT_PP(1);
 	DjaType    *type;
 	DjaActor   *actor;
+	DjaRun	   *mailbox;
 
 	PreventCommandIfReadOnly("djactor.stop_actor()");
 	type = dja_require_type(PG_GETARG_TEXT_PP(0));
@@ -181,10 +185,13 @@ dja_stop_actor(PG_FUNCTION_ARGS)
 		dja_wish(DJA_WISH_STOP, actor, NULL);
 		PG_RETURN_BOOL(true);
 	}
-	actor = dja_actor_locked(type, key, dja_hash_text(key));
+	actor = dja_actor_locked(type, key, dja_hash_text(key), LockTupleExclusive);
 	if (!actor->exists)
 		PG_RETURN_BOOL(false);
 	dja_actor_end(NULL, actor, NULL, false);
+	mailbox = dja_batch_mailbox(type, actor->key_hash);
+	if (mailbox != NULL)
+		dja_wish(DJA_WISH_REREAD, NULL, NULL)->run = mailbox;
 	dja_pending_mailbox(type, actor->key_hash, PG_INT64_MIN, 0);
 	PG_RETURN_BOOL(true);
 }

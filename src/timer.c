@@ -181,8 +181,7 @@ dja_timer_fires(DjaMessage *message, TimestampTz now)
 	DjaTimer   *timer;
 	int64		missed = 0;
 
-	if (!message->nulls[DJA_MSG_META - 1] &&
-		dja_json_has(message->values[DJA_MSG_META - 1], "due_at"))
+	if (DatumGetInt16(message->values[DJA_MSG_REDRIVES - 1]) > 0)
 		return true;
 	timer = dja_timer_of_message(message);
 	if (timer == NULL || timer->message_id != message->id)
@@ -197,6 +196,7 @@ dja_timer_fires(DjaMessage *message, TimestampTz now)
 		};
 
 		message->fired_meta = dja_json_object(pairs, lengthof(pairs));
+		message->fired_at = now;
 	}
 	return true;
 }
@@ -220,7 +220,9 @@ dja_timer_done(DjaMessage *message)
 		dja_row_delete(writer, &timer->tid);
 	else
 	{
-		next = dja_timer_next(timer->due_at, timer->every, dja_clock(), &missed);
+		/* from where its count of missed periods ends */
+		next = dja_timer_next(timer->due_at, timer->every,
+							  message->fired_meta != 0 ? message->fired_at : dja_clock(), &missed);
 		timer->values[DJA_TIMER_DUE_AT - 1] = TimestampTzGetDatum(next);
 		timer->values[DJA_TIMER_MESSAGE_ID - 1] =
 			Int64GetDatum(dja_timer_post(timer->values[DJA_TIMER_TYPE - 1],

@@ -80,6 +80,21 @@ dja_batch_message(int64 id)
 	return NULL;
 }
 
+/*
+ * The mailbox in the batch under way that an actor's mail would be in.
+ */
+DjaRun *
+dja_batch_mailbox(DjaType *type, uint64 key_hash)
+{
+	if (dja_turn.actor == NULL || dja_current_batch == NULL)
+		return NULL;
+	for (int i = 0; i < dja_current_batch->nruns; i++)
+		if (dja_current_batch->runs[i]->type_hash == type->hash &&
+			dja_current_batch->runs[i]->key_hash == key_hash)
+			return dja_current_batch->runs[i];
+	return NULL;
+}
+
 static DjaRun *
 dja_run_of_actor(DjaActor *actor)
 {
@@ -199,14 +214,36 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 }
 
 /*
- * Does what the turn has wished for.
+ * Does in the tables what the turn has wished for, and returns the wishes.
+ */
+static List *
+dja_fulfil_wishes(DjaActor *self, DjaMessage *message)
+{
+	List	   *wishes = dja_wishes_take();
+	ListCell   *lc;
+
+	foreach(lc, wishes)
+	{
+		DjaWish    *wish = lfirst(lc);
+
+		if (wish->kind == DJA_WISH_STOP || wish->kind == DJA_WISH_DISCARD)
+			dja_actor_end(dja_run_of_actor(wish->actor), wish->actor,
+						  wish->actor == self ? message : NULL,
+						  wish->kind == DJA_WISH_DISCARD);
+	}
+	return wishes;
+}
+
+/*
+ * The same for what the batch holds in memory: once the turn cannot fail any
+ * more, for no abort undoes this.
  */
 static void
-dja_fulfil_wishes(DjaActor *self, DjaMessage *message)
+dja_take_effect(List *wishes)
 {
 	ListCell   *lc;
 
-	foreach(lc, dja_wishes_take())
+	foreach(lc, wishes)
 	{
 		DjaWish    *wish = lfirst(lc);
 
@@ -221,15 +258,18 @@ dja_fulfil_wishes(DjaActor *self, DjaMessage *message)
 				break;
 			case DJA_WISH_STOP:
 			case DJA_WISH_DISCARD:
-				dja_actor_end(dja_run_of_actor(wish->actor), wish->actor,
-							  wish->actor == self ? message : NULL,
-							  wish->kind == DJA_WISH_DISCARD);
+				/* what was read of its mailbox is not what is there */
+				dja_run_of_actor(wish->actor)->reread = true;
+				dja_actor_reset(wish->actor);
 				break;
 			case DJA_WISH_GONE:
 				wish->message->fate = DJA_FATE_GONE;
 				break;
 			case DJA_WISH_UNSTASHED:
 				dja_run_of_actor(wish->actor)->reread = true;
+				break;
+			case DJA_WISH_REREAD:
+				wish->run->reread = true;
 				break;
 			case DJA_WISH_STASH:
 			case DJA_WISH_DEFER:
@@ -263,11 +303,13 @@ dja_turn_upgrade(DjaBatch *batch, DjaActor *actor)
 }
 
 /*
- * One turn, without regard to errors: they are thrown.
+ * One turn, without regard to errors: they are thrown.  What it has wished for
+ * has still to take effect in memory.
  */
-void
-dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message, TimestampTz now)
+static List *
+dja_turn_run(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message, TimestampTz now)
 {
+	List	   *wishes;
 	ErrorContextCallback callback;
 	MemoryContext old;
 	DjaResult	result;
@@ -284,7 +326,8 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 	old = MemoryContextSwitchTo(batch->turn);
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	dja_handler_arm(run->type->handler_timeout, now);
+	dja_handler_arm(run->type->handler_timeout,
+					batch->own_transaction ? now : GetCurrentTimestamp());
 	xact_level = GetCurrentTransactionNestLevel();
 	if (actor->state_version != run->type->state_version)
 		dja_turn_upgrade(batch, actor);
@@ -318,7 +361,7 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 		actor->stashed = 0;
 	MemoryContextSwitchTo(batch->attempt);
 	dja_turn_end_message(batch, actor, message, &result, now);
-	dja_fulfil_wishes(actor, message);
+	wishes = dja_fulfil_wishes(actor, message);
 	MemoryContextSwitchTo(batch->turn);
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest_level);
@@ -328,6 +371,16 @@ dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *mess
 	error_context_stack = callback.previous;
 	dja_turn.actor = NULL;
 	dja_turn.message = NULL;
+	return wishes;
+}
+
+/*
+ * One turn; an error is thrown, and ends the transaction.
+ */
+void
+dja_turn_execute(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message, TimestampTz now)
+{
+	dja_take_effect(dja_turn_run(batch, run, actor, message, now));
 }
 
 /*
@@ -348,13 +401,15 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 	BeginInternalSubTransaction(NULL);
 	PG_TRY();
 	{
-		dja_turn_execute(batch, run, actor, message, now);
+		List	   *wishes = dja_turn_run(batch, run, actor, message, now);
+
 		if (TransactionIdIsValid(GetCurrentTransactionIdIfAny()))
 			batch->writing++;
 		ReleaseCurrentSubTransaction();
 		if (before.state_owned && actor->state != before.state)
 			pfree(DatumGetPointer(before.state));
 		actor->state_owned |= before.state_owned;
+		dja_take_effect(wishes);
 	}
 	PG_CATCH();
 	{

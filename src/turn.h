@@ -28,8 +28,9 @@ extern DjaError *dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *a
 									   DjaMessage *message, TimestampTz now);
 extern void dja_turn_over(void);
 
-/* inside a turn: actors and messages that the batch holds in memory, else NULL */
+/* inside a turn: what the batch holds in memory, else NULL */
 extern DjaActor *dja_batch_actor(DjaType *type, text *key);
 extern DjaMessage *dja_batch_message(int64 id);
+extern DjaRun *dja_batch_mailbox(DjaType *type, uint64 key_hash);
 
 #endif							/* DJA_TURN_H */

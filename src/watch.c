@@ -111,6 +111,41 @@ dja_watches_drop(DjaType *type, text *key)
 	CommandCounterIncrement();
 }
 
+/*
+ * A type is dropped, with all its actors.
+ */
+void
+dja_watchers_tell_dropped(DjaType *type)
+{
+	DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
+	TableScanDesc scan = table_beginscan(writer->rel, snapshot, 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		watches;
+		bool		is_watched;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		watches = dja_type_is_named(type, DatumGetTextPP(slot->tts_values[DJA_WATCH_WATCHER_TYPE - 1]));
+		is_watched = dja_type_is_named(type, DatumGetTextPP(slot->tts_values[DJA_WATCH_TYPE - 1]));
+		if (watches || is_watched)
+			dja_row_delete(writer, &slot->tts_tid);
+		if (is_watched && !watches)
+			dja_tell_down(DatumGetTextPP(slot->tts_values[DJA_WATCH_WATCHER_TYPE - 1]),
+						  DatumGetTextPP(slot->tts_values[DJA_WATCH_WATCHER_KEY - 1]),
+						  DatumGetTextPP(slot->tts_values[DJA_WATCH_TYPE - 1]),
+						  DatumGetTextPP(slot->tts_values[DJA_WATCH_KEY - 1]), "dropped");
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	dja_writer_put(writer);
+	CommandCounterIncrement();
+}
+
 /* ---------- in a turn ---------- */
 
 /*
@@ -127,7 +162,12 @@ dja_actor_stays(DjaType *type, text *key)
 	bool		stays;
 
 	if (actor != NULL)
-		return actor->exists || actor->dirty || actor == dja_turn.actor;
+	{
+		/* the batch writes its row then, and finds out if somebody stops it */
+		stays = actor->exists || actor->dirty;
+		actor->dirty |= actor->exists;
+		return stays;
+	}
 	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), RowShareLock);
 	slot = table_slot_create(rel, NULL);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -137,7 +177,8 @@ dja_actor_stays(DjaType *type, text *key)
 	{
 		TM_Result	result = table_tuple_lock(rel, &actor->tid, snapshot, slot,
 											  GetCurrentCommandId(false), LockTupleKeyShare,
-											  LockWaitSkip, 0, &failure);
+											  LockWaitSkip, TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS,
+											  &failure);
 
 		if (result != TM_Ok)
 			dja_row_trouble(result);
@@ -177,6 +218,8 @@ dja_watch(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("actor type \"%s\" does not exist", text_to_cstring(name))));
+	if (type == dja_turn.actor->type && dja_text_equal(key, dja_turn.actor->key))
+		PG_RETURN_VOID();		/* nobody tells itself */
 	if (!dja_actor_stays(type, key))
 	{
 		dja_tell_down(cstring_to_text(dja_turn.actor->type->name), dja_turn.actor->key, name, key,

@@ -9,6 +9,7 @@
 #include "actor_type.h"
 
 extern void dja_watchers_tell(DjaType *type, text *key, const char *reason, bool over);
+extern void dja_watchers_tell_dropped(DjaType *type);
 extern void dja_watches_drop(DjaType *type, text *key);
 
 #endif							/* DJA_WATCH_H */

@@ -31,6 +31,7 @@ dja_wish(DjaWishKind kind, DjaActor *actor, DjaMessage *message)
 	wish->kind = kind;
 	wish->actor = actor;
 	wish->message = message;
+	wish->run = NULL;
 	wish->value = 0;
 	wish->subid = GetCurrentSubTransactionId();
 	dja_wishes = lappend(dja_wishes, wish);
