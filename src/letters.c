@@ -102,7 +102,7 @@ dja_cancel(PG_FUNCTION_ARGS)
 	int64		id = PG_GETARG_INT64(0);
 	DjaMessage *message;
 	DjaMessage *mate = dja_batch_message(id);
-	DjaType    *type;
+	DjaType    *type = NULL;
 	bool		taken = false;
 
 	PreventCommandIfReadOnly("djactor.cancel()");
@@ -139,6 +139,9 @@ dja_cancel(PG_FUNCTION_ARGS)
 	if (message == NULL)
 		PG_RETURN_BOOL(false);
 
+	/* what it may have held back is due now */
+	if (type != NULL && message->nulls[DJA_MSG_ASIDE - 1])
+		dja_pending_mailbox(type, dja_hash_text(message->key), message->position, 0);
 	if (mate != NULL)
 		dja_wish(DJA_WISH_GONE, NULL, mate);
 	if (dja_message_is_aside(message, "deferred"))
