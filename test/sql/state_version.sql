@@ -94,19 +94,28 @@ REVOKE EXECUTE ON FUNCTION version_app.upgrade FROM PUBLIC;
 CALL fails($$SELECT djactor.define_actor_type('version.owned', 'version_app.handle', upgrade_handler => 'version_app.upgrade', owner => 'version_owner')$$);
 GRANT EXECUTE ON FUNCTION version_app.upgrade TO version_owner;
 
--- # It runs as the type's owner; and whoever owned the function when the type was defined is trusted with it
+-- # It has to belong to whom the handler belongs, to the type's owner, or to a superuser
 ALTER FUNCTION version_app.upgrade OWNER TO version_library;
+CALL fails($$SELECT djactor.define_actor_type('version.owned', 'version_app.handle', upgrade_handler => 'version_app.upgrade', owner => 'version_owner')$$);
+ALTER FUNCTION version_app.upgrade OWNER TO version_owner;
+
+-- # It runs as the type's owner; as long as it cannot be called the mail waits
 SELECT djactor.define_actor_type('version.owned', 'version_app.handle', initial_state => '[]', owner => 'version_owner');
 SELECT djactor.send('version.owned', 'x', '1') > 0 AS sent;
 CALL idle('version.owned');
 SELECT djactor.define_actor_type('version.owned', 'version_app.handle', initial_state => '[]', state_version => 2, upgrade_handler => 'version_app.upgrade', owner => 'version_owner');
+ALTER FUNCTION version_app.upgrade RENAME TO away;
 SELECT djactor.send('version.owned', 'x', '2') > 0 AS sent;
-SELECT djactor.wait_idle('10 s', 'version.owned');
+CALL wait_until($$(SELECT problem IS NOT NULL FROM djactor.actor_type WHERE name = 'version.owned')$$);
+SELECT problem FROM djactor.actor_type WHERE name = 'version.owned';
+ALTER FUNCTION version_app.away RENAME TO upgrade;
+CALL idle('version.owned');
 SELECT state, problem FROM djactor.actor JOIN djactor.actor_type ON name = actor_type WHERE actor_type = 'version.owned';
 
 SELECT count(djactor.drop_actor_type(name, true)) AS dropped FROM djactor.actor_type WHERE name LIKE 'version%';
 DROP FUNCTION upgrade, upgrade_void, handle2, nothing;
 DROP TABLE upgraded;
-DROP SCHEMA version_app CASCADE;
+DROP FUNCTION version_app.handle, version_app.upgrade;
+DROP SCHEMA version_app;
 REVOKE USAGE ON SCHEMA djactor FROM version_owner;
 DROP ROLE version_owner, version_library;
