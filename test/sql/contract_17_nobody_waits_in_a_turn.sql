@@ -28,11 +28,11 @@ BEGIN;
 SELECT djactor.send('c17', 'b', wants_reply => true) AS id \gset
 SAVEPOINT s;
 \set VERBOSITY sqlstate
-SELECT djactor.wait_reply(:id, '1 h');
+SELECT djactor.wait_reply(:id, '1 min');
 \set VERBOSITY default
 ROLLBACK TO s;
 SELECT djactor.drain();
-SELECT djactor.wait_reply(:id, '1 h');
+SELECT djactor.wait_reply(:id, '1 min');
 ROLLBACK;
 
 -- # ask() commits, so it is not for transaction blocks; outside of them it waits

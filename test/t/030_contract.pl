@@ -74,7 +74,7 @@ subtest 'contract 28: a backlog of one type delays another by a batch' => sub {
 	$node->safe_psql('app', q{
 		TRUNCATE ledger, sent;
 		SELECT djactor.pause('t.big'), djactor.pause('t.small');
-		SELECT post(100, 1, 20000, 't.big', 1);
+		SELECT post(100, 1, 20000, 't.big', 2000);
 		SELECT post(101, 1, 1, 't.small', 1)});
 	# Both become due at once; the big one has been there for longer.
 	$node->safe_psql('app', q{SELECT djactor.resume('t.big'), djactor.resume('t.small')});
