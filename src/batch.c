@@ -28,6 +28,7 @@
 #include "pgstat.h"
 #include "run.h"
 #include "session.h"
+#include "settle.h"
 #include "slots.h"
 #include "stats.h"
 #include "storage/ipc.h"

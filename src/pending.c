@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "answers.h"
 #include "commands/async.h"
 #include "compat.h"
 #include "handler.h"
@@ -29,13 +30,11 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "waiters.h"
 
 #define DJA_MAX_PENDING 1024
 #define DJA_PENDING_BUCKETS 2048
 #define DJA_PUSHES_PER_LOCK 64
 #define DJA_STOP_WAIT_MS 10000
-#define DJA_NOTIFY_BYTES 7900	/* below NOTIFY_PAYLOAD_MAX_LENGTH, with room for one more id */
 
 typedef struct DjaPendingLane
 {
@@ -69,10 +68,6 @@ static int	dja_max_lanes = 0;
 static DjaPendingMailbox *dja_mailboxes = NULL;
 static int	dja_nmailboxes = 0;
 static int16 *dja_pending_buckets = NULL;	/* index into dja_mailboxes, -1 = none */
-static int64 *dja_answers = NULL;	/* asks from outside that were answered */
-static SubTransactionId *dja_answer_subids = NULL;	/* and by whom */
-static int	dja_nanswers = 0;
-static int	dja_max_answers = 0;
 static bool dja_announced = false;
 static bool dja_drained = false;
 static bool dja_scout = false;
@@ -88,7 +83,7 @@ dja_pending_reset(void)
 		dja_pending_buckets[dja_mailboxes[i].bucket] = -1;
 	dja_nmailboxes = 0;
 	dja_nlanes = 0;
-	dja_nanswers = 0;
+	dja_answers_forget();
 	dja_announced = false;
 	dja_drained = false;
 	dja_scout = dja_holding = false;
@@ -204,44 +199,6 @@ dja_pending_due(DjaType *type, TimestampTz due)
 	DjaPendingLane *lane = dja_lane_entry(type->hash, type->owner);
 
 	lane->next_due = Min(lane->next_due, due);
-}
-
-/*
- * Notes that an ask from outside has got its answer.
- */
-void
-dja_pending_answer(int64 message_id)
-{
-	if (dja_nanswers == dja_max_answers)
-	{
-		int			size = Max(64, 2 * dja_max_answers);
-
-		dja_answers = dja_answers == NULL ?
-			MemoryContextAlloc(TopMemoryContext, sizeof(int64) * size) :
-			repalloc_huge(dja_answers, sizeof(int64) * size);
-		dja_answer_subids = dja_answer_subids == NULL ?
-			MemoryContextAlloc(TopMemoryContext, sizeof(SubTransactionId) * size) :
-			repalloc_huge(dja_answer_subids, sizeof(SubTransactionId) * size);
-		dja_max_answers = size;
-	}
-	dja_answers[dja_nanswers] = message_id;
-	dja_answer_subids[dja_nanswers++] = GetCurrentSubTransactionId();
-}
-
-/*
- * Answers share the fate of the subtransaction that gave them; those of the
- * latest stand last.
- */
-static void
-dja_pending_subxact_callback(SubXactEvent event, SubTransactionId subid,
-							 SubTransactionId parent, void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		while (dja_nanswers > 0 && dja_answer_subids[dja_nanswers - 1] == subid)
-			dja_nanswers--;
-	if (event == SUBXACT_EVENT_COMMIT_SUB)
-		for (int i = dja_nanswers - 1; i >= 0 && dja_answer_subids[i] == subid; i--)
-			dja_answer_subids[i] = parent;
 }
 
 /*
@@ -494,28 +451,6 @@ dja_announce(void)
 }
 
 /*
- * Announces what was answered on channel djactor_reply, many ids in one
- * notification.
- */
-static void
-dja_announce_answers(void)
-{
-	StringInfoData ids;
-
-	initStringInfo(&ids);
-	for (int i = 0; i < dja_nanswers; i++)
-	{
-		appendStringInfo(&ids, "%s" INT64_FORMAT, ids.len > 0 ? "," : "", dja_answers[i]);
-		if (ids.len > DJA_NOTIFY_BYTES || i == dja_nanswers - 1)
-		{
-			Async_Notify("djactor_reply", ids.data);
-			resetStringInfo(&ids);
-		}
-	}
-	pfree(ids.data);
-}
-
-/*
  * Wakes the worker of a lane, unless it is awake or our NOTIFY will.
  */
 static void
@@ -625,8 +560,7 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 			if (dja_nlanes > 0)
 				dja_announce();
-			if (dja_nanswers > 0)
-				dja_announce_answers();
+			dja_answers_announce();
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
@@ -634,12 +568,8 @@ dja_pending_xact_callback(XactEvent event, void *arg)
 				dja_deliver(event == XACT_EVENT_COMMIT);
 			if (event == XACT_EVENT_ABORT)
 				dja_start_lanes();
-			else if (dja_nanswers > 0)
-			{
-				dja_lock();
-				dja_wake_waiters(dja_answers, dja_nanswers);
-				dja_unlock();
-			}
+			else
+				dja_answers_deliver();
 			if (dja_drained)
 				dja_release_claims();
 			dja_end_holds();
@@ -674,5 +604,5 @@ void
 dja_pending_init(void)
 {
 	RegisterXactCallback(dja_pending_xact_callback, NULL);
-	RegisterSubXactCallback(dja_pending_subxact_callback, NULL);
+	dja_answers_init();
 }

@@ -17,7 +17,6 @@ extern void dja_pending_due(DjaType *type, TimestampTz due);
 extern void dja_pending_type(uint64 type_hash, Oid owner);
 extern int	dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth);
 extern void dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth);
-extern void dja_pending_answer(int64 message_id);
 extern bool dja_pending_any(void);
 extern void dja_pending_drained(void);
 extern void dja_pending_scout(Oid database);

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "answers.h"
 #include "clock.h"
 #include "compat.h"
 #include "fmgr.h"
@@ -53,7 +54,7 @@ dja_answer_outside(DjaMessage *ask, Datum payload, Datum error)
 		TimestampTzGetDatum(now + (int64) dja_reply_retention * USECS_PER_SEC);
 	dja_row_insert(writer, values, nulls);
 	dja_writer_put(writer);
-	dja_pending_answer(ask->id);
+	dja_answers_note(ask->id);
 	CommandCounterIncrement();
 }
 

@@ -95,8 +95,6 @@ extern void dja_batch_begin(DjaBatch *batch);
 extern void dja_batch_read(DjaBatch *batch, int first, int quota);
 extern bool dja_batch_execute(DjaBatch *batch, int first);
 extern void dja_batch_write(DjaBatch *batch);
-extern bool dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
-							   DjaError *error, bool charge);
 extern DjaActor *dja_run_actor(DjaBatch *batch, DjaRun *run, text *key);
 extern bool dja_run_resolve(DjaBatch *batch, DjaRun *run);
 

@@ -1,0 +1,190 @@
+/*
+ * settle.c
+ *
+ * What becomes of a message other than by a turn that comes out well: a failed
+ * attempt is written down, and messages that need no turn end without one.
+ *
+ * It is all done in the present transaction, after the savepoint of a turn, if
+ * there was one, has been rolled back.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "breaker.h"
+#include "clock.h"
+#include "compat.h"
+#include "journal.h"
+#include "letters.h"
+#include "once.h"
+#include "pending.h"
+#include "reply.h"
+#include "settle.h"
+#include "stats.h"
+#include "timer.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "watch.h"
+
+/*
+ * Writes down a failed attempt, in the present transaction.  With charge it
+ * counts, else the message is only put off.  actor is NULL when it cannot be
+ * read.  True if the run can go on with the next message.
+ */
+bool
+dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
+				   DjaError *error, bool charge)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
+	TimestampTz now = dja_clock();
+	DjaType    *type = run->type;
+	TimestampTz retry_at;
+	bool		go_on = true;
+	bool		give_up;
+
+	/* it cannot be suspended now: later, then */
+	if (actor == NULL && type->suspend && !error->rejected &&
+		message->attempts + 1 >= type->max_attempts)
+		charge = false;
+	if (charge && !error->rejected)
+	{
+		message->attempts++;
+		if (actor != NULL)
+		{
+			actor->failures = actor->exists ? actor->failures + 1 : message->attempts;
+			actor->last_error = error->message;
+			actor->dirty |= actor->exists;
+		}
+		dja_stat_count(type, DJA_STAT_FAILED);
+	}
+	give_up = charge && (error->rejected || message->attempts >= type->max_attempts);
+	if (give_up)
+	{
+		if (type->suspend && actor != NULL && !error->rejected)
+		{
+			actor->suspended = actor->dirty = true;
+			dja_message_retry(batch->messages, message, message->attempts, DT_NOBEGIN,
+							  error->message, false);
+			dja_watchers_tell(type, message->key, "suspended", false);
+			run->end = DJA_END_DRAINED; /* until resume() */
+			go_on = false;
+		}
+		else
+		{
+			DjaFailure	failure = {error->rejected ? "rejected" : "failed", error->sqlerrcode,
+			error->message, error->context};
+
+			dja_give_up(type, message, &failure);
+			run->removed++;
+		}
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 error->rejected ?
+				 errmsg("actor %s \"%s\" rejected message " INT64_FORMAT ": %s",
+						type->name, text_to_cstring(message->key), message->id, error->message) :
+				 errmsg("actor %s \"%s\", message " INT64_FORMAT " failed %d times: %s",
+						type->name, text_to_cstring(message->key), message->id, message->attempts,
+						error->message),
+				 error->context ? errcontext("%s", error->context) : 0,
+				 actor != NULL && actor->suspended ? errhint("The actor is suspended until djactor.resume().") :
+				 errhint("The message is in djactor.dead_letter.")));
+	}
+	else
+	{
+		retry_at = charge ? dja_retry_time(type, message->attempts, now) :
+			dja_postpone_time(error, now);
+		dja_message_retry(batch->messages, message, message->attempts, retry_at,
+						  error->message, type->skip);
+		dja_pending_due(type, retry_at);
+		dja_stat_count(type, DJA_STAT_RETRIED);
+		if (!type->skip)
+		{
+			run->end = DJA_END_HELD;
+			run->cursor = message->position;
+			go_on = false;
+		}
+		ereport(charge ? LOG : DEBUG1,
+				(errcode(error->sqlerrcode),
+				 errmsg("actor %s \"%s\", message " INT64_FORMAT " failed (attempt %d of %d): %s",
+						type->name, text_to_cstring(message->key), message->id,
+						message->attempts + (charge ? 0 : 1), type->max_attempts, error->message),
+				 error->context ? errcontext("%s", error->context) : 0));
+	}
+	if (charge && !error->rejected && batch->own_transaction)
+		dja_breaker_count(run->lane, type);
+	MemoryContextSwitchTo(old);
+	return go_on;
+}
+
+static void
+dja_run_journal(DjaRun *run, DjaMessage *message, TimestampTz now, const char *outcome)
+{
+	if (run->type->journal >= 0)
+		dja_journal_write(message, -1, now, now, outcome, 0);
+}
+
+/*
+ * Messages that end without a turn, or not now: those that have expired, that
+ * came too early, timers that were cancelled, duplicates.  False if it is to be
+ * handled.
+ */
+bool
+dja_run_without_turn(DjaBatch *batch, DjaRun *run, DjaMessage *message, TimestampTz now)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
+	TimestampTz deliver_at = message->nulls[DJA_MSG_DELIVER_AT - 1] ? DT_NOBEGIN :
+		DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]);
+
+	if (deliver_at > now)
+	{
+		/* the clock was put back */
+		dja_message_delay(batch->messages, message);
+		dja_pending_due(run->type, deliver_at);
+	}
+	else if (message->expires_at <= now && message->asks)
+	{
+		dja_row_delete(batch->messages, &message->tid);
+		message->fate = DJA_FATE_GONE;
+		dja_answer_failure(message, "expired", 0, "the ask expired before its turn");
+		dja_run_journal(run, message, now, "expired");
+		dja_stat_count(run->type, DJA_STAT_EXPIRED);
+	}
+	else if (message->expires_at <= now)
+	{
+		DjaFailure	failure = {"expired", 0, NULL, NULL};
+
+		dja_give_up(run->type, message, &failure);
+	}
+	else if (dja_message_is_kind(message, "timer") && !dja_timer_fires(message, now))
+	{
+		/* whoever cancelled it may have deleted it */
+		(void) dja_row_try_delete(batch->messages, &message->tid);
+		message->fate = DJA_FATE_GONE;
+	}
+	else if (dja_once_is_duplicate(run->type, message))
+	{
+		dja_run_journal(run, message, now, "duplicate");
+		dja_stat_count(run->type, DJA_STAT_DUPLICATES);
+	}
+	MemoryContextSwitchTo(old);
+	return message->fate != DJA_FATE_OPEN;
+}
+
+/*
+ * An actor whose state was written by a newer version of its type.  Said once
+ * in a row.
+ */
+void
+dja_log_newer(DjaActor *actor)
+{
+	static int64 said = 0;
+
+	if (said == actor->id)
+		return;
+	said = actor->id;
+	ereport(LOG,
+			(errmsg("actor %s \"%s\" waits: its state has version %d, its type serves %d",
+					actor->type->name, text_to_cstring(actor->key), actor->state_version,
+					actor->type->state_version),
+			 errhint("Define the actor type with the newer handler and state_version.")));
+}
