@@ -167,7 +167,8 @@ class Run:
         connection.execute(
             "SELECT djactor.define_actor_type(%s, 'public.work', max_attempts => %s,"
             " breaker_failures => NULL, retry_order => %s, on_exhausted => %s, backoff => %s,"
-            " backoff_max => '200 ms', handler_timeout => '500 ms', batch_size => %s, concurrency => %s, owner => 'app')",
+            " backoff_max => '200 ms', handler_timeout => '500 ms', batch_size => %s,"
+            " concurrency => %s, owner => 'app')",
             (
                 kind.name,
                 kind.max_attempts,
