@@ -15,6 +15,12 @@ BEGIN
 END $$;
 SELECT djactor.define_actor_type('c05', 'c05', batch_size => 1, concurrency => 1);
 
+-- the worker is there, and asleep: what it is not told of it does not find
+SELECT djactor.send('c05', 'warm') > 0 AS sent;
+CALL idle('c05');
+SELECT pg_sleep(1.5);
+TRUNCATE handled;
+
 -- # Sent with several statements, to actors that exist as little as those that the next statement sends to
 BEGIN;
 INSERT INTO djactor.message (actor_type, actor_key) SELECT 'c05', 'first ' || i FROM generate_series(1, 100) i;

@@ -5,6 +5,7 @@
 \getenv tests PG_ABS_SRCDIR
 \i :tests/sql/include/begin.sql
 
+CREATE SEQUENCE ran;
 CREATE FUNCTION c08(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
 	own_type text := (djactor.self()).actor_type;
@@ -19,6 +20,8 @@ BEGIN
 			PERFORM djactor.pause(own_type);
 		WHEN 'stop' THEN
 			PERFORM djactor.stop(discard => true);
+		WHEN 'be cancelled' THEN
+			PERFORM nextval('ran');
 		ELSE NULL;
 	END CASE;
 	RETURN collect(state, coalesce(message -> 'n', message -> 'do'));
@@ -35,9 +38,10 @@ END $$;
 CALL deliver('order', '[{"n": 1}, {"n": 2, "priority": 5}, {"n": 3, "priority": -5}, {"n": 4, "priority": 5}, {"n": 5}, {"n": 6, "priority": 9}]');
 CALL idle('c08');
 
--- # Cancelled by an earlier turn of the batch: not handled
-CALL deliver('cancel', '[{"n": 1}, {"do": "cancel", "which": 3}, {"n": 2}, {"n": 3}, {"n": 4}]');
+-- # Cancelled by an earlier turn of the batch: not even tried
+CALL deliver('cancel', '[{"n": 1}, {"do": "cancel", "which": 3}, {"n": 2}, {"n": 3, "do": "be cancelled"}, {"n": 4}]');
 CALL idle('c08');
+SELECT is_called AS was_run FROM ran;
 
 -- # Paused: the rest waits
 CALL deliver('pause', '[{"n": 1}, {"do": "pause"}, {"n": 2}]');
@@ -57,4 +61,5 @@ SELECT actor_key, payload, reason FROM djactor.dead_letter WHERE actor_type = 'c
 SELECT djactor.drop_actor_type('c08', true);
 DELETE FROM djactor.dead_letter WHERE actor_type = 'c08';
 DROP FUNCTION c08;
+DROP SEQUENCE ran;
 DROP PROCEDURE deliver;
