@@ -153,6 +153,26 @@ for my $how (sort keys %restore)
 	$node->safe_psql('postgres', "DROP DATABASE $database");
 }
 
+# ---- rows are loaded under a worker that is awake ----
+$node->safe_psql('postgres', 'CREATE DATABASE live TEMPLATE app OWNER app');
+for my $round (1 .. 5)
+{
+	my $before;
+
+	$node->safe_psql('live', qq{SELECT post(51, $round, 1, 't.work', 30)});
+	ok(wait_drained($node, 'live'), "round $round: a worker is there");
+	$before = ran($node, 'live');
+	$node->safe_psql('live', "INSERT INTO sent VALUES (52, $round, 't.work', 'k1');\n"
+		  . "COPY djactor.message (id, actor_type, actor_key, payload) FROM stdin;\n"
+		  . (500000 + $round) . qq{\tt.work\tk1\t{"sender": 52, "seq": $round}\n\\.\n});
+	ok(wait_until('held', sub { log_count($node, qr/holds the mail of database "live"/) == $round }), "round $round: it is held");
+	ok(wait_until('no worker', sub { worker_pids($node, 'live') == 0 }), "round $round: the worker goes");
+	is(ran($node, 'live'), $before, "round $round: nothing that was loaded has run");
+	$node->safe_psql('live', 'SELECT djactor.resume()');
+	ok(wait_drained($node, 'live'), "round $round: until resume()");
+}
+check_ledger($node, 'live');
+
 # ---- timers alone hold a copy, too ----
 $node->safe_psql('postgres', 'CREATE DATABASE timers TEMPLATE app OWNER app');
 $node->safe_psql('timers', q{INSERT INTO djactor.timer (actor_type, actor_key, name, due_at, payload, message_id)
