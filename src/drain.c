@@ -277,9 +277,13 @@ dja_drain(PG_FUNCTION_ARGS)
 	}
 	PG_CATCH();
 	{
+		bool		timed_out = dja_handler_timed_out && geterrcode() == ERRCODE_QUERY_CANCELED;
+
 		dja_clock_reset();
 		dja_turn_over();
 		dja_handler_stop();
+		if (timed_out)
+			errmsg("canceling handler due to handler_timeout");
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

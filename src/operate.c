@@ -211,7 +211,7 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 	in_batch = actor != NULL;
 	if (!in_batch)
 		actor = dja_actor_locked(type, key, key_hash, LockTupleNoKeyExclusive);
-	if (!actor->exists)
+	if (!actor->exists && !actor->dirty && actor != dja_turn.actor)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("actor %s \"%s\" does not exist", type->name, text_to_cstring(key)),

@@ -23,13 +23,36 @@ PG_FUNCTION_INFO_V1(dja_unstash_all);
 #define DJA_STASH_MAX 1000		/* messages of one actor */
 
 /*
+ * How many there are: cancel() lowers no counter.
+ */
+static int
+dja_stash_count(DjaActor *actor)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	DjaScan		scan;
+	int			n = 0;
+
+	dja_aside_scan_begin(&scan, actor->type->hash, actor->key_hash, snapshot);
+	while (dja_scan_next(&scan))
+	{
+		DjaMessage *message = dja_scan_message(&scan);
+
+		n += dja_message_is_aside(message, "stashed") && dja_text_equal(message->key, actor->key);
+	}
+	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return n;
+}
+
+/*
  * stash(): done at the end of the turn.
  */
 Datum
 dja_stash(PG_FUNCTION_ARGS)
 {
 	dja_require_turn("stash()");
-	if (dja_turn.actor->stashed >= DJA_STASH_MAX && !dja_wished(DJA_WISH_UNSTASHED))
+	if (dja_turn.actor->stashed >= DJA_STASH_MAX && !dja_wished(DJA_WISH_UNSTASHED) &&
+		dja_stash_count(dja_turn.actor) >= DJA_STASH_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("stash of actor %s \"%s\" is full", dja_turn.actor->type->name,
