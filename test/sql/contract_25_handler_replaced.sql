@@ -26,7 +26,7 @@ CALL idle('c25');
 SELECT djactor.define_actor_type('c25', 'c25', initial_state => '[]', concurrency => 1);
 SELECT djactor.send('c25', 'a') > 0 AS sent;
 CALL idle('c25');
-SELECT state - 3 AS states, state -> 3 IS NOT NULL AS other FROM djactor.actor WHERE actor_type = 'c25';
+SELECT state - 3 AS states, state -> 3 IS NOT NULL AS other, failures FROM djactor.actor WHERE actor_type = 'c25';
 
 -- # A definition that is rolled back is none
 BEGIN;
