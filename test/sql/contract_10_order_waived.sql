@@ -39,7 +39,10 @@ SELECT actor_key, state FROM djactor.actor WHERE actor_type = 'c10' ORDER BY 1;
 INSERT INTO djactor.message (actor_type, actor_key, payload)
 	SELECT 'c10.skip', 'retry', m FROM jsonb_array_elements('[{"n": 1}, {"n": 2, "fail": 1}, {"n": 3}]') m;
 CALL wait_until($$(SELECT turns FROM djactor.actor WHERE actor_type = 'c10.skip') = 2$$);
+SELECT djactor.pause('c10.skip');
 SELECT djactor.send('c10.skip', 'retry', '{"n": 4}') > 0 AS sent;
+-- its mailbox is looked through from the start
+SELECT djactor.resume('c10.skip');
 CALL wait_until($$(SELECT turns FROM djactor.actor WHERE actor_type = 'c10.skip') = 3$$);
 SELECT state FROM djactor.actor WHERE actor_type = 'c10.skip';
 SELECT payload, attempts FROM djactor.message WHERE actor_type = 'c10.skip';
