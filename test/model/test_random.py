@@ -7,7 +7,7 @@ what is handled was announced.  In the end everything is resumed and waited for,
 
 * each committed message was handled exactly once, or is a dead letter, as its payload demands, with
   as many attempts as it demands; nothing that was rolled back was handled (contract 3, 4, 6, 11 to
-  13);
+  13); one whose worker was killed again and again may be dead as crashed (15);
 * each actor handled its messages in order, where contract 9 promises one;
 * no delayed message was early;
 * each actor's state is the fold over what it handled, and no edit by hand was lost (contract 21);
@@ -139,6 +139,7 @@ class Run:
         self.server = server
         self.seed = seed
         self.books = Books()
+        self.wrong: list[str] = []
         self.stop = threading.Event()
         self.serial = itertools.count(1)
         rng = random.Random(seed)
@@ -442,7 +443,7 @@ class Run:
                     "SELECT actor_type, actor_key, count(*) FROM edit GROUP BY 1, 2"
                 )
             }
-        wrong: list[str] = []
+        wrong = self.wrong
         types = {kind.name: kind for kind in self.types}
 
         # Exactly once, as often tried as demanded.
@@ -462,12 +463,14 @@ class Run:
         for message in self.books.messages.values():
             if message.committed < NEVER and message.uid not in sent:
                 wrong.append(f"{message.uid} was committed, and is gone")
-        expired = 0
+        expired = crashed = 0
         for uid, (type_name, key, payload, deliver_at, _) in sent.items():
             kind = types[type_name]
             fail = payload.get("fail", 0)
             if uid in dead and dead[uid][2] == "expired":
                 expired += 1
+            elif uid in dead and dead[uid][2] == "crashed":
+                crashed += 1
             elif fail >= kind.max_attempts and kind.on_exhausted == "dead_letter":
                 if dead.get(uid, ())[2:] != ("failed", kind.max_attempts):
                     wrong.append(
@@ -480,6 +483,10 @@ class Run:
                 wrong.append(f"{uid} {type_name} {key} {payload}: {handled[uid][4]} attempts")
             if deliver_at is not None and uid in handled and handled[uid][5] < deliver_at:
                 wrong.append(f"{uid} was early")
+
+        # A kill charges one message, and max_crashes is 2.
+        if 2 * crashed > self.books.counts["killed"]:
+            wrong.append(f"{crashed} messages crashed")
 
         # The state is the fold.
         by_actor: dict[tuple[str, str], list[tuple[Any, ...]]] = defaultdict(list)
@@ -527,6 +534,7 @@ class Run:
             "handled": len(handled),
             "dead": len(dead),
             "expired": expired,
+            "crashed": crashed,
             "order checked": checked,
             "retried": sum(1 for row in ledger if row[4] > 0),
         }
@@ -573,6 +581,7 @@ def test_random_operations(seed: int, capsys: pytest.CaptureFixture[str]) -> Non
         finally:
             with capsys.disabled():
                 print(", ".join(f"{k} {n}" for k, n in sorted(run.books.counts.items())))
+                print("\n".join(run.wrong[:20]), flush=True)
 
 
 def test_priority_decides_in_a_full_mailbox(seed: int) -> None:
