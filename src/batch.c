@@ -25,6 +25,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "guc.h"
+#include "limit.h"
 #include "pgstat.h"
 #include "run.h"
 #include "session.h"
@@ -94,10 +95,10 @@ dja_recover(MemoryContext context)
 {
 	ErrorData  *edata;
 	DjaError   *error;
-	bool		timed_out = dja_handler_timed_out;
+	bool		timed_out = dja_limit_exceeded;
 
 	HOLD_INTERRUPTS();
-	dja_handler_stop();
+	dja_limit_stop();
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
 	MemoryContextSwitchTo(context);
@@ -111,7 +112,7 @@ dja_recover(MemoryContext context)
 	dja_turn_over();
 	dja_session_clean();
 	dja_handlers_forget();
-	dja_handler_timed_out = false;
+	dja_limit_exceeded = false;
 	RESUME_INTERRUPTS();
 	return error;
 }
@@ -465,6 +466,7 @@ dja_batch_run(int pool)
 			outcome = DJA_STALLED;
 	}
 	disable_timeout(dja_help_timeout, false);
+	dja_limit_rest();
 	dja_lock();
 	dja_queue_leave_lanes();
 	dja_unlock();

@@ -164,6 +164,29 @@ dja_owns_database(Oid database, Oid role)
 #define DJA_INTERVAL_INFINITE(interval) ((void) (interval), false)
 #endif
 
+/* The locks of a process: a list of another kind from 16 on. */
+#if PG_VERSION_NUM >= 160000
+typedef dlist_head dja_lock_list;
+#define dja_lock_list_empty(list) dlist_is_empty(list)
+#else
+typedef SHM_QUEUE dja_lock_list;
+#define dja_lock_list_empty(list) SHMQueueEmpty(list)
+#endif
+
+/* The lock after one of the list, NULL for the first one; NULL at the end. */
+static inline PROCLOCK *
+dja_lock_list_next(dja_lock_list *list, PROCLOCK *lock)
+{
+#if PG_VERSION_NUM >= 160000
+	dlist_node *node = lock ? &lock->procLink : &list->head;
+
+	return node->next == &list->head ? NULL : dlist_container(PROCLOCK, procLink, node->next);
+#else
+	return (PROCLOCK *) SHMQueueNext(list, lock ? &lock->procLink : list,
+									 offsetof(PROCLOCK, procLink));
+#endif
+}
+
 /* Wait events, named from 17 on. */
 #if PG_VERSION_NUM >= 170000
 #define DJA_WAIT_EVENT(var, name) \

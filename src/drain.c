@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "fmgr.h"
 #include "home.h"
+#include "limit.h"
 #include "miscadmin.h"
 #include "pending.h"
 #include "reply.h"
@@ -277,16 +278,18 @@ dja_drain(PG_FUNCTION_ARGS)
 	}
 	PG_CATCH();
 	{
-		bool		timed_out = dja_handler_timed_out && geterrcode() == ERRCODE_QUERY_CANCELED;
+		bool		timed_out = dja_limit_exceeded && geterrcode() == ERRCODE_QUERY_CANCELED;
 
 		dja_clock_reset();
 		dja_turn_over();
-		dja_handler_stop();
+		dja_limit_stop();
+		dja_limit_rest();
 		if (timed_out)
 			errmsg("canceling handler due to handler_timeout");
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	dja_limit_rest();
 	dja_clock_reset();
 	PG_RETURN_INT64(handled);
 }

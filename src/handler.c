@@ -5,11 +5,7 @@
  *
  * A handler is called through fmgr, which is quicker than SPI and leaves to
  * the caller what the executor would have done: the check of the EXECUTE
- * right, the object access hook, the function statistics.  The time limit is a
- * timeout of our own, since statement_timeout is never armed in a background
- * worker; it cancels as a user would, and again each second for a handler that
- * catches the first.  A worker whose handler catches ten of them ends: no
- * handler can catch that, and its message is charged with a crash (crash.c).
+ * right, the object access hook, the function statistics.
  */
 #include "postgres.h"
 
@@ -21,33 +17,19 @@
 #include "catalog/pg_type.h"
 #include "catalog.h"
 #include "compat.h"
-#include "crash.h"
 #include "executor/executor.h"
 #include "handler.h"
 #include "parser/parse_func.h"
 #include "pgstat.h"
-#include "python.h"
-#include "slots.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
-#include "utils/timeout.h"
-#include "utils/timestamp.h"
 #include "utils/varlena.h"
 
-#define DJA_CANCEL_AGAIN 1000	/* ms */
-#define DJA_CANCELS 10			/* a handler may ignore */
-
-volatile bool dja_handler_timed_out = false;
-
 static uint32 dja_handlers_generation = 1;
-static TimeoutId dja_timeout;
-static bool dja_timeout_registered = false;
-static volatile int dja_cancels;
 
 static void
 dja_proc_callback(Datum arg, int cacheid, uint32 hashvalue)
@@ -367,70 +349,4 @@ dja_handler_upgrade(DjaType *type, Datum state, int from_version)
 				 errmsg("upgrade handler %s returned NULL", type->upgrade_handler),
 				 errhint("Return the upgraded state.")));
 	return result;
-}
-
-/* ---------- the time limit ---------- */
-
-static void
-dja_timeout_handler(void)
-{
-	dja_handler_timed_out = true;
-	if (dja_cancels++ >= DJA_CANCELS && dja_my_worker != NULL)
-		ProcDiePending = true;
-	QueryCancelPending = true;
-	InterruptPending = true;
-	SetLatch(MyLatch);
-	dja_python_nudge();
-}
-
-/*
- * Cancels whatever runs, timeout ms from now (0 = never).
- */
-void
-dja_handler_arm(int timeout, TimestampTz now)
-{
-	if (!dja_timeout_registered)
-	{
-		dja_timeout = RegisterTimeout(USER_TIMEOUT, dja_timeout_handler);
-		dja_timeout_registered = true;
-	}
-	dja_handler_timed_out = false;
-	dja_cancels = 0;
-	if (timeout > 0)
-		enable_timeout_every(dja_timeout, TimestampTzPlusMilliseconds(now, timeout),
-							 DJA_CANCEL_AGAIN);
-}
-
-/*
- * Stops the clock, without regard to what it has done.
- */
-void
-dja_handler_stop(void)
-{
-	if (dja_timeout_registered)
-		disable_timeout(dja_timeout, false);
-	if (dja_handler_timed_out)
-		QueryCancelPending = false;
-	if (dja_cancels > DJA_CANCELS && dja_my_worker != NULL)
-	{
-		/* it has ended after all; and who else wants the process to end? */
-		ProcDiePending = false;
-		if (dja_crash_terminated())
-			ProcDiePending = true;
-	}
-	dja_cancels = 0;
-}
-
-/*
- * The limit's time is over.  A cancel that came too late to be served is
- * dropped, and one that was caught by the handler counts all the same.
- */
-void
-dja_handler_disarm(void)
-{
-	dja_handler_stop();
-	if (dja_handler_timed_out)
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling handler due to handler_timeout")));
 }

@@ -1,7 +1,7 @@
 /*
  * handler.h
  *
- * Handlers: finding the function, calling it under a time limit.
+ * Handlers: finding the function, calling it.
  *
  * What a session knows of a function is forgotten when pg_proc tells of a
  * change, so a new version is called from the next batch on; a DjaHandler
@@ -51,9 +51,5 @@ extern void dja_handlers_forget(void);
 
 extern void dja_handler_call(DjaType *type, Datum state, Datum payload, DjaResult *result);
 extern Datum dja_handler_upgrade(DjaType *type, Datum state, int from_version);
-extern void dja_handler_arm(int timeout, TimestampTz now);
-extern void dja_handler_disarm(void);
-extern void dja_handler_stop(void);
-extern volatile bool dja_handler_timed_out;
 
 #endif							/* DJA_HANDLER_H */

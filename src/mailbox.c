@@ -21,6 +21,7 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "mailbox.h"
+#include "pgstat.h"
 #include "runqueue.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -137,6 +138,35 @@ dja_scan_next(DjaScan *scan)
 {
 	CHECK_FOR_INTERRUPTS();
 	return index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot);
+}
+
+/*
+ * The two halves of dja_scan_next(): the index first, rows later, in any order.
+ * An entry's row need not be visible, and is dead if nobody sees it any more:
+ * then it is dja_scan_next() that rids the index of the entry.
+ */
+bool
+dja_scan_next_entry(DjaScan *scan, ItemPointer tid)
+{
+	ItemPointer next;
+
+	CHECK_FOR_INTERRUPTS();
+	next = index_getnext_tid(scan->scan, ForwardScanDirection);
+	if (next != NULL)
+		*tid = *next;
+	return next != NULL;
+}
+
+bool
+dja_scan_fetch(DjaScan *scan, ItemPointerData tid, bool *dead)
+{
+	bool		again = false;
+
+	if (!table_index_fetch_tuple(scan->scan->xs_heapfetch, &tid, scan->scan->xs_snapshot,
+								 scan->slot, &again, dead))
+		return false;
+	pgstat_count_heap_fetch(scan->index);
+	return true;
 }
 
 void

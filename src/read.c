@@ -3,6 +3,10 @@
  *
  * Reads claimed mailboxes for a batch, under a snapshot taken after the
  * claims, and finds out whether their type can be run at all.
+ *
+ * The mailboxes are looked up in the index one after the other, and then the
+ * rows of all of them fetched in the order of their pages: what was sent at the
+ * same time to many actors lies side by side in the table.
  */
 #include "postgres.h"
 
@@ -15,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #define DJA_READ_BYTES (16 * 1024 * 1024)	/* of one mailbox at a time */
+#define DJA_READ_ENTRIES 4096	/* index entries at a time */
 #define DJA_RECHECK_MS 1000		/* a handler that cannot be called */
 
 /*
@@ -116,41 +121,69 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 	return true;
 }
 
+/* An index entry: where its row is, and which one it was. */
+typedef struct DjaEntry
+{
+	uint64		place;
+	int			nth;
+} DjaEntry;
+
+#define ST_SORT dja_sort_entries
+#define ST_ELEMENT_TYPE DjaEntry
+#define ST_COMPARE(a, b) ((a)->place < (b)->place ? -1 : (a)->place > (b)->place)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+/* The runs that are read together. */
+typedef struct DjaReading
+{
+	DjaScan		scan;
+	DjaEntry   *entries;		/* of all runs, in their order */
+	int			nentries;
+	int			size;
+	DjaMessage **messages;		/* one for each entry, NULL if its row is not visible */
+	bool	   *dead;			/* to everybody, so is the entry */
+} DjaReading;
+
 /*
- * Reads the messages of one run, and says how the run ends once they are
- * handled.
+ * Takes a message into a run; false if the run ends before it.
+ */
+static bool
+dja_run_take(DjaRun *run, DjaMessage *message, TimestampTz now)
+{
+	run->cursor = message->position;
+	if (!dja_type_is_named(run->type, DatumGetTextPP(message->values[DJA_MSG_ACTOR_TYPE - 1])))
+		return true;			/* same hash, other type */
+	if (message->retry_at > now)
+	{
+		run->end = DJA_END_HELD;
+		return false;
+	}
+	run->messages[run->nmessages++] = message;
+	run->cursor++;
+	return true;
+}
+
+/*
+ * Reads a run row by row: past any number of entries whose rows are not to be
+ * seen, getting rid of those that are dead.
  */
 static void
-dja_run_read(DjaRun *run, DjaScan *scan, int quota, TimestampTz now)
+dja_run_read(DjaReading *reading, DjaRun *run, TimestampTz now)
 {
 	int			size = 16;
 	Size		bytes = 0;
+	DjaMessage *message;
 
 	run->messages = palloc(sizeof(DjaMessage *) * size);
-	run->nmessages = 0;
-	dja_mailbox_scan_start(scan, run->type_hash, run->key_hash, run->cursor);
-	for (;;)
+	run->end = DJA_END_REMAINING;
+	dja_mailbox_scan_start(&reading->scan, run->type_hash, run->key_hash, run->cursor);
+	while (run->nmessages < run->quota && bytes <= DJA_READ_BYTES)
 	{
-		DjaMessage *message;
-
-		if (run->nmessages >= quota || bytes > DJA_READ_BYTES)
-		{
-			run->end = DJA_END_REMAINING;
-			break;
-		}
-		if (!dja_scan_next(scan))
+		if (!dja_scan_next(&reading->scan))
 		{
 			run->end = DJA_END_DRAINED;
-			break;
-		}
-		message = dja_scan_message(scan);
-		run->cursor = message->position;
-		if (!dja_type_is_named(run->type,
-							   DatumGetTextPP(message->values[DJA_MSG_ACTOR_TYPE - 1])))
-			continue;			/* same hash, other type */
-		if (message->retry_at > now)
-		{
-			run->end = DJA_END_HELD;
 			break;
 		}
 		if (run->nmessages == size)
@@ -158,11 +191,80 @@ dja_run_read(DjaRun *run, DjaScan *scan, int quota, TimestampTz now)
 			size *= 2;
 			run->messages = repalloc(run->messages, sizeof(DjaMessage *) * size);
 		}
-		run->messages[run->nmessages++] = message;
+		message = dja_scan_message(&reading->scan);
+		if (!dja_run_take(run, message, now))
+			break;
 		bytes += sizeof(DjaMessage) +
 			VARSIZE_ANY(DatumGetPointer(message->values[DJA_MSG_PAYLOAD - 1]));
-		run->cursor++;
 	}
+}
+
+/*
+ * Notes what the index says of a run.
+ */
+static void
+dja_run_look_up(DjaReading *reading, DjaRun *run)
+{
+	ItemPointerData tid;
+
+	run->first_entry = reading->nentries;
+	dja_mailbox_scan_start(&reading->scan, run->type_hash, run->key_hash, run->cursor);
+	while (reading->nentries - run->first_entry < run->quota &&
+		   dja_scan_next_entry(&reading->scan, &tid))
+	{
+		DjaEntry   *entry;
+
+		if (reading->nentries == reading->size)
+		{
+			reading->size *= 2;
+			reading->entries = repalloc(reading->entries, sizeof(DjaEntry) * reading->size);
+		}
+		entry = &reading->entries[reading->nentries];
+		entry->place = dja_place_of(&tid);
+		entry->nth = reading->nentries++;
+	}
+	run->nentries = reading->nentries - run->first_entry;
+}
+
+/*
+ * Fetches the rows of all entries, page by page.
+ */
+static void
+dja_fetch_entries(DjaReading *reading)
+{
+	reading->messages = palloc0(sizeof(DjaMessage *) * Max(reading->nentries, 1));
+	reading->dead = palloc0(sizeof(bool) * Max(reading->nentries, 1));
+	dja_sort_entries(reading->entries, reading->nentries);
+	for (int i = 0; i < reading->nentries; i++)
+	{
+		DjaEntry   *entry = &reading->entries[i];
+		ItemPointerData tid;
+
+		CHECK_FOR_INTERRUPTS();
+		dja_place_tid(entry->place, &tid);
+		if (dja_scan_fetch(&reading->scan, tid, &reading->dead[entry->nth]))
+			reading->messages[entry->nth] = dja_scan_message(&reading->scan);
+	}
+}
+
+/*
+ * Hands a run its messages; false if it has to be read row by row.
+ */
+static bool
+dja_run_receive(DjaReading *reading, DjaRun *run, TimestampTz now)
+{
+	DjaMessage **found = &reading->messages[run->first_entry];
+	bool		full = run->nentries >= run->quota;
+
+	for (int i = 0; i < run->nentries; i++)
+		if (found[i] == NULL && (full || reading->dead[run->first_entry + i]))
+			return false;
+	run->end = full ? DJA_END_REMAINING : DJA_END_DRAINED;
+	run->messages = found;		/* none is overtaken by what is put in its place */
+	for (int i = 0; i < run->nentries; i++)
+		if (found[i] != NULL && !dja_run_take(run, found[i], now))
+			break;
+	return true;
 }
 
 /*
@@ -187,7 +289,7 @@ dja_batch_read(DjaBatch *batch, int first, int quota)
 	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
 	TimestampTz now = dja_clock();
 	Snapshot	snapshot;
-	DjaScan		scan;
+	DjaReading	reading = {.size = 1024};
 
 	/* the snapshot comes after the claims and before the cursors */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -201,12 +303,26 @@ dja_batch_read(DjaBatch *batch, int first, int quota)
 	}
 	dja_unlock();
 
-	dja_mailbox_scan_begin(&scan, snapshot);
+	reading.entries = palloc(sizeof(DjaEntry) * reading.size);
+	quota = Min(quota, Max(1, DJA_READ_ENTRIES / Max(1, batch->nruns - first)));
+	dja_mailbox_scan_begin(&reading.scan, snapshot);
 	for (int i = first; i < batch->nruns; i++)
-		if (dja_run_resolve(batch, batch->runs[i]))
-			dja_run_read(batch->runs[i], &scan,
-						 Min(quota, dja_type_quota(batch, batch->runs[i]->type)), now);
-	dja_scan_end(&scan);
+	{
+		DjaRun	   *run = batch->runs[i];
+
+		run->quota = dja_run_resolve(batch, run) ? Min(quota, dja_type_quota(batch, run->type)) : 0;
+		if (run->quota > 0)
+			dja_run_look_up(&reading, run);
+	}
+	dja_fetch_entries(&reading);
+	for (int i = first; i < batch->nruns; i++)
+	{
+		DjaRun	   *run = batch->runs[i];
+
+		if (run->quota > 0 && !dja_run_receive(&reading, run, now))
+			dja_run_read(&reading, run, now);
+	}
+	dja_scan_end(&reading.scan);
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);
 }

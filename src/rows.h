@@ -35,6 +35,21 @@ typedef struct DjaWriter
 } DjaWriter;
 
 /*
+ * Where a row is, as a number: neighbours in the table follow each other.
+ */
+static inline uint64
+dja_place_of(const ItemPointerData *tid)
+{
+	return (uint64) ItemPointerGetBlockNumber(tid) << 16 | ItemPointerGetOffsetNumber(tid);
+}
+
+static inline void
+dja_place_tid(uint64 place, ItemPointer tid)
+{
+	ItemPointerSet(tid, (BlockNumber) (place >> 16), (OffsetNumber) (place & 0xFFFF));
+}
+
+/*
  * The rows that an index has for some values of its first columns, as the
  * latest snapshot sees them.
  */

@@ -23,7 +23,6 @@
 #include "slots.h"
 #include "stats.h"
 #include "storage/bufmgr.h"
-#include "storage/lock.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -166,11 +165,11 @@ dja_run_handled(DjaBatch *batch, DjaRun *run, DjaMessage *message)
 
 		batch->max_handled = Max(64, 2 * batch->max_handled);
 		batch->handled = batch->handled == NULL ?
-			palloc(sizeof(DjaMessage *) * batch->max_handled) :
-			repalloc(batch->handled, sizeof(DjaMessage *) * batch->max_handled);
+			palloc(sizeof(uint64) * batch->max_handled) :
+			repalloc(batch->handled, sizeof(uint64) * batch->max_handled);
 		MemoryContextSwitchTo(old);
 	}
-	batch->handled[batch->nhandled++] = message;
+	batch->handled[batch->nhandled++] = dja_place_of(&message->tid);
 	run->removed++;
 }
 
@@ -387,7 +386,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	/* a turn that leaves something for the next ones to meet ends the batch */
 	if (batch->own_transaction)
 	{
-		LockReleaseSession(USER_LOCKMETHOD);
+		dja_session_unlock();
 		over = dja_session_touched || (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE);
 	}
 	over |= solo || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
@@ -434,11 +433,12 @@ dja_batch_execute(DjaBatch *batch, int first)
 
 /* ---------- writing ---------- */
 
-static int
-dja_compare_places(const void *a, const void *b)
-{
-	return ItemPointerCompare(&(*(DjaMessage *const *) a)->tid, &(*(DjaMessage *const *) b)->tid);
-}
+#define ST_SORT dja_sort_places
+#define ST_ELEMENT_TYPE uint64
+#define ST_COMPARE(a, b) (*(a) < *(b) ? -1 : *(a) > *(b))
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
 /*
  * Deletes what was handled, writes the actors that were touched.  Any row that
@@ -451,10 +451,14 @@ dja_batch_write(DjaBatch *batch)
 
 	/* neighbours share pages */
 	batch->phase = DJA_PHASE_WRITING;
-	if (batch->nhandled > 1)
-		qsort(batch->handled, batch->nhandled, sizeof(DjaMessage *), dja_compare_places);
+	dja_sort_places(batch->handled, batch->nhandled);
 	for (int i = 0; i < batch->nhandled; i++)
-		dja_row_delete(batch->messages, &batch->handled[i]->tid);
+	{
+		ItemPointerData tid;
+
+		dja_place_tid(batch->handled[i], &tid);
+		dja_row_delete(batch->messages, &tid);
+	}
 	batch->nhandled = 0;
 
 	for (int r = 0; r < batch->nruns; r++)

@@ -33,6 +33,9 @@ typedef struct DjaRun
 	DjaType    *type;
 	uint32		generation;		/* of the type, when it was looked at */
 	DjaActor   *actors;
+	int			quota;			/* messages to be read; 0 = its type cannot be run */
+	int			first_entry;	/* while it is read: its entries in the index */
+	int			nentries;
 	DjaMessage **messages;		/* read, in their order */
 	int			nmessages;
 	bool		reread;			/* a turn has changed what waits: read it anew */
@@ -79,7 +82,7 @@ typedef struct DjaBatch
 	bool		actor_read;		/* the last turn's actor */
 
 	/* what the end of the transaction has to do */
-	DjaMessage **handled;
+	uint64	   *handled;		/* places of their rows */
 	int			nhandled;
 	int			max_handled;
 	DjaWriter  *messages;

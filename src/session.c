@@ -14,6 +14,8 @@
 #include "compat.h"
 #include "session.h"
 #include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/portal.h"
@@ -78,6 +80,43 @@ dja_session_check(void)
 		ereport(FATAL,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("the role of this djactor worker may not log in any more")));
+}
+
+/*
+ * Does this process hold an advisory lock, for its session or its transaction?
+ * Nobody else adds one to its lists, so an empty list needs no lock to be seen.
+ */
+static bool
+dja_holds_advisory(void)
+{
+	bool		found = false;
+
+	for (int i = 0; i < NUM_LOCK_PARTITIONS && !found; i++)
+	{
+		dja_lock_list *list = &MyProc->myProcLocks[i];
+		LWLock	   *partition = LockHashPartitionLockByIndex(i);
+
+		if (dja_lock_list_empty(list))
+			continue;
+		LWLockAcquire(partition, LW_SHARED);
+		for (PROCLOCK *lock = dja_lock_list_next(list, NULL); lock != NULL && !found;
+			 lock = dja_lock_list_next(list, lock))
+			found = lock->tag.myLock->tag.locktag_lockmethodid == USER_LOCKMETHOD;
+		LWLockRelease(partition);
+	}
+	return found;
+}
+
+/*
+ * Gives back the advisory locks that a turn has taken for the session.  The
+ * server's own way looks at everything that the process has ever locked in the
+ * transaction, which costs more than a small turn.
+ */
+void
+dja_session_unlock(void)
+{
+	if (dja_holds_advisory())
+		LockReleaseSession(USER_LOCKMETHOD);
 }
 
 /*

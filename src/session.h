@@ -14,6 +14,7 @@ extern bool dja_session_touched;
 
 extern void dja_session_begin(void);
 extern void dja_session_check(void);
+extern void dja_session_unlock(void);
 extern void dja_session_clean(void);
 
 #endif							/* DJA_SESSION_H */

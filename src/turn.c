@@ -16,6 +16,7 @@
 #include "crash.h"
 #include "journal.h"
 #include "json.h"
+#include "limit.h"
 #include "once.h"
 #include "pending.h"
 #include "reply.h"
@@ -326,7 +327,7 @@ dja_turn_run(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 	old = MemoryContextSwitchTo(batch->turn);
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	dja_handler_arm(run->type->handler_timeout,
+	dja_limit_begin(run->type->handler_timeout,
 					batch->own_transaction ? now : GetCurrentTimestamp());
 	xact_level = GetCurrentTransactionNestLevel();
 	if (actor->state_version != run->type->state_version)
@@ -342,7 +343,7 @@ dja_turn_run(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 		if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 			ResetTempTableNamespace();
 	}
-	dja_handler_disarm();
+	dja_limit_end();
 
 	if (result.has_state)
 	{
@@ -420,8 +421,8 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 		FlushErrorState();
 		dja_turn.actor = NULL;
 		dja_turn.message = NULL;
-		error = dja_error_copy(edata, dja_handler_timed_out);
-		dja_handler_stop();
+		error = dja_error_copy(edata, dja_limit_exceeded);
+		dja_limit_stop();
 		RollbackAndReleaseCurrentSubTransaction();
 		dja_handlers_forget();
 		dja_wishes_begin(batch->attempt);
