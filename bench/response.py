@@ -227,10 +227,10 @@ def run(options: Options) -> Result:
             ("one a second, asleep", ASLEEP_PAUSE),
         ):
             plain[case] = commits(senders, pause, slow // 3)
-            if pause == WARM_PAUSE:  # awake before the first one
-                for sender in senders:
-                    sender.send("add", "first")
-            time.sleep(pause)
+            if pause == WARM_PAUSE:  # one round ahead, so that all are awake
+                in_turn(senders, ["add"], "first", pause, len(senders))
+            else:
+                time.sleep(pause)
             in_turn(senders, list(HANDLERS), case, pause, slow)
             if pause == ASLEEP_PAUSE:
                 time.sleep(pause)

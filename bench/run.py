@@ -1,9 +1,10 @@
 """The benchmarks: ``make bench``, or ``make bench ARGS="--quick latency"``.
 
-Runs the named ones (default: the standard ones) one after the other, never two at a time, prints
-a table for each and a PASS or FAIL for each promise that has a number, and writes all
-values to bench/results.  The exit status is 0 only if every promise held and
-every benchmark could vouch for its own figures.
+Runs the named ones (default: the standard ones) one after the other, never two at a
+time, prints a table for each and a PASS or FAIL for each promise that has a number, writes
+all values to bench/results, and from the newest of them the page bench/results.md and the
+plots in bench/plots (with --quick all of it below bench/results/quick).  The exit status is
+0 only if every promise held and every benchmark could vouch for its own figures.
 
 What would make the whole dishonest: running it on a machine with other work, which
 shows in the load at the top and in the CPU that others used meanwhile (what the machine
@@ -26,6 +27,7 @@ import idle
 import latency
 import matrix
 import notifies
+import plots
 import report
 import response
 import sender
@@ -75,6 +77,7 @@ def main() -> int:
     where = report.machine()
     report.print_machine(where)
     passed = True
+    directory = report.QUICK_RESULTS if options.quick else report.RESULTS
     for name in arguments.names or (BENCHMARKS if arguments.all else STANDARD):
         began, cpu = time.monotonic(), CpuUse.now()
         try:
@@ -88,8 +91,15 @@ def main() -> int:
         result.disturbance = max(0.0, others) / result.seconds
         report.print_result(result)
         sys.stdout.flush()
-        report.save(where, result)
+        report.save(where, result, directory)
         passed = passed and all(promise.holds for promise in result.promises)
+    kept = report.newest(directory)
+    if options.quick:
+        plots.draw(kept, directory)
+        report.write_page(kept, directory / "results.md")
+    else:
+        plots.draw(kept, report.PLOTS)
+        report.write_page(kept)
     print(f"\n{'PASS' if passed else 'FAIL'}  {'all promises held' if passed else 'see above'}")
     return 0 if passed else 1
 
