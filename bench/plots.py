@@ -23,7 +23,7 @@ mpl.use("Agg")  # files only, no display
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 import report
 from common import Figure, Result
@@ -33,12 +33,13 @@ FAINT = "#8a8a8a"
 OURS = "#1f6f8b"
 BARE = "#b5b5b5"
 PROMISE = "#c0392b"
-HANDLER_COLORS = {"no-op": "#7fb3c8", "adds to the state": OURS, "also writes a row": "#123f50"}
+OVER = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # text that crosses a line
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
+    "axes.titlepad": 16,  # room for what is written at a promise
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": FAINT,
@@ -63,9 +64,7 @@ def spread(figure: Figure) -> tuple[list[float], list[float]]:
 
 def number(value: float) -> str:
     """A value beside its bar."""
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.0f}" if value == int(value) else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"
 
 
 def bars(
@@ -84,6 +83,7 @@ def bars(
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
+            bbox=OVER,
         )
     axes.set_yticks(range(len(shown)), [figure.name for figure in shown])
     axes.invert_yaxis()
@@ -157,7 +157,12 @@ def matrix(result: Result) -> Drawing:
     return drawing
 
 
-def dots(axes: Axes, shown: Sequence[Figure], color: Callable[[Figure], str]) -> None:
+def dots(
+    axes: Axes,
+    shown: Sequence[Figure],
+    color: Callable[[Figure], str],
+    limits: tuple[float, float],
+) -> None:
     """Medians with their tails, on a logarithmic axis."""
     for place, figure in enumerate(shown):
         p95, p99 = figure.percentile(95), figure.percentile(99)
@@ -172,15 +177,15 @@ def dots(axes: Axes, shown: Sequence[Figure], color: Callable[[Figure], str]) ->
             textcoords="offset points",
             va="center",
             fontsize=8,
+            bbox=OVER,
         )
     axes.set_yticks(range(len(shown)), [figure.name for figure in shown])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    least = min(min(figure.values) for figure in shown)
-    greatest = max(figure.percentile(99) for figure in shown)
-    axes.set_xlim(least / 1.2, greatest * 2.5)
+    axes.set_xlim(*limits)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
 
@@ -198,11 +203,16 @@ def response(result: Result) -> Drawing:
                 for f in [commit, *mine]
             ]
     drawing, axes_of = stacked(len(panels), [len(panel) for panel in panels.values()])
+    everything = [figure for panel in panels.values() for figure in panel]
+    limits = (
+        min(figure.median for figure in everything) / 1.5,
+        max(figure.percentile(99) for figure in everything) * 2,
+    )
     for axes, (case, panel) in zip(axes_of, panels.items(), strict=True):
-        dots(axes, panel, lambda f: BARE if f.name.startswith("durable") else OURS)
+        dots(axes, panel, lambda f: BARE if f.name.startswith("durable") else OURS, limits)
         three = 3 * panel[0].median
         axes.axvline(three, color=PROMISE, linewidth=1, linestyle="--", zorder=0)
-        axes.set_title(f"Response, {case}", pad=10)
+        axes.set_title(f"Response, {case}")
         axes.annotate(
             "promise for medians: three durable commits",
             (three, 1),
@@ -222,16 +232,21 @@ def response(result: Result) -> Drawing:
 def sender(result: Result) -> Drawing:
     """What sending costs, and how many times the bare INSERT that is."""
     costs = [f for f in figures(result, "µs/row") if "CPU" not in f.name]
+    ways = list(dict.fromkeys(f.name.partition(": ")[0] for f in costs))
     ratios = figures(result, "times")
-    drawing, (upper, lower) = stacked(2, [len(ratios), len(costs)])
+    drawing, (upper, *panels) = stacked(1 + len(ways), [len(ratios), *[3] * len(ways)])
     bars(upper, ratios, is_bare, 1.3)
     upper.set_title("Sending: times the bare INSERT")
     upper.set_xlabel("times")
-    bars(lower, costs, lambda f: OURS if f.name.endswith("djactor.message") else BARE, None)
-    lower.set_title("Sending: time of a row")
-    lower.set_xlabel("µs a row (logarithmic)")
-    lower.set_xscale("log")
-    lower.set_xlim(1, 2 * max(max(f.values) for f in costs))
+    for way, axes in zip(ways, panels, strict=True):
+        mine = [
+            Figure(f.name.removeprefix(f"{way}: "), f.unit, f.values)
+            for f in costs
+            if f.name.startswith(f"{way}: ")
+        ]
+        bars(axes, mine, lambda f: OURS if f.name == "djactor.message" else BARE, None)
+        axes.set_title(f"Sending, {way}")
+        axes.set_xlabel("µs a row")
     return drawing
 
 
@@ -243,7 +258,7 @@ def concurrency(result: Result) -> Drawing:
     upper.set_title("32 clients, single rows, each committed durably")
     upper.set_xlabel("messages a second")
     bars(lower, ratios, is_bare, 0.9)
-    lower.set_title("Times the bare rate (promised for the paused type)", pad=14)
+    lower.set_title("Times the bare rate (promised for the paused type)")
     lower.set_xlabel("times")
     return drawing
 
