@@ -162,9 +162,9 @@ def between_commits(sender: Connection) -> float:
 def run(options: Options) -> Result:
     """Samples asleep, samples warm, and the yardstick."""
     result = Result(NAME, "From a message's commit to its effect")
-    asleep_count = 24 if options.quick else 48
+    asleep_count = 12 if options.quick else 30
     warm_count = 100 if options.quick else 300
-    server_view_count = 6 if options.quick else 14
+    server_view_count = 6 if options.quick else 12
     distance = ASLEEP_AFTER / DATABASES
     names = [f"bench_{i}" for i in range(DATABASES)]
     settings: dict[str, str | int | float | bool] = {

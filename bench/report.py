@@ -20,10 +20,13 @@ from pathlib import Path
 
 import psycopg
 
-from common import Figure, Result
+from common import Figure, Promise, Result
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+QUICK_RESULTS = RESULTS / "quick"  # of --quick: to try the programs, never shown as figures
+PLOTS = HERE / "plots"
+PAGE = HERE / "results.md"
 DISTURBED = 0.2  # cores
 
 
@@ -108,6 +111,9 @@ def _row(figure: Figure) -> list[str]:
     return [figure.name, *columns, str(len(values)), figure.unit]
 
 
+HEAD = ["", "median", "min", "p95", "p99", "max", "n", ""]
+
+
 def print_result(result: Result) -> None:
     """A benchmark's part of the report."""
     print(
@@ -120,9 +126,8 @@ def print_result(result: Result) -> None:
     print(f"  settings: fsync = on, {settings}")
     for note in result.notes:
         print(f"  {note}")
-    head = ["", "median", "min", "p95", "p99", "max", "n", ""]
-    rows = [head, *(_row(figure) for figure in result.figures)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    rows = [HEAD, *(_row(figure) for figure in result.figures)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     for row in rows:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
@@ -131,10 +136,63 @@ def print_result(result: Result) -> None:
         print(f"  {'PASS' if promise.holds else 'FAIL'}  {promise.text}")
 
 
-def save(where: Machine, result: Result) -> Path:
+def save(where: Machine, result: Result, directory: Path = RESULTS) -> Path:
     """Keep every value."""
-    RESULTS.mkdir(exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     stamp = where.date[:19].replace(":", "").replace("T", "-")
-    path = RESULTS / f"{stamp}-{result.name}.json"
+    path = directory / f"{stamp}-{result.name}.json"
     path.write_text(json.dumps({"machine": asdict(where), "result": asdict(result)}, indent=1))
     return path
+
+
+def newest(directory: Path = RESULTS) -> list[tuple[Machine, Result]]:
+    """What was kept last of each benchmark, by name."""
+    kept: dict[str, tuple[Machine, Result]] = {}
+    for path in sorted(directory.glob("*.json")):  # names begin with the date
+        content = json.loads(path.read_text())
+        fields = content["result"]
+        fields["figures"] = [Figure(**figure) for figure in fields["figures"]]
+        fields["promises"] = [Promise(**promise) for promise in fields["promises"]]
+        kept[fields["name"]] = (Machine(**content["machine"]), Result(**fields))
+    return [kept[name] for name in sorted(kept)]
+
+
+def _markdown(where: Machine, result: Result) -> list[str]:
+    settings = ", ".join(f"{name} = {value}" for name, value in result.settings.items())
+    rows = [HEAD, ["---"] + ["---:"] * (len(HEAD) - 2) + ["---"]]
+    rows += [_row(figure) for figure in result.figures]
+    plot = PLOTS / f"{result.name}.png"
+    lines = [
+        f"## {result.name}: {result.title}",
+        "",
+        f"{where.date}, djactor {where.revision}, {where.server}, Python {where.python},"
+        f" psycopg {where.psycopg}; {where.cpu}, {where.cores} cores, {where.memory_gb} GB,"
+        f" Linux {where.kernel}, data on {where.filesystem}; load before {where.load},"
+        f" other work meanwhile {result.disturbance:.2f} cores; took {result.seconds:.0f} s.",
+        "",
+        f"Settings: fsync = on, {settings}.",
+        "",
+    ]
+    if result.disturbance > DISTURBED:
+        lines += ["**The machine was disturbed: do not use these figures.**", ""]
+    lines += [line for note in result.notes for line in (note, "")]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines.append("")
+    lines += [f"- {'PASS' if p.holds else 'FAIL'}: {p.text}" for p in result.promises]
+    if plot.exists():
+        lines += ["", f"![{result.title}](plots/{plot.name})"]
+    return [*lines, ""]
+
+
+def write_page(kept: list[tuple[Machine, Result]], path: Path = PAGE) -> None:
+    """All tables as one page."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `make bench`: the newest run of each benchmark, each with its own machine and"
+        " date. README.md tells how to read the tables.",
+        "",
+    ]
+    for where, result in kept:
+        lines += _markdown(where, result)
+    path.write_text("\n".join(lines).rstrip() + "\n")

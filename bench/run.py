@@ -1,9 +1,10 @@
 """The benchmarks: ``make bench``, or ``make bench ARGS="--quick latency"``.
 
-Runs the named ones (default: all) one after the other, never two at a time, prints
-a table for each and a PASS or FAIL for each promise that has a number, and writes all
-values to bench/results.  The exit status is 0 only if every promise held and
-every benchmark could vouch for its own figures.
+Runs the named ones (default: the standard ones) one after the other, never two at a
+time, prints a table for each and a PASS or FAIL for each promise that has a number, writes
+all values to bench/results, and from the newest of them the page bench/results.md and the
+plots in bench/plots (with --quick all of it below bench/results/quick).  The exit status is
+0 only if every promise held and every benchmark could vouch for its own figures.
 
 What would make the whole dishonest: running it on a machine with other work, which
 shows in the load at the top and in the CPU that others used meanwhile (what the machine
@@ -21,29 +22,41 @@ from types import ModuleType
 
 import psycopg
 
+import concurrency
 import idle
 import latency
+import matrix
 import notifies
+import plots
 import report
+import response
 import sender
 import throughput
 from common import BenchmarkError, CpuUse, Options
 from private_server import ServerError
 
-BENCHMARKS: dict[str, ModuleType] = {
-    module.NAME: module for module in (throughput, latency, notifies, idle, sender)
+STANDARD: dict[str, ModuleType] = {
+    module.NAME: module
+    for module in (throughput, response, latency, sender, concurrency, notifies, idle)
 }
+# Those that take long run when they are named, or with --all.
+LONG: dict[str, ModuleType] = {module.NAME: module for module in (matrix,)}
+BENCHMARKS = STANDARD | LONG
 
 
 def parse_arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
-        epilog="benchmarks: " + ", ".join(BENCHMARKS),
+        epilog=f"benchmarks: {', '.join(STANDARD)}; and, taking long: {', '.join(LONG)}",
     )
     parser.add_argument(
-        "names", nargs="*", metavar="BENCHMARK", help="which ones to run (default: all)"
+        "names",
+        nargs="*",
+        metavar="BENCHMARK",
+        help="which ones to run (default: not the long ones)",
     )
+    parser.add_argument("--all", action="store_true", help="the long ones too")
     parser.add_argument("--runs", type=int, help="runs of each figure (default: 5; quick: 1)")
     parser.add_argument("--quick", action="store_true", help="few samples, to try the programs")
     arguments = parser.parse_args()
@@ -64,7 +77,8 @@ def main() -> int:
     where = report.machine()
     report.print_machine(where)
     passed = True
-    for name in arguments.names or BENCHMARKS:
+    directory = report.QUICK_RESULTS if options.quick else report.RESULTS
+    for name in arguments.names or (BENCHMARKS if arguments.all else STANDARD):
         began, cpu = time.monotonic(), CpuUse.now()
         try:
             result = BENCHMARKS[name].run(options)
@@ -77,8 +91,15 @@ def main() -> int:
         result.disturbance = max(0.0, others) / result.seconds
         report.print_result(result)
         sys.stdout.flush()
-        report.save(where, result)
+        report.save(where, result, directory)
         passed = passed and all(promise.holds for promise in result.promises)
+    kept = report.newest(directory)
+    if options.quick:
+        plots.draw(kept, directory)
+        report.write_page(kept, directory / "results.md")
+    else:
+        plots.draw(kept, report.PLOTS)
+        report.write_page(kept)
     print(f"\n{'PASS' if passed else 'FAIL'}  {'all promises held' if passed else 'see above'}")
     return 0 if passed else 1
 

@@ -47,6 +47,7 @@ from private_server import PrivateServer
 
 NAME = "sender"
 DBNAME = "bench"
+PROMISED = 1.3
 SINGLES = 2_000
 STATEMENTS = 5
 COPIED = 20_000
@@ -169,6 +170,12 @@ def run(options: Options) -> Result:
             values = costs[way, table]
             result.add(f"{way}: {table}, CPU of the backend", "µs/row", [c.cpu for c in values])
         pairs = list(zip(costs[way, "djactor.message"], costs[way, "bare copy"], strict=True))
-        result.add(f"{way}: message / bare copy", "times", [m.wall / b.wall for m, b in pairs])
+        figure = result.add(
+            f"{way}: message / bare copy", "times", [m.wall / b.wall for m, b in pairs]
+        )
+        result.promise(
+            f"{way}: sending costs at most {PROMISED:g} times the bare INSERT: {figure.median:.2f}",
+            figure.median <= PROMISED,
+        )
         result.add(f"{way}: message / bare copy, CPU", "times", [m.cpu / b.cpu for m, b in pairs])
     return result
