@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #define DJA_MAX_PLACES 200000	/* remembered; then all are forgotten */
+#define DJA_ROW_BYTES 256		/* of a row beside its state, about */
 
 typedef struct DjaPlace
 {
@@ -224,7 +225,11 @@ dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities)
 	values[DJA_ACTOR_UPDATED_AT - 1] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 
 	if (actor->exists)
+	{
+		dja_row_make_room(actors, &actor->tid,
+						  VARSIZE_ANY(DatumGetPointer(actor->state)) + DJA_ROW_BYTES);
 		dja_row_update(actors, &actor->tid, values, nulls);
+	}
 	else
 		dja_row_insert(actors, values, nulls);
 	actor->tid = actors->slot->tts_tid;

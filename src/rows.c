@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
@@ -12,6 +13,7 @@
 #include "compat.h"
 #include "executor/executor.h"
 #include "rows.h"
+#include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -200,6 +202,23 @@ dja_row_trouble(TM_Result result)
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("a row of djactor was changed by another transaction")));
 	}
+}
+
+/*
+ * Makes room for a new version of a row beside the old one.  The server prunes a
+ * page when a query or an index leads to it, which djactor does not need to
+ * find an actor again; unpruned, the page fills up, and each further version
+ * costs an entry in every index.
+ */
+void
+dja_row_make_room(DjaWriter *writer, ItemPointer tid, Size size)
+{
+	Buffer		buffer = ReadBuffer(writer->rel, ItemPointerGetBlockNumber(tid));
+
+	/* a hint, read without a lock as the server does */
+	if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < size)
+		heap_page_prune_opt(writer->rel, buffer);
+	ReleaseBuffer(buffer);
 }
 
 void

@@ -79,6 +79,7 @@ extern void dja_writer_put(DjaWriter *writer);
 
 extern void dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls);
 extern void dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
+extern void dja_row_make_room(DjaWriter *writer, ItemPointer tid, Size size);
 extern void dja_row_delete(DjaWriter *writer, ItemPointer tid);
 extern TM_Result dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
 extern TM_Result dja_row_try_delete(DjaWriter *writer, ItemPointer tid);
