@@ -26,8 +26,8 @@ ACTORS = (1_000, 1, 100_000)
 
 def run(options: Options) -> Result:
     """All cases, round after round."""
-    result = Result(NAME, f"Messages handled in a second, all shapes ({MESSAGES:,} a run)")
     messages = 20_000 if options.quick else MESSAGES
+    result = Result(NAME, f"Messages handled in a second, all shapes ({messages:,} a run)")
     shapes = [Shape(actors, handler) for actors in ACTORS for handler in HANDLERS]
     runs: dict[str, list[Run]] = {}
     with (
