@@ -5,6 +5,9 @@ also writing a row); one, two and four workers; a preloaded backlog and steady s
 yardstick, which is one process, preloaded.  How, and what the senders have to do with the
 cores, is told in throughput.py.
 
+With 100,000 keys each actor gets one message, its first: what is measured there is how
+fast actors come into being, for djactor with a row in ``actor_identity`` too.
+
 Three servers run, one for each number of workers; those that are not measured sleep.
 Four workers on a machine with two cores are slower than two for that reason; the row is
 there to show by how much.
