@@ -69,7 +69,7 @@ def run_once(private: PrivateServer, dbname: str, shape: Shape, messages: int) -
         owner.execute("SET application_name = 'bareloop'")
         owner.execute(
             "INSERT INTO bare_message (actor_type, actor_key, payload)"
-            " VALUES ('bench.counter', '0', '{\"n\": 0}')"
+            " VALUES ('bench.counter', '0', '{\"n\": 1}')"
         )
         owner.execute(call)  # one turn, so that its caches are warm
         with connect(private, dbname) as sender:

@@ -94,7 +94,7 @@ def prepare(private: PrivateServer) -> None:
 def run(options: Options) -> Result:
     """Rounds over the three."""
     result = Result(NAME, f"{CLIENTS} clients that insert single rows durably (pgbench)")
-    seconds = 1.0 if options.quick else 2.0
+    seconds = 1.0
     rates: dict[str, list[float]] = {case: [] for case in CASES}
     notified: dict[str, list[float]] = {case: [] for case in CASES}
     with (

@@ -87,7 +87,7 @@ def bars(
         )
     axes.set_yticks(range(len(shown)), [figure.name for figure in shown])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.15 * max(max(figure.values) for figure in shown))
+    axes.set_xlim(0, 1.15 * max(promise or 0, *(max(figure.values) for figure in shown)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     if promise is not None:
         axes.axvline(promise, color=PROMISE, linewidth=1, linestyle="--", zorder=0)

@@ -1,10 +1,11 @@
 """Response: from the sender's commit to the committed effect, at several rates; asks.
 
-What: single messages, each in a transaction of its own, at 100 and at 2,000 a second
-by one sender who keeps to a timetable; and about one a second to a database whose
-worker lingers (every 0.9 s) or sleeps (every 1.35 s; a pool falls asleep after a second
-without work).  So that these take seconds and not minutes there are six databases
-that get messages in turn.  Three handlers: no-op, adding to the state, also writing a row.
+What: single messages, each in a transaction of its own: at 100 and at 2,000 a second to
+one database, by one session and by four that keep to a timetable; and about one a second
+to a database whose worker lingers (every 0.9 s) or sleeps (every 1.35 s; a pool falls
+asleep after a second without work).  So that these take seconds and not minutes there are
+six databases that get messages in turn.  Three handlers: no-op, adding to the state, also
+writing a row.
 And the round trip of ``CALL djactor.ask()``: sent, committed, handled, committed, answered.
 
 How: nobody looks while it is measured.  The server notes the time of each commit
@@ -33,7 +34,8 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from psycopg import pq
 
@@ -96,15 +98,18 @@ class Sender:
         self.sent: dict[str, list[tuple[str, str]]] = {}
         self._keys = 0
 
-    def send(self, handler: str, label: str) -> None:
-        """One message to a new actor."""
+    def send(self, handler: str, label: str) -> float:
+        """One message to a new actor; milliseconds until libpq returns."""
         self._keys += 1
-        key = f"{label} {self._keys}"
+        key = f"{self.pgconn.backend_pid} {self._keys}"
+        begin = time.perf_counter()
         result = self.pgconn.exec_prepared(b"send", [f"bench.{handler}".encode(), key.encode()])
+        elapsed = 1000 * (time.perf_counter() - begin)
         require(result.status == pq.ExecStatus.TUPLES_OK, "a message was not sent")
         xid = result.get_value(0, 0)
         require(xid is not None, "no transaction")
         self.sent.setdefault(label, []).append((key, xid.decode()))
+        return elapsed
 
     def plain(self) -> float:
         """A durable commit; milliseconds."""
@@ -143,13 +148,25 @@ def keep_time(begin: float, step: int, pause: float) -> None:
         time.sleep(left)
 
 
-def at_rate(sender: Sender, handler: str, label: str, rate: int, count: int) -> float:
-    """Send at a rate; the rate that was reached."""
+def on_time(
+    sessions: Sequence[Sender], rate: int, count: int, action: Callable[[Sender], float]
+) -> tuple[list[float], float]:
+    """Do something at a rate, the sessions in turn, each in a thread; results, rate reached.
+
+    One session could not commit 2,000 times a second while the worker commits too.
+    """
     begin = time.perf_counter()
-    for i in range(count):
-        keep_time(begin, i, 1 / rate)
-        sender.send(handler, label)
-    return count / (time.perf_counter() - begin)
+
+    def act(n: int) -> list[float]:
+        values = []
+        for i in range(n, count, len(sessions)):
+            keep_time(begin, i, 1 / rate)
+            values.append(action(sessions[n]))
+        return values
+
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        done = list(pool.map(act, range(len(sessions))))
+    return [value for values in done for value in values], count / (time.perf_counter() - begin)
 
 
 def in_turn(
@@ -166,23 +183,15 @@ def in_turn(
         senders[i % len(senders)].send(handler, f"{label} {handler}")
 
 
-def commits(senders: Sequence[Sender], pause: float, count: int) -> list[float]:
-    """Durable commits at a rate, by the sessions in turn."""
+def paced(
+    senders: Sequence[Sender], pause: float, count: int, action: Callable[[Sender], float]
+) -> list[float]:
+    """Do something with the databases in turn, with each every ``pause`` seconds."""
     begin = time.perf_counter()
     values = []
     for i in range(count):
         keep_time(begin, i, pause / len(senders))
-        values.append(senders[i % len(senders)].plain())
-    return values
-
-
-def asks(senders: Sequence[Sender], pause: float, count: int) -> list[float]:
-    """Round trips at a rate, by the sessions in turn."""
-    begin = time.perf_counter()
-    values = []
-    for i in range(count):
-        keep_time(begin, i, pause / len(senders))
-        values.append(senders[i % len(senders)].ask())
+        values.append(action(senders[i % len(senders)]))
     return values
 
 
@@ -211,22 +220,25 @@ def run(options: Options) -> Result:
             sender.send("add", "first")
             sender.plain()
             sender.ask()
-        plain["one after the other"] = commits([first], 0, 300)
-        for rate in (100, 2_000):
+        crew = [first, *(Sender(stack.enter_context(connect(private, names[0]))) for _ in "123")]
+        plain["one after the other"] = paced([first], 0, 300, Sender.plain)
+        for rate, sessions in ((100, [first]), (2_000, crew)):
             case = f"{rate:,} a second"
             count = int(rate * seconds)
-            plain[case] = commits([first], 1 / rate, count)
+            plain[case], _ = on_time(sessions, rate, count, Sender.plain)
             for handler in HANDLERS:
-                reached.setdefault(case, []).append(
-                    at_rate(first, handler, f"{case} {handler}", rate, count)
+                label = f"{case} {handler}"
+                _, got = on_time(
+                    sessions, rate, count, lambda s, h=handler, label=label: s.send(h, label)
                 )
+                reached.setdefault(case, []).append(got)
                 wait_idle(first.connection)
-        asked["100 a second"] = asks([first], 0.01, int(100 * seconds))
+        asked["100 a second"], _ = on_time([first], 100, int(100 * seconds), Sender.ask)
         for case, pause in (
             ("one a second, warm", WARM_PAUSE),
             ("one a second, asleep", ASLEEP_PAUSE),
         ):
-            plain[case] = commits(senders, pause, slow // 3)
+            plain[case] = paced(senders, pause, slow // 3, Sender.plain)
             if pause == WARM_PAUSE:  # one round ahead, so that all are awake
                 in_turn(senders, ["add"], "first", pause, len(senders))
             else:
@@ -234,8 +246,8 @@ def run(options: Options) -> Result:
             in_turn(senders, list(HANDLERS), case, pause, slow)
             if pause == ASLEEP_PAUSE:
                 time.sleep(pause)
-                asked[case] = asks(senders, pause, slow // 3)
-        for name, sender in zip(names, senders, strict=True):
+                asked[case] = paced(senders, pause, slow // 3, Sender.ask)
+        for name, sender in [*zip(names, senders, strict=True), *((names[0], s) for s in crew[1:])]:
             wait_idle(sender.connection)
             with admin(private, name) as su:
                 for case in (case for case in plain if case != "one after the other"):

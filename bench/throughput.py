@@ -49,8 +49,8 @@ SETTINGS: dict[str, str | int | float | bool] = {"djactor.idle_timeout": "10min"
 
 def run(options: Options) -> Result:
     """All cases, round after round."""
-    result = Result(NAME, f"Messages handled in a second ({MESSAGES:,} a run)")
     messages = 30_000 if options.quick else MESSAGES
+    result = Result(NAME, f"Messages handled in a second ({messages:,} a run)")
     with (
         server(result, SETTINGS | {"djactor.max_workers": 2}) as two,
         server(result, SETTINGS | {"djactor.max_workers": 1}) as one,
