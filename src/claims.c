@@ -77,7 +77,7 @@ dja_queue_has_work(int pool, bool resident, TimestampTz now)
 			continue;
 		if (dja_lane_due(lane) <= now)
 			return true;
-		if (!lane->blocked && (lane->sweeping || lane->sweep_wanted) && dja_queue_has_room())
+		if (!lane->blocked && (lane->sweeping || lane->sweep_wanted) && dja_queue_room() > 0)
 			return true;
 	}
 	return false;

@@ -204,10 +204,13 @@ dja_mailbox_create(int lane, uint64 key_hash, int64 cursor)
 	return i;
 }
 
-bool
-dja_queue_has_room(void)
+/*
+ * So many mailboxes can still be made.
+ */
+int
+dja_queue_room(void)
 {
-	return dja_shared->queue->free_head >= 0;
+	return dja_shared->queue->free_count;
 }
 
 /* ---------- lanes ---------- */

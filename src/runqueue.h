@@ -166,7 +166,7 @@ extern int64 dja_queue_read_cursor(int mailbox);
 extern void dja_queue_finish(int mailbox, DjaRunEnd end, int64 cursor, int removed);
 extern void dja_queue_leave_lanes(void);
 extern void dja_release_claims(void);
-extern bool dja_queue_has_room(void);
+extern int	dja_queue_room(void);
 extern TimestampTz dja_queue_next_due(int pool, TimestampTz now);
 extern void dja_queue_orphan(int pool);
 

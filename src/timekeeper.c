@@ -6,7 +6,8 @@
  * the lane, so that nothing here keeps the mail waiting for long.
  *
  * A sweep walks over the mailbox index from key to key, without looking at the
- * messages, and pushes each mailbox with the lowest position it has there.  A
+ * messages, and pushes the mailboxes that it comes to, a thousand at a time, in
+ * the order of the lowest position that each has there.  A
  * delay or retry is watched for by lane.next_due: everything in the due index
  * before it has been seen to.
  */
@@ -58,57 +59,87 @@ dja_same_lane(DjaLaneWork *work)
 
 /* ---------- sweeps ---------- */
 
+/* A mailbox that the sweep has come to. */
+typedef struct DjaSwept
+{
+	uint64		key_hash;
+	int64		position;		/* the lowest in it */
+} DjaSwept;
+
+#define ST_SORT dja_sort_swept
+#define ST_ELEMENT_TYPE DjaSwept
+#define ST_COMPARE(a, b) ((a)->position < (b)->position ? -1 : (a)->position > (b)->position)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+/*
+ * Pushes what was found.  Nobody is thrown out for a sweep: what there is no
+ * room for is left to the next one.  False if the lane is not the same any
+ * more.
+ */
+static bool
+dja_push_swept(DjaLaneWork *work, DjaSwept *swept, int n)
+{
+	bool		same = true;
+
+	for (int i = 0; i < n && same; i += DJA_PUSH_CHUNK)
+	{
+		dja_lock();
+		same = dja_same_lane(work);
+		for (int j = i; same && j < Min(i + DJA_PUSH_CHUNK, n); j++)
+		{
+			if (dja_queue_room() > 0)
+				dja_queue_push(work->lane, -2, swept[j].key_hash, swept[j].position, -1, -1);
+			else
+				dja_lane(work->lane)->sweep_wanted = true;
+		}
+		dja_unlock();
+	}
+	return same;
+}
+
 static void
 dja_sweep_step(void *arg)
 {
 	DjaLaneWork *work = (DjaLaneWork *) arg;
-	uint64		keys[DJA_PUSH_CHUNK];
-	int64		positions[DJA_PUSH_CHUNK];
+	DjaSwept   *swept = palloc(sizeof(DjaSwept) * DJA_SWEEP_CHUNK);
 	bool		more = true;
+	int			max;
+	int			n = 0;
 	DjaScan		scan;
 
+	dja_lock();
+	max = Min(dja_queue_room(), DJA_SWEEP_CHUNK);
+	dja_unlock();
 	dja_mailbox_scan_begin(&scan, GetActiveSnapshot());
-	for (int total = 0; more && total < DJA_SWEEP_CHUNK; total += DJA_PUSH_CHUNK)
+	while (n < max &&
+		   (more = dja_mailbox_scan_skip(&scan, work->type_hash, work->first, work->after,
+										 &swept[n].key_hash, &swept[n].position)))
 	{
-		int			n = 0;
-
-		while (n < DJA_PUSH_CHUNK &&
-			   (more = dja_mailbox_scan_skip(&scan, work->type_hash, work->first, work->after,
-											 &keys[n], &positions[n])))
-		{
-			work->first = false;
-			work->after = keys[n++];
-		}
-
-		dja_lock();
-		if (!dja_same_lane(work))
-			more = false;
-		else
-		{
-			DjaLane    *lane = dja_lane(work->lane);
-
-			for (int i = 0; i < n; i++)
-			{
-				/*
-				 * no room, and nobody is thrown out for a sweep: go on from
-				 * here later
-				 */
-				if (!dja_queue_has_room())
-				{
-					dja_unlock();
-					dja_scan_end(&scan);
-					return;
-				}
-				dja_queue_push(work->lane, -2, keys[i], positions[i], -1, -1);
-				lane->sweep_started = true;
-				lane->sweep_after = keys[i];
-			}
-			if (!more)
-				lane->sweeping = false;
-		}
-		dja_unlock();
+		work->first = false;
+		work->after = swept[n++].key_hash;
 	}
 	dja_scan_end(&scan);
+
+	/* who has waited longest goes first, and lies beside its like */
+	dja_sort_swept(swept, n);
+	if (!dja_push_swept(work, swept, n))
+		return;
+	dja_lock();
+	if (dja_same_lane(work))
+	{
+		DjaLane    *lane = dja_lane(work->lane);
+
+		if (n > 0)
+		{
+			lane->sweep_started = true;
+			lane->sweep_after = work->after;
+		}
+		if (!more)
+			lane->sweeping = false;
+	}
+	dja_unlock();
 }
 
 /*
@@ -124,7 +155,7 @@ dja_sweep(int pool)
 	{
 		DjaLane    *lane = dja_lane(i);
 
-		if (lane->blocked || !(lane->sweeping || lane->sweep_wanted) || !dja_queue_has_room())
+		if (lane->blocked || !(lane->sweeping || lane->sweep_wanted) || dja_queue_room() == 0)
 			continue;
 		if (!lane->sweeping)
 		{
