@@ -69,16 +69,16 @@ class Broker:
         self._signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """End it."""
+        """End it, what was started last first."""
         self.wake()
-        self._signal(signal.SIGTERM)
-        for process in self._processes:
+        while self._processes:
+            process = self._processes.pop()
+            process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-        self._signal(signal.SIGKILL)
-        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        self._processes.clear()
 
 
 def _can_connect(family: int, address: str | tuple[str, int]) -> bool:
@@ -135,6 +135,7 @@ class RabbitMQ(Broker):
             "ERL_EPMD_PORT": str(epmd),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": f"djactor{os.getpid()}@localhost",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false",
             "RABBITMQ_DIST_PORT": str(distribution),
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),

@@ -130,7 +130,7 @@ class _Celery(Rival):
 
     def check_books(self, site: Site, case: Case, plan: Plan) -> None:
         """The broker has nothing left."""
-        config = {**self._config, "mode": "left", "delete": True}
+        config = {**self._config, "mode": "left"}
         left = run_program([self._python, self._program], config, site.directory)
         require(int(left) == 0, f"the broker still has {left.strip()} messages")
 

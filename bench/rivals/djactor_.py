@@ -11,9 +11,12 @@ The sleeping handler stands for one that reaches outside the database; README.md
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+
+import psycopg
 
 from common import admin, number, require, worker_pids
 from rivals.protocol import KEYS, Case, Plan, Rival, Site, Worker
@@ -42,6 +45,9 @@ class _Resume(Worker):
         with admin(self._site.private, self._site.dbname) as su:
             for pid in worker_pids(su):
                 os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(psycopg.Error):
+            while True:
+                self._site.owner.execute("SELECT pg_sleep(0.001)")
 
     def stop(self) -> None:
         self._site.owner.execute("SELECT djactor.pause('bench')")

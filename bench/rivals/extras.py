@@ -10,13 +10,14 @@ Recovery  The case ``keys``.  Once a third of the messages is handled the worker
 Idle      CPU of server, worker and broker in a second, after some messages were handled and two
           seconds have passed.
 
-Both once for each rival, with the tuned settings (Celery: the durable ones for recovery), so they
-say what happens, not how fast a machine is.
+Both once for each rival, so what it had in hand at the kill is luck, with the tuned settings
+(Celery: the durable ones for recovery), so they say what happens, not how fast a machine is.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 from dataclasses import dataclass
 
@@ -74,6 +75,7 @@ def recovery(ground: Ground, rival: Rival, limit: float, divisor: int) -> Recove
                     if time.time() - start > limit:
                         raise BenchmarkError(f"{waiting} messages left before the kill")
                     time.sleep(0.005)
+                time.sleep(random.uniform(0, 0.1))  # not always at the same point of its round
                 worker.kill()
                 killed = time.time()
             finally:
@@ -92,6 +94,7 @@ def recovery(ground: Ground, rival: Rival, limit: float, divisor: int) -> Recove
             effect = rival.effect(site) / sent
         finally:
             rival.suspend()
+            _reconnect(site)  # the server may be recovering
             site.owner.close()
     return Recovery(waiting, end - killed, stuck, effect)
 

@@ -133,6 +133,7 @@ def run_once(ground: Ground, rival: Rival, case: Case, plan: Plan, limit: float)
         rival.preload(site, case, plan)
         settle(site)
         worker = rival.start(site, case, plan)
+        complete = False
         try:
             with old_snapshot(site) if case.snapshot else contextlib.nullcontext():
                 roots = [ground.private.pid or 0, *worker.pids, *rival.pids]
@@ -148,7 +149,10 @@ def run_once(ground: Ground, rival: Rival, case: Case, plan: Plan, limit: float)
                 now = CpuUse.now()
                 others = now.machine - machine.machine - used - (now.ours - machine.ours)
         finally:
-            worker.stop()
+            if complete:
+                worker.stop()
+            else:
+                worker.abandon()
         handled = plan.messages - left
         require(handled > 0, f"nothing handled within {limit:.0f} s")
         if complete:

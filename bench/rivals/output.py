@@ -93,7 +93,9 @@ def ratio(row: Row, rows: Sequence[Row]) -> float | None:
 
 
 def _table(case: Case, rows: Sequence[Row]) -> list[str]:
-    table = [["", "messages/s", "djactor is", "CPU µs/message", "messages", "order", "remarks"]]
+    table = [
+        ["", "messages/s", "djactor / rival", "CPU µs/message", "messages", "order", "remarks"]
+    ]
     for row in rows:
         if row.case != case:
             continue
@@ -103,7 +105,7 @@ def _table(case: Case, rows: Sequence[Row]) -> list[str]:
         times = ratio(row, rows)
         stopped = sum(not run.complete for run in row.runs)
         limit = max(run.seconds for run in row.runs)
-        remarks = [f"stopped after {limit:.0f} s"] if stopped else []
+        remarks = [f"stopped after {limit:.1f} s"] if stopped else []
         if 0 < stopped < len(row.runs):
             remarks[0] += f" in {stopped} runs"
         if row.error:
@@ -112,7 +114,7 @@ def _table(case: Case, rows: Sequence[Row]) -> list[str]:
             [
                 row.label,
                 _range(row.rates),
-                f"{shown(times)} times" if times is not None else "",
+                shown(times) if times is not None else "",
                 shown(statistics.median(run.cpu_us for run in row.runs)),
                 f"{row.plan.messages:,}",
                 row.plan.order,
@@ -147,7 +149,7 @@ def _extras(comparison: Comparison) -> list[str]:
 
 
 def _settings(rows: Sequence[Row]) -> list[str]:
-    lines = ["", "### Settings", ""]
+    lines = ["", "### Settings", ""] if rows else []
     for label in dict.fromkeys(row.label for row in rows):
         by_settings: dict[str, list[str]] = {}
         for row in rows:
@@ -173,7 +175,8 @@ def markdown(comparison: Comparison) -> str:
         [["", "version", "an acknowledged message is"]]
         + [[rival.name, rival.version, rival.about] for rival in rivals]
     )
-    lines += ["", *(f"SKIP {name}: {why}" for name, why in comparison.skipped.items())]
+    if comparison.skipped:
+        lines += ["", *(f"SKIP {name}: {why}" for name, why in comparison.skipped.items())]
     for case in dict.fromkeys(row.case for row in rows):
         lines += ["", f"### {case.title} (`{case.name}`)", "", *_table(case, rows)]
     return "\n".join([*lines, *_extras(comparison), *_settings(rows), ""])
@@ -186,6 +189,8 @@ def plot(comparison: Comparison, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    if not comparison.rows:
+        return
     cases = [c for c in dict.fromkeys(row.case for row in comparison.rows)]
     lines = -(-len(cases) // 2)
     figure, grid = pyplot.subplots(lines, 2, figsize=(16, 5.2 * lines + 1.2), squeeze=False)
@@ -216,7 +221,7 @@ def plot(comparison: Comparison, path: Path) -> None:
             times = ratio(row, comparison.rows)
             text = f" {shown(row.median)}"
             if times is not None and row.rival.name != "djactor":
-                text += f"   (djactor {shown(times)} times)"
+                text += f"   (djactor {shown(times)} times as fast)"
             panel.text(max(row.rates) * 1.1, place, text, va="center", fontsize=8)
         panel.set_title(case.title + (", * keeps no order" if unordered else ""), fontsize=10)
         panel.set_xlabel("messages/s, logarithmic; median, least and greatest", fontsize=8)

@@ -80,9 +80,14 @@ class Program(Worker):
 
     def kill(self) -> None:
         """SIGKILL for the program and its children."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._close()
+
+    def abandon(self) -> None:
+        """There is nothing to wait for."""
+        self.kill()
 
     def stop(self) -> None:
         """Close its input and wait; kill what does not end within seconds."""

@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, help="runs of each figure (default: 5; quick: 1)")
     parser.add_argument("--cases", help="which, separated by commas (default: all)")
     parser.add_argument(
-        "--limit", type=float, help="seconds after which a run is stopped (default: 5; quick: 1.5)"
+        "--limit", type=float, help="seconds after which a run is stopped (default: 3; quick: 1)"
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages, to try it")
     arguments = parser.parse_args()
@@ -92,7 +92,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--runs starts at 1")
     arguments.partial = arguments.partial or arguments.runs < 5
     if arguments.limit is None:
-        arguments.limit = 1.5 if arguments.quick else 5.0
+        arguments.limit = 1.0 if arguments.quick else 3.0
     return arguments
 
 
@@ -120,7 +120,8 @@ def rows_of(rivals: list[Rival], cases: list[str], quick: bool) -> list[Row]:
     for case in CASES:
         for rival in rivals if case.name in cases else []:
             for variant in rival.variants:
-                if variant == "default" and not case.defaults:
+                best = variant == rival.variants[-1] or rival.name == "djactor"
+                if case.only_best and not best:
                     continue
                 plan = rival.plan(variant, case)
                 if quick:
@@ -160,7 +161,7 @@ def measure_extras(
             print(f"recovery  {label}: {comparison.recoveries[label]}", flush=True)
         if "idle" in arguments.cases:
             try:
-                comparison.idle[label] = extras.idle(ground, rival, 2 if quick else 10)
+                comparison.idle[label] = extras.idle(ground, rival, 1 if quick else 10)
             except _FAILED as error:
                 comparison.idle[label] = f"FAIL {str(error).splitlines()[0]}"
             print(f"idle      {label}: {comparison.idle[label]}", flush=True)
@@ -205,8 +206,7 @@ def save(where: report.Machine, comparison: Comparison, partial: bool) -> None:
     table = report.RESULTS / f"{stamp}-rivals.md" if partial else TABLE
     picture = report.RESULTS / f"{stamp}-rivals.png" if partial else PLOT
     table.write_text(output.markdown(comparison))
-    if comparison.rows:
-        output.plot(comparison, picture)
+    output.plot(comparison, picture)
     print(f"\nwritten: {table}, {picture}, {raw}")
 
 
@@ -247,7 +247,7 @@ def main() -> int:
         f" {arguments.limit:g} s; its figure is the rate until then. Other work on the machine"
         f" during the runs: {statistics.median(others):.2f} cores at the median,"
         f" {max(others):.2f} at most.",
-        '"djactor is" is djactor with one worker over the rival, of the medians.',
+        "Ratios are those of the medians; djactor's is the one with one worker.",
     ]
     if statistics.median(others) > report.DISTURBED:
         comparison.notes.append("WARNING: the machine was disturbed; do not use these figures.")

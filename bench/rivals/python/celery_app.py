@@ -122,11 +122,11 @@ def left() -> None:
     """What the broker still has, unacknowledged messages included."""
     with app.connection_for_read() as link:
         channel = link.default_channel
-        ready = channel.queue_declare(queue=QUEUE, passive=True).message_count
-        client = getattr(channel, "client", None)  # Redis: the worker's unacknowledged ones
-        waiting = client.hlen("unacked") if client is not None else 0
-        print(ready + waiting)
-        if CONFIG["delete"]:
+        client = getattr(channel, "client", None)
+        if client is not None:  # Redis
+            print(client.llen(QUEUE) + client.hlen("unacked"))
+        else:
+            print(channel.queue_declare(queue=QUEUE, passive=True).message_count)
             channel.queue_delete(queue=QUEUE)
 
 
