@@ -216,12 +216,12 @@ def plot(comparison: Comparison, path: Path) -> None:
         panel.invert_yaxis()
         panel.set_xscale("log")
         if medians:
-            panel.set_xlim(min(medians) / 3, max(medians) * 30)
+            panel.set_xlim(min(medians) / 3, max(medians) * 300)
         for place, row in zip(places, rows, strict=True):
             times = ratio(row, comparison.rows)
             text = f" {shown(row.median)}"
             if times is not None and row.rival.name != "djactor":
-                text += f"   (djactor {shown(times)} times as fast)"
+                text += f"   (djactor / this: {shown(times)})"
             panel.text(max(row.rates) * 1.1, place, text, va="center", fontsize=8)
         panel.set_title(case.title + (", * keeps no order" if unordered else ""), fontsize=10)
         panel.set_xlabel("messages/s, logarithmic; median, least and greatest", fontsize=8)
