@@ -44,7 +44,7 @@ class Program(Worker):
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=directory,
-                env={**os.environ, **(env or {})},
+                env=_environment(env),
                 start_new_session=True,
             )
 
@@ -117,6 +117,49 @@ class Program(Worker):
         raise BenchmarkError(f"the worker {what}; it said\n{tail}")
 
 
+class Several(Worker):
+    """Programs that are one worker together, where a rival is advised to run several processes."""
+
+    def __init__(self, programs: Sequence[Program]) -> None:
+        self._programs = programs
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """All of theirs."""
+        return [pid for program in self._programs for pid in program.pids]
+
+    def go(self) -> float:
+        """One after the other, from the first on."""
+        return min([program.go() for program in self._programs])
+
+    def check(self) -> None:
+        """None has ended."""
+        for program in self._programs:
+            program.check()
+
+    def kill(self) -> None:
+        """SIGKILL for all."""
+        for program in self._programs:
+            program.kill()
+
+    def abandon(self) -> None:
+        """There is nothing to wait for."""
+        self.kill()
+
+    def stop(self) -> None:
+        """Stop all; together they have handled what each has."""
+        for program in self._programs:
+            program.stop()
+        counts = [program.handled for program in self._programs]
+        self.handled = None if None in counts else sum(count or 0 for count in counts)
+
+
+def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
+    """Ours, without what is meant for our Python only."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return ours | dict(more or {})
+
+
 def run_program(
     command: Sequence[str | Path],
     config: Mapping[str, object],
@@ -130,7 +173,7 @@ def run_program(
         capture_output=True,
         text=True,
         cwd=directory,
-        env={**os.environ, **(env or {})},
+        env=_environment(env),
     )
     if done.returncode != 0:
         raise BenchmarkError(f"{command[0]} failed: {(done.stderr or done.stdout)[-1500:]}")
