@@ -40,6 +40,9 @@ test:
 bench:
 	@tools/with-env python bench/run.py $(ARGS)
 
+bench-rivals:
+	@PYTHONPATH=bench tools/with-env python -m rivals.run $(ARGS)
+
 lint:
 	@tools/lint
 
@@ -59,13 +62,14 @@ help:
 	@echo 'make demo       a Django project, workers in PostgreSQL, live   (ARGS="--messages 100000")'
 	@echo 'make test       all test suites                                 (T=part of a test name)'
 	@echo 'make bench      the benchmarks                                  (ARGS=options of bench/run.py)'
+	@echo 'make bench-rivals   djactor and other queues side by side           (ARGS=options of bench/rivals/run.py)'
 	@echo 'make            compile, for the server that PG_CONFIG= names'
 	@echo 'make install    compile and install there'
 	@echo 'make lint       check the style of scripts and Python'
 	@echo 'make format     repair the style of Python'
 	@echo 'make clean      remove what was built; distclean: the virtual environment too'
 
-.PHONY: all install uninstall demo test bench lint format clean distclean help
+.PHONY: all install uninstall demo test bench bench-rivals lint format clean distclean help
 
 else
 #
