@@ -23,6 +23,7 @@ from types import ModuleType
 import psycopg
 
 import concurrency
+import flatness
 import idle
 import latency
 import matrix
@@ -40,7 +41,7 @@ STANDARD: dict[str, ModuleType] = {
     for module in (throughput, response, latency, sender, concurrency, notifies, idle)
 }
 # Those that take long run when they are named, or with --all.
-LONG: dict[str, ModuleType] = {module.NAME: module for module in (matrix,)}
+LONG: dict[str, ModuleType] = {module.NAME: module for module in (matrix, flatness)}
 BENCHMARKS = STANDARD | LONG
 
 
