@@ -71,6 +71,28 @@ dja_mailbox_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 c
 }
 
 /*
+ * The mailboxes of a type, one after the other: all of them, or from a key on,
+ * or those after it.
+ */
+void
+dja_mailbox_scan_type(DjaScan *scan, uint64 type_hash, DjaScanFrom from, uint64 key_hash)
+{
+	ScanKeyData keys[3];
+	bool		after = from == DJA_SCAN_AFTER_KEY;
+
+	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) type_hash));
+	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY,
+				after ? BTGreaterStrategyNumber : BTGreaterEqualStrategyNumber,
+				after ? F_INT8GT : F_INT8GE,
+				Int64GetDatum(from == DJA_SCAN_ALL_KEYS ? PG_INT64_MIN : (int64) key_hash));
+	/* a scan has as many keys as it began with */
+	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(DJA_CURSOR_START));
+	index_rescan(scan->scan, keys, 3, NULL, 0);
+}
+
+/*
  * The first mailbox of a type, or the next one after a key, and the lowest
  * position in it; false at the end.  Looks at the index alone: what it finds
  * may be dead or not yet committed, which a hint may be.
@@ -79,21 +101,11 @@ bool
 dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
 					  uint64 *key_hash, int64 *position)
 {
-	ScanKeyData keys[3];
 	bool		isnull;
 
 	CHECK_FOR_INTERRUPTS();
-	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum((int64) type_hash));
-	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY,
-				first ? BTGreaterEqualStrategyNumber : BTGreaterStrategyNumber,
-				first ? F_INT8GE : F_INT8GT,
-				Int64GetDatum(first ? PG_INT64_MIN : (int64) after));
-	/* a scan has as many keys as it began with */
-	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
-				Int64GetDatum(DJA_CURSOR_START));
 	scan->scan->xs_want_itup = true;
-	index_rescan(scan->scan, keys, 3, NULL, 0);
+	dja_mailbox_scan_type(scan, type_hash, first ? DJA_SCAN_ALL_KEYS : DJA_SCAN_AFTER_KEY, after);
 	if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
 		return false;
 	*key_hash = (uint64) DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_KEY,

@@ -56,8 +56,17 @@ typedef struct DjaScan
 	TupleTableSlot *slot;
 } DjaScan;
 
+/* Which mailboxes of a type. */
+typedef enum DjaScanFrom
+{
+	DJA_SCAN_ALL_KEYS,
+	DJA_SCAN_FROM_KEY,
+	DJA_SCAN_AFTER_KEY
+} DjaScanFrom;
+
 extern void dja_mailbox_scan_begin(DjaScan *scan, Snapshot snapshot);
 extern void dja_mailbox_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 cursor);
+extern void dja_mailbox_scan_type(DjaScan *scan, uint64 type_hash, DjaScanFrom from, uint64 key_hash);
 extern bool dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
 								  uint64 *key_hash, int64 *position);
 extern void dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot snapshot);

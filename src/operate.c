@@ -253,52 +253,70 @@ dja_resume_actor(PG_FUNCTION_ARGS)
 /* ---------- waiting until all is done ---------- */
 
 /*
- * Has this type mail that can be handled, now or after a retry?
+ * Where wait_idle() has seen mail that waits: it looks there first when it looks
+ * again, or it would walk each time over all that was handled meanwhile.
+ */
+typedef struct DjaSeen
+{
+	uint64		type_hash;		/* 0 = nowhere */
+	uint64		key_hash;
+} DjaSeen;
+
+/*
+ * Does a mailbox of a type wait to be run, from that of a key on?
  */
 static bool
-dja_type_is_idle(DjaType *type, Snapshot snapshot)
+dja_mail_waits(DjaType *type, Snapshot snapshot, DjaScanFrom from, uint64 key_hash, DjaSeen *seen)
 {
-	Relation	rel;
-	TupleTableSlot *slot;
+	Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor mailbox",
+												  ALLOCSET_SMALL_SIZES);
+	bool		waits = false;
 	DjaScan		scan;
-	DjaScan		next;
-	uint64		key_hash;
-	int64		position;
-	bool		first = true;
-	uint64		after = 0;
+
+	dja_mailbox_scan_begin(&scan, snapshot);
+	dja_mailbox_scan_type(&scan, type->hash, from, key_hash);
+	while (!waits && dja_scan_next(&scan))
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		text	   *key = dja_scan_message(&scan)->key;
+
+		key_hash = dja_hash_text(key);
+		waits = !dja_actor_halted(rel, slot, type, key, snapshot);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+		if (!waits)
+			dja_mailbox_scan_type(&scan, type->hash, DJA_SCAN_AFTER_KEY, key_hash);
+	}
+	if (waits)
+		*seen = (DjaSeen) {type->hash, key_hash};
+	dja_scan_end(&scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return waits;
+}
+
+/*
+ * Is there nothing of a type that workers have to do now, or will have to do
+ * after a retry's wait?
+ */
+static bool
+dja_type_is_idle(DjaType *type, Snapshot snapshot, DjaSeen *seen)
+{
 	bool		idle = true;
-	MemoryContext context;
+	DjaScan		scan;
 
 	if (type->paused)
 		return true;
-	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), AccessShareLock);
-	slot = table_slot_create(rel, NULL);
-	context = AllocSetContextCreate(CurrentMemoryContext, "djactor mailbox",
-									ALLOCSET_SMALL_SIZES);
-	dja_mailbox_scan_begin(&scan, snapshot);
-	dja_mailbox_scan_begin(&next, snapshot);
-	while (idle && dja_mailbox_scan_skip(&scan, type->hash, first, after, &key_hash, &position))
-	{
-		first = false;
-		after = key_hash;
-		dja_mailbox_scan_start(&next, type->hash, key_hash, position);
-		if (dja_scan_next(&next))
-		{
-			MemoryContext old = MemoryContextSwitchTo(context);
-
-			idle = dja_actor_halted(rel, slot, type, dja_scan_message(&next)->key, snapshot);
-			MemoryContextSwitchTo(old);
-			MemoryContextReset(context);
-		}
-	}
-	dja_scan_end(&next);
-	dja_scan_end(&scan);
+	if (dja_mail_waits(type, snapshot, DJA_SCAN_ALL_KEYS, 0, seen))
+		return false;
 
 	/*
 	 * under retry_order skip, what waits for its retry is delayed, and not
 	 * idle either
 	 */
-	if (idle && type->skip)
+	if (type->skip)
 	{
 		dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);
 		while (idle && dja_scan_next(&scan))
@@ -309,28 +327,29 @@ dja_type_is_idle(DjaType *type, Snapshot snapshot)
 		}
 		dja_scan_end(&scan);
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
 	return idle;
 }
 
 static bool
-dja_is_idle(text *name)
+dja_is_idle(text *name, DjaSeen *seen)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor idle",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Snapshot	snapshot;
 	List	   *types = name ? list_make1(dja_require_type(name)) : dja_types_all();
+	DjaType    *last = seen->type_hash != 0 ? dja_type_by_hash(seen->type_hash) : NULL;
+	bool		idle;
 	ListCell   *lc;
-	bool		idle = true;
 
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	idle = last == NULL || last->paused ||
+		!dja_mail_waits(last, snapshot, DJA_SCAN_FROM_KEY, seen->key_hash, seen);
 	foreach(lc, types)
 	{
-		idle = dja_type_is_idle(lfirst(lc), snapshot);
 		if (!idle)
 			break;
+		idle = dja_type_is_idle(lfirst(lc), snapshot, seen);
 	}
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);
@@ -348,6 +367,7 @@ dja_wait_idle(PG_FUNCTION_ARGS)
 	TimestampTz until;
 	text	   *name = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
 	long		wait = DJA_LOOK_AGAIN_MS;
+	DjaSeen		seen = {0};
 
 	dja_require_preload();
 	dja_catalog_require();
@@ -367,7 +387,7 @@ dja_wait_idle(PG_FUNCTION_ARGS)
 				 errhint("Commit first; in a test that never commits use djactor.drain().")));
 
 	until = GetCurrentTimestamp() + dja_interval_usec(PG_GETARG_INTERVAL_P(0));
-	while (!dja_is_idle(name))
+	while (!dja_is_idle(name, &seen))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
