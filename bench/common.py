@@ -55,6 +55,7 @@ class Options:
 
     runs: int
     quick: bool
+    minutes: float = 3.0  # of a soak
 
 
 @dataclass
@@ -100,6 +101,7 @@ class Result:
     figures: list[Figure] = field(default_factory=list)
     promises: list[Promise] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    series: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)  # for plots
     seconds: float = 0.0
     disturbance: float = 0.0  # cores that others used meanwhile
 

@@ -172,9 +172,7 @@ def run(options: Options) -> Result:
         result.add(f"{name}: {hard}, at the end", "messages/s", [last])
         result.add(f"{name}: {easy}", "messages/s", [beside])
         result.add(f"{name}: {hard} / {easy}", "times", [whole / beside])
-        times, rates = samples.rates()
-        result.add(f"{name}: when", "s", times)
-        result.add(f"{name}: rate then", "messages/s", rates)
+        result.series[f"{name}: messages a second"] = samples.rates()
         result.promise(
             f"{name}: the rate at the end is at least {PROMISED} of that at the beginning:"
             f" {last / first:.2f}",

@@ -36,10 +36,41 @@ from common import (
     server,
     worker_pids,
 )
+from private_server import PrivateServer
 
 NAME = "idle"
 DBNAME = "bench"
 TRANSACTIONS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"
+
+
+def watch(private: PrivateServer, result: Result, seconds: float) -> None:
+    """Let the worker fall asleep, look away for so long, and judge what was done meanwhile."""
+    with admin(private, "postgres") as su:
+        time.sleep(2.5)
+        require(len(worker_pids(su)) == 1, "no worker to watch")
+        pids = djactor_pids(su)
+        transactions = number(su, TRANSACTIONS, [DBNAME])
+        before = process_times(pids)
+        time.sleep(seconds)
+        used = process_times(pids) - before
+        require(djactor_pids(su) == pids, "processes of djactor came or went")
+        transactions = number(su, TRANSACTIONS, [DBNAME]) - transactions
+
+    result.notes.append(f"{len(pids)} processes of djactor: launcher and worker")
+    result.add(f"transactions in {seconds:g} s", "", [transactions])
+    result.add("context switches of djactor", "", [float(used.switches)])
+    result.add("CPU ticks (10 ms) of djactor", "", [float(used.ticks)])
+    result.add("CPU time of djactor", "µs", [used.cpu_ns / 1000])
+    result.promise(
+        f"an idle server runs no query: {transactions:.0f} transactions, "
+        f"{used.switches} context switches",
+        transactions == 0,
+    )
+    result.promise(
+        f"an idle server uses no measurable CPU: {used.ticks} ticks, {used.cpu_ns / 1000:.0f} µs"
+        f" in {seconds:g} s",
+        used.ticks == 0,
+    )
 
 
 def run(options: Options) -> Result:
@@ -57,30 +88,5 @@ def run(options: Options) -> Result:
             owner.execute("SELECT djactor.send('bench.idler', 'one')")
             done = owner.execute("SELECT djactor.wait_idle('30 s')").fetchone()
             require(done == (True,), "the worker does not start")
-        with admin(private, "postgres") as su:
-            time.sleep(2.5)
-            require(len(worker_pids(su)) == 1, "no worker to watch")
-            pids = djactor_pids(su)
-            transactions = number(su, TRANSACTIONS, [DBNAME])
-            before = process_times(pids)
-            time.sleep(seconds)
-            used = process_times(pids) - before
-            require(djactor_pids(su) == pids, "processes of djactor came or went")
-            transactions = number(su, TRANSACTIONS, [DBNAME]) - transactions
-
-    result.notes.append(f"{len(pids)} processes of djactor: launcher and worker")
-    result.add(f"transactions in {seconds:g} s", "", [transactions])
-    result.add("context switches of djactor", "", [float(used.switches)])
-    result.add("CPU ticks (10 ms) of djactor", "", [float(used.ticks)])
-    result.add("CPU time of djactor", "µs", [used.cpu_ns / 1000])
-    result.promise(
-        f"an idle server runs no query: {transactions:.0f} transactions, "
-        f"{used.switches} context switches",
-        transactions == 0,
-    )
-    result.promise(
-        f"an idle server uses no measurable CPU: {used.ticks} ticks, {used.cpu_ns / 1000:.0f} µs"
-        f" in {seconds:g} s",
-        used.ticks == 0,
-    )
+        watch(private, result, seconds)
     return result

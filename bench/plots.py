@@ -263,12 +263,34 @@ def concurrency(result: Result) -> Drawing:
     return drawing
 
 
+def over_time(result: Result) -> Drawing:
+    """A curve for each series; those of one unit and one stem share a picture."""
+    groups: dict[str, list[str]] = {}
+    for name in result.series:
+        stem, _, unit = name.rpartition(": ")
+        groups.setdefault(unit if result.name == "soak" else f"{stem}, {unit}", []).append(name)
+    drawing, axes = stacked(len(groups), [6] * len(groups))
+    for one, (title, names) in zip(axes, groups.items(), strict=True):
+        for name in names:
+            times, values = result.series[name]
+            one.plot(times, values, linewidth=1.2, label=name.rpartition(": ")[0])
+        one.set_title(title)
+        one.set_ylim(bottom=0)
+        one.set_xlabel("million messages" if result.name == "memory" else "seconds")
+        if len(names) > 1:
+            one.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return drawing
+
+
 PLOTS: dict[str, Callable[[Result], Drawing]] = {
     "throughput": throughput,
     "matrix": matrix,
     "response": response,
     "sender": sender,
     "concurrency": concurrency,
+    "flatness": over_time,
+    "memory": over_time,
+    "soak": over_time,
 }
 
 

@@ -25,23 +25,27 @@ import psycopg
 import concurrency
 import flatness
 import idle
+import idle_at_scale
 import latency
 import matrix
+import memory
 import notifies
 import plots
 import report
 import response
 import sender
+import soak
 import throughput
 from common import BenchmarkError, CpuUse, Options
 from private_server import ServerError
 
 STANDARD: dict[str, ModuleType] = {
-    module.NAME: module
-    for module in (throughput, response, latency, sender, concurrency, notifies, idle)
+    module.NAME: module for module in (throughput, response, sender, concurrency, notifies, idle)
 }
 # Those that take long run when they are named, or with --all.
-LONG: dict[str, ModuleType] = {module.NAME: module for module in (matrix, flatness)}
+LONG: dict[str, ModuleType] = {
+    module.NAME: module for module in (latency, matrix, flatness, memory, idle_at_scale, soak)
+}
 BENCHMARKS = STANDARD | LONG
 
 
@@ -59,6 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--all", action="store_true", help="the long ones too")
     parser.add_argument("--runs", type=int, help="runs of each figure (default: 5; quick: 1)")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of a soak (default: 3)")
     parser.add_argument("--quick", action="store_true", help="few samples, to try the programs")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(BENCHMARKS))
@@ -74,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run, print, judge."""
     arguments = parse_arguments()
-    options = Options(runs=arguments.runs, quick=arguments.quick)
+    options = Options(runs=arguments.runs, quick=arguments.quick, minutes=arguments.minutes)
     where = report.machine()
     report.print_machine(where)
     passed = True
