@@ -268,7 +268,7 @@ def over_time(result: Result) -> Drawing:
     groups: dict[str, list[str]] = {}
     for name in result.series:
         stem, _, unit = name.rpartition(": ")
-        groups.setdefault(unit if result.name == "soak" else f"{stem}, {unit}", []).append(name)
+        groups.setdefault(f"{stem}, {unit}" if result.name == "flatness" else unit, []).append(name)
     drawing, axes = stacked(len(groups), [6] * len(groups))
     for one, (title, names) in zip(axes, groups.items(), strict=True):
         for name in names:

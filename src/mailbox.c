@@ -30,6 +30,8 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#define DJA_WALK_ENTRIES 8		/* before a mailbox is skipped */
+
 static void
 dja_scan_open(DjaScan *scan, DjaIndex index, ScanKey keys, int nkeys, Snapshot snapshot)
 {
@@ -51,6 +53,7 @@ dja_mailbox_scan_begin(DjaScan *scan, Snapshot snapshot)
 	scan->index = index_open(dja_index_oid(DJA_MAILBOX_INDEX), AccessShareLock);
 	scan->slot = table_slot_create(scan->rel, NULL);
 	scan->scan = dja_index_beginscan(scan->rel, scan->index, snapshot, 3);
+	scan->walking = false;
 }
 
 /*
@@ -67,6 +70,7 @@ dja_mailbox_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 c
 				Int64GetDatum((int64) key_hash));
 	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
 				Int64GetDatum(cursor));
+	scan->walking = false;
 	index_rescan(scan->scan, keys, 3, NULL, 0);
 }
 
@@ -89,29 +93,57 @@ dja_mailbox_scan_type(DjaScan *scan, uint64 type_hash, DjaScanFrom from, uint64 
 	/* a scan has as many keys as it began with */
 	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
 				Int64GetDatum(DJA_CURSOR_START));
+	scan->walking = false;
 	index_rescan(scan->scan, keys, 3, NULL, 0);
+}
+
+static uint64
+dja_entry_key(DjaScan *scan)
+{
+	bool		isnull;
+
+	return (uint64) DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_KEY,
+												scan->scan->xs_itupdesc, &isnull));
 }
 
 /*
  * The first mailbox of a type, or the next one after a key, and the lowest
  * position in it; false at the end.  Looks at the index alone: what it finds
  * may be dead or not yet committed, which a hint may be.
+ *
+ * Where mailboxes are short the next one is a few entries away; a long one is
+ * not walked through but skipped, by a new descent.
  */
 bool
 dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
 					  uint64 *key_hash, int64 *position)
 {
+	bool		there = false;
 	bool		isnull;
 
 	CHECK_FOR_INTERRUPTS();
-	scan->scan->xs_want_itup = true;
-	dja_mailbox_scan_type(scan, type_hash, first ? DJA_SCAN_ALL_KEYS : DJA_SCAN_AFTER_KEY, after);
-	if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
-		return false;
-	*key_hash = (uint64) DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_KEY,
-													 scan->scan->xs_itupdesc, &isnull));
+	if (scan->walking && !first && scan->walked_to == after)
+	{
+		for (int i = 0; i < DJA_WALK_ENTRIES && !there; i++)
+		{
+			if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
+				return false;
+			there = dja_entry_key(scan) != after;
+		}
+	}
+	if (!there)
+	{
+		scan->scan->xs_want_itup = true;
+		dja_mailbox_scan_type(scan, type_hash, first ? DJA_SCAN_ALL_KEYS : DJA_SCAN_AFTER_KEY,
+							  after);
+		if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
+			return false;
+	}
+	*key_hash = dja_entry_key(scan);
 	*position = DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_POSITION,
 											scan->scan->xs_itupdesc, &isnull));
+	scan->walking = true;
+	scan->walked_to = *key_hash;
 	return true;
 }
 

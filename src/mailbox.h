@@ -54,6 +54,8 @@ typedef struct DjaScan
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
+	bool		walking;		/* from mailbox to mailbox, last seen at walked_to */
+	uint64		walked_to;
 } DjaScan;
 
 /* Which mailboxes of a type. */
