@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -103,6 +103,33 @@ def check_books(su: Connection, messages: int) -> None:
     expected = sum((i % 7 + 1) for i in range(messages % 7 + 1) if i) + messages // 7 * 28
     require(turns == messages, f"{turns:.0f} turns for {messages} messages")
     require(total == expected, f"the states add up to {total:.0f}, sent were {expected}")
+
+
+class Sender(threading.Thread):
+    """A thread that sends; join() raises what ended it early.
+
+    ``sent`` counts alone would hide its death, since the books are checked against them.
+    """
+
+    def __init__(self, work: Callable[..., None], *args: object, **options: object) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._arguments = (args, options)
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """What the thread does."""
+        args, options = self._arguments
+        try:
+            self._work(*args, **options)
+        except BaseException as error:
+            self._error = error
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end; errors: what the work raised."""
+        super().join(timeout)
+        if self._error is not None:
+            raise self._error
 
 
 @dataclass

@@ -16,7 +16,6 @@ curve beside the verdict.
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 
@@ -59,10 +58,8 @@ def run(options: Options) -> Result:
             pids = processes(su)
             first = 1
             for title, actors in ((f"{FEW:,} actors", FEW), (f"{MANY:,} actors", many)):
-                feeding = threading.Thread(
-                    target=longrun.feed,
-                    args=(sender, half, actors, 1_000, AHEAD),
-                    kwargs={"first": first},
+                feeding = longrun.Sender(
+                    longrun.feed, sender, half, actors, 1_000, AHEAD, first=first
                 )
                 base = longrun.handled(su)
                 seen: dict[str, tuple[list[float], list[float]]] = {p: ([], []) for p in pids}
