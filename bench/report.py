@@ -150,7 +150,9 @@ def newest(directory: Path = RESULTS) -> list[tuple[Machine, Result]]:
     kept: dict[str, tuple[Machine, Result]] = {}
     for path in sorted(directory.glob("*.json")):  # names begin with the date
         content = json.loads(path.read_text())
-        fields = content["result"]
+        fields = content.get("result")
+        if fields is None:
+            continue  # a comparison with other queues, which has a page of its own
         fields["figures"] = [Figure(**figure) for figure in fields["figures"]]
         fields["promises"] = [Promise(**promise) for promise in fields["promises"]]
         kept[fields["name"]] = (Machine(**content["machine"]), Result(**fields))
