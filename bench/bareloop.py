@@ -21,6 +21,8 @@ import os
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from common import BenchmarkError, admin, connect, process_times, require
@@ -50,38 +52,81 @@ def build(private: PrivateServer) -> None:
 
 def run_once(private: PrivateServer, dbname: str, shape: Shape, messages: int) -> Run:
     """One run in a new database; the clock starts just before the CALL is sent."""
-    create(private, dbname, shape)
-    with connect(private, dbname) as owner, admin(private, dbname) as su:
-        owner.execute(
+    with Loop(private, dbname, shape, messages) as loop:
+        start = time.time()
+        cpu_ns = loop.call()
+        end = loop.check()
+    return Run(messages / (end - start), cpu_ns / 1000 / messages)
+
+
+def run_side_by_side(
+    private: PrivateServer, dbname: str, shape: Shape, messages: int, loops: int
+) -> Run:
+    """Several loops at once, each with its share of the messages in a database of its own.
+
+    What they reach beside what one reaches is all that this machine has for a second
+    process of this kind: the loops share no table, no lock and no row.
+    """
+    share = messages // loops
+    with ExitStack() as stack, ThreadPoolExecutor(loops) as threads:
+        all_loops = [
+            stack.enter_context(Loop(private, f"{dbname}_{n}", shape, share)) for n in range(loops)
+        ]
+        start = time.time()
+        cpu_ns = sum(threads.map(Loop.call, all_loops))
+        end = max(loop.check() for loop in all_loops)
+    return Run(share * loops / (end - start), cpu_ns / 1000 / (share * loops))
+
+
+class Loop:
+    """A bare loop in a new database, its messages waiting and its caches warm."""
+
+    def __init__(self, private: PrivateServer, dbname: str, shape: Shape, messages: int) -> None:
+        self.private, self.dbname, self.shape, self.messages = private, dbname, shape, messages
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Loop:
+        create(self.private, self.dbname, self.shape)
+        self.owner = self.stack.enter_context(connect(self.private, self.dbname))
+        self.su = self.stack.enter_context(admin(self.private, self.dbname))
+        self.owner.execute(
             "CREATE TABLE bare_message (LIKE djactor.message INCLUDING DEFAULTS INCLUDING IDENTITY,"
             " PRIMARY KEY (id))"
         )
-        owner.execute("CREATE INDEX ON bare_message (actor_key, id)")
-        owner.execute("CREATE TABLE bare_actor (LIKE djactor.actor INCLUDING ALL)")
-        su.execute(
+        self.owner.execute("CREATE INDEX ON bare_message (actor_key, id)")
+        self.owner.execute("CREATE TABLE bare_actor (LIKE djactor.actor INCLUDING ALL)")
+        self.su.execute(
             "CREATE PROCEDURE bareloop(messages regclass, actors regclass, handler regprocedure,"
             " initial_state jsonb, batch_size int) LANGUAGE c AS '$libdir/bareloop'"
         )
-        call = (
-            "CALL bareloop('bare_message', 'bare_actor', 'handle(jsonb, jsonb)',"
-            f" '{INITIAL_STATE}', {BATCH_SIZE})"
-        )
-        owner.execute("SET application_name = 'bareloop'")
-        owner.execute(
+        self.owner.execute("SET application_name = 'bareloop'")
+        self.owner.execute(
             "INSERT INTO bare_message (actor_type, actor_key, payload)"
             " VALUES ('bench.counter', '0', '{\"n\": 1}')"
         )
-        owner.execute(call)  # one turn, so that its caches are warm
-        with connect(private, dbname) as sender:
-            require(insert(sender, LOOP, shape, messages) == messages, "not all was sent")
-        su.execute("VACUUM (ANALYZE) bare_message")
-        su.execute("CHECKPOINT")
-        pid = [owner.info.backend_pid]
+        self.call()  # one turn, so that its caches are warm
+        with connect(self.private, self.dbname) as sender:
+            sent = insert(sender, LOOP, self.shape, self.messages)
+            require(sent == self.messages, "not all was sent")
+        self.su.execute("VACUUM (ANALYZE) bare_message")
+        self.su.execute("CHECKPOINT")
+        return self
+
+    def call(self) -> int:
+        """Handle what waits; the nanoseconds of CPU that it took."""
+        pid = [self.owner.info.backend_pid]
         before = process_times(pid)
-        start = time.time()
-        owner.execute(call)
-        used = process_times(pid) - before
-        end = last_commit(su, LOOP)
-        check_books(su, LOOP, shape, messages)
-    private.sql(f"DROP DATABASE {dbname}")
-    return Run(messages / (end - start), used.cpu_ns / 1000 / messages)
+        self.owner.execute(
+            "CALL bareloop('bare_message', 'bare_actor', 'handle(jsonb, jsonb)',"
+            f" '{INITIAL_STATE}', {BATCH_SIZE})"
+        )
+        return (process_times(pid) - before).cpu_ns
+
+    def check(self) -> float:
+        """Check the books; the time of the last commit."""
+        check_books(self.su, LOOP, self.shape, self.messages)
+        return last_commit(self.su, LOOP)
+
+    def __exit__(self, *_error: object) -> None:
+        self.stack.close()
+        self.private.sql(f"DROP DATABASE {self.dbname}")

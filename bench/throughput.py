@@ -3,7 +3,8 @@
 What: 100,000 messages inserted by one statement, handled in PL/pgSQL (workload.py):
 1,000 actors and one hot actor that add to their state, with one worker; the same 1,000
 with two workers; and the yardstick (bareloop.py), a loop without anything that makes an
-actor runtime, in the same run.  One case has steady senders instead of a backlog.
+actor runtime, in the same run: alone, and two of them in two databases, which shows what this
+machine has for a second process.  One case has steady senders instead of a backlog.
 The benchmark ``matrix`` has all shapes.
 
 preloaded   The type is paused.  INSERT, VACUUM (ANALYZE), CHECKPOINT.  The clock
@@ -63,6 +64,7 @@ def run(options: Options) -> Result:
             "hot": lambda name: run_preloaded(one, name, HOT, messages, 1),
             "hot, bare": lambda name: bareloop.run_once(one, name, HOT, messages),
             "two": lambda name: run_preloaded(two, name, MANY, messages, 2),
+            "two, bare": lambda name: bareloop.run_side_by_side(one, name, MANY, messages, 2),
             "steady": lambda name: run_steady(one, name, MANY, messages, 1),
         }
         runs: dict[str, list[Run]] = {case: [] for case in cases}
@@ -87,6 +89,7 @@ def run(options: Options) -> Result:
         "hot": f"{HOT.title}, one worker",
         "hot, bare": f"{HOT.title}, bare loop",
         "two": f"{MANY.title}, two workers",
+        "two, bare": f"{MANY.title}, two bare loops side by side",
         "steady": f"{MANY.title}, one worker, steady senders",
     }
     for case in cases:
@@ -99,6 +102,7 @@ def run(options: Options) -> Result:
     ratio("1,000 actors: djactor / bare loop", "many", "many, bare", OF_THE_LOOP)
     ratio("one actor: djactor / bare loop", "hot", "hot, bare", OF_THE_LOOP)
     ratio("1,000 actors: two workers / one", "two", "many", OF_ONE_WORKER)
+    ratio("1,000 actors: two bare loops / one", "two, bare", "many, bare")
     ratio("1,000 actors: steady senders / preloaded", "steady", "many")
     for case, done in runs.items():
         result.add(f"CPU: {titles[case]}", "µs/message", [run.cpu_us for run in done])
