@@ -35,6 +35,7 @@
 #include "crash.h"
 #include "guc.h"
 #include "pgstat.h"
+#include "python.h"
 #include "runqueue.h"
 #include "slots.h"
 #include "storage/fd.h"
@@ -267,11 +268,15 @@ dja_crash_quit(SIGNAL_ARGS)
 	_exit(2);					/* as SignalHandlerForCrashExit does, for its reasons */
 }
 
+/*
+ * SIGTERM: somebody wants this process to end, and Python code has to be told.
+ */
 static void
 dja_crash_terminate(SIGNAL_ARGS)
 {
 	dja_sigterm = true;
 	die(postgres_signal_arg);
+	dja_python_nudge();
 }
 
 /*

@@ -61,15 +61,9 @@ static TimestampTz dja_swept_at = 0;
 /* ---------- beginning and end ---------- */
 
 /*
- * As the server's own, but for Python code, which has to be told.
+ * As the server's own, but for Python code, which has to be told.  SIGTERM is
+ * taken over by crash.c before any handler can run.
  */
-static void
-dja_die(SIGNAL_ARGS)
-{
-	die(postgres_signal_arg);
-	dja_python_nudge();
-}
-
 static void
 dja_cancel(SIGNAL_ARGS)
 {
@@ -83,7 +77,7 @@ dja_process_signals(void)
 	/* SIGUSR1 is the server's own; the rest as for a backend */
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGINT, dja_cancel);
-	pqsignal(SIGTERM, dja_die);
+	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 }
 

@@ -434,7 +434,9 @@ is($node->safe_psql('app', q{
 	SELECT string_agg(f::text, ' ' ORDER BY f::text) FROM djactor.actor, jsonb_array_elements(state->'fired') f WHERE actor_type = 't.room'}),
 	'["at", {}] ["soon", {"a": 1}]', 'current() tells the name of the timer');
 is($node->safe_psql('app', q{SELECT name, every FROM djactor.timer WHERE actor_type = 't.room'}), 'late|00:01:00.5', 'another waits');
-like(dead(handle('t.room', 'k', '{"do": "naive"}'), 'error'), qr/^ValueError: a time must know its time zone/, 'times without a zone are refused');
+$id = $node->safe_psql('app', q{SELECT djactor.send('t.room', 'k', '{"do": "naive"}')});
+ok(wait_until('it fails', sub { dead($id, 'id') }), 'while that timer waits, the next message is handled');
+like(dead($id, 'error'), qr/^ValueError: a time must know its time zone/, 'times without a zone are refused');
 is(ask('t.room', 'k', '{"do": "close"}'), '{"closed": true}', 'stop() stops');
 is($node->safe_psql('app', q{SELECT count(*) FROM djactor.actor WHERE actor_type = 't.room'}), 0, 'and the actor is gone');
 
@@ -486,11 +488,24 @@ for my $do ('loop', 'sleep', 'receive', 'lock', 'stubborn')
 	$id = handle('t.endless', 'k', qq({"do": "$do"}));
 	like(dead($id, q{sqlstate || ' ' || error}), qr/^57014 canceling handler due to handler_timeout/, "$do: handler_timeout ends it");
 }
+# the process that runs it, once one does
+sub endless_worker
+{
+	return wait_until('it runs', sub { $node->safe_psql('app', q{SELECT pid FROM djactor.worker WHERE actor_type = 't.endless'}) });
+}
+
 define('t.endless', 'endless.Endless', q{handler_timeout => '0'});
 for my $do ('loop', 'receive')
 {
 	$node->safe_psql('app', qq{SELECT djactor.send('t.endless', '$do', '{"do": "$do"}')});
-	ok(wait_until('it runs', sub { $node->safe_psql('app', q{SELECT count(*) FROM djactor.worker WHERE actor_type = 't.endless'}) eq '1' }), "$do: runs");
+	my $pid = endless_worker();
+	ok($pid, "$do: runs");
+	$node->safe_psql('app', q{SELECT djactor.pause('t.endless')});
+	$node->safe_psql('app', qq{SELECT pg_terminate_backend($pid)});
+	ok(wait_until('it is gone', sub { $node->safe_psql('app', qq{SELECT count(*) FROM pg_stat_activity WHERE pid = $pid}) eq '0' }),
+		"$do: pg_terminate_backend() ends it");
+	$node->safe_psql('app', q{SELECT djactor.resume('t.endless')});
+	ok(endless_worker(), "$do: runs again");
 	$node->safe_psql('app', q{SELECT djactor.pause('t.endless')});
 	$node->restart;
 	ok(1, "$do: a shutdown ends it");
