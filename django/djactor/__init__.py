@@ -1,0 +1,39 @@
+"""djactor for Django: actors whose messages are rows, sent in your own transaction.
+
+``actor("shop.counter", 42).send({"add": 1})`` is the short way; the models in
+``djactor.models`` are the long one.  Both are plain inserts.
+
+Names are loaded when they are first used: a module with Python actors imports this package
+inside PostgreSQL, where there need be no Django.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from djactor.errors import AskFailed, AskInTransaction, AskTimeout, DjactorError, MessageSent
+    from djactor.python import PythonActor
+    from djactor.refs import ActorRef, actor
+
+__all__ = [
+    "ActorRef",
+    "AskFailed",
+    "AskInTransaction",
+    "AskTimeout",
+    "DjactorError",
+    "MessageSent",
+    "PythonActor",
+    "actor",
+]
+__version__ = "1.0"
+
+_HOMES = {"ActorRef": "refs", "PythonActor": "python", "actor": "refs"}
+
+
+def __getattr__(name: str) -> Any:
+    """What ``__all__`` names, from the module that has it; errors: AttributeError."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)

@@ -1,0 +1,90 @@
+"""Fields of the unmanaged models: keys, payloads, and columns that only the server writes.
+
+A ``Server...Field`` takes no part in an INSERT, so a sender's statement has few columns and
+needs few rights.  On an instance that was just created it is deferred: reading it loads it.
+Django knows such fields since it has generated columns, hence ``generated``.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+
+
+def normalise_key(key: object) -> str:
+    """An actor's key as djactor stores it: a str as it is, an int or a UUID in its usual form.
+
+    Errors: TypeError for anything else, bool included; ValueError for a key that is empty or
+    has more than 512 bytes in UTF-8.
+    """
+    if isinstance(key, bool) or not isinstance(key, str | int | uuid.UUID):
+        raise TypeError(
+            f"an actor's key is a str, an int or a UUID, not {type(key).__name__}: {key!r}"
+        )
+    text = str(key)
+    if not 1 <= len(text.encode()) <= 512:
+        raise ValueError(f"an actor's key has 1 to 512 bytes, not {len(text.encode())}")
+    return text
+
+
+class PayloadEncoder(DjangoJSONEncoder):
+    """Django's JSON encoder, which turns dates, UUIDs and Decimals into strings, and stricter.
+
+    NaN and infinities, which PostgreSQL's jsonb refuses, are refused here.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"allow_nan": False})
+
+    def default(self, o: object) -> Any:
+        """What JSON has no word for; errors: TypeError."""
+        try:
+            return super().default(o)
+        except TypeError as error:
+            raise TypeError(
+                f"a payload cannot hold {type(o).__name__}: {o!r}."
+                " Convert it to what JSON knows; dates, UUIDs and Decimals become strings."
+            ) from error
+
+
+def dump_payload(payload: object) -> str:
+    """The JSON text of a payload; errors: TypeError, ValueError (NaN, infinity, a cycle)."""
+    return json.dumps(payload, cls=PayloadEncoder)
+
+
+class KeyField(models.TextField):
+    """An actor's key: takes int and UUID as well, in lookups too."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        """The key as text; expressions pass."""
+        if value is None or hasattr(value, "resolve_expression"):
+            return value
+        return normalise_key(value)
+
+
+class _WrittenByServer:
+    generated = True
+
+
+class ServerTextField(_WrittenByServer, models.TextField):
+    """Text that the server writes."""
+
+
+class ServerJSONField(_WrittenByServer, models.JSONField):
+    """JSON that the server writes."""
+
+
+class ServerIntegerField(_WrittenByServer, models.BigIntegerField):
+    """A number that the server writes."""
+
+
+class ServerDateTimeField(_WrittenByServer, models.DateTimeField):
+    """A time that the server writes."""
+
+
+class ServerUUIDField(_WrittenByServer, models.UUIDField):
+    """A UUID that the server writes."""

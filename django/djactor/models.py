@@ -1,0 +1,334 @@
+"""djactor's tables and views as unmanaged models.
+
+Sending is creating a ``Message``, alone or with ``bulk_create()``; it is part of the
+transaction at hand like any other insert, and so is seen by nobody before the commit.
+Everything else is for reading, but for the few writes that djactor allows: the ``state`` of an
+``Actor``, and deleting from ``DeadLetter``, ``Journal`` and ``Reply``.
+
+The quotes inside ``db_table`` are meant: they name a table of another schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections, models
+
+from djactor import fields
+from djactor.errors import DjactorError, MessageSent
+
+
+def _actor(related_name: str) -> models.ForeignObject:
+    """The join to the actor's row, which exists from its first turn on."""
+    return models.ForeignObject(
+        "djactor.Actor",
+        on_delete=models.DO_NOTHING,
+        from_fields=["actor_type", "actor_key"],
+        to_fields=["actor_type", "actor_key"],
+        related_name=related_name,
+        null=True,
+    )
+
+
+class Actor(models.Model):
+    """An actor and its state, as of its last committed turn."""
+
+    id = models.BigIntegerField(primary_key=True)
+    actor_type = models.TextField()
+    actor_key = fields.KeyField()
+    state = models.JSONField(encoder=fields.PayloadEncoder)
+    state_version = models.IntegerField()
+    status = models.TextField()
+    paused = models.BooleanField()
+    turns = models.BigIntegerField()
+    failures = models.BigIntegerField()
+    last_error = models.TextField(null=True)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."actor"'
+        # True in the database by other means (djactor.actor_identity); said here for joins.
+        constraints = [
+            models.UniqueConstraint(fields=["actor_type", "actor_key"], name="djactor_actor_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.actor_type} {self.actor_key}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Write the state, the only column that may be changed by hand.
+
+        Errors: DjactorError for an actor that was not read from the database; an actor comes
+        into being by its first message.
+        """
+        if self._state.adding:
+            raise DjactorError("actors are not created by hand: send a message to the key")
+        kwargs["update_fields"] = ["state"]
+        super().save(*args, **kwargs)
+
+
+class Message(models.Model):
+    """A message that waits.  Creating one sends it; the row is gone once it has been handled."""
+
+    actor_type = models.TextField()
+    actor_key = fields.KeyField()
+    payload = models.JSONField(default=dict, encoder=fields.PayloadEncoder)
+    headers = models.JSONField(null=True, blank=True, encoder=fields.PayloadEncoder)
+    priority = models.SmallIntegerField(default=0)
+    deliver_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    idempotency_key = models.TextField(null=True, blank=True)
+    wants_reply = models.BooleanField(default=False)
+
+    in_reply_to = fields.ServerIntegerField(null=True)
+    trace_id = fields.ServerUUIDField()
+    kind = fields.ServerTextField()
+    meta = fields.ServerJSONField(null=True)
+    sender_type = fields.ServerTextField(null=True)
+    sender_key = fields.ServerTextField(null=True)
+    cause_id = fields.ServerIntegerField(null=True)
+    attempts = fields.ServerIntegerField()
+    retry_at = fields.ServerDateTimeField(null=True)
+    last_error = fields.ServerTextField(null=True)
+    sent_at = fields.ServerDateTimeField()
+    actor = _actor("messages")
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."message"'
+
+    def __str__(self) -> str:
+        return f"{self.pk} to {self.actor_type} {self.actor_key}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Send it.  Errors: MessageSent for a message that has an id already."""
+        if self.pk is not None:
+            raise MessageSent(
+                f"message {self.pk} has been sent; a message cannot be changed, nor sent twice."
+                " Create a new one, or cancel() this one."
+            )
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Refused: errors: MessageSent."""
+        raise MessageSent("messages are not deleted: cancel() takes one back that still waits")
+
+    def cancel(self) -> bool:
+        """Take it back; False if it does not wait any more."""
+        with connections[self._state.db or "default"].cursor() as cursor:
+            cursor.execute("SELECT djactor.cancel(%s)", [self.pk])
+            return bool(cursor.fetchone()[0])
+
+
+class _Kept(models.Model):
+    """The columns that a message keeps in ``DeadLetter`` and ``Journal``."""
+
+    id = models.BigIntegerField(primary_key=True)
+    actor_type = models.TextField()
+    actor_key = fields.KeyField()
+    payload = models.JSONField()
+    headers = models.JSONField(null=True)
+    priority = models.SmallIntegerField()
+    deliver_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    idempotency_key = models.TextField(null=True)
+    wants_reply = models.BooleanField()
+    in_reply_to = models.BigIntegerField(null=True)
+    trace_id = models.UUIDField()
+    kind = models.TextField()
+    meta = models.JSONField(null=True)
+    sender_type = models.TextField(null=True)
+    sender_key = models.TextField(null=True)
+    cause_id = models.BigIntegerField(null=True)
+    attempts = models.IntegerField()
+    retry_at = models.DateTimeField(null=True)
+    last_error = models.TextField(null=True)
+    sent_at = models.DateTimeField()
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: errors: DjactorError."""
+        raise DjactorError(f"{self._meta.verbose_name} rows are written by djactor alone")
+
+
+class DeadLetter(_Kept):
+    """A message that was given up, and why."""
+
+    reason = models.TextField()
+    sqlstate = models.TextField(null=True)
+    error = models.TextField(null=True)
+    context = models.TextField(null=True)
+    failed_at = models.DateTimeField()
+    actor = _actor("dead_letters")
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."dead_letter"'
+
+    def __str__(self) -> str:
+        return f"{self.pk} to {self.actor_type} {self.actor_key}: {self.reason}"
+
+    def redrive(self) -> int:
+        """Send it again, under the id it had; the result is that id."""
+        with connections[self._state.db or "default"].cursor() as cursor:
+            cursor.execute("SELECT djactor.redrive(%s)", [self.pk])
+            return int(cursor.fetchone()[0])
+
+
+class Journal(_Kept):
+    """A message that was handled, of a type that keeps a journal."""
+
+    turn = models.BigIntegerField(null=True)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField()
+    outcome = models.TextField()
+    reply = models.JSONField(null=True)
+    worker_pid = models.IntegerField()
+    actor = _actor("journal")
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."journal"'
+
+    def __str__(self) -> str:
+        return f"{self.pk} to {self.actor_type} {self.actor_key}: {self.outcome}"
+
+
+class ActorType(models.Model):
+    """A kind of actor; ``DefineActorType`` in a migration writes it."""
+
+    name = models.TextField(primary_key=True)
+    handler = models.TextField()
+    owner = models.TextField()
+    initial_state = models.JSONField()
+    state_version = models.IntegerField()
+    upgrade_handler = models.TextField(null=True)
+    max_attempts = models.IntegerField()
+    backoff = models.DurationField()
+    backoff_max = models.DurationField()
+    retry_order = models.TextField()
+    on_exhausted = models.TextField()
+    handler_timeout = models.DurationField()
+    batch_size = models.IntegerField(null=True)
+    concurrency = models.IntegerField(null=True)
+    mailbox_limit = models.IntegerField(null=True)
+    on_full = models.TextField()
+    breaker_failures = models.IntegerField(null=True)
+    breaker_window = models.DurationField()
+    journal = models.DurationField(null=True)
+    paused = models.BooleanField()
+    paused_reason = models.TextField(null=True)
+    problem = models.TextField(null=True)
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."actor_type"'
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Reply(models.Model):
+    """The answer to an ask from outside."""
+
+    message_id = models.BigIntegerField(primary_key=True)
+    payload = models.JSONField(null=True)
+    error = models.JSONField(null=True)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."reply"'
+        verbose_name_plural = "replies"
+
+    def __str__(self) -> str:
+        return f"to {self.message_id}"
+
+
+class Timer(models.Model):
+    """A pending timer of an actor."""
+
+    pk = models.CompositePrimaryKey("actor_type", "actor_key", "name")
+    actor_type = models.TextField()
+    actor_key = fields.KeyField()
+    name = models.TextField()
+    due_at = models.DateTimeField()
+    every = models.DurationField(null=True)
+    payload = models.JSONField()
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."timer"'
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.actor_type} {self.actor_key}"
+
+
+class Mailbox(models.Model):
+    """How much waits for an actor, and for how long."""
+
+    pk = models.CompositePrimaryKey("actor_type", "actor_key")
+    actor_type = models.TextField()
+    actor_key = fields.KeyField()
+    depth = models.BigIntegerField()
+    oldest_sent_at = models.DateTimeField()
+    oldest_age = models.DurationField()
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."mailbox"'
+        verbose_name_plural = "mailboxes"
+
+    def __str__(self) -> str:
+        return f"{self.actor_type} {self.actor_key}: {self.depth}"
+
+
+class Stat(models.Model):
+    """What became of a type's messages since the server's start, from shared memory."""
+
+    actor_type = models.TextField(primary_key=True)
+    handled = models.BigIntegerField()
+    failed = models.BigIntegerField()
+    retried = models.BigIntegerField()
+    dead = models.BigIntegerField()
+    duplicates = models.BigIntegerField()
+    expired = models.BigIntegerField()
+    turns_per_second = models.FloatField()
+    wait_p50 = models.DurationField(null=True)
+    wait_p95 = models.DurationField(null=True)
+    wait_p99 = models.DurationField(null=True)
+    run_p50 = models.DurationField(null=True)
+    run_p95 = models.DurationField(null=True)
+    run_p99 = models.DurationField(null=True)
+    since = models.DateTimeField(null=True)
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."stat"'
+
+    def __str__(self) -> str:
+        return self.actor_type
+
+
+class Worker(models.Model):
+    """A live worker, and what it runs."""
+
+    pid = models.IntegerField(primary_key=True)
+    role = models.TextField()
+    state = models.TextField()
+    resident = models.BooleanField()
+    actor_type = models.TextField(null=True)
+    message_id = models.BigIntegerField(null=True)
+    since = models.DateTimeField(null=True)
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."worker"'
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.state}"

@@ -1,0 +1,291 @@
+"""Migration operations: the extension, and kinds of actors.
+
+All respect database routers (``allow_migrate``, with ``hints``), do nothing on databases that
+are not PostgreSQL, and show up in ``sqlmigrate``.  Going back never loses messages or
+state without an explicit word in the operation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.db import router
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from djactor.errors import DjactorError
+
+_JSON = {"initial_state"}
+_INTERVALS = {"backoff", "backoff_max", "handler_timeout", "breaker_window", "journal"}
+_PLAIN = {
+    "state_version": "int",
+    "upgrade_handler": "text",
+    "max_attempts": "int",
+    "retry_order": "text",
+    "on_exhausted": "text",
+    "batch_size": "int",
+    "concurrency": "int",
+    "mailbox_limit": "int",
+    "on_full": "text",
+    "breaker_failures": "int",
+}
+_OPTIONS = {*_JSON, *_INTERVALS, *_PLAIN, "owner"}
+
+
+class _DatabaseOperation(Operation):
+    """An operation on the database alone; models are not its business."""
+
+    reduces_to_sql = True
+    atomic = True
+
+    def __init__(self, hints: Mapping[str, Any] | None = None) -> None:
+        self.hints = dict(hints or {})
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Nothing: models stay as they are."""
+
+    def _concerns(self, editor: BaseDatabaseSchemaEditor, app_label: str) -> bool:
+        return editor.connection.vendor == "postgresql" and router.allow_migrate(
+            editor.connection.alias, app_label, **self.hints
+        )
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Do it, where the routers want it."""
+        if self._concerns(schema_editor, app_label):
+            self.forwards(app_label, schema_editor)
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Undo it, where the routers want it."""
+        if self._concerns(schema_editor, app_label):
+            self.backwards(app_label, schema_editor)
+
+    def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """What it does."""
+        raise NotImplementedError
+
+    def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """How it is undone."""
+        raise NotImplementedError
+
+
+class CreateDjactor(_DatabaseOperation):
+    """CREATE EXTENSION djactor, unless it is there.
+
+    Going back drops it, with all that it holds: refused with DjactorError while messages,
+    actors or dead letters exist, unless ``discard=True`` says that they may go.
+    """
+
+    def __init__(self, discard: bool = False, hints: Mapping[str, Any] | None = None) -> None:
+        super().__init__(hints)
+        self.discard = discard
+
+    def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Create it."""
+        editor.execute("CREATE EXTENSION IF NOT EXISTS djactor")
+
+    def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Drop it, if nothing is lost by that."""
+        if not self.discard and not editor.collect_sql:
+            with editor.connection.cursor() as cursor:
+                cursor.execute("SELECT to_regclass('djactor.message') IS NULL")
+                if cursor.fetchone()[0]:
+                    return
+                cursor.execute(
+                    """
+                    SELECT EXISTS (SELECT FROM djactor.message),
+                        EXISTS (SELECT FROM djactor.actor),
+                        EXISTS (SELECT FROM djactor.dead_letter)"""
+                )
+                lost = [
+                    name
+                    for name, exists in zip(
+                        ("messages that wait", "actors", "dead letters"),
+                        cursor.fetchone(),
+                        strict=True,
+                    )
+                    if exists
+                ]
+            if lost:
+                raise DjactorError(
+                    f"dropping djactor would lose {' and '.join(lost)}."
+                    " Say CreateDjactor(discard=True) in the migration if they may go."
+                )
+        editor.execute("DROP EXTENSION IF EXISTS djactor")
+
+    def describe(self) -> str:
+        """What is shown while migrating."""
+        return "Creates the extension djactor"
+
+
+class UpdateDjactor(_DatabaseOperation):
+    """ALTER EXTENSION djactor UPDATE TO a version; there is no way back."""
+
+    reversible = False
+
+    def __init__(self, version: str, hints: Mapping[str, Any] | None = None) -> None:
+        super().__init__(hints)
+        self.version = version
+
+    def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Update it."""
+        editor.execute(f"ALTER EXTENSION djactor UPDATE TO {editor.quote_value(self.version)}")
+
+    def describe(self) -> str:
+        """What is shown while migrating."""
+        return f"Updates the extension djactor to {self.version}"
+
+
+class DefineActorType(_DatabaseOperation):
+    """djactor.define_actor_type(): defines a kind of actor, or changes it.
+
+    name        of the type; ``app_label.name`` by convention
+    handler     the function, as ``define_actor_type`` wants it
+    sql         a ``.sql`` file that is run before, which creates the function; relative to the
+                directory of the app.  It should say CREATE OR REPLACE.
+    reverse_sql statements that are run when going back, after the type is gone
+    previous    the definition before this one, to which going back returns; without it going
+                back drops the type, which the server refuses while actors or mail exist
+    options     those of ``define_actor_type``; spans of time are timedeltas
+
+    Errors: TypeError for an option that does not exist.  Bad values are the server's to refuse.
+    """
+
+    function = "define_actor_type"
+
+    def __init__(
+        self,
+        name: str,
+        handler: str,
+        *,
+        sql: str | None = None,
+        reverse_sql: str | None = None,
+        previous: DefineActorType | None = None,
+        hints: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(hints)
+        unknown = sorted(set(options) - _OPTIONS)
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} has no option {', '.join(unknown)};"
+                f" it has {', '.join(sorted(_OPTIONS))}"
+            )
+        self.name = name
+        self.handler = handler
+        self.sql = sql
+        self.reverse_sql = reverse_sql
+        self.previous = previous
+        self.options = options
+
+    def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Run the file, define the type."""
+        if self.sql is not None:
+            path = Path(apps.get_app_config(app_label).path) / self.sql
+            editor.execute(path.read_text(encoding="utf-8"), params=None)
+        arguments = ["%s", "%s"]
+        params: list[Any] = [self.name, self.handler]
+        for option, value in self.options.items():
+            if option in _JSON:
+                arguments.append(f"{option} => %s::jsonb")
+                params.append(json.dumps(value))
+            elif option in _INTERVALS:
+                arguments.append(f"{option} => %s::interval")
+                params.append(_interval(option, value))
+            elif option == "owner":
+                arguments.append("owner => quote_ident(%s)::regrole")
+                params.append(value)
+            else:
+                arguments.append(f"{option} => %s::{_PLAIN[option]}")
+                params.append(value)
+        editor.execute(f"SELECT djactor.{self.function}({', '.join(arguments)})", params)
+
+    def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Define it as it was before, or drop it."""
+        if self.previous is not None:
+            self.previous.forwards(app_label, editor)
+        else:
+            editor.execute("SELECT djactor.drop_actor_type(%s)", [self.name])
+        if self.reverse_sql is not None:
+            editor.execute(self.reverse_sql, params=None)
+
+    def describe(self) -> str:
+        """What is shown while migrating."""
+        return f"Defines the actor type {self.name}"
+
+
+class DefinePythonActorType(DefineActorType):
+    """djactor.define_python_actor(): a plain Python class as a kind of actor.
+
+    Instead of a handler it takes the class or its dotted path.  It needs the extension
+    djactor_python, which a superuser creates.
+    """
+
+    function = "define_python_actor"
+
+    def __init__(self, name: str, actor_class: type | str, **options: Any) -> None:
+        if isinstance(actor_class, type):
+            actor_class = f"{actor_class.__module__}.{actor_class.__qualname__}"
+        super().__init__(name, actor_class, **options)
+
+
+class DropActorType(_DatabaseOperation):
+    """djactor.drop_actor_type(): refused by the server while actors or mail exist.
+
+    discard     True deletes those
+    previous    the definition to which going back returns; without it there is no way back
+    """
+
+    def __init__(
+        self,
+        name: str,
+        discard: bool = False,
+        previous: DefineActorType | None = None,
+        hints: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(hints)
+        self.name = name
+        self.discard = discard
+        self.previous = previous
+        self.reversible = previous is not None
+
+    def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Drop it."""
+        editor.execute(
+            "SELECT djactor.drop_actor_type(%s, discard => %s)", [self.name, self.discard]
+        )
+
+    def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Define it as it was before."""
+        assert self.previous is not None
+        self.previous.forwards(app_label, editor)
+
+    def describe(self) -> str:
+        """What is shown while migrating."""
+        return f"Drops the actor type {self.name}"
+
+
+def _interval(option: str, value: object) -> str | None:
+    """A span of time as text that PostgreSQL reads."""
+    if value is None:
+        return None
+    if not isinstance(value, timedelta):
+        raise TypeError(f"{option} is a timedelta, not {type(value).__name__}")
+    return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"

@@ -1,0 +1,146 @@
+"""``actor(type, key)``: a name to send to and to ask, from sync and async code.
+
+Sending is an insert on the connection of the database alias, so it is committed or rolled
+back with what surrounds it; there is no need for ``transaction.on_commit``.  Asking is
+sending and waiting for the answer, so the message must be committed at once: inside
+``atomic()`` it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.db.utils import Error as DatabaseError
+
+from djactor import conf
+from djactor.errors import AskFailed, AskInTransaction, AskTimeout
+from djactor.fields import dump_payload, normalise_key
+
+
+@dataclass(frozen=True)
+class ActorRef:
+    """The name of an actor; the actor itself need not exist yet."""
+
+    type: str
+    key: str
+    using: str
+
+    def send(self, payload: Any = None, **options: Any) -> int:
+        """Send a message; the result is its id.
+
+        payload  what JSON can hold (``{}`` if None); dates, UUIDs and Decimals become strings
+        options  ``priority``, ``deliver_at``, ``delay`` (a timedelta, instead), ``expires_at``,
+                 ``idempotency_key``, ``headers``, ``wants_reply``: columns of ``Message``
+
+        Errors: TypeError and ValueError for payloads that JSON cannot hold; DatabaseError from
+        the server: no such type (42704), mailbox full (53400).
+        """
+        from djactor.models import Message
+
+        message = Message(**self._fields(payload, options))
+        message.save(using=self.using)
+        return message.pk
+
+    async def asend(self, payload: Any = None, **options: Any) -> int:
+        """``send()``, from async code."""
+        return await sync_to_async(self.send)(payload, **options)
+
+    def ask(self, payload: Any = None, *, timeout: float = 5.0) -> Any:
+        """Send, and wait at most ``timeout`` seconds for the answer, which is the result.
+
+        Errors: AskInTransaction, AskTimeout (the outcome is unknown), AskFailed.
+        """
+        message_id = self._send_ask(payload, timeout)
+        return self._answer(message_id, timeout, timeout)
+
+    async def aask(self, payload: Any = None, *, timeout: float = 5.0) -> Any:
+        """``ask()`` from async code: waits without holding a thread or a connection."""
+        from djactor import listener
+
+        end = time.monotonic() + timeout
+        replies = await listener.get(self.using)
+        message_id = await sync_to_async(self._send_ask)(payload, timeout)
+        with replies.expect(message_id) as answered:
+            while True:
+                left = max(0.0, end - time.monotonic())
+                await answered.wait(left)
+                try:
+                    return await sync_to_async(self._answer)(message_id, 0.0, timeout)
+                except AskTimeout:
+                    if time.monotonic() >= end:
+                        raise
+
+    def state(self) -> Any:
+        """The state after the last committed turn, or None for an actor that had none yet."""
+        from djactor.models import Actor
+
+        found = Actor.objects.using(self.using).filter(actor_type=self.type, actor_key=self.key)
+        return found.values_list("state", flat=True).first()
+
+    def _fields(self, payload: Any, options: dict[str, Any]) -> dict[str, Any]:
+        delay = options.pop("delay", None)
+        if delay is not None:
+            if not isinstance(delay, timedelta) or delay < timedelta(0):
+                raise ValueError(f"delay is a timedelta that is not negative, not {delay!r}")
+            if options.get("deliver_at") is not None:
+                raise ValueError("give delay or deliver_at, not both")
+            options["deliver_at"] = datetime.now().astimezone() + delay
+        return {
+            "actor_type": self.type,
+            "actor_key": self.key,
+            "payload": {} if payload is None else payload,
+            **options,
+        }
+
+    def _send_ask(self, payload: Any, timeout: float) -> int:
+        connection = connections[self.using]
+        if connection.in_atomic_block or not connection.get_autocommit():
+            raise AskInTransaction(
+                f"ask() of {self.type} {self.key} inside a transaction would wait for ever:"
+                " nobody sees the message before the commit."
+                " Ask outside atomic(), or send() and look at the answer later."
+            )
+        with connection.cursor() as cursor:
+            # The server's clock decides when the ask expires, as it does when that has passed.
+            cursor.execute(
+                """
+                SELECT djactor.send(%s, %s, %s::jsonb, wants_reply => true,
+                    expires_at => clock_timestamp() + make_interval(secs => %s))""",
+                [self.type, self.key, dump_payload({} if payload is None else payload), timeout],
+            )
+            return int(cursor.fetchone()[0])
+
+    def _answer(self, message_id: int, wait: float, timeout: float) -> Any:
+        try:
+            with connections[self.using].cursor() as cursor:
+                cursor.execute(
+                    "SELECT djactor.wait_reply(%s, make_interval(secs => %s))::text",
+                    [message_id, wait],
+                )
+                text = cursor.fetchone()[0]
+        except DatabaseError as error:
+            cause: Any = error.__cause__
+            if getattr(cause, "sqlstate", None) == "JA001":
+                raise AskTimeout(message_id, timeout) from error
+            if getattr(cause, "sqlstate", None) == "JA002":
+                detail = cause.diag.message_detail
+                raise AskFailed(message_id, json.loads(detail) if detail else None) from error
+            raise
+        return None if text is None else json.loads(text)
+
+
+def actor(actor_type: str, key: object, *, using: str | None = None) -> ActorRef:
+    """The actor of this type and key.
+
+    key    a str, an int or a UUID
+    using  alias of the database (default: ``DJACTOR["DATABASE"]``)
+
+    Errors: TypeError, ValueError for a key that is none.
+    """
+    return ActorRef(actor_type, normalise_key(key), using or conf.get("DATABASE"))

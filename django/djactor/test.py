@@ -1,0 +1,93 @@
+"""For tests: handle what waits here and now, wait for the workers, start afresh.
+
+``drain()`` is for ``TestCase``, which never commits: the turns are part of the test's own
+transaction and are rolled back with it.  ``wait_idle()`` is for ``TransactionTestCase``,
+whose messages the workers get to see.  ``reset()`` removes what those leave behind;
+the ``flush`` command of this app, which ``TransactionTestCase`` calls, does it by itself.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.db import connections, transaction
+
+from djactor import conf
+
+
+def drain(
+    max: int | None = None,
+    until: datetime | None = None,
+    on_error: str = "raise",
+    using: str | None = None,
+) -> int:
+    """Handle due messages in the transaction at hand; the result is how many.
+
+    max       turns at most
+    until     delays, timers and retries up to then count as due, in their order
+    on_error  ``raise``, or ``retry``: as the type's policy says
+
+    Errors: what a handler raises, as DatabaseError; 55000 in a database that is held.
+    """
+    return int(
+        _call(
+            using,
+            "SELECT djactor.drain(max => %s::int, until => %s::timestamptz, on_error => %s)",
+            [max, until, on_error],
+        )
+    )
+
+
+def wait_idle(
+    timeout: float = 10.0, actor_type: str | None = None, using: str | None = None
+) -> None:
+    """Wait until the workers have handled everything that is due or in backoff.
+
+    Errors: AssertionError if that takes more than ``timeout`` seconds.
+    """
+    done = _call(
+        using,
+        "SELECT djactor.wait_idle(make_interval(secs => %s), %s::text)",
+        [timeout, actor_type],
+    )
+    if not done:
+        raise AssertionError(f"messages still wait after {timeout:g} s: look at djactor.mailbox")
+
+
+def reset(using: str | None = None) -> None:
+    """Delete all mail, actors, timers, dead letters, replies and journals; the types stay.
+
+    Errors: DatabaseError 55P03 when a turn that runs does not end within ten seconds.
+    """
+    alias = using or conf.get("DATABASE")
+    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+        cursor.execute("SELECT * FROM djactor.actor_type")
+        names = [column.name for column in cursor.description]
+        for row in cursor.fetchall():
+            definition = dict(zip(names, row, strict=True))
+            # Not options of the definition, or written by djactor.
+            for name in ("handler_owner", "problem", "paused_reason"):
+                definition.pop(name)
+            paused = definition.pop("paused")
+            cursor.execute(
+                "SELECT djactor.drop_actor_type(%s, discard => true)", [definition["name"]]
+            )
+            arguments = ", ".join(
+                f"{name} => {'%s::jsonb' if name == 'initial_state' else '%s'}"
+                + ("::regrole" if name == "owner" else "")
+                for name in definition
+            )
+            cursor.execute(
+                f"SELECT djactor.define_actor_type({arguments})", list(definition.values())
+            )
+            if paused:
+                cursor.execute("SELECT djactor.pause(%s)", [definition["name"]])
+        for table in ("dead_letter", "reply", "journal"):
+            cursor.execute(f"DELETE FROM djactor.{table}")
+
+
+def _call(using: str | None, sql: str, params: list[Any]) -> Any:
+    with connections[using or conf.get("DATABASE")].cursor() as cursor:
+        cursor.execute(sql, params)
+        return cursor.fetchone()[0]

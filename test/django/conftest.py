@@ -1,0 +1,64 @@
+"""A Django project on a private server with djactor: the apps djactor and shop, migrated."""
+
+import sys
+from pathlib import Path
+
+import django
+import pytest
+from django.conf import settings
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path += [str(ROOT / "django"), str(HERE)]
+
+import project_settings  # noqa: E402
+
+settings.configure(
+    **{name: value for name, value in vars(project_settings).items() if name.isupper()}
+)
+settings.DATABASES["admin"] = settings.DATABASES["default"] | {"USER": "postgres"}
+django.setup()
+
+
+@pytest.fixture(scope="session")
+def project():
+    from django.core.management import call_command
+    from django.db import connections
+
+    from private_server import PrivateServer
+
+    with PrivateServer(
+        {
+            "djactor.max_workers": 4,
+            "max_worker_processes": 16,
+            "djactor_python.path": f"{HERE}, {ROOT / 'django'}",
+        }
+    ) as server:
+        server.sql("CREATE ROLE shop LOGIN CREATEDB")
+        server.createdb("shop", owner="shop")
+        for alias in connections:
+            connections[alias].settings_dict.update(HOST=server.host)
+            connections.settings[alias].update(HOST=server.host)
+        call_command("migrate", verbosity=0)
+        yield server
+        connections.close_all()
+
+
+@pytest.fixture(autouse=True)
+def fresh(project):
+    """After the test nothing is left, as after a TransactionTestCase."""
+    from django.core.management import call_command
+
+    yield project
+    call_command("flush", interactive=False, verbosity=0)
+
+
+@pytest.fixture
+def paused(fresh):
+    """Nothing is handled during the test."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT djactor.pause('shop.counter')")
+        yield
+        cursor.execute("SELECT djactor.resume('shop.counter')")

@@ -1,0 +1,86 @@
+"""Checks, commands and settings: what a developer and an operator see."""
+
+import io
+
+import pytest
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import override_settings
+
+import djactor
+from djactor.models import Actor, ActorType, DeadLetter, Message, Reply
+from djactor.test import wait_idle
+
+TYPE = "shop.counter"
+
+
+def run(*words, **options):
+    out = io.StringIO()
+    call_command(*words, stdout=out, **options)
+    return out.getvalue()
+
+
+def test_a_good_project_has_nothing_to_complain_about():
+    assert run_checks(databases=["default"], include_deployment_checks=False) == []
+
+
+def test_a_wrong_alias_is_found():
+    with override_settings(DJACTOR={"DATABASE": "actors"}):
+        (message,) = run_checks(tags=["database"], databases=["default"])
+    assert message.id == "djactor.E001"
+    assert "'actors'" in message.msg
+
+
+def test_a_setting_that_nobody_knows_is_an_error():
+    with (
+        override_settings(DJACTOR={"DATABSE": "default"}),
+        pytest.raises(ImproperlyConfigured, match="unknown entries: DATABSE; known are DATABASE"),
+    ):
+        djactor.actor(TYPE, 1)
+
+
+def test_a_database_without_the_extension_is_found(fresh):
+    fresh.createdb("bare", owner="shop")
+    name = connection.settings_dict["NAME"]
+    connection.close()
+    connection.settings_dict["NAME"] = "bare"
+    try:
+        messages = run_checks(tags=["database"], databases=["default"])
+    finally:
+        connection.close()
+        connection.settings_dict["NAME"] = name
+    assert [message.id for message in messages] == ["djactor.W001"]
+    assert "Run migrate" in messages[0].hint
+
+
+def test_status_shows_types_and_workers():
+    djactor.actor(TYPE, 1).ask({"add": 1})
+    out = run("djactor_status")
+    assert TYPE in out
+
+
+def test_redrive_sends_the_chosen_dead_letters_again():
+    for key in (1, 2):
+        djactor.actor(TYPE, key).send({"fail": True})
+    wait_idle()
+    assert DeadLetter.objects.count() == 2
+    assert "2 found" in run("djactor_redrive", "--all", "--dry-run")
+    assert "1 redriven" in run("djactor_redrive", "--key", "1")
+    wait_idle()
+    assert DeadLetter.objects.count() == 2  # it failed again
+    with pytest.raises(CommandError, match="say which"):
+        run("djactor_redrive")
+    with pytest.raises(CommandError, match="no such dead letter: 1"):
+        run("djactor_redrive", "1")
+
+
+def test_flush_leaves_types_and_nothing_else(paused):
+    djactor.actor(TYPE, 1).send({"add": 1}, idempotency_key="once")
+    call_command("flush", interactive=False, verbosity=0)
+    for model in (Message, Actor, DeadLetter, Reply):
+        assert not model.objects.exists()
+    assert ActorType.objects.get().paused
+    djactor.actor(TYPE, 1).send({"add": 1}, idempotency_key="once")
+    assert Message.objects.count() == 1

@@ -1,0 +1,116 @@
+"""Migration operations: forwards, backwards, as SQL, and what they refuse."""
+
+import io
+from datetime import timedelta
+
+import pytest
+from django.core.management import call_command
+from django.db import DatabaseError, connection
+from django.test import override_settings
+
+import djactor
+from djactor.models import ActorType
+from djactor.operations import CreateDjactor, DefineActorType, DropActorType
+from djactor.test import wait_idle
+
+TYPE = "shop.counter"
+
+
+class NotForUs:
+    """A router."""
+
+    def allow_migrate(self, db, app_label, **hints):
+        return not hints.get("elsewhere")
+
+
+def function_exists():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regproc('counter_handle') IS NOT NULL")
+        return cursor.fetchone()[0]
+
+
+def apply(operation, backwards=False):
+    with connection.schema_editor() as editor:
+        do = operation.database_backwards if backwards else operation.database_forwards
+        do("shop", editor, None, None)
+
+
+def test_models_and_migrations_agree():
+    call_command("makemigrations", "djactor", "shop", check_changes=True, dry_run=True, verbosity=0)
+
+
+def test_a_type_goes_and_comes_back_with_its_migration():
+    call_command("migrate", "shop", "zero", verbosity=0)
+    assert not ActorType.objects.exists()
+    assert not function_exists()
+    call_command("migrate", "shop", verbosity=0)
+    assert "counter_handle" in ActorType.objects.get().handler
+    assert djactor.actor(TYPE, 1).ask({"add": 1}) == {"n": 1}
+
+
+def test_going_back_is_refused_while_there_are_actors():
+    djactor.actor(TYPE, 1).ask({"add": 1})
+    with pytest.raises(DatabaseError, match=r"shop\.counter"):
+        call_command("migrate", "shop", "zero", verbosity=0)
+    assert function_exists()
+    assert djactor.actor(TYPE, 1).ask({"add": 1}) == {"n": 2}
+
+
+def test_sqlmigrate_shows_the_definition():
+    out = io.StringIO()
+    call_command("sqlmigrate", "shop", "0001", stdout=out)
+    assert "SELECT djactor.define_actor_type('shop.counter', 'counter_handle'" in out.getvalue()
+    assert "CREATE OR REPLACE FUNCTION counter_handle" in out.getvalue()
+    out = io.StringIO()
+    call_command("sqlmigrate", "djactor", "0001", backwards=True, stdout=out)
+    assert "DROP EXTENSION IF EXISTS djactor" in out.getvalue()
+
+
+def test_dropping_the_extension_needs_a_word_while_messages_wait(paused):
+    djactor.actor(TYPE, 1).send()
+    with pytest.raises(djactor.DjactorError, match="would lose messages that wait"):
+        apply(CreateDjactor(), backwards=True)
+    assert ActorType.objects.exists()
+
+
+def test_a_definition_is_changed_and_goes_back_to_the_one_before():
+    before = DefineActorType(TYPE, "counter_handle", initial_state={"n": 0}, max_attempts=3)
+    after = DefineActorType(TYPE, "counter_handle", initial_state={"n": 5}, previous=before)
+    apply(after)
+    assert djactor.actor(TYPE, 1).ask({"add": 1}) == {"n": 6}
+    apply(after, backwards=True)
+    assert djactor.actor(TYPE, 2).ask({"add": 1}) == {"n": 1}
+
+
+def test_dropping_a_type_says_whether_its_actors_may_go():
+    again = DefineActorType(
+        TYPE,
+        "counter_handle",
+        initial_state={"n": 0},
+        backoff=timedelta(milliseconds=50),
+        max_attempts=3,
+    )
+    djactor.actor(TYPE, 1).send({"add": 1})
+    wait_idle()
+    with pytest.raises(DatabaseError, match=r"shop\.counter"):
+        apply(DropActorType(TYPE))
+    drop = DropActorType(TYPE, discard=True, previous=again)
+    apply(drop)
+    assert not ActorType.objects.exists()
+    apply(drop, backwards=True)
+    assert ActorType.objects.get().max_attempts == 3
+
+
+def test_routers_decide_by_hints():
+    with override_settings(DATABASE_ROUTERS=["test_migrations.NotForUs"]):
+        apply(DropActorType(TYPE, discard=True, hints={"elsewhere": True}))
+        assert ActorType.objects.exists()
+
+
+def test_wrong_options_are_errors_at_once():
+    with pytest.raises(TypeError, match=r"no option max_attemps; it has .*max_attempts"):
+        DefineActorType(TYPE, "counter_handle", max_attemps=3)
+    with pytest.raises(TypeError, match="backoff is a timedelta, not int"):
+        apply(DefineActorType(TYPE, "counter_handle", backoff=5))
+    with pytest.raises(DatabaseError, match="max_attempts"):
+        apply(DefineActorType(TYPE, "counter_handle", max_attempts=0))

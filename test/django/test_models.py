@@ -1,0 +1,217 @@
+"""The models: sending is a plain insert, states are queried with the ORM."""
+
+import asyncio
+import datetime
+import decimal
+import uuid
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.db.models import Count
+from django.test.utils import CaptureQueriesContext
+
+import djactor
+from djactor.models import (
+    Actor,
+    ActorType,
+    DeadLetter,
+    Mailbox,
+    Message,
+    Reply,
+    Stat,
+    Timer,
+    Worker,
+)
+from djactor.test import drain, wait_idle
+from shop.models import Sale
+
+TYPE = "shop.counter"
+
+
+def test_create_is_one_insert_of_what_a_sender_may_write(paused):
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        message = Message.objects.create(actor_type=TYPE, actor_key=7, payload={"add": 1})
+    (query,) = queries.captured_queries
+    assert query["sql"].startswith('INSERT INTO "djactor"."message"')
+    assert "trace_id" not in query["sql"]
+    assert "sender" not in query["sql"]
+    assert message.pk > 0
+    assert isinstance(message.trace_id, uuid.UUID)  # loaded when it is read
+    assert message.sent_at <= datetime.datetime.now(datetime.timezone.utc)
+    assert message.kind == "user"
+
+
+def test_workers_handle_what_is_committed():
+    Message.objects.create(actor_type=TYPE, actor_key=7, payload={"add": 3})
+    wait_idle()
+    assert Actor.objects.get(actor_type=TYPE, actor_key=7).state == {"n": 3}
+    assert Sale.objects.get().amount == 3
+    assert not Message.objects.exists()
+
+
+def test_acreate_sends():
+    asyncio.run(Message.objects.acreate(actor_type=TYPE, actor_key="8", payload={"add": 2}))
+    wait_idle()
+    assert djactor.actor(TYPE, 8).state() == {"n": 2}
+
+
+def test_bulk_create_is_one_statement_for_many():
+    mail = [Message(actor_type=TYPE, actor_key=i % 10, payload={"add": 1}) for i in range(1000)]
+    with CaptureQueriesContext(connection) as queries:
+        Message.objects.bulk_create(mail)
+    assert sum(query["sql"].startswith("INSERT") for query in queries.captured_queries) == 1
+    assert len({message.pk for message in mail}) == 1000
+    wait_idle()
+    assert [actor.state["n"] for actor in Actor.objects.all()] == [100] * 10
+    assert Sale.objects.count() == 1000
+
+
+def test_what_is_rolled_back_was_never_sent():
+    with transaction.atomic():
+        djactor.actor(TYPE, 1).send({"add": 1})
+        Sale.objects.create(product=1, amount=1)
+        transaction.set_rollback(True)
+    wait_idle()
+    assert not Actor.objects.exists()
+    assert not Sale.objects.exists()
+
+
+def test_a_message_is_neither_changed_nor_sent_twice_nor_deleted(paused):
+    message = Message.objects.create(actor_type=TYPE, actor_key=1)
+    message.payload = {"add": 5}
+    with pytest.raises(djactor.MessageSent, match=f"message {message.pk} has been sent"):
+        message.save()
+    with pytest.raises(djactor.MessageSent, match="cancel"):
+        message.delete()
+    assert Message.objects.get().payload == {}
+
+
+def test_cancel_takes_back_what_waits(paused):
+    message = Message.objects.create(actor_type=TYPE, actor_key=1)
+    assert message.cancel() is True
+    assert message.cancel() is False
+    assert not Message.objects.exists()
+
+
+def test_states_are_found_by_json_lookups():
+    for key in range(5):
+        djactor.actor(TYPE, key).send({"add": key})
+    wait_idle()
+    assert Actor.objects.get(state__n=3).actor_key == "3"
+    assert Actor.objects.filter(state__n__gte=2).count() == 3
+    assert Actor.objects.filter(state__has_key="n").count() == 5
+
+
+def test_a_state_may_be_written_and_an_actor_not_be_made_by_hand():
+    djactor.actor(TYPE, 1).send({"add": 1})
+    wait_idle()
+    actor = Actor.objects.get()
+    actor.state = {"n": 10}
+    actor.turns = 99
+    actor.save()
+    djactor.actor(TYPE, 1).send({"add": 1})
+    wait_idle()
+    actor.refresh_from_db()
+    assert (actor.state, actor.turns) == ({"n": 11}, 2)
+    with pytest.raises(djactor.DjactorError, match="send a message"):
+        Actor(actor_type=TYPE, actor_key="2").save()
+
+
+def test_mail_and_dead_letters_join_their_actor():
+    djactor.actor(TYPE, 1).send({"add": 4})
+    wait_idle()
+    djactor.actor(TYPE, 1).send({"fail": True})
+    wait_idle()
+    letter = DeadLetter.objects.select_related("actor").get(actor__state__n=4)
+    assert letter.reason == "rejected"
+    assert letter.actor.state == {"n": 4}
+    assert Actor.objects.annotate(dead=Count("dead_letters")).get().dead == 1
+    assert Actor.objects.filter(dead_letters__reason="rejected").exists()
+    assert not Actor.objects.filter(messages__isnull=False).exists()
+
+
+@pytest.mark.parametrize("key", ["plain", 42, uuid.UUID(int=5)])
+def test_keys_are_text_and_ints_and_uuids_become_it(paused, key):
+    djactor.actor(TYPE, key).send()
+    Message.objects.create(actor_type=TYPE, actor_key=key)
+    assert Message.objects.filter(actor_key=key).count() == 2
+    assert {message.actor_key for message in Message.objects.all()} == {str(key)}
+
+
+@pytest.mark.parametrize(
+    ("key", "error"), [(1.5, TypeError), (True, TypeError), (None, TypeError), ("", ValueError)]
+)
+def test_other_keys_are_refused(key, error):
+    with pytest.raises(error, match="an actor's key"):
+        djactor.actor(TYPE, key)
+
+
+def test_dates_decimals_and_uuids_become_strings(paused):
+    djactor.actor(TYPE, 1).send(
+        {
+            "price": decimal.Decimal("9.990"),
+            "at": datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc),
+            "id": uuid.UUID(int=1),
+        }
+    )
+    assert Message.objects.get().payload == {
+        "price": "9.990",
+        "at": "2026-01-02T03:04:05Z",
+        "id": str(uuid.UUID(int=1)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("payload", "error", "words"),
+    [
+        ({"a": {1, 2}}, TypeError, "a payload cannot hold set"),
+        ({"a": float("nan")}, ValueError, "not JSON compliant"),
+        ({"a": object()}, TypeError, "a payload cannot hold object"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused(payload, error, words):
+    with pytest.raises(error, match=words):
+        djactor.actor(TYPE, 1).send(payload)
+    assert not Message.objects.exists()
+
+
+def test_an_unknown_type_is_the_servers_to_refuse():
+    with pytest.raises(DatabaseError, match=r"shop\.nothing") as raised:
+        djactor.actor("shop.nothing", 1).send()
+    assert raised.value.__cause__.sqlstate == "42704"
+
+
+def test_options_of_send_are_columns(paused):
+    actor = djactor.actor(TYPE, 1)
+    actor.send({"add": 1}, delay=datetime.timedelta(hours=1), priority=3, idempotency_key="once")
+    message = Message.objects.get()
+    later = message.deliver_at - datetime.datetime.now(datetime.timezone.utc)
+    assert datetime.timedelta(minutes=59) < later < datetime.timedelta(minutes=61)
+    assert (message.priority, message.idempotency_key) == (3, "once")
+    with pytest.raises(ValueError, match="not negative"):
+        actor.send(delay=datetime.timedelta(seconds=-1))
+    with pytest.raises(TypeError):
+        actor.send(no_such_option=1)
+
+
+def test_every_table_and_view_has_a_model():
+    djactor.actor(TYPE, 1).send({"add": 1})
+    wait_idle()
+    for model in (ActorType, DeadLetter, Mailbox, Message, Reply, Stat, Timer, Worker):
+        list(model.objects.all())  # all columns exist
+    assert ActorType.objects.get().backoff == datetime.timedelta(milliseconds=50)
+    assert Stat.objects.get(actor_type=TYPE).handled > 0
+    assert Worker.objects.exists()
+
+
+def test_drain_is_part_of_the_transaction():
+    with transaction.atomic():
+        djactor.actor(TYPE, 1).send({"add": 1})
+        djactor.actor(TYPE, 1).send({"add": 2})
+        assert drain() == 2
+        assert djactor.actor(TYPE, 1).state() == {"n": 3}
+        transaction.set_rollback(True)
+    assert djactor.actor(TYPE, 1).state() is None
+    assert not Sale.objects.exists()
