@@ -5,8 +5,11 @@
  *
  * A worker checks the extension once in each transaction, under
  * AccessShareLock on it, so that DROP EXTENSION and ALTER EXTENSION UPDATE
- * wait for a running batch and no batch starts on half an extension.  Senders
- * trust the cache, which is dropped when any of the tables changes.
+ * wait for a running batch and no batch starts on half an extension.  (The
+ * server's own lock for the latter lets readers pass: dbhook.c takes another.)
+ * Senders trust the cache, which is dropped when any of the tables changes.
+ * That the extension has another version is not cached: no table need change
+ * when that is over.
  */
 #include "postgres.h"
 
@@ -36,6 +39,8 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+
+char		dja_serves[] = "djactor serves 1.0";
 
 static const struct
 {
@@ -342,20 +347,42 @@ dja_catalog_check(bool lock)
 					 errhint("Undo what was changed, or drop and create the extension.")));
 		dja_catalog.installed = DJA_INSTALLED;
 	}
-	dja_catalog.valid = true;
+	dja_catalog.valid = dja_catalog.installed == DJA_INSTALLED;
 	return dja_catalog.installed;
 }
 
 /*
  * The extension has changed: this session, and all others, have to look again.
+ * This one may never have looked before: then the table is known by its name only,
+ * which will do to have it forgotten.
  */
 void
 dja_catalog_forget(void)
 {
-	if (dja_catalog.valid && OidIsValid(dja_catalog.tables[DJA_MESSAGE_TABLE]) &&
-		SearchSysCacheExists1(RELOID, ObjectIdGetDatum(dja_catalog.tables[DJA_MESSAGE_TABLE])))
-		CacheInvalidateRelcacheByRelid(dja_catalog.tables[DJA_MESSAGE_TABLE]);
+	Oid			table = dja_catalog.tables[DJA_MESSAGE_TABLE];
+
+	if (!dja_catalog.valid)
+	{
+		Oid			schema = get_namespace_oid("djactor", true);
+
+		table = OidIsValid(schema) ? get_relname_relid("message", schema) : InvalidOid;
+	}
+	if (OidIsValid(table) && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(table)))
+		CacheInvalidateRelcacheByRelid(table);
 	dja_catalog.valid = false;
+}
+
+/*
+ * Waits until no worker is in a batch, and keeps them all out until the end of
+ * the transaction, if the user may change the extension.
+ */
+void
+dja_catalog_lock(void)
+{
+	Oid			extension = get_extension_oid("djactor", true);
+
+	if (OidIsValid(extension) && dja_owns_extension(extension, GetUserId()))
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessExclusiveLock);
 }
 
 /*

@@ -13,8 +13,13 @@
 
 #include "compat.h"
 
-
-#define DJA_SQL_VERSION "1.0"
+/*
+ * The version of the extension's script that this library serves: the end of a
+ * text that stands once in the library, so that a test can make one of another version
+ * out of it.
+ */
+extern char dja_serves[];
+#define DJA_SQL_VERSION (dja_serves + sizeof("djactor serves ") - 1)
 
 typedef enum DjaTable
 {
@@ -68,6 +73,7 @@ extern void dja_catalog_init(void);
 extern DjaInstalled dja_catalog_check(bool lock);
 extern void dja_catalog_require(void);
 extern void dja_catalog_forget(void);
+extern void dja_catalog_lock(void);
 extern const char *dja_catalog_version(void);
 extern Oid	dja_table_oid(DjaTable table);
 extern Oid	dja_index_oid(DjaIndex index);

@@ -5,7 +5,8 @@
  *
  *   COMMIT PREPARED		makes messages visible that nobody pushes: lanes are swept
  *   CREATE DATABASE		may be a copy with actors in it: the launcher scouts
- *   CREATE, ALTER, DROP EXTENSION djactor	likewise, and sessions forget what they know of it
+ *   CREATE, ALTER, DROP EXTENSION djactor	likewise, and sessions forget what they know of it;
+ *							ALTER waits for running batches, as DROP does by itself
  *   COPY into our tables	may be a restore, which brings mail before its types,
  *							and types that nobody defined; the database is a copy then
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
@@ -277,6 +278,8 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 		changes = restores = dja_lists_column(((CopyStmt *) statement)->attlist, "id");
 	else if (dja_restores(statement, "timer") || dja_restores(statement, "home"))
 		restores = true;
+	if (IsA(statement, AlterExtensionStmt) && changes)
+		dja_catalog_lock();
 	dja_clear_database(statement, context);
 	dja_session_touched |= dja_outlives_turn(statement);
 	if (prepared)

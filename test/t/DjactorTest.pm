@@ -36,12 +36,14 @@ our @EXPORT = qw(new_server new_database new_app define_work as_role session wai
 our $PATIENCE = $ENV{DJACTOR_PATIENCE} // 60;
 
 # new_server($name, setting => value, ...): a running server with djactor preloaded.
-# Options with a capital letter are not settings: Init => [options of init].
+# Options with a capital letter are not settings: Init => [options of init], Install => where the server's
+# bin lies, if it is not the one under test.
 sub new_server
 {
 	my ($name, %settings) = @_;
 	my $init = delete $settings{Init} // [];
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $install = delete $settings{Install};
+	my $node = PostgreSQL::Test::Cluster->new($name, $install ? (install_path => $install) : ());
 
 	$node->init(@$init);
 	%settings = (
