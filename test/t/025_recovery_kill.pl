@@ -1,0 +1,80 @@
+# Contract 3, 4, 6, 15: under load, any process of the server is killed with SIGKILL: launcher, a worker, a sender's backend,
+# checkpointer, background writer, WAL writer, autovacuum launcher, with
+# immediate stops in between.  Each time the server recovers by itself; the ledger agrees in the end.
+# (003_sigkill.pl kills workers a hundred times, 004_crash.pl stops the whole server, 016_crash_marker.pl says who is charged.)
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DjactorTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $node = new_server('kill', 'djactor.max_workers' => 3, 'djactor.max_crashes' => 1000,
+	max_wal_size => '256MB', checkpoint_timeout => '1h');
+
+new_app($node, 'app');
+define_work($node, 'app', 'app', 't.more', q{retry_order => 'hold', concurrency => 1});
+as_role($node, 'app', 'app', q{
+	CREATE FUNCTION ticks(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+	BEGIN
+		IF message ? 'set' THEN
+			PERFORM djactor.set_timer('tick', every => '200 ms', payload => '{"tick": true}');
+		END IF;
+		RETURN jsonb_build_object('ticks', coalesce((state->>'ticks')::int, 0) + 1);
+	END $$;
+	SELECT djactor.define_actor_type('t.ticks', 'public.ticks');
+	SELECT djactor.send('t.ticks', 'k', '{"set": true}')});
+start_sender($node, 'app', 'app', id => $_, keys => 20 * $_, fail => 50, types => [ 't.work', 't.more' ], pause => 0.005) for 1 .. 3;
+
+my @victims = ('djactor launcher', 'djactor worker', 'client backend', 'checkpointer', 'background writer', 'walwriter',
+	'autovacuum launcher');
+my $kills = 0;
+
+for my $round (1 .. 3)
+{
+	for my $victim (@victims, 'immediate stop')
+	{
+		my $before;
+
+		# some load after the last one
+		ok(wait_until('load', sub {
+			$before //= $node->safe_psql('app', 'SELECT count(*) FROM ledger');
+			$node->safe_psql('app', 'SELECT count(*) FROM ledger') > $before }), "round $round: mail is handled before $victim");
+		if ($victim eq 'immediate stop')
+		{
+			$node->stop('immediate');
+			$node->start;
+			next;
+		}
+		my $offset = -s $node->logfile;
+		my $pid = wait_until("a $victim", sub { $node->safe_psql('postgres', qq{
+			SELECT pid FROM pg_stat_activity WHERE backend_type = '$victim' AND pid <> pg_backend_pid()
+				AND (datname = 'app' OR datname IS NULL) ORDER BY random() LIMIT 1}) });
+
+		# a sender's session may have ended just now: then there was nobody to kill
+		$kills += kill 'KILL', $pid if $pid;
+		next if $victim eq 'client backend' && !wait_until('a restart', sub { log_count($node, qr/all server processes terminated; reinitializing/, $offset) }, 5);
+		ok(wait_until('a restart', sub { log_count($node, qr/all server processes terminated; reinitializing/, $offset)
+			&& $node->safe_psql('app', 'SELECT 1') }), "round $round: $victim killed, the server starts anew");
+	}
+}
+cmp_ok($kills, '>=', 18, "$kills processes were killed");
+
+my $known = stop_senders();
+my $ticks = q{SELECT (state->>'ticks')::int FROM djactor.actor WHERE actor_type = 't.ticks'};
+my $ticked = $node->safe_psql('app', $ticks);
+ok(wait_until('a tick', sub { $node->safe_psql('app', $ticks) > $ticked }), 'the timer has outlived it all');
+is($node->safe_psql('app', q{SELECT turns - (state->>'ticks')::int FROM djactor.actor WHERE actor_type = 't.ticks'}), 0, '... each firing one turn');
+as_role($node, 'app', 'app', q{SELECT djactor.stop_actor('t.ticks', 'k')});
+ok(wait_drained($node, 'app'), 'all mail is handled in the end');
+check_ledger($node, 'app', $known);
+is($node->safe_psql('app', 'SELECT count(*) FROM djactor.dead_letter'), 0, 'no dead letters');
+is(log_count($node, qr/PANIC|TRAP:|terminated by signal (?!9)/), 0, 'nothing else crashed');
+cmp_ok($node->safe_psql('app', 'SELECT count(*) FROM sent'), '>', 500, 'there was load');
+
+$node->stop;
+done_testing();
