@@ -198,6 +198,13 @@ dja_lock_list_next(dja_lock_list *list, PROCLOCK *lock)
 #endif
 }
 
+/* What the hook behind parse analysis gets. */
+#if PG_VERSION_NUM >= 190000
+#define DjaJumbleState const JumbleState
+#else
+#define DjaJumbleState JumbleState
+#endif
+
 /* Wait events, named from 17 on. */
 #if PG_VERSION_NUM >= 170000
 #define DJA_WAIT_EVENT(var, name) \

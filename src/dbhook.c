@@ -9,6 +9,7 @@
  *							ALTER waits for running batches, as DROP does by itself
  *   COPY into our tables	may be a restore, which brings mail before its types,
  *							and types that nobody defined; the database is a copy then
+ *   INSERT into message with ids of its own	likewise: a dump made of INSERTs
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
@@ -33,6 +34,8 @@
 #include "guc.h"
 #include "home.h"
 #include "nodes/parsenodes.h"
+#include "parser/analyze.h"
+#include "parser/parsetree.h"
 #include "pending.h"
 #include "prepared.h"
 #include "send.h"
@@ -48,6 +51,7 @@
 #define DJA_GONE_MS 5000
 
 static ProcessUtility_hook_type dja_prev_process_utility = NULL;
+static post_parse_analyze_hook_type dja_prev_post_parse_analyze = NULL;
 
 static bool
 dja_is_commit_prepared(Node *statement)
@@ -307,9 +311,27 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	}
 }
 
+/*
+ * A dump made of INSERTs gives messages their ids, which nobody else does who
+ * sends.  Several sessions may load it, and not all of them see its home.
+ */
+static void
+dja_post_parse_analyze(ParseState *pstate, Query *query, DjaJumbleState *jstate)
+{
+	if (dja_prev_post_parse_analyze)
+		dja_prev_post_parse_analyze(pstate, query, jstate);
+	if (query->commandType == CMD_INSERT && query->override == OVERRIDING_SYSTEM_VALUE &&
+		dja_my_worker == NULL && superuser() &&
+		dja_catalog_check(false) == DJA_INSTALLED &&
+		rt_fetch(query->resultRelation, query->rtable)->relid == dja_table_oid(DJA_MESSAGE_TABLE))
+		dja_home_session_restores();
+}
+
 void
 dja_dbhook_init(void)
 {
+	dja_prev_post_parse_analyze = post_parse_analyze_hook;
+	post_parse_analyze_hook = dja_post_parse_analyze;
 	dja_prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = dja_process_utility;
 }

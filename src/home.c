@@ -17,8 +17,9 @@
  *
  * Who looks: the scout, before it announces types; each worker, when it
  * starts; a session that sends, once.  What they find for the workers stands in
- * shared memory (held.c).  Who marks: the COPY of a restore (dbhook.c), and the
- * trigger of djactor.home, which nobody but a restore inserts into.
+ * shared memory (held.c).  Who marks: the COPY of a restore, and INSERTs of
+ * messages with their ids (dbhook.c), and the trigger of djactor.home, which
+ * nobody but a restore inserts into.
  *
  * Rows that arrive by replication are put aside one by one instead (arrived.c),
  * since the rest of their database is no copy.
@@ -332,6 +333,18 @@ dja_home_restored(void)
 }
 
 /*
+ * This session restores a dump made of INSERTs: what it sends from now on came
+ * with it, and may come before its types.
+ */
+void
+dja_home_session_restores(void)
+{
+	dja_session_restores = true;
+	dja_home_known = false;
+	dja_types_may_follow = true;
+}
+
+/*
  * A session sends, for the first time perhaps.  Nobody may have looked at the
  * database yet: a copy without mail has to become at home before this message
  * lies in it.  The mail of this very transaction is no copy's.
@@ -348,7 +361,7 @@ dja_home_sending(void)
 	dja_home_read(&home, snapshot);
 	if (dja_session_restores)
 	{
-		/* a dump made of INSERTs: its home came first */
+		/* a dump made of INSERTs */
 		if (!home.marker)
 			dja_home_mark();
 	}
@@ -376,8 +389,7 @@ dja_home_changed(PG_FUNCTION_ARGS)
 				 errmsg("djactor.home_changed() is the trigger of djactor.home")));
 	if (dja_shared != NULL && !dja_restoring)
 	{
-		dja_session_restores = true;
-		dja_home_known = false;
+		dja_home_session_restores();
 		dja_home_restored();
 	}
 	return PointerGetDatum(NULL);

@@ -12,6 +12,9 @@
  */
 extern bool dja_restoring;
 
+/* The same may be true of whatever this session sends: it loads INSERTs of a dump. */
+extern bool dja_types_may_follow;
+
 extern Datum dja_trace_of_transaction(void);
 
 #endif							/* DJA_SEND_H */

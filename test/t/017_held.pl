@@ -89,6 +89,8 @@ my %restore = (
 		run_log([ 'psql', '-X', '-q', '-1', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($_[1]), '-f', $_[0] ]) } ],
 	inserts => [ 'p', ['--inserts'], sub {
 		run_log([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($_[1]), '-f', $_[0] ]) } ],
+	'inserts -j 4' => [ 'c', ['--inserts'], sub {
+		run_log([ 'pg_restore', '-e', '-j', '4', '-d', $node->connstr($_[1]), $_[0] ]) } ],
 	'pg_restore -j 4' => [ 'c', [], sub {
 		run_log([ 'pg_restore', '-e', '-j', '4', '-d', $node->connstr($_[1]), $_[0] ]) } ]);
 
