@@ -17,10 +17,13 @@ def _in_server(name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             module = importlib.import_module("djactor_python")
-        except ImportError as error:
+        except ImportError:
+            module = None
+        # The file may be on the path outside the server, too; what makes it work is not.
+        if module is None or module.plpy is None:
             raise RuntimeError(
                 f"{name}() works inside a turn, in PostgreSQL. Outside, use djactor.actor()."
-            ) from error
+            )
         return getattr(module, name)(*args, **kwargs)
 
     call.__name__ = call.__qualname__ = name
