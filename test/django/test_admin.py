@@ -1,0 +1,202 @@
+"""The admin: everything is seen, little may be done, and that by permission."""
+
+import re
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+import djactor
+from djactor import admin, diagram, live
+from djactor.models import Actor, ActorType, DeadLetter, Message
+from djactor.test import wait_idle
+
+
+@pytest.fixture
+def browser(fresh):
+    return login(User.objects.create_superuser("root"))
+
+
+def login(user):
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def with_permissions(*names):
+    user = User.objects.create_user("somebody", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    return login(user)
+
+
+def fail(number=1):
+    for key in range(number):
+        djactor.actor("shop.counter", key).send({"fail": True})
+    wait_idle()
+    assert DeadLetter.objects.count() == number
+
+
+def act(client, model, action, *pks, **more):
+    return client.post(
+        reverse(f"admin:djactor_{model}_changelist"),
+        {"action": action, "_selected_action": pks, **more},
+        follow=True,
+    )
+
+
+def said(response):
+    return re.findall(r'<li class="(?:success|error)">(.*?)</li>', text(response))
+
+
+def text(response):
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+@pytest.mark.parametrize(
+    "model", ["actor", "message", "deadletter", "journal", "reply", "actortype"]
+)
+def test_each_list_opens_and_is_searched(browser, model):
+    url = reverse(f"admin:djactor_{model}_changelist")
+    assert reverse("admin:djactor_live") in text(browser.get(url))
+    if model not in ("reply", "actortype"):
+        text(browser.get(url, {"q": "7", "type": "shop.counter"}))
+
+
+def test_a_state_is_pretty_printed(browser):
+    djactor.actor("shop.counter", 7).ask({"add": 3})
+    actor = Actor.objects.get(actor_key=7)
+    page = text(browser.get(reverse("admin:djactor_actor_change", args=[actor.pk])))
+    assert '<pre class="djactor-json">{\n  &quot;n&quot;: 3\n}</pre>' in page
+    assert 'name="_save"' not in page
+
+
+def test_what_waits_is_shown_and_not_to_be_changed(browser, paused):
+    number = djactor.actor("shop.counter", 7).send({"add": "<b>"})
+    url = reverse("admin:djactor_message_change", args=[number])
+    page = text(browser.get(url))
+    assert "&lt;b&gt;" in page and "<b>" not in page.split("djactor-json")[1]
+    assert browser.post(url, {"payload": "{}"}).status_code == 403
+    assert browser.get(reverse("admin:djactor_message_add")).status_code == 403
+
+
+def test_dead_letters_are_redriven(browser):
+    fail(2)
+    pks = list(DeadLetter.objects.values_list("pk", flat=True))
+    assert said(act(browser, "deadletter", "redrive", *pks)) == ["2 dead letters redriven."]
+    wait_idle()
+    assert sorted(DeadLetter.objects.values_list("pk", flat=True)) == sorted(pks)  # failed again
+
+
+def test_a_dead_letter_opens(browser):
+    fail()
+    url = reverse("admin:djactor_deadletter_change", args=[DeadLetter.objects.get().pk])
+    assert "told to fail" in text(browser.get(url))
+
+
+def test_discarding_asks_first(browser):
+    fail()
+    pk = DeadLetter.objects.get().pk
+    response = act(browser, "deadletter", "delete_selected", pk)
+    assert "Are you sure" in text(response) and DeadLetter.objects.count() == 1
+    act(browser, "deadletter", "delete_selected", pk, post="yes")
+    assert not DeadLetter.objects.exists()
+
+
+def test_types_are_paused_and_resumed(browser):
+    assert said(act(browser, "actortype", "pause", "shop.counter")) == ["1 actor type paused."]
+    assert ActorType.objects.get(name="shop.counter").paused
+    assert said(act(browser, "actortype", "resume", "shop.counter")) == ["1 actor type resumed."]
+    assert not ActorType.objects.get(name="shop.counter").paused
+
+
+def test_who_may_only_look_does_nothing(fresh):
+    client = with_permissions("view_deadletter", "view_actortype")
+    fail()
+    page = text(client.get(reverse("admin:djactor_deadletter_changelist")))
+    assert "Redrive" not in page and "Discard" not in page
+    act(client, "deadletter", "redrive", DeadLetter.objects.get().pk)
+    act(client, "deadletter", "delete_selected", DeadLetter.objects.get().pk, post="yes")
+    act(client, "actortype", "pause", "shop.counter")
+    assert DeadLetter.objects.count() == 1 and not Message.objects.exists()
+    assert not ActorType.objects.get(name="shop.counter").paused
+
+
+def test_pages_want_the_permission_of_what_they_show(fresh):
+    client = with_permissions("view_reply")
+    for name, *arguments in (
+        ("live",), ("live_data",), ("mailboxes",), ("trace", uuid4())
+    ):  # fmt: skip
+        url = reverse(f"admin:djactor_{name}", args=arguments)
+        assert client.get(url).status_code == 403
+        assert Client().get(url).status_code == 302  # to the login
+
+
+def test_the_live_page_shows_what_waits_and_who_works(browser, paused):
+    for key in range(3):
+        djactor.actor("shop.counter", key).send({"add": 1})
+    page = text(browser.get(reverse("admin:djactor_live")))
+    assert re.search(r'<th scope="row">shop.counter</th><td>3</td>', page)
+    assert "paused" in page
+    assert "<script>" not in page.split("<main")[1]  # a content security policy may forbid those
+    data = browser.get(reverse("admin:djactor_live_data")).json()
+    assert data["waiting"] == 3 and data["more"] is False and data["oldest"] >= 0
+    assert data["workers"] and data["workers"][0]["role"] == "shop"
+
+
+def test_the_live_page_counts_no_further_than_its_sample(browser, paused, monkeypatch):
+    monkeypatch.setattr(live, "SAMPLE", 2)
+    for key in range(3):
+        djactor.actor("shop.counter", key).send({"add": 1})
+    data = browser.get(reverse("admin:djactor_live_data")).json()
+    assert data["waiting"] == 2 and data["more"] is True
+
+
+def test_lists_count_no_further_than_their_limit(browser, paused, monkeypatch):
+    monkeypatch.setattr(admin.BoundedPaginator, "LIMIT", 2)
+    for key in range(3):
+        djactor.actor("shop.counter", key).send({"add": 1})
+    assert "2 messages" in text(browser.get(reverse("admin:djactor_message_changelist")))
+
+
+def test_mailboxes_are_shown_longest_first(browser, paused):
+    for key in (1, 2, 2):
+        djactor.actor("shop.counter", key).send({"add": 1})
+    page = text(browser.get(reverse("admin:djactor_mailboxes")))
+    assert page.index("q=2") < page.index("q=1")
+
+
+def test_a_trace_is_a_sequence_diagram(browser):
+    fail()
+    letter = DeadLetter.objects.get()
+    page = text(browser.get(reverse("admin:djactor_trace", args=[letter.trace_id])))
+    assert "<svg" in page and f"user {letter.pk}" in page and "told to fail" in page
+    assert 'class="arrow bad"' in page and "✕" in page.replace("&#10005;", "✕")
+    listed = text(browser.get(reverse("admin:djactor_deadletter_changelist")))
+    assert reverse("admin:djactor_trace", args=[letter.trace_id]) in listed
+
+
+def test_a_trace_that_nobody_knows_says_so(browser):
+    page = text(browser.get(reverse("admin:djactor_trace", args=[uuid4()])))
+    assert "Nothing is known of this trace" in page
+
+
+def test_a_diagram_has_a_lifeline_for_each_actor_and_the_outside():
+    def row(number, cause, key, error=None):
+        return {
+            "id": number, "cause_id": cause, "actor_type": "t", "actor_key": key, "kind": "user",
+            "status": "handled", "wait": None, "run": None, "error": error,
+        }  # fmt: skip
+
+    drawn = diagram.draw([row(1, None, "a"), row(2, 1, "b"), row(3, 2, "b", "broken")])
+    assert [line.name for line in drawn.lifelines] == ["outside", "t a", "t b"]
+    xs = [line.x for line in drawn.lifelines]
+    ends = [(arrow.x1, arrow.x2, arrow.to_self, arrow.bad) for arrow in drawn.arrows]
+    assert ends == [
+        (xs[0], xs[1], False, False),
+        (xs[1], xs[2], False, False),
+        (xs[2], xs[2], True, True),
+    ]
+    assert [arrow.y for arrow in drawn.arrows] == sorted(arrow.y for arrow in drawn.arrows)
