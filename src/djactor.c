@@ -13,13 +13,13 @@
 #include "catalog.h"
 #include "compat.h"
 #include "dbhook.h"
+#include "deliver.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "handler.h"
 #include "held.h"
 #include "launcher.h"
 #include "miscadmin.h"
-#include "pending.h"
 #include "shmem.h"
 #include "startup.h"
 #include "wish.h"
@@ -40,7 +40,7 @@ _PG_init(void)
 	dja_guc_init();
 	dja_startup_init();
 	dja_shmem_init();
-	dja_pending_init();
+	dja_deliver_init();
 	dja_held_init();
 	dja_wishes_init();
 	dja_dbhook_init();

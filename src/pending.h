@@ -11,7 +11,6 @@
 
 #include "actor_type.h"
 
-extern void dja_pending_init(void);
 extern void dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count);
 extern void dja_pending_due(DjaType *type, TimestampTz due);
 extern void dja_pending_type(uint64 type_hash, Oid owner);

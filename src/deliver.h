@@ -1,0 +1,56 @@
+/*
+ * deliver.h
+ *
+ * The lists between pending.c, which fills them while a transaction runs, and
+ * deliver.c, which hands them to the run queue at its end.  Nobody else looks
+ * into them.
+ */
+#ifndef DJA_DELIVER_H
+#define DJA_DELIVER_H
+
+#include "datatype/timestamp.h"
+
+typedef struct DjaPendingLane
+{
+	uint64		type_hash;
+	Oid			owner;
+	int			lane;			/* valid once announced */
+	bool		sweep;			/* a flood */
+	bool		notified;		/* our NOTIFY wakes its pool */
+	bool		changed;		/* the type was defined, dropped, paused, resumed */
+	bool		dropped;
+	bool		stopped;		/* by us, until the end of the transaction */
+	int			concurrency;	/* of a type that is changed */
+	bool		solo;
+	TimestampTz next_due;
+} DjaPendingLane;
+
+typedef struct DjaPendingMailbox
+{
+	uint64		key_hash;
+	int64		position;		/* lowest */
+	int			lane;			/* index into the lanes */
+	int			mailbox;		/* as announced */
+	int			count;
+	int			base_depth;		/* -1 = not counted */
+	int			bucket;
+} DjaPendingMailbox;
+
+typedef struct DjaPending
+{
+	DjaPendingLane *lanes;
+	int			nlanes;
+	DjaPendingMailbox *mailboxes;
+	int			nmailboxes;
+	bool		drained;		/* claims of our own end with the transaction */
+	bool		holding;		/* so do holds on databases */
+	bool		scout;			/* a scout is wanted, in */
+	Oid			scout_database; /* ... this one, or in all */
+} DjaPending;
+
+extern DjaPending dja_pending;
+
+extern void dja_pending_reset(void);
+extern void dja_deliver_init(void);
+
+#endif							/* DJA_DELIVER_H */
