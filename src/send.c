@@ -302,7 +302,9 @@ dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid)
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("mailbox of actor %s \"%s\" is full", type->name, text_to_cstring(key)),
 					 errdetail("The mailbox limit of the actor type is %d messages.", type->mailbox_limit),
-					 errhint("Send again later, or define the actor type with a higher mailbox_limit.")));
+					 errhint("Send again later, or define the actor type with a higher mailbox_limit."),
+					 err_generic_string(PG_DIAG_SCHEMA_NAME, "djactor"),
+					 err_generic_string(PG_DIAG_CONSTRAINT_NAME, "mailbox_limit")));
 		dja_reject_full(type, id);
 		return;
 	}

@@ -13,7 +13,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from djactor.errors import AskFailed, AskInTransaction, AskTimeout, DjactorError, MessageSent
+    from djactor.errors import (
+        AskFailed,
+        AskInTransaction,
+        AskTimeout,
+        DjactorError,
+        MailboxFull,
+        MessageSent,
+    )
     from djactor.python import PythonActor
     from djactor.refs import ActorRef, actor
 
@@ -23,6 +30,7 @@ __all__ = [
     "AskInTransaction",
     "AskTimeout",
     "DjactorError",
+    "MailboxFull",
     "MessageSent",
     "PythonActor",
     "actor",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
+
+from django.db.utils import OperationalError
 
 
 class DjactorError(Exception):
@@ -11,6 +15,25 @@ class DjactorError(Exception):
 
 class MessageSent(DjactorError):
     """A message was to be saved or deleted after it had been sent."""
+
+
+class MailboxFull(DjactorError, OperationalError):
+    """The actor has as much mail as its type's ``mailbox_limit`` allows; send again later.
+
+    Like any error of the database it spoils the transaction that it happened in.
+    """
+
+
+@contextlib.contextmanager
+def mailbox_full_is_told() -> Iterator[None]:
+    """Inside, the server's refusal for a full mailbox is a MailboxFull."""
+    try:
+        yield
+    except OperationalError as error:
+        diagnostics = getattr(error.__cause__, "diag", None)
+        if getattr(diagnostics, "constraint_name", None) == "mailbox_limit":
+            raise MailboxFull(*error.args) from error.__cause__
+        raise
 
 
 class AskInTransaction(DjactorError):

@@ -19,7 +19,7 @@ from django.db import connections
 from django.db.utils import Error as DatabaseError
 
 from djactor import conf
-from djactor.errors import AskFailed, AskInTransaction, AskTimeout
+from djactor.errors import AskFailed, AskInTransaction, AskTimeout, mailbox_full_is_told
 from djactor.fields import dump_payload, normalise_key
 
 
@@ -38,8 +38,8 @@ class ActorRef:
         options  ``priority``, ``deliver_at``, ``delay`` (a timedelta, instead), ``expires_at``,
                  ``idempotency_key``, ``headers``, ``wants_reply``: columns of ``Message``
 
-        Errors: TypeError and ValueError for payloads that JSON cannot hold; DatabaseError from
-        the server: no such type (42704), mailbox full (53400).
+        Errors: TypeError and ValueError for payloads that JSON cannot hold; MailboxFull;
+        DatabaseError from the server: no such type (42704).
         """
         from djactor.models import Message
 
@@ -54,7 +54,7 @@ class ActorRef:
     def ask(self, payload: Any = None, *, timeout: float = 5.0) -> Any:
         """Send, and wait at most ``timeout`` seconds for the answer, which is the result.
 
-        Errors: AskInTransaction, AskTimeout (the outcome is unknown), AskFailed.
+        Errors: AskInTransaction, AskTimeout (the outcome is unknown), AskFailed, MailboxFull.
         """
         message_id = self._send_ask(payload, timeout)
         return self._answer(message_id, timeout, timeout)
@@ -106,7 +106,7 @@ class ActorRef:
                 " nobody sees the message before the commit."
                 " Ask outside atomic(), or send() and look at the answer later."
             )
-        with connection.cursor() as cursor:
+        with mailbox_full_is_told(), connection.cursor() as cursor:
             # The server's clock decides when the ask expires, as it does when that has passed.
             cursor.execute(
                 """

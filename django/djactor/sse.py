@@ -1,12 +1,14 @@
 """Server-sent events: an actor's state, or its answer, in a browser as soon as it is there.
 
-``state_events()`` and ``answer_events()`` are what an async view returns.  For the states one
-query in each process looks every ``DJACTOR["STREAM_INTERVAL"]`` seconds at all actors that
-somebody watches, on a connection of its own, whatever the number of browsers; it brings
-only what has changed.  Who comes between two turns that follow each other quickly sees the
-later state: a stream of states, not of messages.
+``state_events()`` (one actor), ``type_events()`` (all of a type) and ``answer_events()`` are what
+an async view returns.  For the states each process looks every ``DJACTOR["STREAM_INTERVAL"]``
+seconds at what somebody watches, with one query for all single actors and one for each
+type, on a connection of its own, whatever the number of browsers; they bring only what has
+changed.  Who comes between two turns that follow each other quickly sees the later state:
+a stream of states, not of messages.
 
-Use ASGI: under WSGI each open page would hold a worker.
+A browser opens six connections to a site, streams included: a page with many actors takes one
+``type_events()``.  Use ASGI: under WSGI each open page would hold a worker.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -30,29 +33,64 @@ from djactor.refs import ActorRef
 logger = logging.getLogger("djactor")
 
 _HEARTBEAT = 15.0  # seconds; a comment keeps proxies awake, and finds out who has left
+_STILL_HERE = b": still here\n\n"
 _RECONNECT = 1.0  # seconds after a lost connection
+# An actor that was stopped and began anew has another id.
 _CHANGED = """
-    SELECT w.actor_type, w.actor_key, a.turns, a.state::text
-    FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS w(actor_type, actor_key, turns)
+    SELECT w.actor_type, w.actor_key, a.id, a.turns, a.state::text
+    FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[])
+        AS w(actor_type, actor_key, id, turns)
     JOIN djactor.actor a ON a.actor_type = w.actor_type COLLATE "C"
-        AND a.actor_key = w.actor_key COLLATE "C" AND a.turns <> w.turns"""
+        AND a.actor_key = w.actor_key COLLATE "C" AND (a.id, a.turns) <> (w.id, w.turns)"""
+_CHANGED_OF_TYPE = """
+    SELECT coalesce(a.actor_key, w.actor_key), a.id, a.turns, a.state::text
+    FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w(actor_key, id, turns)
+    FULL JOIN (SELECT * FROM djactor.actor WHERE actor_type = %s) a
+        ON a.actor_key = w.actor_key COLLATE "C"
+    WHERE (a.id, a.turns) IS DISTINCT FROM (w.id, w.turns)"""
+
+# What is watched: an actor's type and key, or a type and None: all actors of it.
+_Scope = tuple[str, str | None]
 
 _all: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, States]] = (
     weakref.WeakKeyDictionary()
 )
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """An actor's state as it was looked at."""
+
+    id: int
+    turns: int
+    state: str
+
+
+_UNSEEN = _Seen(-1, -1, "")
+
+
 class _Watcher:
-    """One browser: the newest state it has not seen yet."""
+    """One browser: what it has not seen yet, by key; None for an actor that is gone."""
 
-    def __init__(self) -> None:
-        self.fresh = asyncio.Event()
-        self.turns = -1
-        self.state = ""
+    def __init__(self, known: dict[str, _Seen]) -> None:
+        self._fresh = asyncio.Event()
+        self._news: dict[str, _Seen | None] = {}
+        for key, seen in known.items():
+            self.tell(key, seen)
 
-    def tell(self, turns: int, state: str) -> None:
-        self.turns, self.state = turns, state
-        self.fresh.set()
+    def tell(self, key: str, seen: _Seen | None) -> None:
+        self._news[key] = seen
+        self._fresh.set()
+
+    async def news(self) -> dict[str, _Seen | None]:
+        """What there is to tell; empty if that has been nothing for a while."""
+        try:
+            await asyncio.wait_for(self._fresh.wait(), _HEARTBEAT)
+        except (TimeoutError, asyncio.TimeoutError):
+            return {}
+        self._fresh.clear()
+        news, self._news = self._news, {}
+        return news
 
 
 class States:
@@ -60,27 +98,23 @@ class States:
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        self._watchers: dict[tuple[str, str], set[_Watcher]] = {}
-        self._known: dict[tuple[str, str], tuple[int, str]] = {}
+        self._watchers: dict[_Scope, set[_Watcher]] = {}
+        self._known: dict[_Scope, dict[str, _Seen]] = {}
         self._task: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
-    def watch(self, actor: ActorRef) -> Iterator[_Watcher]:
-        """A watcher of this actor, for as long as the block lasts."""
-        name = (actor.type, actor.key)
-        watcher = _Watcher()
-        self._watchers.setdefault(name, set()).add(watcher)
-        if name in self._known:
-            watcher.tell(*self._known[name])
+    def watch(self, scope: _Scope) -> Iterator[_Watcher]:
+        """A watcher of this actor, or of these, for as long as the block lasts."""
+        watcher = _Watcher(self._known.setdefault(scope, {}))
+        self._watchers.setdefault(scope, set()).add(watcher)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._look())
         try:
             yield watcher
         finally:
-            self._watchers[name].discard(watcher)
-            if not self._watchers[name]:
-                del self._watchers[name]
-                self._known.pop(name, None)
+            self._watchers[scope].discard(watcher)
+            if not self._watchers[scope]:
+                del self._watchers[scope], self._known[scope]
 
     async def _look(self) -> None:
         how = await sync_to_async(listener.parameters)(self._alias)
@@ -90,28 +124,58 @@ class States:
                     **how, autocommit=True, prepare_threshold=None
                 ) as connection:
                     while self._watchers:
-                        await self._once(connection)
+                        await self._at_actors(connection)
+                        for scope in list(self._watchers):
+                            if scope[1] is None:
+                                await self._at_type(connection, scope)
                         await asyncio.sleep(float(conf.get("STREAM_INTERVAL")))
             except psycopg.Error as error:
                 logger.warning("cannot look at states, trying again: %s", error)
                 await asyncio.sleep(_RECONNECT)
 
-    async def _once(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        names = list(self._watchers)
+    async def _at_actors(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        known = {
+            scope: self._known[scope].get(scope[1], _UNSEEN)
+            for scope in self._watchers
+            if scope[1] is not None
+        }
+        if not known:
+            return
         cursor = await connection.execute(
             _CHANGED,
             [
-                [name[0] for name in names],
-                [name[1] for name in names],
-                [self._known.get(name, (-1, ""))[0] for name in names],
+                [scope[0] for scope in known],
+                [scope[1] for scope in known],
+                [seen.id for seen in known.values()],
+                [seen.turns for seen in known.values()],
             ],
         )
-        for actor_type, key, turns, state in await cursor.fetchall():
-            watchers = self._watchers.get((actor_type, key))
-            if watchers:
-                self._known[actor_type, key] = (turns, state)
-                for watcher in watchers:
-                    watcher.tell(turns, state)
+        for actor_type, key, *seen in await cursor.fetchall():
+            self._tell((actor_type, key), key, _Seen(*seen))
+
+    async def _at_type(self, connection: psycopg.AsyncConnection[Any], scope: _Scope) -> None:
+        known = self._known.get(scope, {})
+        cursor = await connection.execute(
+            _CHANGED_OF_TYPE,
+            [
+                list(known),
+                [seen.id for seen in known.values()],
+                [seen.turns for seen in known.values()],
+                scope[0],
+            ],
+        )
+        for key, actor_id, turns, state in await cursor.fetchall():
+            self._tell(scope, key, None if actor_id is None else _Seen(actor_id, turns, state))
+
+    def _tell(self, scope: _Scope, key: str, seen: _Seen | None) -> None:
+        if scope not in self._watchers:
+            return  # the last one has left meanwhile
+        if seen is None:
+            self._known[scope].pop(key, None)
+        else:
+            self._known[scope][key] = seen
+        for watcher in self._watchers[scope]:
+            watcher.tell(key, seen)
 
 
 def _states(alias: str) -> States:
@@ -122,6 +186,10 @@ def _states(alias: str) -> States:
 def _event(name: str, data: str, number: int | None = None) -> bytes:
     head = "" if number is None else f"id: {number}\n"
     return f"{head}event: {name}\ndata: {data}\n\n".encode()
+
+
+def _picked(seen: _Seen, pick: Callable[[Any], Any] | None) -> str:
+    return seen.state if pick is None else json.dumps(pick(json.loads(seen.state)))
 
 
 def _response(events: AsyncIterator[bytes]) -> StreamingHttpResponse:
@@ -146,20 +214,49 @@ def state_events(
 
     async def events() -> AsyncIterator[bytes]:
         sent = None
-        with _states(actor.using).watch(actor) as watcher:
+        with _states(actor.using).watch((actor.type, actor.key)) as watcher:
             while True:
-                try:
-                    await asyncio.wait_for(watcher.fresh.wait(), _HEARTBEAT)
-                except (TimeoutError, asyncio.TimeoutError):
-                    yield b": still here\n\n"
-                    continue
-                watcher.fresh.clear()
-                data = watcher.state
-                if pick is not None:
-                    data = json.dumps(pick(json.loads(data)))
-                if data != sent:
-                    sent = data
-                    yield _event("state", data, watcher.turns)
+                news = await watcher.news()
+                if not news:
+                    yield _STILL_HERE
+                for seen in filter(None, news.values()):
+                    data = _picked(seen, pick)
+                    if data != sent:
+                        sent = data
+                        yield _event("state", data, seen.turns)
+
+    return _response(events())
+
+
+def type_events(
+    actor_type: str, pick: Callable[[Any], Any] | None = None, *, using: str | None = None
+) -> StreamingHttpResponse:
+    """A stream of the states of all actors of a type: all that there are, then what changes.
+
+    pick   what of a state the browser gets, as in ``state_events()``
+    using  alias of the database (default: ``DJACTOR["DATABASE"]``)
+
+    The data of an event ``state`` is ``{"key": ..., "state": ...}``, that of an event ``gone``,
+    for an actor that has stopped, ``{"key": ...}``.  Each look reads the type's rows: meant for
+    types of hundreds or some thousands of actors, not of millions.
+    """
+
+    async def events() -> AsyncIterator[bytes]:
+        sent: dict[str, str] = {}
+        with _states(using or conf.get("DATABASE")).watch((actor_type, None)) as watcher:
+            while True:
+                news = await watcher.news()
+                if not news:
+                    yield _STILL_HERE
+                for key, seen in news.items():
+                    if seen is None:
+                        sent.pop(key, None)
+                        yield _event("gone", json.dumps({"key": key}))
+                        continue
+                    data = _picked(seen, pick)
+                    if data != sent.get(key):
+                        sent[key] = data
+                        yield _event("state", f'{{"key": {json.dumps(key)}, "state": {data}}}')
 
     return _response(events())
 

@@ -6,11 +6,12 @@ import decimal
 import uuid
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import Count
 from django.test.utils import CaptureQueriesContext
 
 import djactor
+from djactor.errors import mailbox_full_is_told
 from djactor.models import (
     Actor,
     ActorType,
@@ -215,3 +216,44 @@ def test_drain_is_part_of_the_transaction():
         transaction.set_rollback(True)
     assert djactor.actor(TYPE, 1).state() is None
     assert not Sale.objects.exists()
+
+
+@pytest.fixture
+def small_mailbox(paused):
+    def limit(to):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                SELECT djactor.define_actor_type(%s, 'counter_handle', initial_state => '{"n": 0}',
+                    backoff => '50 ms', max_attempts => 3, mailbox_limit => %s)""",
+                [TYPE, to],
+            )
+
+    limit(3)
+    yield
+    limit(None)
+
+
+def test_a_full_mailbox_says_so_whichever_way_is_sent(small_mailbox):
+    mail = [Message(actor_type=TYPE, actor_key=1, payload={"add": 1}) for _ in range(4)]
+    with pytest.raises(djactor.MailboxFull, match="is full") as raised:
+        Message.objects.bulk_create(mail)
+    assert isinstance(raised.value, DatabaseError)
+    assert not Message.objects.exists()  # all or none
+
+    for _ in range(3):
+        djactor.actor(TYPE, 1).send({"add": 1})
+    with pytest.raises(djactor.MailboxFull):
+        djactor.actor(TYPE, 1).send({"add": 1})
+    with pytest.raises(djactor.MailboxFull):
+        djactor.actor(TYPE, 1).ask({"add": 1})
+    with pytest.raises(djactor.MailboxFull):
+        asyncio.run(Message.objects.abulk_create([Message(actor_type=TYPE, actor_key=1)]))
+    djactor.actor(TYPE, 2).send({"add": 1})  # each has a mailbox of its own
+
+
+def test_another_error_of_that_class_is_not_taken_for_a_full_mailbox():
+    raise_it = "DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '53400'; END $$"
+    with pytest.raises(OperationalError) as raised, mailbox_full_is_told():
+        connection.cursor().execute(raise_it)
+    assert not isinstance(raised.value, djactor.MailboxFull)

@@ -3,10 +3,11 @@
 import asyncio
 import json
 
+from asgiref.sync import sync_to_async
 from django.db import connection
 
 import djactor
-from djactor.sse import answer_events, state_events
+from djactor.sse import answer_events, state_events, type_events
 
 TYPE = "shop.counter"
 COUNTER = djactor.actor(TYPE, 1)
@@ -65,8 +66,6 @@ def test_many_browsers_cost_one_connection():
         for key in range(5):
             await djactor.actor(TYPE, key).asend({"add": key})
         seen = await asyncio.gather(*(next_event(stream) for stream in streams))
-        from asgiref.sync import sync_to_async
-
         connections = await sync_to_async(looking)()
         for stream in streams:
             await stream.aclose()
@@ -94,3 +93,50 @@ def test_no_answer_is_an_event_too(paused):
     name, message_id = asyncio.run(ask())
     assert name == "timeout"
     assert message_id > 0
+
+
+def test_a_page_of_many_actors_takes_one_stream():
+    async def watch():
+        for key in (1, 2):
+            await djactor.actor(TYPE, key).aask({"add": key})
+        events = aiter(type_events(TYPE, lambda state: state["n"]))
+        seen = [await next_event(events) for _ in range(2)]
+        await djactor.actor(TYPE, 2).asend({"add": 5})
+        seen.append(await next_event(events))
+        await djactor.actor(TYPE, 3).asend({"add": 3})  # one that was not there before
+        seen.append(await next_event(events))
+        late = aiter(type_events(TYPE, lambda state: state["n"]))
+        whole = [await next_event(late) for _ in range(3)]
+        for stream in (events, late):
+            await stream.aclose()
+        return seen, whole
+
+    seen, whole = asyncio.run(watch())
+    state = "state"
+    assert sorted(seen[:2], key=str) == [
+        (state, {"key": "1", "state": 1}),
+        (state, {"key": "2", "state": 2}),
+    ]
+    assert seen[2:] == [(state, {"key": "2", "state": 7}), (state, {"key": "3", "state": 3})]
+    assert {data["key"]: data["state"] for _, data in whole} == {"1": 1, "2": 7, "3": 3}
+
+
+def test_an_actor_that_stops_goes_and_may_come_again():
+    async def watch():
+        await COUNTER.aask({"add": 4})
+        events = aiter(type_events(TYPE))
+        seen = [await next_event(events)]
+        await sync_to_async(stop)(COUNTER)
+        seen.append(await next_event(events))
+        await COUNTER.aask({"add": 4})
+        seen.append(await next_event(events))
+        await events.aclose()
+        return seen
+
+    there = ("state", {"key": "1", "state": {"n": 4}})
+    assert asyncio.run(watch()) == [there, ("gone", {"key": "1"}), there]
+
+
+def stop(actor):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT djactor.stop_actor(%s, %s)", [actor.type, actor.key])
