@@ -39,7 +39,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
-__all__ = ["PrivateServer", "ServerError"]
+__all__ = ["PrivateServer", "ServerError", "end_with"]
 
 Setting = str | int | float | bool
 StopMode = Literal["smart", "fast", "immediate"]
@@ -162,7 +162,7 @@ class PrivateServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_end_with(os.getpid()),
+                preexec_fn=end_with(os.getpid(), signal.SIGQUIT),
                 **self._as_server_user(),
             )
         deadline = time.monotonic() + timeout
@@ -309,12 +309,12 @@ def _quoted(value: Setting) -> str:
     return "'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def _end_with(parent: int) -> Callable[[], None]:
-    """What a new server process does first: ask the kernel to end it with us."""
+def end_with(parent: int, signum: int = signal.SIGTERM) -> Callable[[], None]:
+    """What a new process does first (``preexec_fn``): ask the kernel to end it with us."""
     prctl = ctypes.CDLL(None).prctl
 
     def in_child() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGQUIT), 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
 

@@ -37,7 +37,7 @@ class Progress:
         """Look at the database and print, if it is time to; the last line gives the mean rate."""
         from django.db.models import Sum
 
-        from chat.models import Actor, Message
+        from djactor.models import Actor, Message
 
         now = time.monotonic()
         elapsed = now - self._last_time
@@ -186,7 +186,7 @@ def query(statement: str) -> list[tuple]:
 
 def print_states() -> None:
     """Some actors' states: read with the ORM, and with SQL."""
-    from chat.models import Actor
+    from djactor.models import Actor
 
     print(
         "\nThe busiest rooms, with the ORM:\n"
@@ -213,7 +213,8 @@ def check_books(sent: senders.Report, idle: bool) -> bool:
     """Compare what the senders committed with what the actors made of it."""
     from django.db.models import Count, Max
 
-    from chat.models import Actor, ChatMessage, Message
+    from chat.models import ChatMessage
+    from djactor.models import Actor, Message
 
     print()
     checks = Checks()

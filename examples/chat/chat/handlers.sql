@@ -1,5 +1,5 @@
 -- handlers.sql
---     The handlers of the chat's actors, installed by the migration 0002.
+--     The handlers of the chat's actors, run by the migration 0002.
 --
 -- A handler gets the actor's state and a message's payload, and returns the new
 -- state.  What it writes, what it sends, its state and the removal of the message
@@ -8,7 +8,7 @@
 
 -- chat.room, one per room.  State: how many posts (count), who wrote last
 -- (last_author), and how many posts of whom (members).
-CREATE FUNCTION chat_room_handle(state jsonb, message jsonb) RETURNS jsonb
+CREATE OR REPLACE FUNCTION chat_room_handle(state jsonb, message jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
   room text := (djactor.self()).actor_key;
@@ -31,7 +31,7 @@ END
 $$;
 
 -- chat.user, one per user.  State: how many posts, and in which room the last.
-CREATE FUNCTION chat_user_handle(state jsonb, message jsonb) RETURNS jsonb
+CREATE OR REPLACE FUNCTION chat_user_handle(state jsonb, message jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 BEGIN
   RETURN jsonb_build_object(
@@ -39,8 +39,3 @@ BEGIN
     'last_room', message ->> 'room');
 END
 $$;
-
-SELECT djactor.define_actor_type('chat.room', handler => 'chat_room_handle(jsonb,jsonb)',
-                                 initial_state => '{"count": 0, "members": {}}');
-SELECT djactor.define_actor_type('chat.user', handler => 'chat_user_handle(jsonb,jsonb)',
-                                 initial_state => '{"posts": 0}');

@@ -56,7 +56,7 @@ def run(plan: Plan, committed: Synchronized[int], result: Connection) -> None:
     django.setup()
     from django.db import transaction
 
-    from chat.models import Message
+    from djactor.models import Message
 
     chance = random.Random(f"{plan.seed} {plan.number}")
     report = Report()

@@ -1,1 +1,1 @@
-"""The site: settings only, since the demo needs no pages."""
+"""The site: settings, addresses, and how it is served."""

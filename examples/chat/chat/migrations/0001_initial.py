@@ -1,8 +1,4 @@
-"""The extension and the tables.
-
-Going back leaves the extension alone: dropping it would drop every message that
-waits and every actor's state, of other apps too.  To remove it, say so in SQL.
-"""
+"""The history.  The extension itself comes with the app djactor."""
 
 from django.db import migrations, models
 from django.db.models.functions import Now
@@ -12,10 +8,6 @@ class Migration(migrations.Migration):
     initial = True
 
     operations = [
-        migrations.RunSQL(
-            "CREATE EXTENSION IF NOT EXISTS djactor",
-            reverse_sql=migrations.RunSQL.noop,
-        ),
         migrations.CreateModel(
             name="ChatMessage",
             fields=[
@@ -32,26 +24,5 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(fields=["room", "number"], name="chat_room_number")
                 ],
             },
-        ),
-        migrations.CreateModel(
-            name="Message",
-            fields=[
-                ("id", models.BigAutoField(primary_key=True)),
-                ("actor_type", models.TextField()),
-                ("actor_key", models.TextField()),
-                ("payload", models.JSONField(default=dict)),
-            ],
-            options={"db_table": '"djactor"."message"', "managed": False},
-        ),
-        migrations.CreateModel(
-            name="Actor",
-            fields=[
-                ("id", models.BigAutoField(primary_key=True)),
-                ("actor_type", models.TextField()),
-                ("actor_key", models.TextField()),
-                ("state", models.JSONField()),
-                ("turns", models.BigIntegerField()),
-            ],
-            options={"db_table": '"djactor"."actor"', "managed": False},
         ),
     ]

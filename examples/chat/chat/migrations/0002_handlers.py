@@ -1,24 +1,32 @@
-"""The handlers, from handlers.sql.
+"""The kinds of actors; their handlers are in handlers.sql.
 
-Going back is refused, by drop_actor_type(), while actors or mail of these types
-exist: they would be lost.
+Going back is refused while actors or mail of these types exist: they would be lost.
 """
 
-from pathlib import Path
+from datetime import timedelta
 
 from django.db import migrations
 
-HANDLERS = Path(__file__).parent.parent / "handlers.sql"
-
-REMOVE = """
-    SELECT djactor.drop_actor_type('chat.room');
-    SELECT djactor.drop_actor_type('chat.user');
-    DROP FUNCTION chat_room_handle(jsonb, jsonb);
-    DROP FUNCTION chat_user_handle(jsonb, jsonb);
-"""
+from djactor.operations import DefineActorType
 
 
 class Migration(migrations.Migration):
-    dependencies = [("chat", "0001_initial")]
+    dependencies = [("chat", "0001_initial"), ("djactor", "0001_initial")]
 
-    operations = [migrations.RunSQL(HANDLERS.read_text(), reverse_sql=REMOVE)]
+    operations = [
+        DefineActorType(
+            "chat.room",
+            "chat_room_handle",
+            sql="handlers.sql",
+            reverse_sql="DROP FUNCTION chat_room_handle(jsonb, jsonb)",
+            initial_state={"count": 0, "members": {}},
+            journal=timedelta(hours=1),
+        ),
+        DefineActorType(
+            "chat.user",
+            "chat_user_handle",
+            reverse_sql="DROP FUNCTION chat_user_handle(jsonb, jsonb)",
+            initial_state={"posts": 0},
+            journal=timedelta(hours=1),
+        ),
+    ]
