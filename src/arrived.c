@@ -13,7 +13,6 @@
 
 #include "access/xact.h"
 #include "arrived.h"
-#include "commands/dbcommands.h"
 #include "commands/trigger.h"
 #include "compat.h"
 #include "fmgr.h"

@@ -11,11 +11,16 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/tableam.h"
+#include "commands/dbcommands.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 160000
 #include "catalog/pg_database.h"
@@ -31,12 +36,26 @@
 
 #if PG_VERSION_NUM >= 180000
 #define DJA_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "djactor", .version = "1.0")
-#define dja_index_beginscan(heap, index, snapshot, nkeys) \
-	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
 #else
 #define DJA_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+/* Scans. */
+#if PG_VERSION_NUM >= 190000
+#define dja_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0, SO_NONE)
+#define dja_table_beginscan(heap, snapshot, nkeys, keys) \
+	table_beginscan((heap), (snapshot), (nkeys), (keys), SO_NONE)
+#elif PG_VERSION_NUM >= 180000
+#define dja_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
+#define dja_table_beginscan(heap, snapshot, nkeys, keys) \
+	table_beginscan((heap), (snapshot), (nkeys), (keys))
+#else
 #define dja_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
+#define dja_table_beginscan(heap, snapshot, nkeys, keys) \
+	table_beginscan((heap), (snapshot), (nkeys), (keys))
 #endif
 
 /* Place of a backend in the proc array, also as an id of who holds a claim. */
@@ -51,17 +70,20 @@
 /* Places in the proc array that a backend or background process can have. */
 #define dja_proc_count() (MaxBackends + NUM_AUXILIARY_PROCS)
 
-/* Index entries for a new row, and for a new version of a row. */
+/* Index entries for a new row. */
 static inline void
 dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate)
 {
-#if PG_VERSION_NUM >= 160000
+#if PG_VERSION_NUM >= 190000
+	list_free(ExecInsertIndexTuples(rri, estate, 0, slot, NIL, NULL));
+#elif PG_VERSION_NUM >= 160000
 	list_free(ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false));
 #else
 	list_free(ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL));
 #endif
 }
 
+/* A new version of a row, with the index entries that it needs. */
 static inline TM_Result
 dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
 					   TupleTableSlot *slot, CommandId cid, Snapshot snapshot, bool wait,
@@ -70,7 +92,17 @@ dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
 	Relation	rel = rri->ri_RelationDesc;
 	LockTupleMode lockmode;
 	TM_Result	result;
-#if PG_VERSION_NUM >= 160000
+#if PG_VERSION_NUM >= 190000
+	TU_UpdateIndexes update = TU_None;
+
+	result = table_tuple_update(rel, tid, slot, cid, 0, snapshot, InvalidSnapshot,
+								wait, failure, &lockmode, &update);
+	if (result == TM_Ok && update != TU_None)
+		list_free(ExecInsertIndexTuples(rri, estate,
+										update == TU_Summarizing ?
+										EIIT_IS_UPDATE | EIIT_ONLY_SUMMARIZING : EIIT_IS_UPDATE,
+										slot, NIL, NULL));
+#elif PG_VERSION_NUM >= 160000
 	TU_UpdateIndexes update = TU_None;
 
 	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
@@ -87,6 +119,32 @@ dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
 		list_free(ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL));
 #endif
 	return result;
+}
+
+static inline TM_Result
+dja_table_tuple_delete(Relation rel, ItemPointer tid, CommandId cid, Snapshot snapshot,
+					   bool wait, TM_FailureData *failure)
+{
+#if PG_VERSION_NUM >= 190000
+	return table_tuple_delete(rel, tid, cid, 0, snapshot, InvalidSnapshot, wait, failure);
+#else
+	return table_tuple_delete(rel, tid, cid, snapshot, InvalidSnapshot, wait, failure, false);
+#endif
+}
+
+/* Removes what nobody can see any more from a page of a table. */
+static inline void
+dja_page_prune(Relation rel, Buffer buffer)
+{
+#if PG_VERSION_NUM >= 190000
+	Buffer		map = InvalidBuffer;
+
+	heap_page_prune_opt(rel, buffer, &map, false);
+	if (BufferIsValid(map))
+		ReleaseBuffer(map);
+#else
+	heap_page_prune_opt(rel, buffer);
+#endif
 }
 
 /* May the current user act for that role?  Raises 42501 when not. */
@@ -175,6 +233,20 @@ dja_owns_extension(Oid extension, Oid role)
 #define DJA_INTERVAL_INFINITE(interval) ((void) (interval), false)
 #endif
 
+/* A jsonb value in the making, zeros at first. */
+#if PG_VERSION_NUM >= 190000
+typedef JsonbInState DjaJsonState;
+#define dja_json_push(state, token, value) pushJsonbValue((state), (token), (value))
+#else
+typedef struct DjaJsonState
+{
+	JsonbParseState *parse;
+	JsonbValue *result;
+} DjaJsonState;
+#define dja_json_push(state, token, value) \
+	((void) ((state)->result = pushJsonbValue(&(state)->parse, (token), (value))))
+#endif
+
 /* The locks of a process: a list of another kind from 16 on. */
 #if PG_VERSION_NUM >= 160000
 typedef dlist_head dja_lock_list;
@@ -203,6 +275,13 @@ dja_lock_list_next(dja_lock_list *list, PROCLOCK *lock)
 #define DjaJumbleState const JumbleState
 #else
 #define DjaJumbleState JumbleState
+#endif
+
+/* What a signal handler passes on to another one. */
+#if PG_VERSION_NUM >= 190000
+#define DJA_SIGNAL_ARGS postgres_signal_arg, pg_siginfo
+#else
+#define DJA_SIGNAL_ARGS postgres_signal_arg
 #endif
 
 /* Wait events, named from 17 on. */

@@ -275,7 +275,7 @@ static void
 dja_crash_terminate(SIGNAL_ARGS)
 {
 	dja_sigterm = true;
-	die(postgres_signal_arg);
+	die(DJA_SIGNAL_ARGS);
 	dja_python_nudge();
 }
 

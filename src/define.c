@@ -15,7 +15,6 @@
 #include "actor_type.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_collation.h"
-#include "commands/dbcommands.h"
 #include "compat.h"
 #include "fmgr.h"
 #include "handler.h"
@@ -314,7 +313,7 @@ dja_rows_of_type(DjaTable table, int column, DjaType *type, bool discard)
 
 	ScanKeyEntryInitialize(&key, 0, column, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
 						   F_TEXTEQ, CStringGetTextDatum(type->name));
-	scan = table_beginscan(writer->rel, snapshot, 1, &key);
+	scan = dja_table_beginscan(writer->rel, snapshot, 1, &key);
 	while ((discard || n == 0) && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -346,7 +345,7 @@ dja_answer_dropped(DjaType *type)
 	ScanKeyEntryInitialize(&keys[0], 0, DJA_MSG_ACTOR_TYPE, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(type->name));
 	ScanKeyInit(&keys[1], DJA_MSG_WANTS_REPLY, BTEqualStrategyNumber, F_BOOLEQ, BoolGetDatum(true));
-	scan = table_beginscan(rel, snapshot, 2, keys);
+	scan = dja_table_beginscan(rel, snapshot, 2, keys);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);

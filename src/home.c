@@ -31,7 +31,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "arrived.h"
-#include "commands/dbcommands.h"
 #include "commands/trigger.h"
 #include "compat.h"
 #include "fmgr.h"
@@ -116,7 +115,7 @@ dja_home_read(DjaHome *home, Snapshot snapshot)
 {
 	Relation	rel = table_open(dja_table_oid(DJA_HOME_TABLE), AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = dja_table_beginscan(rel, snapshot, 0, NULL);
 
 	memset(home, 0, sizeof(DjaHome));
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
@@ -177,7 +176,7 @@ dja_home_settle(Snapshot snapshot, bool must, bool may_prepare)
 {
 	DjaWriter  *writer = dja_writer_open(DJA_HOME_TABLE, RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
-	TableScanDesc scan = table_beginscan(writer->rel, snapshot, 0, NULL);
+	TableScanDesc scan = dja_table_beginscan(writer->rel, snapshot, 0, NULL);
 	bool		mine = false;
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))

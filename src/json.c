@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "fmgr.h"
 #include "json.h"
 #include "utils/builtins.h"
@@ -15,14 +16,14 @@
 #include "utils/numeric.h"
 
 static void
-dja_json_key(JsonbParseState **state, const char *key)
+dja_json_key(DjaJsonState *state, const char *key)
 {
 	JsonbValue	value;
 
 	value.type = jbvString;
 	value.val.string.val = (char *) key;
 	value.val.string.len = strlen(key);
-	(void) pushJsonbValue(state, WJB_KEY, &value);
+	dja_json_push(state, WJB_KEY, &value);
 }
 
 /*
@@ -31,10 +32,9 @@ dja_json_key(JsonbParseState **state, const char *key)
 Datum
 dja_json_object(const DjaPair *pairs, int n)
 {
-	JsonbParseState *state = NULL;
-	JsonbValue *result;
+	DjaJsonState state = {0};
 
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	dja_json_push(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < n; i++)
 	{
 		JsonbValue	value;
@@ -63,10 +63,10 @@ dja_json_object(const DjaPair *pairs, int n)
 		}
 		else
 			value.type = jbvNull;
-		(void) pushJsonbValue(&state, WJB_VALUE, &value);
+		dja_json_push(&state, WJB_VALUE, &value);
 	}
-	result = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	return JsonbPGetDatum(JsonbValueToJsonb(result));
+	dja_json_push(&state, WJB_END_OBJECT, NULL);
+	return JsonbPGetDatum(JsonbValueToJsonb(state.result));
 }
 
 Datum

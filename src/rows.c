@@ -5,7 +5,6 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
@@ -170,11 +169,9 @@ dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
 	TM_FailureData failure;
 	TM_Result	result;
 
-	result = table_tuple_delete(writer->rel, tid, cid, snapshot, InvalidSnapshot, false,
-								&failure, false);
+	result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, false, &failure);
 	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
-		result = table_tuple_delete(writer->rel, tid, cid, snapshot, InvalidSnapshot, true,
-									&failure, false);
+		result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, true, &failure);
 	return result;
 }
 
@@ -217,7 +214,7 @@ dja_row_make_room(DjaWriter *writer, ItemPointer tid, Size size)
 
 	/* a hint, read without a lock as the server does */
 	if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < size)
-		heap_page_prune_opt(writer->rel, buffer);
+		dja_page_prune(writer->rel, buffer);
 	ReleaseBuffer(buffer);
 }
 

@@ -14,7 +14,6 @@
 #include "actor_type.h"
 #include "compat.h"
 #include "crash.h"
-#include "commands/dbcommands.h"
 #include "handler.h"
 #include "home.h"
 #include "launcher.h"

@@ -120,7 +120,7 @@ dja_watchers_tell_dropped(DjaType *type)
 	DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
-	TableScanDesc scan = table_beginscan(writer->rel, snapshot, 0, NULL);
+	TableScanDesc scan = dja_table_beginscan(writer->rel, snapshot, 0, NULL);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{

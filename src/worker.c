@@ -67,7 +67,7 @@ static TimestampTz dja_swept_at = 0;
 static void
 dja_cancel(SIGNAL_ARGS)
 {
-	StatementCancelHandler(postgres_signal_arg);
+	StatementCancelHandler(DJA_SIGNAL_ARGS);
 	dja_python_nudge();
 }
 

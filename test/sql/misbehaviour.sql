@@ -31,7 +31,9 @@ ORDER BY k, i;
 SELECT djactor.resume('misbehave');
 CALL idle('misbehave');
 SELECT actor_key, state, turns, failures FROM djactor.actor WHERE actor_type = 'misbehave' ORDER BY 1;
-SELECT actor_key, payload, attempts, sqlstate, split_part(error, E'\n', 1) AS error FROM djactor.dead_letter WHERE actor_type = 'misbehave' ORDER BY 1;
+-- Of VACUUM 19 says "a function or procedure".
+SELECT actor_key, payload, attempts, sqlstate, replace(split_part(error, E'\n', 1), ' or procedure', '') AS error
+FROM djactor.dead_letter WHERE actor_type = 'misbehave' ORDER BY 1;
 
 -- # Changing its own actor's row inside the turn
 DELETE FROM djactor.dead_letter WHERE actor_type = 'misbehave';

@@ -17,6 +17,11 @@ BEGIN
 		IF detail LIKE 'Failing row contains%' THEN
 			detail := '';
 		END IF;
+		-- What the server adds when it finds no such function is worded anew in 19.
+		IF detail LIKE 'No function of that name%' OR hint LIKE 'No function matches%' THEN
+			detail := '';
+			hint := '';
+		END IF;
 		IF detail <> '' AND hint <> '' THEN
 			RAISE INFO '%: %', state, message USING DETAIL = detail, HINT = hint;
 		ELSIF detail <> '' THEN
