@@ -37,6 +37,9 @@ demo:
 test:
 	@tools/run-tests $(T)
 
+test-matrix:
+	@tools/test-matrix $(ARGS)
+
 bench:
 	@tools/with-env python bench/run.py $(ARGS)
 
@@ -52,7 +55,7 @@ format:
 	@.venv/bin/python -m ruff format .
 
 clean:
-	rm -rf .build
+	rm -rf --one-file-system .build
 
 distclean: clean
 	rm -rf .venv .ruff_cache .pytest_cache .hypothesis
@@ -61,6 +64,7 @@ distclean: clean
 help:
 	@echo 'make demo       a Django project, workers in PostgreSQL, live   (ARGS="--messages 100000")'
 	@echo 'make test       all test suites                                 (T=part of a test name)'
+	@echo 'make test-matrix    the same on PostgreSQL 17, 18 and 19          (as root; ARGS="17 --only NAME")'
 	@echo 'make bench      the benchmarks                                  (ARGS=options of bench/run.py)'
 	@echo 'make bench-rivals   djactor and other queues side by side           (ARGS=options of bench/rivals/run.py)'
 	@echo 'make            compile, for the server that PG_CONFIG= names'
@@ -69,7 +73,7 @@ help:
 	@echo 'make format     repair the style of Python'
 	@echo 'make clean      remove what was built; distclean: the virtual environment too'
 
-.PHONY: all install uninstall demo test bench bench-rivals lint format clean distclean help
+.PHONY: all install uninstall demo test test-matrix bench bench-rivals lint format clean distclean help
 
 else
 #
