@@ -45,6 +45,8 @@ sub check_neighbours
 	ok($session->query('SELECT query_id <> 0 FROM pg_stat_activity WHERE pid = pg_backend_pid()') eq 't',
 		'queries have their ids');
 
+	is(calls($node, 'SELECT post($1, $2, $3, $4, $5)', 'app'), 1, 'constants are taken out of them');
+
 	$session->query("BEGIN; SELECT post($sender, 100, 1, 't.work', 5); PREPARE TRANSACTION 'p'");
 	$session->query("COMMIT PREPARED 'p'");
 	ok(wait_drained($node, 'app'), 'COMMIT PREPARED wakes a worker');
@@ -82,7 +84,7 @@ for my $libraries ('djactor,pg_stat_statements,auto_explain', 'auto_explain,pg_s
 	check_neighbours($node, 1);
 
 	kill 'KILL', (worker_pids($node, 'app'))[0];
-	ok(wait_until('the server is back', sub { $node->safe_psql('app', 'SELECT true') eq 't' }), 'crash restart');
+	ok(wait_until('the server is back', sub { log_count($node, qr{ready to accept connections}) == 2 }), 'crash restart');
 	check_neighbours($node, 2);
 	is(log_count($node, qr/PANIC|TRAP/), 0, 'nothing has gone wrong');
 	$node->stop;

@@ -79,7 +79,7 @@ for my $end ('fast', 'immediate')
 	$node->start;
 	as_role($node, 'app', 'app', "SELECT post($other, 1, 20, 't.work', 5)");
 	ok(handled($other, 20), "$end stop and start: what others send meanwhile is handled");
-	sleep 1.5;    # until all sleep
+	sleep 1.2;    # until all sleep
 	is($node->safe_psql('app', "SELECT count(*) FROM ledger WHERE sender IN ($few, $flood, $undone, $asker)"),
 		0, 'nothing of what is prepared is handled');
 	like(drop_type('t.gone'), qr/lock timeout/, 'a type with prepared mail is not dropped');
@@ -109,7 +109,7 @@ ok(wait_until('b', sub { $node->safe_psql('app', "$state 'b'") eq '{"n": 2}' }),
 	'while an actor is locked by a prepared transaction the others go on');
 is($node->safe_psql('app', "$state 'a'"), '{"n": 1}', 'and that one waits');
 my $log = -s $node->logfile;
-sleep 2;
+sleep 1;
 cmp_ok(log_count($node, qr/LOG|WARNING/, $log), '<=', 4, 'the log is not filled with that');
 finish('COMMIT', 'by hand');
 ok(wait_until('a', sub { $node->safe_psql('app', "$state 'a'") eq '{"n": 2, "by hand": true}' }),
