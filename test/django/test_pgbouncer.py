@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, connections, transaction
 from django.test import override_settings
-from test_runners import run
 
 import djactor
 from djactor.models import DeadLetter, Message
 from djactor.test import wait_idle
+from test_runners import run
 
 TYPE = "shop.counter"
 SESSIONS = 2
@@ -85,7 +85,7 @@ def through_the_pooler(pgbouncer, fresh):
 
 
 def in_threads(work, count):
-    """What ``work(0)``, ``work(1)``, ... return, each from a thread with a connection of its own."""
+    """What ``work(0)``, ``work(1)``, ... return, each from a thread with its own connection."""
 
     def with_connection(number):
         try:
