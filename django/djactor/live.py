@@ -2,6 +2,9 @@
 
 Each function is one statement, and the cost of each is bounded: where there may be millions of
 rows, the first ``SAMPLE`` are looked at, and the result says so.  Nothing here locks or waits.
+
+A message waits, is to be retried, or is scheduled: due now, due later because it has failed, or
+due later because its sender or a timer says so.
 """
 
 from __future__ import annotations
@@ -12,45 +15,79 @@ from typing import Any
 from django.db import connections
 
 SAMPLE = 100_000  # messages looked at
+LETTERS = 10_000  # dead letters looked at
+TYPES = 200  # shown on the live page, the busiest
 SHOWN = 100  # mailboxes, and timers
 
-_SNAPSHOT = """
-    WITH sample AS MATERIALIZED (SELECT actor_type, sent_at FROM djactor.message LIMIT %(sample)s),
-    waits AS (
-        SELECT actor_type, count(*) AS waiting, extract(epoch FROM now() - min(sent_at)) AS oldest
+# An ask whose reply is to come, and its duplicates, wait for nobody's turn.
+_MAIL = "(aside IS NULL OR aside NOT IN ('deferred', 'duplicate'))"
+
+_SNAPSHOT = f"""
+    WITH sample AS MATERIALIZED (
+        SELECT actor_type, greatest(sent_at, deliver_at) AS since, retry_at,
+            coalesce(retry_at, deliver_at, '-infinity') <= clock_timestamp() AS due
+        FROM djactor.message WHERE {_MAIL} LIMIT %(sample)s),
+    letters AS MATERIALIZED (SELECT actor_type FROM djactor.dead_letter LIMIT %(letters)s),
+    mail AS (
+        SELECT actor_type, count(*) FILTER (WHERE due) AS waiting,
+            count(*) FILTER (WHERE NOT due AND retry_at IS NOT NULL) AS retrying,
+            count(*) FILTER (WHERE NOT due AND retry_at IS NULL) AS scheduled,
+            extract(epoch FROM clock_timestamp() - min(since) FILTER (WHERE due)) AS oldest
         FROM sample GROUP BY actor_type),
+    dead AS (SELECT actor_type, count(*) AS letters FROM letters GROUP BY actor_type),
     types AS (
-        SELECT t.name, coalesce(w.waiting, 0) AS waiting, w.oldest,
+        SELECT t.name, coalesce(m.waiting, 0) AS waiting, m.oldest,
+            coalesce(m.retrying, 0) AS retrying, coalesce(m.scheduled, 0) AS scheduled,
+            coalesce(d.letters, 0) AS letters,
             coalesce(s.handled, 0) AS handled, coalesce(s.failed, 0) AS failed,
-            coalesce(s.dead, 0) AS dead, coalesce(s.turns_per_second, 0) AS rate, t.paused,
-            CASE WHEN t.paused THEN 'paused' || coalesce(': ' || t.paused_reason, '')
-                ELSE coalesce(t.problem, '') END AS note
+            coalesce(s.turns_per_second, 0) AS rate,
+            extract(epoch FROM s.wait_p95) AS wait, extract(epoch FROM s.run_p95) AS run,
+            CASE WHEN t.paused THEN 'paused' WHEN t.problem IS NOT NULL THEN 'problem'
+                ELSE 'running' END AS state,
+            coalesce(CASE WHEN t.paused THEN t.paused_reason END, t.problem, '') AS note
         FROM djactor.actor_type t
-        LEFT JOIN waits w ON w.actor_type = t.name
-        LEFT JOIN djactor.stat s ON s.actor_type = t.name
-        ORDER BY t.name),
+        LEFT JOIN mail m ON m.actor_type = t.name
+        LEFT JOIN dead d ON d.actor_type = t.name
+        LEFT JOIN djactor.stat s ON s.actor_type = t.name),
+    busiest AS (
+        SELECT * FROM types
+        ORDER BY state = 'running', waiting + retrying = 0, letters = 0, rate DESC, name
+        LIMIT %(types)s),
     workers AS (
         SELECT pid, role::text, state, coalesce(actor_type, '') AS type, message_id AS message,
-            round(extract(epoch FROM clock_timestamp() - since)) AS seconds
+            extract(epoch FROM clock_timestamp() - since) AS seconds
         FROM djactor.worker ORDER BY pid)
     SELECT json_build_object(
         'at', extract(epoch FROM clock_timestamp()),
         'held', djactor.held(),
-        'waiting', (SELECT count(*) FROM sample),
+        'waiting', (SELECT coalesce(sum(waiting), 0) FROM mail),
+        'retrying', (SELECT coalesce(sum(retrying), 0) FROM mail),
+        'scheduled', (SELECT coalesce(sum(scheduled), 0) FROM mail),
         'more', (SELECT count(*) FROM sample) = %(sample)s,
-        'oldest', (SELECT max(oldest) FROM waits),
-        'rate', (SELECT coalesce(sum(rate), 0) FROM types),
+        'oldest', (SELECT max(oldest) FROM mail),
+        'letters', (SELECT count(*) FROM letters),
+        'more_letters', (SELECT count(*) FROM letters) = %(letters)s,
+        'handled', (SELECT coalesce(sum(handled), 0) FROM types),
         'failed', (SELECT coalesce(sum(failed), 0) FROM types),
-        'types', coalesce((SELECT json_agg(types) FROM types), '[]'),
+        'rate', (SELECT coalesce(sum(rate), 0) FROM types),
+        'types', coalesce((SELECT json_agg(busiest ORDER BY name) FROM busiest), '[]'),
+        'more_types', greatest(0, (SELECT count(*) FROM types) - %(types)s),
+        'busy', (SELECT count(*) FROM workers WHERE state = 'busy'),
         'workers', coalesce((SELECT json_agg(workers) FROM workers), '[]'))::text"""
 
-_MAILBOXES = """
-    SELECT actor_type, actor_key, count(*) AS depth, min(sent_at) AS oldest
-    FROM (SELECT actor_type, actor_key, sent_at FROM djactor.message LIMIT %s) sample
-    GROUP BY actor_type, actor_key ORDER BY depth DESC, oldest LIMIT %s"""
+_MAILBOXES = f"""
+    SELECT actor_type, actor_key, count(*) AS depth,
+        clock_timestamp() - min(greatest(sent_at, deliver_at)) AS age
+    FROM (
+        SELECT actor_type, actor_key, sent_at, deliver_at, retry_at FROM djactor.message
+        WHERE {_MAIL} LIMIT %s) sample
+    WHERE deliver_at IS NULL OR deliver_at <= statement_timestamp()
+    GROUP BY actor_type, actor_key
+    ORDER BY depth DESC, min(greatest(sent_at, deliver_at)), actor_type, actor_key LIMIT %s"""
 
 _TIMERS = """
-    SELECT actor_type, actor_key, name, due_at, every FROM djactor.timer ORDER BY due_at LIMIT %s"""
+    SELECT actor_type, actor_key, name, due_at, every, due_at - clock_timestamp() AS remaining
+    FROM djactor.timer ORDER BY due_at, actor_type, actor_key, name LIMIT %s"""
 
 _TRACE = """
     SELECT id, cause_id, actor_type, actor_key, kind, status, sent_at, wait, run, error
@@ -60,10 +97,11 @@ _TRACE = """
 def snapshot(using: str) -> dict[str, Any]:
     """Types, workers and totals; ``more`` is true if more than ``SAMPLE`` messages wait.
 
-    Ages are in seconds.  Errors: DatabaseError, for a role that may not read the views.
+    Ages and times are in seconds, rates in turns a second.  Errors: DatabaseError, for a role that
+    may not read the views.
     """
     with connections[using].cursor() as cursor:
-        cursor.execute(_SNAPSHOT, {"sample": SAMPLE})
+        cursor.execute(_SNAPSHOT, {"sample": SAMPLE, "letters": LETTERS, "types": TYPES})
         return json.loads(cursor.fetchone()[0])
 
 

@@ -206,6 +206,7 @@ class Journal(_Kept):
     class Meta:
         managed = False
         db_table = '"djactor"."journal"'
+        verbose_name_plural = "journal"
 
     def __str__(self) -> str:
         return f"{self.pk} to {self.actor_type} {self.actor_key}: {self.outcome}"

@@ -132,6 +132,7 @@ class Migration(migrations.Migration):
                 ("worker_pid", models.IntegerField()),
             ],
             options={
+                "verbose_name_plural": "journal",
                 "db_table": '"djactor"."journal"',
                 "managed": False,
             },

@@ -46,6 +46,7 @@ ASGI_APPLICATION = "chatsite.asgi.application"
 STATIC_URL = "/static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+TIME_ZONE = "UTC"
 
 DATABASES = {
     "default": {

@@ -1,120 +1,297 @@
 /*
- * The live page: asks for a snapshot every other second and draws what changed.
+ * The live page: asks for a snapshot every other second and shows what changed.
  *
  * Without this script the page shows one snapshot.  Nothing is asked for while the page is hidden or
- * stopped, nor before the last answer has come.  Text is set as text, never as markup.
+ * stopped, nor before the last answer has come.  Rows stay where they are and only their texts change,
+ * so that neither focus nor selection is lost.  Text is set as text, never as markup.
  */
 "use strict";
 
 (() => {
 	const page = document.getElementById("djactor-live");
+	if (!page)
+		return;
+	const interval = Number(page.dataset.interval); // milliseconds
 	const KEPT = 60; // points of a chart
-	const history = new Map(); // name of a chart -> its last points
-	const svg = "http://www.w3.org/2000/svg";
-	const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
-	const tenth = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+	const SVG = "http://www.w3.org/2000/svg";
+	const language = document.documentElement.lang || undefined;
+	const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
+	const tenth = new Intl.NumberFormat(language, { maximumFractionDigits: 1, minimumFractionDigits: 1 });
+	const find = (selector) => page.querySelector(selector);
 	let before = null;
 	let stopped = false;
 
-	const find = (selector) => page.querySelector(selector);
+	// As djactor.display does.
+	const count = (n) => n < 100 && !Number.isInteger(n) ? tenth.format(n) : whole.format(n);
 
-	function keep(name, value) {
-		const points = history.get(name) || [];
-		points.push(value);
-		history.set(name, points.slice(-KEPT));
-	}
-
-	function draw(chart, name) {
-		const points = history.get(name) || [];
-		const top = Math.max(1, ...points);
-		const line = document.createElementNS(svg, "polyline");
-		chart.setAttribute("viewBox", `0 0 ${KEPT - 1} 20`);
-		chart.setAttribute("preserveAspectRatio", "none");
-		line.setAttribute("points", points.map((value, at) =>
-			`${KEPT - points.length + at},${19 - 18 * value / top}`).join(" "));
-		chart.replaceChildren(line);
-	}
-
-	function cell(row, text, chart) {
-		const td = document.createElement("td");
-		td.textContent = text;
-		if (chart) {
-			const spark = document.createElementNS(svg, "svg");
-			spark.setAttribute("aria-hidden", "true");
-			td.append(spark);
-			if (chart.startsWith("failures"))
-				td.className = "failures";
-			draw(spark, chart);
+	function duration(seconds) {
+		if (seconds === null || seconds === undefined)
+			return "";
+		if (seconds < 60) {
+			for (const [unit, size] of [["s", 1], ["ms", 1e-3], ["µs", 1e-6]]) {
+				if (seconds >= size) {
+					const n = seconds / size;
+					return `${n < 100 ? n.toFixed(1).replace(/\.0$/, "") : n.toFixed(0)} ${unit}`;
+				}
+			}
+			return "0 s";
 		}
-		row.append(td);
-	}
-
-	function row(name) {
-		const tr = document.createElement("tr");
-		const th = document.createElement("th");
-		th.scope = "row";
-		th.textContent = name;
-		tr.append(th);
-		return tr;
-	}
-
-	function rows(body, made, columns, none) {
-		if (made.length === 0) {
-			const tr = document.createElement("tr");
-			cell(tr, none);
-			tr.firstChild.colSpan = columns;
-			made.push(tr);
+		const whole = Math.floor(seconds);
+		for (const [unit, size, lesser, of] of [["d", 86400, "h", 3600], ["h", 3600, "min", 60], ["min", 60, "s", 1]]) {
+			if (whole >= size) {
+				const rest = Math.floor(whole % size / of);
+				return `${count(Math.floor(whole / size))} ${unit}${rest ? ` ${rest} ${lesser}` : ""}`;
+			}
 		}
-		body.replaceChildren(...made);
 	}
+
+	function element(name, text, kind) {
+		const made = document.createElement(name);
+		if (text !== undefined)
+			made.textContent = text;
+		if (kind)
+			made.className = kind;
+		return made;
+	}
+
+	function say(node, text) {
+		if (node.textContent !== text)
+			node.textContent = text;
+	}
+
+	/* A line of the last two minutes, with the area below it, on a base line. */
+	class Chart {
+		constructor(height) {
+			this.points = [];
+			this.height = height;
+			this.svg = document.createElementNS(SVG, "svg");
+			this.svg.setAttribute("viewBox", `0 0 ${KEPT - 1} ${height}`);
+			this.svg.setAttribute("preserveAspectRatio", "none");
+			this.svg.setAttribute("class", "djactor-chart");
+			for (const [name, kind] of [["path", "area"], ["path", "line"], ["path", "base"]]) {
+				this[kind] = document.createElementNS(SVG, name);
+				this[kind].setAttribute("class", kind);
+				this.svg.append(this[kind]);
+			}
+			this.base.setAttribute("d", `M0 ${height}H${KEPT - 1}`);
+			this.svg.setAttribute("aria-hidden", "true");
+		}
+
+		get peak() {
+			return Math.max(0, ...this.points);
+		}
+
+		add(value) {
+			this.points = [...this.points, value].slice(-KEPT);
+			const top = this.peak || 1;
+			const left = KEPT - this.points.length;
+			const line = this.points.map((n, at) =>
+				`${at ? "L" : "M"}${left + at} ${(this.height - (this.height - 2) * n / top).toFixed(2)}`).join("");
+			this.line.setAttribute("d", line);
+			this.area.setAttribute("d", `${line}V${this.height}H${left}Z`);
+		}
+	}
+
+	class Tile {
+		constructor(name, format, about) {
+			this.section = find(`[data-tile="${name}"]`);
+			this.figure = this.section.querySelector(".figure");
+			this.about = about;
+			this.format = format;
+			this.chart = new Chart(40);
+			this.chart.svg.removeAttribute("aria-hidden");
+			this.chart.svg.setAttribute("role", "img");
+			this.small = element("p", undefined, "small");
+			this.peak = element("p", undefined, "peak");
+			const axis = element("p", undefined, "axis");
+			for (const hidden of [this.peak, axis])
+				hidden.setAttribute("aria-hidden", "true");
+			axis.append(element("span", `${duration(KEPT * interval / 1000)} ago`), element("span", "now"));
+			this.section.append(this.small, this.peak, this.chart.svg, axis);
+		}
+
+		/* A value that is no point of the chart is but a figure: the first, which is of another kind. */
+		show(value, { more = "", small = "", isPoint = true } = {}) {
+			if (isPoint)
+				this.chart.add(value);
+			const peak = this.format(this.chart.peak);
+			say(this.peak, this.chart.points.length ? `peak ${peak}` : "");
+			this.chart.svg.setAttribute("aria-label", `${this.about}, the last minutes: at most ${peak}, now ${this.format(value)}`);
+			say(this.figure, this.format(value) + more);
+			say(this.small, small);
+		}
+	}
+
+	/* The rows of a table body, each under a name, in the order of the last update. */
+	class Rows {
+		constructor(body, make) {
+			this.body = body;
+			this.make = make;
+			this.rows = new Map();
+			body.replaceChildren();
+		}
+
+		show(items, name) {
+			const names = new Set(items.map(name));
+			for (const [known, row] of this.rows) {
+				if (!names.has(known)) {
+					row.tr.remove();
+					this.rows.delete(known);
+				}
+			}
+			let place = this.body.firstChild;
+			for (const item of items) {
+				let row = this.rows.get(name(item));
+				if (!row) {
+					row = this.make(item);
+					this.rows.set(name(item), row);
+				}
+				if (row.tr === place)
+					place = place.nextSibling;
+				else
+					this.body.insertBefore(row.tr, place);
+				row.update(item);
+			}
+		}
+	}
+
+	function tableRow(head, ...kinds) {
+		const tr = element("tr");
+		tr.append(head);
+		head.scope = "row";
+		const cells = kinds.map((kind) => element("td", undefined, kind));
+		tr.append(...cells);
+		return [tr, ...cells];
+	}
+
+	function badge(cell, word, note) {
+		const text = `${word} ${note}`;
+		if (cell.textContent !== text)
+			cell.replaceChildren(element("span", word, `djactor-badge ${word}`), ` ${note}`);
+	}
+
+	function link(text, address) {
+		const made = element("a", text);
+		made.href = address;
+		return made;
+	}
+
+	/* The address of a row in the admin; the admin quotes some characters with underscores. */
+	function address(pattern, placeholder, key) {
+		const quoted = String(key).replace(/[":/_#?;@&=+$,[\]<>%\n\\]/g,
+			(c) => `_${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`);
+		return pattern.replace(placeholder, encodeURIComponent(quoted));
+	}
+
+	function typeRow(type) {
+		const head = element("th");
+		head.append(link(type.name, address(page.dataset.typeUrl, "TYPE", type.name)));
+		const [tr, state, waiting, oldest, retrying, scheduled, rateChart, rate, failuresChart, failures, wait, run, letters] =
+			tableRow(head, "", "n", "n", "n", "n", "spark", "n", "spark bad", "n", "n", "n", "n");
+		const turns = new Chart(20);
+		const failed = new Chart(20);
+		rateChart.append(turns.svg);
+		failuresChart.append(failed.svg);
+		const number = (cell, n, more) => {
+			say(cell, n ? count(n) + more : "0");
+			cell.classList.toggle("zero", !n);
+		};
+		return {
+			tr,
+			update(now) {
+				badge(state, now.state, now.note);
+				number(waiting, now.waiting, "");
+				say(oldest, duration(now.oldest));
+				number(retrying, now.retrying, "");
+				number(scheduled, now.scheduled, "");
+				number(rate, now.turns, "");
+				number(failures, now.failures, "");
+				if (now.measured) {
+					turns.add(now.turns);
+					failed.add(now.failures);
+				}
+				say(wait, duration(now.wait));
+				say(run, duration(now.run));
+				const text = now.letters ? count(now.letters) + (now.more_letters ? "+" : "") : "0";
+				if (letters.textContent !== text)
+					letters.replaceChildren(now.letters
+						? link(text, `${page.dataset.lettersUrl}?type=${encodeURIComponent(now.name)}`) : text);
+				letters.classList.toggle("zero", !now.letters);
+				tr.classList.toggle("idle", now.idle);
+			},
+		};
+	}
+
+	function workerRow(worker) {
+		const [tr, role, state, since, type, message] = tableRow(element("th", String(worker.pid)), "", "", "n", "", "n");
+		return {
+			tr,
+			update(now) {
+				say(role, now.role);
+				badge(state, now.state, "");
+				say(since, duration(now.seconds));
+				say(type, now.type);
+				const text = now.message === null ? "" : String(now.message);
+				if (message.textContent !== text)
+					message.replaceChildren(text
+						? link(text, address(page.dataset.messageUrl, "MESSAGE", text)) : "");
+			},
+		};
+	}
+
+	const tiles = {
+		rate: new Tile("rate", count, "Turns a second"),
+		waiting: new Tile("waiting", count, "Messages that wait"),
+		oldest: new Tile("oldest", duration, "Age of the oldest message that waits"),
+		failures: new Tile("failures", count, "Failed attempts a second"),
+		letters: new Tile("letters", count, "Dead letters"),
+		busy: new Tile("busy", count, "Workers at work"),
+	};
+	let types = null;
+	let workers = null;
 
 	function show(now) {
 		const passed = before ? now.at - before.at : 0;
-		const failures = (was, is) => passed > 0 && was !== undefined ? Math.max(0, (is - was) / passed) : 0;
-		const was = new Map((before ? before.types : []).map((type) => [type.name, type.failed]));
-		const totals = {
-			rate: now.rate,
-			waiting: now.waiting,
-			oldest: now.oldest || 0,
-			failures: failures(before ? before.failed : undefined, now.failed),
-		};
-		for (const [name, value] of Object.entries(totals)) {
-			keep(name, value);
-			find(`[data-figure="${name}"]`).textContent =
-				(name === "oldest" || name === "failures" ? tenth : whole).format(value)
-				+ (name === "waiting" && now.more ? "+" : "");
-			draw(find(`[data-chart="${name}"]`), name);
+		const perSecond = (was, is) => passed > 0 && was !== undefined ? Math.max(0, is - was) / passed : 0;
+		const was = new Map((before ? before.types : []).map((type) => [type.name, type]));
+		for (const type of now.types) {
+			const known = was.get(type.name);
+			type.turns = known ? perSecond(known.handled, type.handled) : type.rate;
+			type.measured = Boolean(known);
+			type.failures = perSecond(known && known.failed, type.failed);
+			type.more_letters = now.more_letters;
+			type.idle = type.state === "running" && type.letters === 0
+				&& type.waiting + type.retrying + type.scheduled + type.rate + type.failures === 0;
 		}
-		rows(find("[data-types]"), now.types.map((type) => {
-			const tr = row(type.name);
-			const failed = failures(was.get(type.name), type.failed);
-			keep(`rate ${type.name}`, type.rate);
-			keep(`failures ${type.name}`, failed);
-			cell(tr, whole.format(type.waiting));
-			cell(tr, type.oldest === null ? "" : tenth.format(type.oldest));
-			cell(tr, whole.format(type.rate), `rate ${type.name}`);
-			cell(tr, tenth.format(failed), `failures ${type.name}`);
-			cell(tr, whole.format(type.handled));
-			cell(tr, whole.format(type.failed));
-			cell(tr, whole.format(type.dead));
-			cell(tr, type.note);
-			return tr;
-		}), 9, "No actor type is defined.");
-		rows(find("[data-workers]"), now.workers.map((worker) => {
-			const tr = row(worker.pid);
-			for (const text of [worker.role, worker.state, worker.type, worker.message ?? "", worker.seconds ?? ""])
-				cell(tr, text);
-			return tr;
-		}), 6, "No worker runs.");
+		const later = [[now.retrying, "to be retried"], [now.scheduled, "scheduled"]]
+			.filter(([n]) => n > 0).map(([n, words]) => `+ ${count(n)} ${words}`).join(", ");
+		tiles.rate.show(before ? perSecond(before.handled, now.handled) : now.rate, { isPoint: Boolean(before) });
+		tiles.waiting.show(now.waiting, { more: now.more ? "+" : "", small: later });
+		tiles.oldest.show(now.oldest || 0);
+		tiles.failures.show(perSecond(before ? before.failed : undefined, now.failed), { isPoint: Boolean(before) });
+		tiles.letters.show(now.letters, { more: now.more_letters ? "+" : "" });
+		tiles.busy.show(now.busy, { small: `of ${now.workers.length} that run` });
+
+		types ??= new Rows(find("[data-types]"), typeRow);
+		workers ??= new Rows(find("[data-workers]"), workerRow);
+		types.show(now.types, (type) => type.name);
+		workers.show(now.workers, (worker) => worker.pid);
+		find("[data-none]").hidden = now.types.length > 0;
+		find("[data-idle-workers]").hidden = now.workers.length > 0;
+		find("[data-more]").hidden = !now.more_types;
+		say(find("[data-more] span"), count(now.more_types));
 		find("[data-held]").hidden = !now.held;
 		before = now;
 	}
 
 	function complain(text) {
-		const note = find("[data-error]");
-		if (note.textContent !== text)
-			note.textContent = text;
-		note.hidden = text === "";
+		say(find("[data-error]"), text);
+		find("[data-error]").hidden = text === "";
+	}
+
+	function status() {
+		const at = before ? new Date(before.at * 1000).toLocaleTimeString(language, { hour12: false }) : "";
+		say(find("[data-status]"), stopped ? `Stopped at ${at}` : `As of ${at}, every ${duration(interval / 1000)}`);
 	}
 
 	async function refresh() {
@@ -124,19 +301,25 @@
 				const data = await answer.json();
 				if (answer.ok)
 					show(data);
-				complain(answer.ok ? "" : data.error || `The server answers ${answer.status}.`);
+				complain(answer.ok ? "" : `The database cannot be read: ${data.error || answer.status}`);
 			} catch {
-				complain("The server does not answer, or you are no longer logged in.");
+				complain("The server does not answer, or you are no longer logged in. The figures are old.");
 			}
+			status();
 		}
-		setTimeout(refresh, Number(page.dataset.interval));
+		setTimeout(refresh, interval);
 	}
 
 	const button = find("[data-toggle]");
 	button.hidden = false;
 	button.addEventListener("click", () => {
 		stopped = !stopped;
-		button.setAttribute("aria-pressed", String(stopped));
+		say(button, stopped ? "Refresh again" : "Stop refreshing");
+		status();
 	});
+	const idle = find("[data-idle]");
+	idle.hidden = false;
+	idle.firstElementChild.addEventListener("change", (event) =>
+		find(".djactor-types").classList.toggle("active-only", event.target.checked));
 	refresh();
 })();

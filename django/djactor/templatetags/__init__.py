@@ -1,0 +1,1 @@
+"""Filters for djactor's templates."""

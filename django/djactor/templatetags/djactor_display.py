@@ -1,0 +1,10 @@
+"""``{% load djactor_display %}``: the functions of ``djactor.display`` as filters."""
+
+from django import template
+
+from djactor import display
+
+register = template.Library()
+register.filter("count", display.count)
+register.filter("duration", display.duration)
+register.filter("shortened", display.shortened)
