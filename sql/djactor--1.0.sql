@@ -894,6 +894,8 @@ GRANT USAGE ON SCHEMA djactor TO PUBLIC;
 GRANT SELECT ON djactor.actor_type, djactor.actor, djactor.actor_identity, djactor.message,
 	djactor.dead_letter, djactor.reply, djactor.timer, djactor.watch, djactor.idempotency,
 	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.stat TO pg_database_owner;
+/* pg_dump reads these, too */
+GRANT SELECT ON SEQUENCE djactor.actor_identity_id_seq, djactor.message_id_seq TO pg_database_owner;
 GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
 		idempotency_key, wants_reply, in_reply_to, trace_id)
 	ON djactor.message TO pg_database_owner;

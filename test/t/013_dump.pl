@@ -1,4 +1,4 @@
-# pg_dump and restore into another database: types, actors with their state, waiting messages with
+# pg_dump, by the database's owner, and restore into another database: types, actors with their state, waiting messages with
 # their ids, dead letters and the counters of ids arrive, and the copy goes on from there, once
 # djactor.resume() has said that it may.
 
@@ -63,7 +63,8 @@ for my $how (sort keys %dumps)
 	my $file = PostgreSQL::Test::Utils::tempdir() . "/dump.$how";
 	my $database = "copy_$how";
 
-	command_ok([ 'pg_dump', '-F', $how eq 'plain' ? 'p' : 'c', '-f', $file, '-d', $node->connstr('app') ], "$how: pg_dump");
+	command_ok([ 'pg_dump', '-U', 'app', '-F', $how eq 'plain' ? 'p' : 'c', '-f', $file, '-d', $node->connstr('app') ],
+		"$how: pg_dump by the database's owner");
 	$node->safe_psql('postgres', "CREATE DATABASE $database OWNER app");
 	$dumps{$how}->($file, $database) or next;
 	for my $table (@tables)
