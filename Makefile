@@ -34,6 +34,9 @@ all install uninstall:
 demo:
 	@tools/with-env python examples/chat/demo.py $(ARGS)
 
+example:
+	@tools/with-env python tools/example.py $(NAME) $(ARGS)
+
 test:
 	@tools/run-tests $(T)
 
@@ -66,6 +69,7 @@ distclean: clean
 
 help:
 	@echo 'make demo       a Django project, workers in PostgreSQL, live   (ARGS="--messages 100000")'
+	@echo 'make example    an example, live: events or gateway             (NAME=events)'
 	@echo 'make test       all test suites                                 (T=part of a test name)'
 	@echo 'make test-matrix    the same on PostgreSQL 17, 18 and 19          (as root; ARGS="17 --only NAME")'
 	@echo 'make bench      the benchmarks                                  (ARGS=options of bench/run.py)'
@@ -77,7 +81,7 @@ help:
 	@echo 'make format     repair the style of Python'
 	@echo 'make clean      remove what was built; distclean: the virtual environment too'
 
-.PHONY: all install uninstall demo test test-matrix bench bench-rivals deb lint format clean distclean help
+.PHONY: all install uninstall demo example test test-matrix bench bench-rivals deb lint format clean distclean help
 
 else
 #

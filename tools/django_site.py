@@ -97,6 +97,15 @@ class DjangoSite:
             raise ServerError(f"{' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
         return result.stdout
 
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a management command that speaks here; with this process it ends, too."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "django", *arguments],
+            cwd=self.folder,
+            env=self._environment(),
+            preexec_fn=end_with(os.getpid()),
+        )
+
     def sql(self, statement: str) -> str:
         """Run SQL in the project's database, as its owner; the result is psql's output."""
         return self.server.sql(statement, self.database, self.database)

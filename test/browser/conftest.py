@@ -1,7 +1,7 @@
 """A real browser before real sites: the fixtures of the tests beside this file.
 
-``example_server(name)`` serves ``examples/<name>`` on a private PostgreSQL, ``page`` is a page in
-Chromium, ``new_page()`` opens more of them, in dark colours or as narrow as a phone.
+``page`` is a page in Chromium, ``new_page()`` opens more of them, in dark colours or as narrow as a
+phone.  The sites come from ``example_server(name)``, in the directory above.
 
 What always holds: each page has a browser profile of its own, as another person would; a test
 fails if one of its pages logged an error to the console, threw an exception, broke the content
@@ -13,7 +13,6 @@ Playwright runs an event loop in the thread of the tests while it is there.  So 
 module at a time, and not for the tests of other directories, which run loops of their own.
 """
 
-import contextlib
 import os
 import re
 from pathlib import Path
@@ -22,31 +21,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from django_site import DjangoSite
-from private_server import PrivateServer
-
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30_000  # milliseconds to wait for what must happen
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 800}
-
-
-@pytest.fixture(scope="module")
-def example_server():
-    """``example_server(name, **settings)``: a DjangoSite of ``examples/<name>``, for the module.
-
-    The project's package is ``<name>site``, its environment variables begin with ``<NAME>_DB``;
-    ``settings`` are the PostgreSQL server's.
-    """
-    with contextlib.ExitStack() as stack:
-
-        def start(name, **settings):
-            server = stack.enter_context(PrivateServer({"max_worker_processes": 16} | settings))
-            return stack.enter_context(
-                DjangoSite(ROOT / "examples" / name, f"{name}site", f"{name.upper()}_DB", server)
-            )
-
-        yield start
 
 
 @pytest.fixture(scope="module")

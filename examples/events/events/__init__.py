@@ -1,0 +1,1 @@
+"""Event processing: devices are actors, their minutes and alerts ordinary Django tables."""

@@ -1,0 +1,63 @@
+"""Examples as their users meet them: over HTTP, with workers, and with processes killed.
+
+Each module has one site.  ``books(site)`` waits until all that was sent has been handled, also
+while the server restarts after a crash; ``kill_worker(site)`` kills one with SIGKILL, which takes
+the whole server through its crash recovery.
+"""
+
+import contextlib
+import os
+import signal
+import time
+
+import httpx
+import pytest
+
+from private_server import ServerError
+
+PATIENCE = 60  # seconds to wait for what must happen
+
+
+def until(holds):
+    """Wait until it holds; the result is what it returned. An unreachable server is waited for."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(ServerError):
+            if found := holds():
+                return found
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session", name="until")
+def _until():
+    return until
+
+
+@pytest.fixture(scope="session")
+def idle():
+    """``idle(site)``: returns when nothing waits any more, and nothing was given up."""
+
+    def wait(site):
+        until(lambda: site.sql("SELECT djactor.wait_idle('10 s')") == "t")
+        assert site.sql("SELECT actor_key, reason, error FROM djactor.dead_letter") == ""
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def kill_worker():
+    """``kill_worker(site)``: one that is at work, if any is."""
+
+    def kill(site):
+        pids = until(lambda: site.sql("SELECT pid FROM djactor.worker ORDER BY state = 'idle'"))
+        os.kill(int(pids.split()[0]), signal.SIGKILL)
+
+    return kill
+
+
+@pytest.fixture(scope="module")
+def http(site):
+    """A client of the site."""
+    with httpx.Client(base_url=site.url, timeout=PATIENCE) as client:
+        yield client
