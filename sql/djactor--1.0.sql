@@ -722,11 +722,11 @@ CREATE FUNCTION djactor.reload() RETURNS int
 COMMENT ON FUNCTION djactor.reload() IS
 'has the workers of this database end after their batch, so that fresh sessions take over (PL/Python code is loaded once for a session), and returns how many; those of roles that the caller may not act for stay';
 
-/* ---------- what became of a message ---------- */
+/* ---------- what became of a message: bound to the tables, whatever they are called later ---------- */
 
 CREATE FUNCTION djactor.outcome(message_id bigint) RETURNS text
 	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
-	AS $$
+BEGIN ATOMIC
 SELECT CASE
 	WHEN m.id IS NOT NULL THEN
 		CASE
@@ -744,8 +744,8 @@ FROM (VALUES (1)) one
 	LEFT JOIN djactor.message m ON m.id OPERATOR(pg_catalog.=) $1
 	LEFT JOIN djactor.actor_type t ON t.name OPERATOR(pg_catalog.=) m.actor_type
 	LEFT JOIN djactor.actor a ON a.actor_type OPERATOR(pg_catalog.=) m.actor_type
-		AND a.actor_key OPERATOR(pg_catalog.=) m.actor_key
-$$;
+		AND a.actor_key OPERATOR(pg_catalog.=) m.actor_key;
+END;
 COMMENT ON FUNCTION djactor.outcome(bigint) IS
 'what became of a message: waiting, retrying, held (paused, suspended, or not let loose yet), dead, replied (while its row in djactor.reply is kept), handled (while djactor.journal shows it), NULL = unknown; with the caller''s rights';
 
@@ -757,7 +757,7 @@ CREATE FUNCTION djactor.trace
 	OUT finished_at timestamptz, OUT wait interval, OUT run interval, OUT error text
 ) RETURNS SETOF record
 	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
-	AS $$
+BEGIN ATOMIC
 WITH RECURSIVE found AS MATERIALIZED
 (
 	SELECT j.id, j.cause_id, j.actor_type, j.actor_key, j.kind,
@@ -802,8 +802,8 @@ SELECT f.id, f.cause_id, t.depth, f.actor_type, f.actor_key, f.kind, f.status, f
 	f.finished_at OPERATOR(pg_catalog.-) f.started_at,
 	f.error
 FROM tree t JOIN found f ON f.id OPERATOR(pg_catalog.=) t.id
-ORDER BY t.path
-$$;
+ORDER BY t.path;
+END;
 COMMENT ON FUNCTION djactor.trace(uuid) IS
 'the messages of one trace as a tree, each below the one whose turn sent it: when sent, started and finished, how long it has waited and run; handled ones show only where their type keeps a journal; scans djactor.message and djactor.dead_letter; with the caller''s rights';
 

@@ -75,6 +75,7 @@ static const struct
 	[DJA_ASIDE_INDEX] = {DJA_MESSAGE_TABLE, "message_aside"},
 	[DJA_DEAD_PKEY] = {DJA_DEAD_LETTER_TABLE, "dead_letter_pkey"},
 	[DJA_DEAD_FAILED_AT_INDEX] = {DJA_DEAD_LETTER_TABLE, "dead_letter_failed_at"},
+	[DJA_DEAD_ACTOR_INDEX] = {DJA_DEAD_LETTER_TABLE, "dead_letter_actor"},
 	[DJA_REPLY_PKEY] = {DJA_REPLY_TABLE, "reply_pkey"},
 	[DJA_REPLY_EXPIRES_AT_INDEX] = {DJA_REPLY_TABLE, "reply_expires_at"},
 	[DJA_TIMER_PKEY] = {DJA_TIMER_TABLE, "timer_pkey"},
@@ -386,6 +387,18 @@ dja_catalog_lock(void)
 }
 
 /*
+ * Raises 42501 unless the user owns the extension, if it is here.
+ */
+void
+dja_catalog_check_owner(void)
+{
+	Oid			extension = get_extension_oid("djactor", true);
+
+	if (OidIsValid(extension) && !dja_owns_extension(extension, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_EXTENSION, "djactor");
+}
+
+/*
  * Raises 55000 unless the extension is here in the version that this library
  * serves.
  */
@@ -428,6 +441,19 @@ dja_table_oid(DjaTable table)
 	if (!dja_catalog.valid)
 		dja_catalog_require();
 	return dja_catalog.tables[table];
+}
+
+/*
+ * The qualified name of a table, as SQL text has it: that of our own one,
+ * whatever stands in a schema of name djactor by now.
+ */
+char *
+dja_table_name(DjaTable table)
+{
+	Oid			relid = dja_table_oid(table);
+
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
 }
 
 Oid

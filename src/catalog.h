@@ -49,6 +49,7 @@ typedef enum DjaIndex
 	DJA_ASIDE_INDEX,
 	DJA_DEAD_PKEY,
 	DJA_DEAD_FAILED_AT_INDEX,
+	DJA_DEAD_ACTOR_INDEX,
 	DJA_REPLY_PKEY,
 	DJA_REPLY_EXPIRES_AT_INDEX,
 	DJA_TIMER_PKEY,
@@ -74,8 +75,10 @@ extern DjaInstalled dja_catalog_check(bool lock);
 extern void dja_catalog_require(void);
 extern void dja_catalog_forget(void);
 extern void dja_catalog_lock(void);
+extern void dja_catalog_check_owner(void);
 extern const char *dja_catalog_version(void);
 extern Oid	dja_table_oid(DjaTable table);
+extern char *dja_table_name(DjaTable table);
 extern Oid	dja_index_oid(DjaIndex index);
 extern Oid	dja_result_type(void);
 extern Oid	dja_identity_sequence(DjaTable table);

@@ -10,13 +10,16 @@
  *   COPY into our tables	may be a restore, which brings mail before its types,
  *							and types that nobody defined; the database is a copy then
  *   INSERT into message with ids of its own	likewise: a dump made of INSERTs
+ *   DROP EXTENSION djactor, ALTER ... DEPENDS ON EXTENSION djactor	lock it before, or without,
+ *							asking who wants that: here only its owner gets so far
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
  *
  * Workers are stopped only for a command that its user may run, as far as can
  * be told before it runs; else anybody could stop them.  The hold that keeps
- * new ones away ends with the transaction, whatever becomes of it.
+ * new ones away ends with the transaction, whatever becomes of it, or with a
+ * command that fails.
  */
 #include "postgres.h"
 
@@ -79,6 +82,25 @@ dja_changes_installation(Node *statement)
 		default:
 			return false;
 	}
+}
+
+/*
+ * Does this command lock the extension against all workers, be it only until
+ * the server finds that its user has no right to it?
+ */
+static bool
+dja_locks_extension(Node *statement)
+{
+	ListCell   *lc;
+
+	if (IsA(statement, AlterObjectDependsStmt))
+		return strcmp(strVal(((AlterObjectDependsStmt *) statement)->extname), "djactor") == 0;
+	if (!IsA(statement, DropStmt) || ((DropStmt *) statement)->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach(lc, ((DropStmt *) statement)->objects)
+		if (strcmp(strVal(lfirst(lc)), "djactor") == 0)
+			return true;
+	return false;
 }
 
 /*
@@ -221,8 +243,9 @@ dja_wait_gone(int *pids, int n, int timeout)
 
 /*
  * Clears a database of workers for a command that wants it without sessions.
+ * Returns the database, if this command holds it now.
  */
-static void
+static Oid
 dja_clear_database(Node *statement, ProcessUtilityContext context)
 {
 	bool		template;
@@ -234,17 +257,17 @@ dja_clear_database(Node *statement, ProcessUtilityContext context)
 	bool		held;
 
 	if (name == NULL)
-		return;
+		return InvalidOid;
 	/*
 	 * the server refuses these there, so they are no reason to stop anything
 	 */
 	if (!IsA(statement, RenameStmt) &&
 		IsInTransactionBlock(context == PROCESS_UTILITY_TOPLEVEL))
-		return;
+		return InvalidOid;
 	database = get_database_oid(name, true);
 	if (!OidIsValid(database) || database == MyDatabaseId ||
 		!dja_may_take(database, template, createdb))
-		return;
+		return InvalidOid;
 
 	pids = palloc(sizeof(int) * dja_max_workers);
 	dja_lock();
@@ -252,7 +275,7 @@ dja_clear_database(Node *statement, ProcessUtilityContext context)
 	n = held ? dja_stop_workers(database, pids) : 0;
 	dja_unlock();
 	if (!held)
-		return;					/* the server will say that the database is in use */
+		return InvalidOid;		/* the server will say that the database is in use */
 	dja_pending_hold();
 
 	if (!dja_wait_gone(pids, n, DJA_STOP_MS))
@@ -264,6 +287,20 @@ dja_clear_database(Node *statement, ProcessUtilityContext context)
 		(void) dja_wait_gone(pids, n, DJA_GONE_MS);
 	}
 	pfree(pids);
+	return database;
+}
+
+/*
+ * The command has failed: what it held is free again, though the transaction
+ * may go on.
+ */
+static void
+dja_let_go(Oid database)
+{
+	dja_lock();
+	dja_release_hold(database);
+	dja_unlock();
+	dja_ring_launcher();
 }
 
 static void
@@ -275,6 +312,8 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	volatile bool prepared = dja_is_commit_prepared(statement);
 	volatile bool changes = dja_changes_installation(statement);
 	volatile bool restores = false;
+	volatile bool done = false;
+	volatile Oid held;
 
 	if (dja_restores(statement, "actor_type"))
 		changes = true;
@@ -282,9 +321,11 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 		changes = restores = dja_lists_column(((CopyStmt *) statement)->attlist, "id");
 	else if (dja_restores(statement, "timer") || dja_restores(statement, "home"))
 		restores = true;
+	if (dja_locks_extension(statement))
+		dja_catalog_check_owner();
 	if (IsA(statement, AlterExtensionStmt) && changes)
 		dja_catalog_lock();
-	dja_clear_database(statement, context);
+	held = dja_clear_database(statement, context);
 	dja_session_touched |= dja_outlives_turn(statement);
 	if (prepared)
 		dja_prepared_begin();
@@ -293,14 +334,19 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	{
 		(dja_prev_process_utility ? dja_prev_process_utility : standard_ProcessUtility)
 			(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+		done = true;
 	}
 	PG_FINALLY();
 	{
 		if (prepared)
 			dja_prepared_end();
 		dja_restoring = false;
+		if (!done && OidIsValid(held))
+			dja_let_go(held);
 	}
 	PG_END_TRY();
+	if (IsA(statement, DropdbStmt) && OidIsValid(held))
+		dja_pending_dropped(held);
 	if (restores && (qc == NULL || qc->nprocessed > 0))
 		dja_home_restored();
 	if (changes)

@@ -25,6 +25,7 @@
 #include "storage/lmgr.h"
 #include "tables.h"
 #include "turn.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -188,6 +189,42 @@ dja_check_hash(const char *name, uint64 hash)
 }
 
 /*
+ * What an earlier type of this name has left is that one's owner's: not for
+ * anybody to redrive, or to have thrown away, who now takes the name.
+ */
+static void
+dja_check_leftovers(const char *name)
+{
+	static const struct
+	{
+		DjaTable	table;
+		DjaIndex	index;		/* begins with the type */
+		const char *name;
+	}			places[] = {
+		{DJA_DEAD_LETTER_TABLE, DJA_DEAD_ACTOR_INDEX, "dead_letter"},
+		{DJA_JOURNAL_TABLE, DJA_JOURNAL_FINISHED_AT_INDEX, "journal"},
+	};
+	Datum		key = CStringGetTextDatum(name);
+
+	for (size_t i = 0; i < lengthof(places); i++)
+	{
+		DjaFind		find;
+		bool		found;
+
+		if (pg_class_aclcheck(dja_table_oid(places[i].table), GetUserId(), ACL_DELETE) == ACLCHECK_OK)
+			continue;
+		dja_find_begin(&find, places[i].table, places[i].index, 1, &key);
+		found = dja_find_next(&find);
+		dja_find_end(&find);
+		if (found)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("an earlier actor type \"%s\" has left rows in djactor.%s", name, places[i].name),
+					 errhint("Have them deleted, or the type defined by a role that may delete them.")));
+	}
+}
+
+/*
  * The upgrade handler's qualified signature.
  */
 static Datum
@@ -254,6 +291,8 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	type = dja_type_lookup(name, strlen(name));
 	if (type != NULL)
 		dja_check_can_act_for(type->owner);
+	else
+		dja_check_leftovers(name);
 
 	/* the arguments stand in the order of the columns, but for owner */
 	values[DJA_TYPE_NAME - 1] = PG_GETARG_DATUM(ARG_NAME);

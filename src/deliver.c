@@ -21,6 +21,7 @@
 #include "commands/async.h"
 #include "deliver.h"
 #include "handler.h"
+#include "held.h"
 #include "miscadmin.h"
 #include "pending.h"
 #include "runqueue.h"
@@ -281,7 +282,12 @@ dja_deliver_xact_callback(XactEvent event, void *arg)
 				dja_answers_deliver();
 			if (dja_pending.drained)
 				dja_release_claims();
-			dja_end_holds();
+			if (OidIsValid(dja_pending.dropped) && event == XACT_EVENT_COMMIT)
+			{
+				dja_lanes_forget(dja_pending.dropped);
+				dja_held_forget(dja_pending.dropped);
+			}
+			dja_end_holds();	/* rings the launcher */
 			if (dja_pending.scout && event == XACT_EVENT_COMMIT)
 				dja_ring_scout(dja_pending.scout_database);
 			dja_deliver_reset();

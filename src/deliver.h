@@ -44,6 +44,7 @@ typedef struct DjaPending
 	int			nmailboxes;
 	bool		drained;		/* claims of our own end with the transaction */
 	bool		holding;		/* so do holds on databases */
+	Oid			dropped;		/* a database; InvalidOid = none */
 	bool		scout;			/* a scout is wanted, in */
 	Oid			scout_database; /* ... this one, or in all */
 } DjaPending;

@@ -273,7 +273,8 @@ dja_start_worker(int pool_id)
 	int			slot;
 
 	dja_lock();
-	slot = dja_free_slot();
+	/* who wants the database for himself looks for workers under the same lock */
+	slot = dja_database_held(pool->database) ? -1 : dja_free_slot();
 	if (slot >= 0)
 	{
 		DjaWorker  *worker = dja_worker(slot);

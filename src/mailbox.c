@@ -425,6 +425,8 @@ int64
 dja_message_send(Datum *values, bool *nulls)
 {
 	static SPIPlanPtr plans[1 << DJA_SEND_OPTIONS];
+	static char *plans_table = NULL;	/* what they insert into */
+	char	   *table = dja_table_name(DJA_MESSAGE_TABLE);
 	static const char *const options[DJA_SEND_OPTIONS] = {"idempotency_key", "wants_reply", "headers"};
 	Oid			types[DJA_SEND_NARGS] = {TEXTOID, TEXTOID, JSONBOID, INT2OID, TIMESTAMPTZOID,
 		TIMESTAMPTZOID, TEXTOID, BOOLOID, JSONBOID};
@@ -438,6 +440,20 @@ dja_message_send(Datum *values, bool *nulls)
 	for (int i = 0; i < DJA_SEND_OPTIONS; i++)
 		if (!nulls[DJA_SEND_NARGS - DJA_SEND_OPTIONS + i])
 			given |= 1 << i;
+	if (plans_table == NULL || strcmp(plans_table, table) != 0)
+	{
+		char	   *renamed = MemoryContextStrdup(TopMemoryContext, table);
+
+		if (plans_table != NULL)
+			pfree(plans_table);
+		plans_table = renamed;
+		for (size_t i = 0; i < lengthof(plans); i++)
+		{
+			if (plans[i] != NULL)
+				SPI_freeplan(plans[i]);
+			plans[i] = NULL;
+		}
+	}
 	SPI_connect();
 	if (plans[given] == NULL)
 	{
@@ -454,10 +470,10 @@ dja_message_send(Datum *values, bool *nulls)
 			appendStringInfo(&columns, ", %s", options[i]);
 			appendStringInfo(&parameters, ", $%d", DJA_SEND_NARGS - DJA_SEND_OPTIONS + i + 1);
 		}
-		plan = SPI_prepare(psprintf("INSERT INTO djactor.message"
+		plan = SPI_prepare(psprintf("INSERT INTO %s"
 									" (actor_type, actor_key, payload, priority, deliver_at, expires_at%s)"
 									" VALUES ($1, $2, $3, $4, $5, $6%s) RETURNING id",
-									columns.data, parameters.data),
+									table, columns.data, parameters.data),
 						   DJA_SEND_NARGS, types);
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare the INSERT of djactor.send()");

@@ -43,6 +43,7 @@ dja_pending_reset(void)
 	dja_pending.nlanes = 0;
 	dja_pending.drained = false;
 	dja_pending.scout = dja_pending.holding = false;
+	dja_pending.dropped = InvalidOid;
 }
 
 static int
@@ -269,6 +270,15 @@ void
 dja_pending_hold(void)
 {
 	dja_pending.holding = true;
+}
+
+/*
+ * This transaction drops a database: nothing of it is to be remembered.
+ */
+void
+dja_pending_dropped(Oid database)
+{
+	dja_pending.dropped = database;
 }
 
 int

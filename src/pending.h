@@ -21,6 +21,7 @@ extern void dja_pending_drained(void);
 extern void dja_pending_scout(Oid database);
 extern void dja_pending_stop_lane(DjaType *type);
 extern void dja_pending_hold(void);
+extern void dja_pending_dropped(Oid database);
 
 /* the lane of a type, made if need be; the lock is held; -1 without room */
 extern int	dja_ensure_lane(Oid database, uint64 type_hash, Oid owner);

@@ -362,6 +362,20 @@ dja_lane_free(int i)
 }
 
 /*
+ * Forgets what was known of a database's types, and what its pools had queued.
+ * The launcher frees the pools.  Takes the lock.
+ */
+void
+dja_lanes_forget(Oid database)
+{
+	dja_lock();
+	for (int i = 0; i < DJA_MAX_LANES; i++)
+		if (dja_lane(i)->in_use && dja_lane(i)->database == database)
+			dja_lane_free(i);
+	dja_unlock();
+}
+
+/*
  * Stops popping from a lane, unless its type has changed since the caller read
  * epoch: then what made the caller stop may be mended already.
  */

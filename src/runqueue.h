@@ -139,6 +139,7 @@ extern int	dja_lane_place(Oid database, uint64 type_hash);
 extern int	dja_lane_create(Oid database, uint64 type_hash, int pool);
 extern void dja_lane_move(int lane, int pool);
 extern void dja_lane_free(int lane);
+extern void dja_lanes_forget(Oid database);
 extern void dja_lane_block(int lane, uint32 epoch, TimestampTz recheck_at);
 extern void dja_lane_unblock(int lane);
 extern int	dja_pool_lane_count(int pool);

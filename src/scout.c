@@ -40,20 +40,6 @@ dja_report_version(DjaInstalled installed)
 			 errhint("Restart the server so that it loads the library that belongs to the extension.")));
 }
 
-/*
- * Forgets what was known of this database's types, and what the pools of it
- * had queued.
- */
-static void
-dja_forget_database(void)
-{
-	dja_lock();
-	for (int i = 0; i < DJA_MAX_LANES; i++)
-		if (dja_lane(i)->in_use && dja_lane(i)->database == MyDatabaseId)
-			dja_lane_free(i);
-	dja_unlock();
-}
-
 static void
 dja_announce_type(DjaType *type)
 {
@@ -104,7 +90,7 @@ dja_scout_main(Datum arg)
 	}
 	else
 	{
-		dja_forget_database();
+		dja_lanes_forget(MyDatabaseId);
 		if (installed != DJA_NOT_INSTALLED)
 			dja_report_version(installed);
 	}

@@ -434,6 +434,7 @@ dja_send(PG_FUNCTION_ARGS)
 	Datum		values[DJA_SEND_NARGS];
 	bool		nulls[DJA_SEND_NARGS];
 
+	dja_require_preload();
 	dja_send_arguments(fcinfo, values, nulls);
 	PG_RETURN_INT64(dja_message_send(values, nulls));
 }

@@ -24,6 +24,7 @@
 bool		dja_session_touched = false;
 
 static bool dja_role_changed = true;
+static bool dja_login_superuser;
 
 static void
 dja_role_callback(Datum arg, int cacheid, uint32 hashvalue)
@@ -51,19 +52,25 @@ dja_session_begin(void)
 	for (size_t i = 0; i < lengthof(settings); i++)
 		if (GetConfigOption(settings[i][0], true, false) != NULL)
 			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	dja_login_superuser = strcmp(GetConfigOption("is_superuser", false, false), "on") == 0;
 	CacheRegisterSyscacheCallback(AUTHOID, dja_role_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, dja_role_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(DATABASEOID, dja_role_callback, (Datum) 0);
 }
 
 /*
  * In a transaction, before handlers run: may this role still be here?  Ends the
  * worker if not.
+ *
+ * A session that logged in as a superuser may become any role for as long as it
+ * lasts, whatever has become of its own (up to 15); so it does not outlast that.
  */
 void
 dja_session_check(void)
 {
 	HeapTuple	tuple;
 	bool		ok = false;
+	bool		same = false;
 
 	if (!dja_role_changed)
 		return;
@@ -74,12 +81,18 @@ dja_session_check(void)
 		Form_pg_authid role = (Form_pg_authid) GETSTRUCT(tuple);
 
 		ok = role->rolcanlogin && (role->rolsuper || dja_may_connect(MyDatabaseId, role->oid));
+		same = role->rolsuper == dja_login_superuser;
 		ReleaseSysCache(tuple);
 	}
 	if (!ok)
 		ereport(FATAL,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("the role of this djactor worker may not log in any more")));
+	if (!same)
+		ereport(FATAL,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("the role of this djactor worker was made a superuser, or is none any more"),
+				 errdetail("A fresh session takes over.")));
 }
 
 /*

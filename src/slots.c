@@ -161,7 +161,25 @@ dja_hold_database(Oid database)
 }
 
 /*
- * Releases what this backend holds.
+ * Releases one hold of this backend's on a database.
+ */
+void
+dja_release_hold(Oid database)
+{
+	for (int i = 0; i < DJA_MAX_HOLDS; i++)
+	{
+		DjaHold    *hold = &dja_shared->slots->holds[i];
+
+		if (hold->database == database && hold->procno == dja_my_procno())
+		{
+			hold->database = InvalidOid;
+			return;
+		}
+	}
+}
+
+/*
+ * Releases all that this backend holds.
  */
 void
 dja_release_holds(void)

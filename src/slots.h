@@ -111,6 +111,7 @@ extern bool dja_wake_idle(int pool);
 extern void dja_wake_pool(int pool);
 extern bool dja_database_held(Oid database);
 extern bool dja_hold_database(Oid database);
+extern void dja_release_hold(Oid database);
 extern void dja_release_holds(void);
 extern int	dja_stop_workers(Oid database, int *pids);
 

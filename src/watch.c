@@ -21,6 +21,7 @@
 #include "json.h"
 #include "post.h"
 #include "turn.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/snapmgr.h"
@@ -199,6 +200,21 @@ dja_watch_keys(FunctionCallInfo fcinfo, Datum *keys)
 }
 
 /*
+ * Whether an actor exists and how it fares is for those to know who may read
+ * djactor.actor, or may act for its owner.
+ */
+static void
+dja_check_may_watch(DjaType *type)
+{
+	if (!dja_can_act_for(type->owner) &&
+		pg_class_aclcheck(dja_table_oid(DJA_ACTOR_TABLE), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to watch actors of type \"%s\"", type->name),
+				 errhint("Grant SELECT on djactor.actor to who watches.")));
+}
+
+/*
  * watch(type, key)
  */
 Datum
@@ -220,6 +236,7 @@ dja_watch(PG_FUNCTION_ARGS)
 				 errmsg("actor type \"%s\" does not exist", text_to_cstring(name))));
 	if (type == dja_turn.actor->type && dja_text_equal(key, dja_turn.actor->key))
 		PG_RETURN_VOID();		/* nobody tells itself */
+	dja_check_may_watch(type);
 	if (!dja_actor_stays(type, key))
 	{
 		dja_tell_down(cstring_to_text(dja_turn.actor->type->name), dja_turn.actor->key, name, key,
