@@ -10,8 +10,6 @@
  *   COPY into our tables	may be a restore, which brings mail before its types,
  *							and types that nobody defined; the database is a copy then
  *   INSERT into message with ids of its own	likewise: a dump made of INSERTs
- *   DROP EXTENSION djactor, ALTER ... DEPENDS ON EXTENSION djactor	lock it before, or without,
- *							asking who wants that: here only its owner gets so far
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
@@ -34,6 +32,7 @@
 #include "commands/defrem.h"
 #include "compat.h"
 #include "dbhook.h"
+#include "guard.h"
 #include "guc.h"
 #include "home.h"
 #include "nodes/parsenodes.h"
@@ -82,25 +81,6 @@ dja_changes_installation(Node *statement)
 		default:
 			return false;
 	}
-}
-
-/*
- * Does this command lock the extension against all workers, be it only until
- * the server finds that its user has no right to it?
- */
-static bool
-dja_locks_extension(Node *statement)
-{
-	ListCell   *lc;
-
-	if (IsA(statement, AlterObjectDependsStmt))
-		return strcmp(strVal(((AlterObjectDependsStmt *) statement)->extname), "djactor") == 0;
-	if (!IsA(statement, DropStmt) || ((DropStmt *) statement)->removeType != OBJECT_EXTENSION)
-		return false;
-	foreach(lc, ((DropStmt *) statement)->objects)
-		if (strcmp(strVal(lfirst(lc)), "djactor") == 0)
-			return true;
-	return false;
 }
 
 /*
@@ -315,14 +295,13 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	volatile bool done = false;
 	volatile Oid held;
 
+	dja_guard(statement);
 	if (dja_restores(statement, "actor_type"))
 		changes = true;
 	else if (dja_restores(statement, "message"))
 		changes = restores = dja_lists_column(((CopyStmt *) statement)->attlist, "id");
 	else if (dja_restores(statement, "timer") || dja_restores(statement, "home"))
 		restores = true;
-	if (dja_locks_extension(statement))
-		dja_catalog_check_owner();
 	if (IsA(statement, AlterExtensionStmt) && changes)
 		dja_catalog_lock();
 	held = dja_clear_database(statement, context);

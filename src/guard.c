@@ -1,0 +1,118 @@
+/*
+ * guard.c
+ *
+ * The server locks some objects before it asks whether the user has any right
+ * to them, or wants none:
+ *
+ *   DROP EXTENSION				locks the extension, then asks for its owner
+ *   ALTER ... DEPENDS ON EXTENSION	locks it, until the transaction ends, and asks for nothing
+ *   CREATE TRIGGER, CREATE RULE	lock the table, then ask
+ *   FOREIGN KEY, ATTACH PARTITION	likewise
+ *
+ * For such a lock they wait until the longest handler has come to its end, and
+ * all other workers and senders wait for them.  So who has no right is told so
+ * here, before.  Any role that may connect could stop all work otherwise.
+ */
+#include "postgres.h"
+
+#include "catalog.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "commands/extension.h"
+#include "compat.h"
+#include "guard.h"
+#include "nodes/parsenodes.h"
+
+/*
+ * Raises 42501 if a table is ours and the user has not that right to it, or,
+ * for right 0, does not own it.
+ */
+static void
+dja_guard_table(RangeVar *name, AclMode right)
+{
+	Oid			relid = name ? RangeVarGetRelid(name, NoLock, true) : InvalidOid;
+	Oid			extension = get_extension_oid("djactor", true);
+
+	if (!OidIsValid(relid) || !OidIsValid(extension) ||
+		getExtensionOfObject(RelationRelationId, relid) != extension ||
+		dja_owns_table(relid, GetUserId()))
+		return;
+	if (right == 0)
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name->relname);
+	if (pg_class_aclcheck(relid, GetUserId(), right) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(relid, GetUserId(), right, ACLMASK_ANY) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, name->relname);
+}
+
+static void
+dja_guard_constraints(List *constraints)
+{
+	ListCell   *lc;
+
+	foreach(lc, constraints)
+	{
+		Constraint *constraint = lfirst(lc);
+
+		if (IsA(constraint, Constraint) && constraint->contype == CONSTR_FOREIGN)
+			dja_guard_table(constraint->pktable, ACL_REFERENCES);
+	}
+}
+
+/*
+ * Foreign keys of CREATE TABLE come by here too, as commands of their own.
+ */
+static void
+dja_guard_alter_table(AlterTableStmt *statement)
+{
+	ListCell   *lc;
+
+	foreach(lc, statement->cmds)
+	{
+		AlterTableCmd *command = lfirst_node(AlterTableCmd, lc);
+
+		if (command->def == NULL)
+			continue;
+		if (IsA(command->def, Constraint))
+			dja_guard_constraints(list_make1(command->def));
+		else if (IsA(command->def, ColumnDef))
+			dja_guard_constraints(((ColumnDef *) command->def)->constraints);
+		else if (IsA(command->def, PartitionCmd))
+			dja_guard_table(((PartitionCmd *) command->def)->name, 0);
+	}
+}
+
+/*
+ * Before the server sees a utility command.
+ */
+void
+dja_guard(Node *statement)
+{
+	ListCell   *lc;
+
+	switch (nodeTag(statement))
+	{
+		case T_DropStmt:
+			if (((DropStmt *) statement)->removeType != OBJECT_EXTENSION)
+				break;
+			foreach(lc, ((DropStmt *) statement)->objects)
+				if (strcmp(strVal(lfirst(lc)), "djactor") == 0)
+					dja_catalog_check_owner();
+			break;
+		case T_AlterObjectDependsStmt:
+			if (strcmp(strVal(((AlterObjectDependsStmt *) statement)->extname), "djactor") == 0)
+				dja_catalog_check_owner();
+			break;
+		case T_CreateTrigStmt:
+			dja_guard_table(((CreateTrigStmt *) statement)->relation, ACL_TRIGGER);
+			break;
+		case T_RuleStmt:
+			dja_guard_table(((RuleStmt *) statement)->relation, 0);
+			break;
+		case T_AlterTableStmt:
+			dja_guard_alter_table((AlterTableStmt *) statement);
+			break;
+		default:
+			break;
+	}
+}
