@@ -1,27 +1,37 @@
-"""Who waits for an answer in async code: one LISTENing connection for each process, fanned out.
+"""Who waits for answers in async code: one connection for each process and database.
 
-What always holds: the connection LISTENs before the question is sent, so no announcement is
-missed; those of questions not yet known here are remembered for a while.  An announcement is
-a hint, the row in ``djactor.reply`` is the truth: who waits looks there once more from time
-to time, and behind a pooler in transaction mode (``DJACTOR["LISTEN"] = False``) only
-there, at growing intervals.
+A thread of its own LISTENs, reads the answers that are announced, many with one statement, and
+hands each to the event loop that waits for it; so it does not matter how many loops there
+are, nor how many wait.  Behind a pooler in transaction mode (``DJACTOR["LISTEN"] = False``) the same
+thread looks for all answers at growing intervals instead.
 
-One ``Replies`` belongs to one event loop and one database alias.
+What always holds: an announcement is a hint, the row in ``djactor.reply`` is the truth.  What was
+sent before the connection LISTENed, or while it was lost, is looked for when the wait
+begins, or when the connection is back (``epoch`` tells these cases apart).  The thread ends, and
+its connection with it, when all loops that waited are closed, when nobody has waited for a
+minute, and by ``close()``: a connection that stays would be in the way of DROP DATABASE.
+A forked child inherits none of this.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
+import os
+import select
+import socket
+import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
-from asgiref.sync import sync_to_async
 from django.db import connections
+from psycopg import sql
 
 from djactor import conf
 
@@ -30,111 +40,241 @@ logger = logging.getLogger("djactor")
 _REMEMBERED = 10_000  # announcements that nobody waited for yet
 _FIRST_POLL, _LAST_POLL = 0.01, 0.5  # seconds, without LISTEN
 _RECONNECT = 1.0  # seconds after a lost connection
+_TICK = 1.0  # seconds between two looks at whether anybody still needs us
+_LINGER = 60.0  # seconds without a question
 
-_all: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Replies]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-class Answered:
-    """One question's wait."""
-
-    def __init__(self, replies: Replies, announced: bool) -> None:
-        self._replies = replies
-        self._event = asyncio.Event()
-        self._poll = _FIRST_POLL
-        if announced:
-            self._event.set()
-
-    def announce(self) -> None:
-        """The answer is there, it is said."""
-        self._event.set()
-
-    async def wait(self, seconds: float) -> None:
-        """Return when it is time to look for the answer, after ``seconds`` at the latest."""
-        if self._replies.listening:
-            pause = float(conf.get("POLL_INTERVAL"))
-        else:
-            pause, self._poll = self._poll, min(2 * self._poll, _LAST_POLL)
-        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._event.wait(), min(seconds, pause))
-        self._event.clear()
+_ANSWERS = """
+    SELECT message_id, payload::text, error::text FROM djactor.reply WHERE message_id = ANY(%s)"""
 
 
-class Replies:
-    """The announcements of one database, for one event loop."""
+class Answer(NamedTuple):
+    """A row of ``djactor.reply``: one of the two is JSON, the other None."""
+
+    payload: str | None
+    error: str | None
+
+
+class _Waiting(NamedTuple):
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Answer]
+
+
+class Listener:
+    """The answers of one database, for all event loops of this process."""
 
     def __init__(self, alias: str) -> None:
-        self.listening = False
+        self.connected = False
+        self.epoch = 0
         self._alias = alias
-        self._waiting: dict[int, Answered] = {}
+        self._lock = threading.Lock()
+        self._waiting: dict[int, _Waiting] = {}
+        self._wanted: set[int] = set()  # of those, the ones that are there or may be
         self._early: OrderedDict[int, None] = OrderedDict()
-        self._task: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
-
-    async def start(self) -> None:
-        """LISTEN, unless that is done or not wanted."""
-        if not conf.get("LISTEN"):
-            return
-        if self._task is None or self._task.done():
-            self._ready.clear()
-            self._task = asyncio.get_running_loop().create_task(self._listen())
-        await self._ready.wait()
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._connection: psycopg.Connection[Any] | None = None
+        self._bell, self._rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._rope.setblocking(False)
 
     @contextlib.contextmanager
-    def expect(self, message_id: int) -> Iterator[Answered]:
-        """Wait for this message's answer as long as the block lasts."""
-        answered = Answered(self, message_id in self._early)
-        self._waiting[message_id] = answered
+    def expect(self, message_id: int, epoch: int) -> Iterator[asyncio.Future[Answer]]:
+        """Wait for this message's answer as long as the block lasts.
+
+        ``epoch`` is what it was before the message was sent.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        with self._lock:
+            self._waiting[message_id] = _Waiting(loop, answer)
+            self._loops.add(loop)
+            if epoch != self.epoch or message_id in self._early or not conf.get("LISTEN"):
+                self._wanted.add(message_id)
+                self._ring()
+            if self._thread is None:
+                self._closing = False
+                self._thread = threading.Thread(
+                    target=self._run, name=f"djactor-answers-{self._alias}", daemon=True
+                )
+                self._thread.start()
         try:
-            yield answered
+            yield answer
         finally:
-            del self._waiting[message_id]
-            self._early.pop(message_id, None)
+            with self._lock:
+                del self._waiting[message_id]
+                self._wanted.discard(message_id)
+                self._early.pop(message_id, None)
 
-    def _announce(self, payload: str) -> None:
-        for part in payload.split(","):
-            if not part.strip().isdigit():
-                continue
-            message_id = int(part)
-            if message_id in self._waiting:
-                self._waiting[message_id].announce()
-            else:
-                self._early[message_id] = None
-                if len(self._early) > _REMEMBERED:
-                    self._early.popitem(last=False)
+    def close(self) -> None:
+        """End the thread and its connection; who still waits looks for itself, or asks anew."""
+        with self._lock:
+            thread = self._thread
+            self._closing = True
+            self._ring()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(2 * _TICK)
 
-    async def _listen(self) -> None:
-        how = await sync_to_async(parameters)(self._alias)
+    # Inside, in any thread.
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # enough has been rung
+            self._rope.send(b"!")
+
+    # Inside, in the thread.
+
+    def _run(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    **how, autocommit=True
-                ) as connection:
-                    await connection.execute("LISTEN djactor_reply")
-                    self.listening = True
-                    self._ready.set()
-                    async for notify in connection.notifies():
-                        self._announce(notify.payload)
+                with self._connect() as connection:
+                    self._connection = connection
+                    self._serve(connection)
             except psycopg.Error as error:
-                logger.warning("cannot listen for answers, polling meanwhile: %s", error)
+                logger.warning("the connection for answers failed, trying again: %s", error)
+            except Exception:
+                logger.exception("waiting for answers failed, trying again")
             finally:
-                self.listening = False
-                self._ready.set()
-            await asyncio.sleep(_RECONNECT)
+                self.connected = False
+                self._connection = None
+            with self._lock:
+                if self._is_over(0.0):
+                    self._thread = None
+                    self._early.clear()
+                    return
+            self._sleep(_RECONNECT)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection = psycopg.connect(**parameters(self._alias, "answers"), autocommit=True)
+        become_role(connection, self._alias)
+        if conf.get("LISTEN"):
+            connection.execute("LISTEN djactor_reply")
+        return connection
+
+    def _serve(self, connection: psycopg.Connection[Any]) -> None:
+        """Hand out answers until nobody wants any more."""
+        with self._lock:
+            self.epoch += 1
+            self._wanted.update(self._waiting)
+            self.connected = True
+        listens = conf.get("LISTEN")
+        pause = _FIRST_POLL
+        looked = asked = time.monotonic()
+        while True:
+            if listens:
+                for notify in connection.notifies(timeout=0):
+                    self._announced(notify.payload)
+            with self._lock:
+                every = float(conf.get("POLL_INTERVAL")) if listens else pause
+                if self._wanted:
+                    pause = _FIRST_POLL
+                if self._waiting:
+                    asked = time.monotonic()
+                    if asked - looked >= every:
+                        self._wanted.update(self._waiting)
+                elif self._is_over(time.monotonic() - asked):
+                    return
+                wanted, self._wanted = list(self._wanted), set()
+                idle = not self._waiting
+                closing = self._closing
+            if closing:
+                return
+            if wanted:
+                looked = time.monotonic()
+                for message_id, payload, error in connection.execute(_ANSWERS, [wanted]):
+                    self._hand_out(message_id, Answer(payload, error))
+                pause = min(2 * pause, _LAST_POLL)
+            else:
+                self._sleep(_TICK if idle else max(0.0, looked + every - time.monotonic()))
+
+    def _is_over(self, idle: float) -> bool:
+        if self._closing:
+            return True
+        return not self._waiting and (
+            idle > _LINGER or all(loop.is_closed() for loop in self._loops)
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        """Until the server says something, somebody rings, or that long."""
+        sources: list[Any] = [self._bell]
+        if self._connection is not None:
+            sources.append(self._connection)
+        if self._bell in select.select(sources, [], [], seconds)[0]:
+            with contextlib.suppress(BlockingIOError):
+                while self._bell.recv(1024):
+                    pass
+
+    def _announced(self, payload: str) -> None:
+        with self._lock:
+            for part in payload.split(","):
+                if not part.strip().isdigit():
+                    continue
+                message_id = int(part)
+                if message_id in self._waiting:
+                    self._wanted.add(message_id)
+                else:
+                    self._early[message_id] = None
+                    if len(self._early) > _REMEMBERED:
+                        self._early.popitem(last=False)
+
+    def _hand_out(self, message_id: int, answer: Answer) -> None:
+        with self._lock:
+            waiting = self._waiting.get(message_id)
+        if waiting is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                waiting.loop.call_soon_threadsafe(_answer, waiting.answer, answer)
 
 
-def parameters(alias: str) -> dict[str, Any]:
-    """How Django connects, without what only Django understands."""
-    found = connections[alias].get_connection_params()
-    for name in ("cursor_factory", "context", "prepare_threshold", "server_side_binding"):
+def _answer(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
+def parameters(alias: str, purpose: str) -> dict[str, Any]:
+    """How Django connects, without what only Django understands.
+
+    In ``pg_stat_activity`` the connection is called after its purpose, unless the project has
+    a name for its connections.
+    """
+    found = {"fallback_application_name": f"djactor {purpose}"}
+    found |= connections[alias].get_connection_params()
+    for name in ("cursor_factory", "context", "server_side_binding", "pool"):
         found.pop(name, None)
     return found
 
 
-async def get(alias: str) -> Replies:
-    """The announcements of this database in the running loop, LISTENing."""
-    of_loop = _all.setdefault(asyncio.get_running_loop(), {})
-    replies = of_loop.setdefault(alias, Replies(alias))
-    await replies.start()
-    return replies
+def become_role(connection: psycopg.Connection[Any], alias: str) -> None:
+    """SET ROLE, where the alias has the option ``assume_role``."""
+    role = connections[alias].settings_dict["OPTIONS"].get("assume_role")
+    if role:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+
+
+_all: dict[str, Listener] = {}
+_all_lock = threading.Lock()
+_inherited: list[dict[str, Listener]] = []  # by a fork; kept, so that nothing closes it
+
+
+def get(alias: str) -> Listener:
+    """Who listens for this database in this process."""
+    with _all_lock:
+        if alias not in _all:
+            _all[alias] = Listener(alias)
+        return _all[alias]
+
+
+def close(alias: str | None = None) -> None:
+    """Close the connection to this database, or all; the next ``aask()`` opens it again."""
+    with _all_lock:
+        found = [of for name, of in _all.items() if alias in (None, name)]
+    for listener in found:
+        listener.close()
+
+
+def _forget() -> None:
+    global _all, _all_lock
+    _inherited.append(_all)
+    _all, _all_lock = {}, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(close)

@@ -8,6 +8,7 @@ sending and waiting for the answer, so the message must be committed at once: in
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from django.db.utils import Error as DatabaseError
 from djactor import conf
 from djactor.errors import AskFailed, AskInTransaction, AskTimeout, mailbox_full_is_told
 from djactor.fields import dump_payload, normalise_key
+
+_LOOK = 1.0  # seconds between two looks of our own, while nobody listens for us
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,23 @@ class ActorRef:
         from djactor import listener
 
         end = time.monotonic() + timeout
-        replies = await listener.get(self.using)
+        answers = listener.get(self.using)
+        epoch = answers.epoch
         message_id = await sync_to_async(self._send_ask)(payload, timeout)
-        with replies.expect(message_id) as answered:
-            while True:
+        with answers.expect(message_id, epoch) as answer:
+            while not answer.done():
                 left = max(0.0, end - time.monotonic())
-                await answered.wait(left)
-                try:
-                    return await sync_to_async(self._answer)(message_id, 0.0, timeout)
-                except AskTimeout:
-                    if time.monotonic() >= end:
-                        raise
+                await asyncio.wait([answer], timeout=min(left, _LOOK))
+                if not answer.done() and (left == 0.0 or not answers.connected):
+                    try:
+                        return await sync_to_async(self._answer)(message_id, 0.0, timeout)
+                    except AskTimeout:
+                        if left == 0.0:
+                            raise
+        found = answer.result()
+        if found.error is not None:
+            raise AskFailed(message_id, json.loads(found.error))
+        return None if found.payload is None else json.loads(found.payload)
 
     def state(self) -> Any:
         """The state after the last committed turn, or None for an actor that had none yet."""

@@ -117,11 +117,11 @@ class States:
                 del self._watchers[scope], self._known[scope]
 
     async def _look(self) -> None:
-        how = await sync_to_async(listener.parameters)(self._alias)
+        how = await sync_to_async(listener.parameters)(self._alias, "states")
         while self._watchers:
             try:
                 async with await psycopg.AsyncConnection.connect(
-                    **how, autocommit=True, prepare_threshold=None
+                    **how, autocommit=True
                 ) as connection:
                     while self._watchers:
                         await self._at_actors(connection)

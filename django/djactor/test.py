@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from djactor import conf
+from djactor import conf, listener
 
 
 def drain(
@@ -58,9 +58,12 @@ def wait_idle(
 def reset(using: str | None = None) -> None:
     """Delete all mail, actors, timers, dead letters, replies and journals; the types stay.
 
+    The connection on which ``aask()`` waits is closed, so the database may be dropped then.
+
     Errors: DatabaseError 55P03 when a turn that runs does not end within ten seconds.
     """
     alias = using or conf.get("DATABASE")
+    listener.close(alias)
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute("SELECT * FROM djactor.actor_type")
         names = [column.name for column in cursor.description]

@@ -1,9 +1,14 @@
 """Asking: one answer, from sync and async code, and no way to wait for ever."""
 
 import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
-from django.db import connection, transaction
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.db import connection, connections, transaction
 from django.test import override_settings
 
 import djactor
@@ -11,6 +16,17 @@ from djactor.models import Message
 from djactor.test import wait_idle
 
 TYPE = "shop.counter"
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+async def until_async(condition):
+    await asyncio.to_thread(until, condition)
 
 
 def test_ask_returns_the_answer():
@@ -37,10 +53,12 @@ def test_no_answer_in_time_is_an_error_that_names_the_message(paused):
     assert raised.value.message_id > 0
 
 
-def ask_many(count):
+def ask_many(count, first=0):
+    """Answers of ``count`` actors that are asked at once, and the connections that brought them."""
+
     async def run():
         answers = await asyncio.gather(
-            *(djactor.actor(TYPE, key).aask({"add": key}) for key in range(count))
+            *(djactor.actor(TYPE, first + key).aask({"add": key}, timeout=60) for key in range(count))
         )
         return answers, await asyncio.to_thread(listeners)
 
@@ -48,29 +66,112 @@ def ask_many(count):
 
 
 def listeners():
-    from django.db import connections
-
+    """Process ids of the connections that wait for answers."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN djactor_reply'"
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'djactor answers'"
             )
-            return cursor.fetchone()[0]
+            return [row[0] for row in cursor.fetchall()]
     finally:
         connections.close_all()
 
 
-def test_many_wait_on_one_listening_connection():
-    answers, connections = ask_many(50)
-    assert answers == [{"n": key} for key in range(50)]
-    assert connections == 1
+def resume_when(condition):
+    """From a thread: once it is true, the actors that ``paused`` has stopped go on."""
+    while not condition():
+        time.sleep(0.01)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT djactor.resume(%s)", [TYPE])
+    connections.close_all()
+
+
+def test_five_hundred_wait_on_one_connection():
+    answers, found = ask_many(500)
+    assert answers == [{"n": key} for key in range(500)]
+    assert len(found) == 1
 
 
 @override_settings(DJACTOR={"LISTEN": False})
-def test_without_listen_answers_are_polled_for():
-    answers, connections = ask_many(10)
-    assert answers == [{"n": key} for key in range(10)]
-    assert connections == 0
+def test_without_listen_one_connection_looks_for_all_answers():
+    answers, found = ask_many(50)
+    assert answers == [{"n": key} for key in range(50)]
+    assert len(found) == 1
+
+
+def test_all_event_loops_share_the_connection_which_outlives_none_of_them():
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(lambda first: ask_many(20, first), range(0, 80, 20)))
+    assert [answers for answers, _ in done] == [[{"n": key} for key in range(20)]] * 4
+    assert len({pid for _, found in done for pid in found}) == 1
+    until(lambda: not listeners())
+
+
+def test_a_lost_connection_loses_no_answer(paused, caplog):
+    def lose():
+        fresh = set(listeners())
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) pid", [list(fresh)])
+        resume_when(lambda: set(listeners()) - fresh)
+
+    async def run():
+        answer = asyncio.ensure_future(djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60))
+        await until_async(listeners)
+        await asyncio.to_thread(lose)
+        return await answer
+
+    assert asyncio.run(run()) == {"n": 1}
+    assert "the connection for answers failed, trying again" in caplog.text
+
+
+def test_a_restart_of_the_server_loses_no_answer(paused, project):
+    async def run():
+        answer = asyncio.ensure_future(djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60))
+        await until_async(listeners)
+        project.restart()  # here, since the server ends with the thread that started it
+        await sync_to_async(connections.close_all)()
+        await asyncio.to_thread(resume_when, listeners)
+        return await answer
+
+    connections.close_all()
+    assert asyncio.run(run()) == {"n": 1}
+
+
+def test_answers_come_without_the_connection_too(monkeypatch):
+    def refuse(*args, **options):
+        raise psycopg.OperationalError("no more connections")
+
+    monkeypatch.setattr(psycopg, "connect", refuse)
+    assert asyncio.run(djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60)) == {"n": 1}
+
+
+def test_a_fork_has_a_connection_of_its_own():
+    async def run():
+        assert await djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60) == {"n": 1}
+        (parents,) = await asyncio.to_thread(listeners)
+        child = os.fork()
+        if child == 0:
+            ask_in_child(parents)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert await djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60) == {"n": 2}
+        assert await asyncio.to_thread(listeners) == [parents]
+
+    asyncio.run(run())
+
+
+def ask_in_child(parents):
+    code = 1
+    try:
+        # What belongs to the parent, and is not ours to renew: Django's connection, asgiref's thread.
+        for each in connections.all(initialized_only=True):
+            each.connection = None
+        SyncToAsync.single_thread_executor = ThreadPoolExecutor(1)
+        with ThreadPoolExecutor(1) as thread:  # here is a loop already
+            ((answer,), found) = thread.submit(ask_many, 1, 1).result()
+        code = 0 if answer == {"n": 1} and parents in found and len(found) == 2 else 2
+    finally:
+        os._exit(code)
 
 
 def test_aask_fails_and_times_out_like_ask(paused):
