@@ -20,6 +20,10 @@ if TYPE_CHECKING:
         DjactorError,
         MailboxFull,
         MessageSent,
+        NotInstalled,
+        NotPreloaded,
+        UnknownActorType,
+        WrongVersion,
     )
     from djactor.python import PythonActor
     from djactor.refs import ActorRef, actor
@@ -32,7 +36,11 @@ __all__ = [
     "DjactorError",
     "MailboxFull",
     "MessageSent",
+    "NotInstalled",
+    "NotPreloaded",
     "PythonActor",
+    "UnknownActorType",
+    "WrongVersion",
     "actor",
 ]
 __version__ = "1.0"

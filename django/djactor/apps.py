@@ -1,6 +1,7 @@
-"""The app's configuration: its name, and the system checks that come with it."""
+"""The app's configuration: its name, the system checks and the errors that come with it."""
 
 from django.apps import AppConfig
+from django.db.backends.signals import connection_created
 
 
 class DjactorConfig(AppConfig):
@@ -11,5 +12,7 @@ class DjactorConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from djactor import checks  # noqa: F401
+        """Register the system checks, and have djactor's errors explained."""
+        from djactor import checks, errors  # noqa: F401
+
+        connection_created.connect(errors.install, dispatch_uid="djactor.errors")

@@ -1,6 +1,7 @@
 """System checks: what is missing between this Django project and djactor in its database.
 
-They are tagged ``database``, so they run with ``migrate`` and ``check --database``.
+``check_settings`` looks at the settings alone.  ``check_database`` is tagged ``database``, so it
+runs with ``migrate`` and ``check --database``.
 """
 
 from __future__ import annotations
@@ -9,48 +10,109 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.db import OperationalError, connections
+from django.db import OperationalError, connections, router
 
 from djactor import conf
 
 VERSIONS = ("1.0",)  # of the extension, that this app knows
+LONG = 10.0  # seconds that a message may wait before somebody should look
 
 
-@register(Tags.database)
-def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Extension, version, preload and rights of the database that ``DJACTOR`` names."""
+@register("djactor")
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """``settings.DJACTOR``: names, types, and the database that it names."""
+    given = conf.given()
+    if not isinstance(given, dict):
+        return [Error("settings.DJACTOR is not a dict", id="djactor.E005")]
+    messages: list[CheckMessage] = []
+    for name, value in given.items():
+        if name not in conf.DEFAULTS:
+            messages.append(
+                Warning(
+                    f"settings.DJACTOR has an entry that nobody knows: {name!r}",
+                    hint=f"Known are {', '.join(conf.DEFAULTS)}.",
+                    id="djactor.W004",
+                )
+            )
+        elif not _fits(value, conf.DEFAULTS[name]):
+            kind = type(conf.DEFAULTS[name]).__name__
+            messages.append(
+                Error(
+                    f"settings.DJACTOR[{name!r}] is {value!r}, which is no"
+                    f" {'positive number' if kind == 'float' else kind}",
+                    hint=f"The default is {conf.DEFAULTS[name]!r}.",
+                    id="djactor.E005",
+                )
+            )
+    if any(message.id == "djactor.E005" for message in messages):
+        return messages
     alias = conf.get("DATABASE")
     if alias not in connections:
-        return [
+        messages.append(
             Error(
                 f"settings.DJACTOR names the database {alias!r}, which does not exist",
                 hint=f"Databases are {', '.join(connections)}.",
                 id="djactor.E001",
             )
-        ]
-    if alias not in (databases or ()):
-        return []
-    connection = connections[alias]
-    if connection.vendor != "postgresql":
-        return [
+        )
+    elif connections[alias].vendor != "postgresql":
+        messages.append(
             Error(
                 f"the database {alias!r} is not PostgreSQL",
                 hint='Name another one in settings.DJACTOR["DATABASE"].',
                 id="djactor.E002",
             )
-        ]
+        )
+    elif _routed() != alias:
+        messages.append(
+            Warning(
+                f"settings.DJACTOR names the database {alias!r}, and djactor's models go to"
+                f" {_routed()!r}",
+                hint='Add "djactor.router.DjactorRouter" to DATABASE_ROUTERS.',
+                id="djactor.W005",
+            )
+        )
+    return messages
+
+
+def _routed() -> str:
+    from djactor.models import Message
+
+    return router.db_for_write(Message)
+
+
+def _fits(value: object, default: object) -> bool:
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, type(default))
+
+
+@register(Tags.database)
+def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """The database that ``DJACTOR`` names: the extension, and whether anything runs."""
+    alias = conf.get("DATABASE") if isinstance(conf.given(), dict) else None
+    if alias not in (databases or ()) or alias not in connections:
+        return []
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        return []
     try:
         with connection.cursor() as cursor:
-            cursor.execute(
-                """
-                SELECT (SELECT extversion FROM pg_extension WHERE extname = 'djactor'),
-                    current_setting('djactor.max_workers', true) IS NOT NULL,
-                    EXISTS (SELECT FROM pg_available_extensions WHERE name = 'djactor')"""
-            )
-            version, loaded, available = cursor.fetchone()
-            may_send = version is None or _may_send(cursor)
+            messages = _extension(alias, cursor)
+            return messages or _running(alias, cursor)
     except OperationalError:
         return []  # no connection: Django says that better
+
+
+def _extension(alias: str, cursor: Any) -> list[CheckMessage]:
+    """Is it there, in a version that this app knows, and loaded, and may we send?"""
+    cursor.execute(
+        """
+        SELECT (SELECT extversion FROM pg_extension WHERE extname = 'djactor'),
+            current_setting('djactor.max_workers', true) IS NOT NULL,
+            EXISTS (SELECT FROM pg_available_extensions WHERE name = 'djactor')"""
+    )
+    version, loaded, available = cursor.fetchone()
     messages: list[CheckMessage] = []
     if not available:
         messages.append(
@@ -85,7 +147,7 @@ def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> lis
                 id="djactor.E004",
             )
         )
-    if not may_send:
+    if version is not None and not _may_send(cursor):
         messages.append(
             Warning(
                 f"the role of the database {alias!r} may not send",
@@ -103,3 +165,54 @@ def _may_send(cursor: Any) -> bool:
             AND has_column_privilege('djactor.message', 'payload', 'INSERT')"""
     )
     return bool(cursor.fetchone()[0])
+
+
+def _running(alias: str, cursor: Any) -> list[CheckMessage]:
+    """Does anything keep the mail from being handled?"""
+    cursor.execute(
+        """
+        SELECT has_table_privilege('djactor.message', 'SELECT')
+            AND has_table_privilege('djactor.actor_type', 'SELECT')
+            AND has_table_privilege('djactor.worker', 'SELECT')
+            AND has_function_privilege('djactor.worker_list()', 'EXECUTE')"""
+    )
+    if not cursor.fetchone()[0]:
+        return []
+    cursor.execute(
+        """
+        SELECT djactor.held(),
+            NOT EXISTS (SELECT FROM djactor.worker) AND EXISTS (
+                SELECT FROM (SELECT * FROM djactor.message LIMIT 1000) m
+                JOIN djactor.actor_type t ON t.name = m.actor_type AND NOT t.paused
+                WHERE m.sent_at < now() - make_interval(secs => %s)
+                    AND m.deliver_at IS NULL AND m.retry_at IS NULL AND m.aside IS NULL)""",
+        [LONG],
+    )
+    held, stands_still = cursor.fetchone()
+    messages: list[CheckMessage] = []
+    if held:
+        messages.append(
+            Warning(
+                f"the mail of the database {alias!r} is held, since it is a copy",
+                hint="SELECT djactor.resume() lets it run, if that is what you want.",
+                id="djactor.W007",
+            )
+        )
+    elif stands_still:
+        messages.append(
+            Warning(
+                f"messages wait in the database {alias!r} and there is no worker",
+                hint="The server's log says why; often max_worker_processes is too low.",
+                id="djactor.W006",
+            )
+        )
+    cursor.execute("SELECT name, problem FROM djactor.actor_type WHERE problem IS NOT NULL")
+    for name, problem in cursor.fetchall():
+        messages.append(
+            Warning(
+                f"messages to the actor type {name!r} wait: {problem}",
+                hint="Repair the handler, or define the type again.",
+                id="djactor.W008",
+            )
+        )
+    return messages

@@ -2,8 +2,10 @@
 
 ``DATABASE``        alias of the database with the extension (default ``"default"``)
 ``LISTEN``          whether ``aask()`` may LISTEN; False behind a pooler in transaction mode
-``POLL_INTERVAL``   seconds between two looks for an answer while listening, a safety net (1.0)
+``POLL_INTERVAL``   seconds between two looks for answers while listening, a safety net (1.0)
 ``STREAM_INTERVAL`` seconds between two looks for states that are streamed to browsers (0.25)
+
+Entries that nobody knows, and values of another type, are found by the system checks.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 
 DEFAULTS: dict[str, Any] = {
     "DATABASE": "default",
@@ -21,13 +22,12 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def given() -> dict[str, Any]:
+    """What the project's settings say."""
+    found: dict[str, Any] = getattr(settings, "DJACTOR", {})
+    return found
+
+
 def get(name: str) -> Any:
-    """The setting, or its default; errors: ImproperlyConfigured for a name nobody knows."""
-    given = getattr(settings, "DJACTOR", {})
-    unknown = sorted(set(given) - set(DEFAULTS))
-    if unknown:
-        raise ImproperlyConfigured(
-            f"settings.DJACTOR has unknown entries: {', '.join(unknown)};"
-            f" known are {', '.join(DEFAULTS)}"
-        )
-    return given.get(name, DEFAULTS[name])
+    """The setting, or its default."""
+    return given().get(name, DEFAULTS[name])

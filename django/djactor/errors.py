@@ -1,12 +1,19 @@
-"""What can go wrong between Django and djactor, as exceptions."""
+"""What can go wrong between Django and djactor, as exceptions.
+
+Errors of the database stay what Django makes of them; those that are djactor's own get a class
+and say what to do.  They are DatabaseErrors still, with the driver's error as ``__cause__``, and
+break a transaction as any other does.  ``explain`` is where that happens: a wrapper of each
+connection's statements (see *Database instrumentation* in Django's manual), so that it holds
+for the ORM, for SQL by hand and for migrations alike.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
-from django.db.utils import OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import DatabaseError, OperationalError, ProgrammingError
 
 
 class DjactorError(Exception):
@@ -17,25 +24,6 @@ class MessageSent(DjactorError):
     """A message was to be saved or deleted after it had been sent."""
 
 
-class MailboxFull(DjactorError, OperationalError):
-    """The actor has as much mail as its type's ``mailbox_limit`` allows; send again later.
-
-    Like any error of the database it spoils the transaction that it happened in.
-    """
-
-
-@contextlib.contextmanager
-def mailbox_full_is_told() -> Iterator[None]:
-    """Inside, the server's refusal for a full mailbox is a MailboxFull."""
-    try:
-        yield
-    except OperationalError as error:
-        diagnostics = getattr(error.__cause__, "diag", None)
-        if getattr(diagnostics, "constraint_name", None) == "mailbox_limit":
-            raise MailboxFull(*error.args) from error.__cause__
-        raise
-
-
 class AskInTransaction(DjactorError):
     """``ask()`` inside ``atomic()``: nobody can answer a message that is not committed yet."""
 
@@ -43,18 +31,104 @@ class AskInTransaction(DjactorError):
 class AskTimeout(DjactorError):
     """No answer came in time.  The outcome is unknown: the message may have been handled.
 
-    ``message_id`` is what ``djactor.outcome()`` and a later look at ``Reply`` want.
+    ``message_id`` is what ``djactor.outcome()`` and a later look at ``Reply`` want;
+    ``seconds`` is how long it was waited for.
     """
 
     def __init__(self, message_id: int, seconds: float) -> None:
-        super().__init__(f"message {message_id} was not answered within {seconds:g} s")
+        super().__init__(message_id, seconds)
         self.message_id = message_id
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"message {self.message_id} was not answered within {self.seconds:g} s"
 
 
 class AskFailed(DjactorError):
     """The answer is an error.  ``error`` is its JSON: ``reason``, ``sqlstate`` and ``error``."""
 
     def __init__(self, message_id: int, error: Any) -> None:
-        super().__init__(f"message {message_id} was answered by an error: {error}")
+        super().__init__(message_id, error)
         self.message_id = message_id
         self.error = error
+
+    def __str__(self) -> str:
+        return f"message {self.message_id} was answered by an error: {self.error}"
+
+
+class UnknownActorType(DjactorError, ProgrammingError):
+    """A message to an actor type that nobody has defined."""
+
+
+class MailboxFull(DjactorError, OperationalError):
+    """The actor has as much mail as its type's ``mailbox_limit`` allows; send again later."""
+
+
+class NotInstalled(DjactorError, ProgrammingError):
+    """The database has no extension djactor, or the server has none to offer."""
+
+
+class NotPreloaded(DjactorError, OperationalError):
+    """The server runs without the library, so nothing would handle a message."""
+
+
+class WrongVersion(DjactorError, DatabaseError):
+    """The extension, the server's library and this app do not fit together."""
+
+
+_MIGRATE = "Run migrate --database {alias}; the database's owner may create the extension."
+_UPDATE = (
+    "The extension in this database is older than this app:"
+    " use UpdateDjactor in a migration, or ALTER EXTENSION djactor UPDATE."
+)
+# SQLSTATE, words of the message or of the statement, what it is, what to do.
+_KNOWN: list[tuple[str, str, type[DatabaseError], str]] = [
+    (
+        "42704",
+        "actor type",
+        UnknownActorType,
+        "A migration with DefineActorType defines it: has it been run on the database {alias!r}?",
+    ),
+    ("53400", "mailbox of actor", MailboxFull, ""),
+    ("55000", "djactor is not loaded", NotPreloaded, ""),
+    ("55000", "older than the loaded library", WrongVersion, _UPDATE),
+    ("55000", "newer than the loaded library", WrongVersion, ""),
+    ("3F000", '"djactor"', NotInstalled, _MIGRATE),
+    ("42P01", '"djactor.', NotInstalled, _MIGRATE),
+    ("42883", "function djactor.", WrongVersion, _UPDATE),
+    (
+        "0A000",
+        'extension "djactor',
+        NotInstalled,
+        "Install it on the machine of the database server; djactor itself belongs into"
+        " shared_preload_libraries, too.",
+    ),
+]  # fmt: skip
+
+
+def explain(
+    execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
+) -> Any:
+    """Execute a statement; djactor's own errors come out as the classes of this module."""
+    try:
+        return execute(sql, params, many, context)
+    except DatabaseError as error:
+        better = _better(error, context["connection"].alias)
+        if better is None:
+            raise
+        raise better from error.__cause__
+
+
+def _better(error: DatabaseError, alias: str) -> DatabaseError | None:
+    state = getattr(error.__cause__, "sqlstate", None)
+    text = str(error).strip()
+    for known, words, kind, hint in _KNOWN:
+        if state == known and words in text:
+            return kind(f"{text}\n{hint.format(alias=alias)}".strip())
+    return None
+
+
+def install(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    """What happens when a connection is made (the signal ``connection_created``)."""
+    if connection.vendor == "postgresql" and explain not in connection.execute_wrappers:
+        connection.execute_wrappers.append(explain)

@@ -10,13 +10,12 @@ The quotes inside ``db_table`` are meant: they name a table of another schema.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from django.db import connections, models
 
 from djactor import fields
-from djactor.errors import DjactorError, MessageSent, mailbox_full_is_told
+from djactor.errors import DjactorError, MessageSent
 
 
 def _actor(related_name: str) -> models.ForeignObject:
@@ -70,15 +69,6 @@ class Actor(models.Model):
         super().save(*args, **kwargs)
 
 
-class MessageQuerySet(models.QuerySet["Message"]):
-    """Sends many at once."""
-
-    def bulk_create(self, objs: Iterable[Message], *args: Any, **kwargs: Any) -> list[Message]:
-        """Send them all, or none.  Errors: MailboxFull."""
-        with mailbox_full_is_told():
-            return super().bulk_create(objs, *args, **kwargs)
-
-
 class Message(models.Model):
     """A message that waits.  Creating one sends it; the row is gone once it has been handled."""
 
@@ -105,8 +95,6 @@ class Message(models.Model):
     sent_at = fields.ServerDateTimeField()
     actor = _actor("messages")
 
-    objects = MessageQuerySet.as_manager()
-
     class Meta:
         managed = False
         db_table = '"djactor"."message"'
@@ -121,8 +109,7 @@ class Message(models.Model):
                 f"message {self.pk} has been sent; a message cannot be changed, nor sent twice."
                 " Create a new one, or cancel() this one."
             )
-        with mailbox_full_is_told():
-            super().save(*args, **kwargs)
+        super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Refused: errors: MessageSent."""

@@ -20,7 +20,7 @@ from django.db import connections
 from django.db.utils import Error as DatabaseError
 
 from djactor import conf
-from djactor.errors import AskFailed, AskInTransaction, AskTimeout, mailbox_full_is_told
+from djactor.errors import AskFailed, AskInTransaction, AskTimeout
 from djactor.fields import dump_payload, normalise_key
 
 _LOOK = 1.0  # seconds between two looks of our own, while nobody listens for us
@@ -41,8 +41,8 @@ class ActorRef:
         options  ``priority``, ``deliver_at``, ``delay`` (a timedelta, instead), ``expires_at``,
                  ``idempotency_key``, ``headers``, ``wants_reply``: columns of ``Message``
 
-        Errors: TypeError and ValueError for payloads that JSON cannot hold; MailboxFull;
-        DatabaseError from the server: no such type (42704).
+        Errors: TypeError and ValueError for payloads that JSON cannot hold; UnknownActorType;
+        MailboxFull.
         """
         from djactor.models import Message
 
@@ -115,7 +115,7 @@ class ActorRef:
                 " nobody sees the message before the commit."
                 " Ask outside atomic(), or send() and look at the answer later."
             )
-        with mailbox_full_is_told(), connection.cursor() as cursor:
+        with connection.cursor() as cursor:
             # The server's clock decides when the ask expires, as it does when that has passed.
             cursor.execute(
                 """

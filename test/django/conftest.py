@@ -1,5 +1,6 @@
 """A Django project on a private server with djactor: the apps djactor and shop, migrated."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ settings.configure(
     **{name: value for name, value in vars(project_settings).items() if name.isupper()}
 )
 settings.DATABASES["admin"] = settings.DATABASES["default"] | {"USER": "postgres"}
+settings.DATABASES["guest"] = settings.DATABASES["default"] | {"USER": "guest"}
+settings.DATABASES["lite"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
 django.setup()
 
 
@@ -35,8 +38,9 @@ def project():
         }
     ) as server:
         server.sql("CREATE ROLE shop LOGIN CREATEDB")
+        server.createuser("guest")
         server.createdb("shop", owner="shop")
-        for alias in connections:
+        for alias in ("default", "admin", "guest"):
             connections[alias].settings_dict.update(HOST=server.host)
             connections.settings[alias].update(HOST=server.host)
         call_command("migrate", verbosity=0)
@@ -72,3 +76,52 @@ def paused(fresh):
     say("pause")
     yield
     say("resume")
+
+
+@contextlib.contextmanager
+def elsewhere(**where):
+    """The alias ``default`` means another database: HOST, NAME, USER and so on."""
+    from django.db import connection
+
+    before = {name: connection.settings_dict[name] for name in where}
+    connection.close()
+    connection.settings_dict.update(where)
+    try:
+        yield connection
+    finally:
+        connection.close()
+        connection.settings_dict.update(before)
+
+
+@pytest.fixture
+def old(fresh):
+    """A database whose extension is older than everything else."""
+    fresh.createdb("old", owner="shop")
+    fresh.sql("CREATE EXTENSION djactor", "old")
+    fresh.sql("UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'djactor'", "old")
+    with elsewhere(NAME="old") as connection:
+        yield connection
+    fresh.sql("DROP DATABASE old")
+
+
+@pytest.fixture(scope="session")
+def without_preload():
+    """A server that has djactor, and does not load it."""
+    from private_server import PrivateServer
+
+    with PrivateServer({"shared_preload_libraries": ""}) as server:
+        server.sql("CREATE ROLE shop LOGIN")
+        server.createdb("shop", owner="shop")
+        server.sql("SET client_min_messages = error; CREATE EXTENSION djactor", "shop", "shop")
+        yield server
+
+
+@pytest.fixture
+def without_workers():
+    """A server that has no process to spare for a worker."""
+    from private_server import PrivateServer
+
+    with PrivateServer({"max_worker_processes": 1}) as server:
+        server.sql("CREATE ROLE shop LOGIN")
+        server.createdb("shop", owner="shop")
+        yield server

@@ -58,7 +58,10 @@ def ask_many(count, first=0):
 
     async def run():
         answers = await asyncio.gather(
-            *(djactor.actor(TYPE, first + key).aask({"add": key}, timeout=60) for key in range(count))
+            *(
+                djactor.actor(TYPE, first + key).aask({"add": key}, timeout=60)
+                for key in range(count)
+            )
         )
         return answers, await asyncio.to_thread(listeners)
 

@@ -1,13 +1,9 @@
-"""Checks, commands and settings: what a developer and an operator see."""
+"""Commands: what a developer and an operator see."""
 
 import io
 
 import pytest
-from django.core.checks import run_checks
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
-from django.db import connection
-from django.test import override_settings
 
 import djactor
 from djactor.models import Actor, ActorType, DeadLetter, Message, Reply
@@ -20,39 +16,6 @@ def run(*words, **options):
     out = io.StringIO()
     call_command(*words, stdout=out, **options)
     return out.getvalue()
-
-
-def test_a_good_project_has_nothing_to_complain_about():
-    assert run_checks(databases=["default"], include_deployment_checks=False) == []
-
-
-def test_a_wrong_alias_is_found():
-    with override_settings(DJACTOR={"DATABASE": "actors"}):
-        (message,) = run_checks(tags=["database"], databases=["default"])
-    assert message.id == "djactor.E001"
-    assert "'actors'" in message.msg
-
-
-def test_a_setting_that_nobody_knows_is_an_error():
-    with (
-        override_settings(DJACTOR={"DATABSE": "default"}),
-        pytest.raises(ImproperlyConfigured, match="unknown entries: DATABSE; known are DATABASE"),
-    ):
-        djactor.actor(TYPE, 1)
-
-
-def test_a_database_without_the_extension_is_found(fresh):
-    fresh.createdb("bare", owner="shop")
-    name = connection.settings_dict["NAME"]
-    connection.close()
-    connection.settings_dict["NAME"] = "bare"
-    try:
-        messages = run_checks(tags=["database"], databases=["default"])
-    finally:
-        connection.close()
-        connection.settings_dict["NAME"] = name
-    assert [message.id for message in messages] == ["djactor.W001"]
-    assert "Run migrate" in messages[0].hint
 
 
 def test_status_shows_types_and_workers():
