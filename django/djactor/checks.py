@@ -105,7 +105,7 @@ def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> lis
 
 
 def _extension(alias: str, cursor: Any) -> list[CheckMessage]:
-    """Is it there, in a version that this app knows, and loaded, and may we send?"""
+    """Whether it is there, in a version that this app knows, and loaded, and we may send."""
     cursor.execute(
         """
         SELECT (SELECT extversion FROM pg_extension WHERE extname = 'djactor'),
@@ -168,7 +168,7 @@ def _may_send(cursor: Any) -> bool:
 
 
 def _running(alias: str, cursor: Any) -> list[CheckMessage]:
-    """Does anything keep the mail from being handled?"""
+    """What keeps the mail from being handled."""
     cursor.execute(
         """
         SELECT has_table_privilege('djactor.message', 'SELECT')

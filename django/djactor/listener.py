@@ -2,8 +2,8 @@
 
 A thread of its own LISTENs, reads the answers that are announced, many with one statement, and
 hands each to the event loop that waits for it; so it does not matter how many loops there
-are, nor how many wait.  Behind a pooler in transaction mode (``DJACTOR["LISTEN"] = False``) the same
-thread looks for all answers at growing intervals instead.
+are, nor how many wait.  Behind a pooler in transaction mode (``DJACTOR["LISTEN"] = False``) the
+same thread looks for all answers at growing intervals instead.
 
 What always holds: an announcement is a hint, the row in ``djactor.reply`` is the truth.  What was
 sent before the connection LISTENed, or while it was lost, is looked for when the wait

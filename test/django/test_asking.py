@@ -166,7 +166,7 @@ def test_a_fork_has_a_connection_of_its_own():
 def ask_in_child(parents):
     code = 1
     try:
-        # What belongs to the parent, and is not ours to renew: Django's connection, asgiref's thread.
+        # The parent's, and not ours to renew: Django's connection, asgiref's thread.
         for each in connections.all(initialized_only=True):
             each.connection = None
         SyncToAsync.single_thread_executor = ThreadPoolExecutor(1)

@@ -78,9 +78,11 @@ def test_a_database_without_the_extension_says_how_it_gets_there(fresh, use):
 
 
 def test_a_server_without_the_extension_says_how_it_gets_there():
-    with connections["admin"].cursor() as cursor:
-        with pytest.raises(djactor.NotInstalled, match="Install it on the machine"):
-            cursor.execute("CREATE EXTENSION djactor_is_not_here")
+    with (
+        connections["admin"].cursor() as cursor,
+        pytest.raises(djactor.NotInstalled, match="Install it on the machine"),
+    ):
+        cursor.execute("CREATE EXTENSION djactor_is_not_here")
 
 
 def test_an_extension_that_is_older_says_how_it_is_updated(old):
@@ -90,9 +92,11 @@ def test_an_extension_that_is_older_says_how_it_is_updated(old):
 
 
 def test_a_function_that_the_extension_does_not_have_yet_is_the_same_case():
-    with pytest.raises(djactor.WrongVersion, match="UpdateDjactor"):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT djactor.of_a_later_version()")
+    with (
+        connection.cursor() as cursor,
+        pytest.raises(djactor.WrongVersion, match="UpdateDjactor"),
+    ):
+        cursor.execute("SELECT djactor.of_a_later_version()")
 
 
 def test_a_server_that_does_not_load_djactor_says_what_to_set(without_preload):
