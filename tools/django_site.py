@@ -59,6 +59,7 @@ class DjangoSite:
         self.url = ""
         self._application = f"{package}.asgi:application"
         self._process: subprocess.Popen[bytes] | None = None
+        self._listening: socket.socket | None = None
 
     @property
     def log_file(self) -> Path:
@@ -69,10 +70,14 @@ class DjangoSite:
         self.server.createuser(self.database)
         self.server.createdb(self.database, owner=self.database)
         self.manage("migrate", "--verbosity", "0")
+        # The listening socket is ours, so the port is lost to no other program, not even while
+        # the pages are not served; who asks then waits.
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         try:
-            self._start()
+            self.start()
         except BaseException:
-            self._stop()
+            self.__exit__(None, None, None)
             raise
         return self
 
@@ -82,7 +87,9 @@ class DjangoSite:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop()
+        self.stop()
+        if self._listening is not None:
+            self._listening.close()
 
     def manage(self, *arguments: str, **environment: str) -> str:
         """Run a management command; the result is its output.  Errors: ServerError."""
@@ -115,28 +122,25 @@ class DjangoSite:
         path = os.pathsep.join([str(self.folder), *filter(None, [inherited])])
         return os.environ | self.environment | {"PYTHONPATH": path}
 
-    def _start(self) -> None:
-        # The listening socket is ours before the process is there, so the port cannot be lost to
-        # another program in between.
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            port = listening.getsockname()[1]
-            options = "--log-level warning --lifespan off --timeout-graceful-shutdown 1"
-            with self.log_file.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [
-                        *(sys.executable, "-m", "uvicorn", self._application),
-                        *("--fd", str(listening.fileno()), *options.split()),
-                    ],
-                    cwd=self.folder,
-                    env=self._environment(),
-                    pass_fds=[listening.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # a Ctrl-C at the terminal reaches only us
-                    preexec_fn=end_with(os.getpid()),
-                )
-        self.url = f"http://127.0.0.1:{port}"
+    def start(self) -> None:
+        """Serve the pages (again), at the same address.  Errors: ServerError."""
+        assert self._listening is not None
+        options = "--log-level warning --lifespan off --timeout-graceful-shutdown 1"
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "uvicorn", self._application),
+                    *("--fd", str(self._listening.fileno()), *options.split()),
+                ],
+                cwd=self.folder,
+                env=self._environment(),
+                pass_fds=[self._listening.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C at the terminal reaches only us
+                preexec_fn=end_with(os.getpid()),
+            )
         try:
             with contextlib.suppress(urllib.error.HTTPError):  # 404 is an answer, too
                 urllib.request.urlopen(self.url, timeout=_START_TIMEOUT).close()
@@ -144,7 +148,8 @@ class DjangoSite:
             tail = self.log_file.read_text(errors="replace")[-4000:]
             raise ServerError(f"{self._application} does not answer: {error}\n{tail}") from error
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Serve no pages for a while; open streams end."""
         process, self._process = self._process, None
         if process is None:
             return
