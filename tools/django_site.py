@@ -75,7 +75,7 @@ class DjangoSite:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         try:
-            self.start()
+            self.serve()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -87,7 +87,7 @@ class DjangoSite:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.close()
         if self._listening is not None:
             self._listening.close()
 
@@ -122,7 +122,7 @@ class DjangoSite:
         path = os.pathsep.join([str(self.folder), *filter(None, [inherited])])
         return os.environ | self.environment | {"PYTHONPATH": path}
 
-    def start(self) -> None:
+    def serve(self) -> None:
         """Serve the pages (again), at the same address.  Errors: ServerError."""
         assert self._listening is not None
         options = "--log-level warning --lifespan off --timeout-graceful-shutdown 1"
@@ -148,7 +148,7 @@ class DjangoSite:
             tail = self.log_file.read_text(errors="replace")[-4000:]
             raise ServerError(f"{self._application} does not answer: {error}\n{tail}") from error
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Serve no pages for a while; open streams end."""
         process, self._process = self._process, None
         if process is None:

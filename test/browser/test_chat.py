@@ -100,13 +100,13 @@ def test_a_post_whose_answer_is_lost_is_sent_again_and_said_once(site, enter):
 def test_what_was_said_while_the_site_was_away_comes_when_it_is_back(site, enter):
     page = enter("Ada", "away")
     say(page, "a")
-    site.stop()
+    site.close()
     page.locator("#link:not(.live)").wait_for()
     site.sql(
         "SELECT djactor.send('chat.room', 'away', jsonb_build_object('author', 'Bob', 'text', t))"
         " FROM unnest('{b,c,d}'::text[]) t; SELECT djactor.wait_idle('30 s')"
     )
-    site.start()
+    site.serve()
     assert heard(page, 4) == [("Ada", "a"), ("Bob", "b"), ("Bob", "c"), ("Bob", "d")]
     page.locator("#link.live").wait_for()
     page.complaints.clear()  # of the line
