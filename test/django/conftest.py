@@ -1,6 +1,5 @@
 """A Django project on a private server with djactor: the apps djactor and shop, migrated."""
 
-import contextlib
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ ROOT = HERE.parents[1]
 sys.path += [str(ROOT / "django"), str(HERE)]
 
 import project_settings  # noqa: E402
+from elsewhere import elsewhere  # noqa: E402
 
 settings.configure(
     **{name: value for name, value in vars(project_settings).items() if name.isupper()}
@@ -76,21 +76,6 @@ def paused(fresh):
     say("pause")
     yield
     say("resume")
-
-
-@contextlib.contextmanager
-def elsewhere(**where):
-    """The alias ``default`` means another database: HOST, NAME, USER and so on."""
-    from django.db import connection
-
-    before = {name: connection.settings_dict[name] for name in where}
-    connection.close()
-    connection.settings_dict.update(where)
-    try:
-        yield connection
-    finally:
-        connection.close()
-        connection.settings_dict.update(before)
 
 
 @pytest.fixture

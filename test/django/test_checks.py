@@ -6,9 +6,9 @@ from django.db import connection
 from django.test import override_settings
 
 import djactor
-from conftest import elsewhere
 from djactor import checks
 from djactor.operations import CreateDjactor, DefineActorType
+from elsewhere import elsewhere
 
 TYPE = "shop.counter"
 

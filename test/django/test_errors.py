@@ -13,9 +13,9 @@ from django.db import (
 )
 
 import djactor
-from conftest import elsewhere
 from djactor.models import Actor, Message
 from djactor.operations import DefineActorType
+from elsewhere import elsewhere
 
 TYPE = "shop.counter"
 
