@@ -46,6 +46,8 @@ ok(wait_until('turns', sub { $primary->safe_psql('app', 'SELECT count(*) FROM le
 #
 my $waiting = q{SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = };
 $standby->stop('immediate');
+# by now the workers may have handled all that the senders could commit
+$primary->safe_psql('app', "SET synchronous_commit = local; SELECT post(4, 1, 10, 't.work', 5)");
 ok(wait_until('workers wait', sub { $primary->safe_psql('postgres', "$waiting 'djactor worker' LIMIT 1") }), 'without it workers wait in their commit');
 my $offset = -s $primary->logfile;
 my $seq = 1;
