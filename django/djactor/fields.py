@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
+from django.core.exceptions import ObjectDoesNotExist
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
+from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
 
 
 def normalise_key(key: object) -> str:
@@ -64,6 +67,51 @@ class KeyField(models.TextField):
         if value is None or hasattr(value, "resolve_expression"):
             return value
         return normalise_key(value)
+
+
+class _OrNone(ForwardManyToOneDescriptor):
+    """``product.counter`` is None, not an error, while the actor has had no turn yet."""
+
+    def get_object(self, instance: models.Model) -> models.Model | None:
+        try:
+            return super().get_object(instance)
+        except ObjectDoesNotExist:
+            return None
+
+
+class ActorRelation(models.ForeignObject):
+    """From a model of yours to the ``Actor`` that two of its fields name: a join both ways.
+
+    actor_type    name of the field with the actor's type (default ``"actor_type"``)
+    actor_key     name of the field with its key, a ``KeyField`` (default ``"actor_key"``)
+    related_name  of the way back, from ``Actor``
+
+    There is no constraint: the actor need not exist yet, and then the relation is None; such rows
+    are found by ``<relation>__id__isnull=True``.  Fields that are the same in all rows, or follow
+    from others, may be ``GeneratedField``.
+    """
+
+    forward_related_accessor_class = _OrNone
+
+    def __init__(
+        self, actor_type: str = "actor_type", actor_key: str = "actor_key", **options: Any
+    ) -> None:
+        self.names = (actor_type, actor_key)
+        options |= {
+            "to": "djactor.Actor",
+            "on_delete": models.DO_NOTHING,
+            "from_fields": [actor_type, actor_key],
+            "to_fields": ["actor_type", "actor_key"],
+            "null": True,
+        }
+        super().__init__(**options)
+
+    def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
+        """For migrations: the names of the two fields, and what else is not fixed."""
+        name, path, _, options = super().deconstruct()
+        for fixed in ("to", "on_delete", "from_fields", "to_fields", "null"):
+            options.pop(fixed, None)
+        return name, path, self.names, options
 
 
 class _WrittenByServer:

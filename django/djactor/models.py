@@ -14,20 +14,8 @@ from typing import Any
 
 from django.db import connections, models
 
-from djactor import fields
+from djactor import conf, fields
 from djactor.errors import DjactorError, MessageSent
-
-
-def _actor(related_name: str) -> models.ForeignObject:
-    """The join to the actor's row, which exists from its first turn on."""
-    return models.ForeignObject(
-        "djactor.Actor",
-        on_delete=models.DO_NOTHING,
-        from_fields=["actor_type", "actor_key"],
-        to_fields=["actor_type", "actor_key"],
-        related_name=related_name,
-        null=True,
-    )
 
 
 class Actor(models.Model):
@@ -93,7 +81,7 @@ class Message(models.Model):
     retry_at = fields.ServerDateTimeField(null=True)
     last_error = fields.ServerTextField(null=True)
     sent_at = fields.ServerDateTimeField()
-    actor = _actor("messages")
+    actor = fields.ActorRelation(related_name="messages")
 
     class Meta:
         managed = False
@@ -117,7 +105,7 @@ class Message(models.Model):
 
     def cancel(self) -> bool:
         """Take it back; False if it does not wait any more."""
-        with connections[self._state.db or "default"].cursor() as cursor:
+        with connections[self._state.db or conf.get("DATABASE")].cursor() as cursor:
             cursor.execute("SELECT djactor.cancel(%s)", [self.pk])
             return bool(cursor.fetchone()[0])
 
@@ -163,7 +151,7 @@ class DeadLetter(_Kept):
     error = models.TextField(null=True)
     context = models.TextField(null=True)
     failed_at = models.DateTimeField()
-    actor = _actor("dead_letters")
+    actor = fields.ActorRelation(related_name="dead_letters")
 
     class Meta:
         managed = False
@@ -174,7 +162,7 @@ class DeadLetter(_Kept):
 
     def redrive(self) -> int:
         """Send it again, under the id it had; the result is that id."""
-        with connections[self._state.db or "default"].cursor() as cursor:
+        with connections[self._state.db or conf.get("DATABASE")].cursor() as cursor:
             cursor.execute("SELECT djactor.redrive(%s)", [self.pk])
             return int(cursor.fetchone()[0])
 
@@ -188,7 +176,7 @@ class Journal(_Kept):
     outcome = models.TextField()
     reply = models.JSONField(null=True)
     worker_pid = models.IntegerField()
-    actor = _actor("journal")
+    actor = fields.ActorRelation(related_name="journal")
 
     class Meta:
         managed = False

@@ -36,6 +36,7 @@ _PLAIN = {
     "breaker_failures": "int",
 }
 _OPTIONS = {*_JSON, *_INTERVALS, *_PLAIN, "owner"}
+_OMITTED: Any = object()  # an option that is left to the server; None may be a value
 
 
 class _DatabaseOperation(Operation):
@@ -163,37 +164,63 @@ class DefineActorType(_DatabaseOperation):
     reverse_sql statements that are run when going back, after the type is gone
     previous    the definition before this one, to which going back returns; without it going
                 back drops the type, which the server refuses while actors or mail exist
-    options     those of ``define_actor_type``; spans of time are timedeltas
 
-    Errors: TypeError for an option that does not exist.  Bad values are the server's to refuse.
+    All others are options of ``define_actor_type``, which has the defaults; spans of time are
+    timedeltas.  Bad values are the server's to refuse.
     """
+
+    # Each option is named in __init__, since squashmigrations writes only those that are.
 
     function = "define_actor_type"
 
     def __init__(
         self,
         name: str,
-        handler: str,
+        handler: str | type,
         *,
         sql: str | None = None,
         reverse_sql: str | None = None,
         previous: DefineActorType | None = None,
         hints: Mapping[str, Any] | None = None,
-        **options: Any,
+        initial_state: Any = _OMITTED,
+        state_version: int = _OMITTED,
+        upgrade_handler: str | None = _OMITTED,
+        max_attempts: int = _OMITTED,
+        backoff: timedelta = _OMITTED,
+        backoff_max: timedelta = _OMITTED,
+        retry_order: str = _OMITTED,
+        on_exhausted: str = _OMITTED,
+        handler_timeout: timedelta = _OMITTED,
+        batch_size: int | None = _OMITTED,
+        concurrency: int | None = _OMITTED,
+        mailbox_limit: int | None = _OMITTED,
+        on_full: str = _OMITTED,
+        breaker_failures: int | None = _OMITTED,
+        breaker_window: timedelta = _OMITTED,
+        journal: timedelta | None = _OMITTED,
+        owner: str = _OMITTED,
     ) -> None:
+        given = locals()
         super().__init__(hints)
-        unknown = sorted(set(options) - _OPTIONS)
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__} has no option {', '.join(unknown)};"
-                f" it has {', '.join(sorted(_OPTIONS))}"
-            )
         self.name = name
-        self.handler = handler
+        self.handler = self.name_of(handler)
         self.sql = sql
         self.reverse_sql = reverse_sql
         self.previous = previous
-        self.options = options
+        self.options = {
+            option: given[option]
+            for option in given
+            if option in _OPTIONS and given[option] is not _OMITTED
+        }
+
+    @staticmethod
+    def name_of(handler: str | type) -> str:
+        """The handler, as the server is told; errors: TypeError for a class."""
+        if not isinstance(handler, str):
+            raise TypeError(
+                "a handler is the name of a function; for a class there is DefinePythonActorType"
+            )
+        return handler
 
     def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
         """Run the file, define the type."""
@@ -240,10 +267,12 @@ class DefinePythonActorType(DefineActorType):
 
     function = "define_python_actor"
 
-    def __init__(self, name: str, actor_class: type | str, **options: Any) -> None:
-        if isinstance(actor_class, type):
-            actor_class = f"{actor_class.__module__}.{actor_class.__qualname__}"
-        super().__init__(name, actor_class, **options)
+    @staticmethod
+    def name_of(handler: str | type) -> str:
+        """The class, as a dotted path."""
+        return (
+            handler if isinstance(handler, str) else f"{handler.__module__}.{handler.__qualname__}"
+        )
 
 
 class DropActorType(_DatabaseOperation):

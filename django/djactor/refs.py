@@ -92,6 +92,10 @@ class ActorRef:
         found = Actor.objects.using(self.using).filter(actor_type=self.type, actor_key=self.key)
         return found.values_list("state", flat=True).first()
 
+    async def astate(self) -> Any:
+        """``state()``, from async code."""
+        return await sync_to_async(self.state)()
+
     def _fields(self, payload: Any, options: dict[str, Any]) -> dict[str, Any]:
         delay = options.pop("delay", None)
         if delay is not None:

@@ -8,7 +8,10 @@ changed.  Who comes between two turns that follow each other quickly sees the la
 a stream of states, not of messages.
 
 A browser opens six connections to a site, streams included: a page with many actors takes one
-``type_events()``.  Use ASGI: under WSGI each open page would hold a worker.
+``type_events()``.  All of it wants ASGI: under WSGI each open page would hold a worker, so the
+responses refuse to be served there.
+
+A browser that is slow, or away, costs nothing: for each actor only the newest state waits for it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 
 import psycopg
 from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 from django.http import StreamingHttpResponse
 
 from djactor import conf, listener
@@ -64,6 +68,11 @@ class _Seen:
     id: int
     turns: int
     state: str
+
+    @property
+    def event_id(self) -> str:
+        """What a browser says as Last-Event-ID when it comes again."""
+        return f"{self.id}.{self.turns}"
 
 
 _UNSEEN = _Seen(-1, -1, "")
@@ -183,8 +192,8 @@ def _states(alias: str) -> States:
     return of_loop.setdefault(alias, States(alias))
 
 
-def _event(name: str, data: str, number: int | None = None) -> bytes:
-    head = "" if number is None else f"id: {number}\n"
+def _event(name: str, data: str, event_id: str | None = None) -> bytes:
+    head = "" if event_id is None else f"id: {event_id}\n"
     return f"{head}event: {name}\ndata: {data}\n\n".encode()
 
 
@@ -192,8 +201,19 @@ def _picked(seen: _Seen, pick: Callable[[Any], Any] | None) -> str:
     return seen.state if pick is None else json.dumps(pick(json.loads(seen.state)))
 
 
-def _response(events: AsyncIterator[bytes]) -> StreamingHttpResponse:
-    return StreamingHttpResponse(
+class EventStream(StreamingHttpResponse):
+    """A response of server-sent events, for servers that speak ASGI."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Refused: ImproperlyConfigured.  Django would read the endless stream to its end."""
+        raise ImproperlyConfigured(
+            "server-sent events need an ASGI server (uvicorn, daphne, hypercorn) in front of"
+            " get_asgi_application(): under WSGI each browser would occupy a worker for good."
+        )
+
+
+def _response(events: AsyncIterator[bytes]) -> EventStream:
+    return EventStream(
         events,
         content_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
@@ -201,15 +221,16 @@ def _response(events: AsyncIterator[bytes]) -> StreamingHttpResponse:
 
 
 def state_events(
-    actor: ActorRef, pick: Callable[[Any], Any] | None = None
-) -> StreamingHttpResponse:
+    actor: ActorRef, pick: Callable[[Any], Any] | None = None, *, after: str | None = None
+) -> EventStream:
     """A stream of events ``state``: the state now, if there is one, and after each change.
 
-    pick  what of the state the browser gets (default: all of it); what has not changed by
-          this measure is not sent again
+    pick   what of the state the browser gets (default: all of it); what has not changed by
+           this measure is not sent again
+    after  the id of the last event that the browser has seen, if it has come again:
+           ``request.headers.get("Last-Event-ID")``; that state is not sent once more
 
-    An event's id is the number of turns.  A state that somebody wrote by hand shows at the
-    next turn.
+    A state that somebody wrote by hand shows at the next turn.
     """
 
     async def events() -> AsyncIterator[bytes]:
@@ -221,16 +242,16 @@ def state_events(
                     yield _STILL_HERE
                 for seen in filter(None, news.values()):
                     data = _picked(seen, pick)
-                    if data != sent:
-                        sent = data
-                        yield _event("state", data, seen.turns)
+                    if data != sent and (sent is not None or seen.event_id != after):
+                        yield _event("state", data, seen.event_id)
+                    sent = data
 
     return _response(events())
 
 
 def type_events(
     actor_type: str, pick: Callable[[Any], Any] | None = None, *, using: str | None = None
-) -> StreamingHttpResponse:
+) -> EventStream:
     """A stream of the states of all actors of a type: all that there are, then what changes.
 
     pick   what of a state the browser gets, as in ``state_events()``
@@ -261,9 +282,7 @@ def type_events(
     return _response(events())
 
 
-def answer_events(
-    actor: ActorRef, payload: Any = None, *, timeout: float = 30.0
-) -> StreamingHttpResponse:
+def answer_events(actor: ActorRef, payload: Any = None, *, timeout: float = 30.0) -> EventStream:
     """A stream with the answer to one question: an event ``answer``, ``error`` or ``timeout``.
 
     The data of ``error`` is the error's JSON, that of ``timeout`` the id of the message.

@@ -57,10 +57,10 @@ def fresh(project):
     from django.contrib.sessions.models import Session
 
     from djactor.test import reset
-    from shop.models import Sale
+    from shop.models import Product, Sale
 
     reset()
-    for model in (Sale, LogEntry, Session, User):
+    for model in (Sale, Product, LogEntry, Session, User):
         model.objects.all().delete()
 
 

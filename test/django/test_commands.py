@@ -1,13 +1,16 @@
 """Commands: what a developer and an operator see."""
 
 import io
+import json
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import DatabaseError
 
 import djactor
 from djactor.models import Actor, ActorType, DeadLetter, Message, Reply
 from djactor.test import wait_idle
+from shop.models import Sale
 
 TYPE = "shop.counter"
 
@@ -47,3 +50,36 @@ def test_flush_leaves_types_and_nothing_else(paused):
     assert ActorType.objects.get().paused
     djactor.actor(TYPE, 1).send({"add": 1}, idempotency_key="once")
     assert Message.objects.count() == 1
+
+
+def test_a_fixture_of_everything_can_be_loaded_again(paused, tmp_path):
+    djactor.actor(TYPE, 1).send({"add": 1})
+    Sale.objects.create(product=1, amount=5)
+    fixture = tmp_path / "all.json"
+    call_command("dumpdata", output=str(fixture))
+    models = {row["model"] for row in json.loads(fixture.read_text())}
+    assert "shop.sale" in models and not [name for name in models if name.startswith("djactor")]
+    Sale.objects.all().delete()
+    call_command("loaddata", str(fixture), verbosity=0)
+    assert Sale.objects.get().amount == 5
+    assert Message.objects.count() == 1
+
+
+def test_what_waits_can_be_dumped_to_look_at_it_and_not_be_loaded(paused, tmp_path):
+    djactor.actor(TYPE, 1).send({"add": 1})
+    fixture = tmp_path / "mail.json"
+    call_command("dumpdata", "djactor", output=str(fixture))
+    rows = json.loads(fixture.read_text())
+    assert {"djactor.message", "djactor.actortype", "djactor.mailbox"} <= {
+        row["model"] for row in rows
+    }
+    call_command("dumpdata", "djactor.message", output=str(fixture))
+    with pytest.raises(DatabaseError, match=r"Could not load djactor\.Message"):
+        call_command("loaddata", str(fixture), verbosity=0)
+    assert Message.objects.count() == 1
+
+
+def test_inspectdb_reads_the_project_and_not_djactor(fresh):
+    out = run("inspectdb")
+    assert "class ShopSale(models.Model)" in out
+    assert "djactor" not in out

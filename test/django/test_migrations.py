@@ -5,13 +5,22 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, connections, migrations
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.writer import MigrationWriter
 from django.test import override_settings
 
 import djactor
 from djactor.models import ActorType
-from djactor.operations import CreateDjactor, DefineActorType, DropActorType
+from djactor.operations import (
+    CreateDjactor,
+    DefineActorType,
+    DefinePythonActorType,
+    DropActorType,
+    UpdateDjactor,
+)
 from djactor.test import wait_idle
+from shop.actors import NotificationActor
 
 TYPE = "shop.counter"
 
@@ -52,6 +61,7 @@ def test_going_back_is_refused_while_there_are_actors():
     djactor.actor(TYPE, 1).ask({"add": 1})
     with pytest.raises(DatabaseError, match=r"shop\.counter"):
         call_command("migrate", "shop", "zero", verbosity=0)
+    call_command("migrate", "shop", verbosity=0)  # the later ones had gone already
     assert function_exists()
     assert djactor.actor(TYPE, 1).ask({"add": 1}) == {"n": 2}
 
@@ -107,8 +117,68 @@ def test_routers_decide_by_hints():
         assert ActorType.objects.exists()
 
 
+def test_operations_stay_away_from_other_databases():
+    with connections["lite"].schema_editor() as editor:
+        for operation in (CreateDjactor(), DefineActorType(TYPE, "f"), DropActorType(TYPE)):
+            operation.database_forwards("shop", editor, None, None)
+            if operation.reversible:
+                operation.database_backwards("shop", editor, None, None)
+
+
+def test_operations_work_outside_a_transaction(fresh):
+    with connection.schema_editor(atomic=False) as editor:
+        DefineActorType(
+            "shop.other", "counter_handle", sql="counter.sql", initial_state={}
+        ).forwards("shop", editor)
+        CreateDjactor().forwards("shop", editor)
+        DropActorType("shop.other").forwards("shop", editor)
+    assert ActorType.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        CreateDjactor(discard=True, hints={"a": 1}),
+        UpdateDjactor("1.1"),
+        DefineActorType(
+            TYPE,
+            "f",
+            sql="f.sql",
+            backoff=timedelta(seconds=1),
+            initial_state={"n": [1]},
+            previous=DefineActorType(TYPE, "f", max_attempts=2),
+        ),
+        DefinePythonActorType("shop.p", NotificationActor, owner="shop"),
+        DropActorType(TYPE, previous=DefineActorType(TYPE, "f")),
+    ],
+)
+def test_squashmigrations_can_write_operations(operation):
+    class Squashed(migrations.Migration):
+        operations = [operation]
+
+    written = MigrationWriter(Squashed("0001_squashed", "shop")).as_string()
+    module = {}
+    exec(written, module)
+    (again,) = module["Migration"].operations
+    assert plain(again) == plain(operation)
+
+
+def plain(operation):
+    """What an operation is made of, operations in it included."""
+    return {
+        name: plain(value) if isinstance(value, Operation) else value
+        for name, value in vars(operation).items()
+        if name != "_constructor_args"
+    }
+
+
+def test_a_file_that_is_missing_is_named():
+    with pytest.raises(FileNotFoundError, match=r"shop/nowhere\.sql"):
+        apply(DefineActorType(TYPE, "f", sql="nowhere.sql"))
+
+
 def test_wrong_options_are_errors_at_once():
-    with pytest.raises(TypeError, match=r"no option max_attemps; it has .*max_attempts"):
+    with pytest.raises(TypeError, match="max_attemps"):
         DefineActorType(TYPE, "counter_handle", max_attemps=3)
     with pytest.raises(TypeError, match="backoff is a timedelta, not int"):
         apply(DefineActorType(TYPE, "counter_handle", backoff=5))

@@ -6,8 +6,10 @@ import decimal
 import uuid
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import DatabaseError, OperationalError, connection, transaction
-from django.db.models import Count
+from django.db.models import Count, DateTimeField, OuterRef, Subquery, TextField
+from django.db.models.functions import Cast
 from django.test.utils import CaptureQueriesContext
 
 import djactor
@@ -23,7 +25,7 @@ from djactor.models import (
     Worker,
 )
 from djactor.test import drain, wait_idle
-from shop.models import Sale
+from shop.models import Product, Sale
 
 TYPE = "shop.counter"
 
@@ -132,6 +134,57 @@ def test_mail_and_dead_letters_join_their_actor():
     assert not Actor.objects.filter(messages__isnull=False).exists()
 
 
+def test_a_model_of_ones_own_joins_its_actor_both_ways():
+    for number in (1, 2, 3):
+        Product.objects.create(name=f"product {number}", number=number)
+        djactor.actor(TYPE, number).send({"add": 10 * number})
+    Product.objects.create(name="never sold", number=4)
+    wait_idle()
+    assert Product.objects.get(counter__state__n__gt=20).name == "product 3"
+    assert Product.objects.get(counter__id__isnull=True).counter is None
+    with CaptureQueriesContext(connection) as queries:
+        products = Product.objects.select_related("counter").order_by("number")
+        states = [product.counter and product.counter.state["n"] for product in products]
+    assert (states, len(queries)) == ([10, 20, 30, None], 1)
+    with CaptureQueriesContext(connection) as queries:
+        actors = Actor.objects.prefetch_related("products").order_by("actor_key")
+        names = [[product.name for product in actor.products.all()] for actor in actors]
+    assert (names, len(queries)) == ([["product 1"], ["product 2"], ["product 3"]], 2)
+    assert Product.objects.get(number=2).counter.products.get().number == 2
+    assert Actor.objects.get(products__name="product 2").state == {"n": 20}
+
+
+def test_a_state_is_had_without_a_relation_too():
+    Sale.objects.create(product=7, amount=0)
+    djactor.actor(TYPE, 7).ask({"add": 5})
+    state = Actor.objects.filter(
+        actor_type=TYPE, actor_key=Cast(OuterRef("product"), TextField())
+    ).values("state__n")
+    assert Sale.objects.annotate(n=Subquery(state)).filter(amount=5).get().n == 5
+
+
+def test_async_methods_do_the_same():
+    async def use():
+        sent = await Message.objects.abulk_create(
+            [Message(actor_type=TYPE, actor_key=5, payload={"add": 1}) for _ in range(3)]
+        )
+        assert all(message.pk for message in sent)
+        assert await djactor.actor(TYPE, 5).asend({"add": 1}) > sent[-1].pk
+        await sync_to_async(wait_idle)()
+        actor = await Actor.objects.aget(actor_type=TYPE, actor_key=5)
+        assert actor.state == {"n": 4}
+        assert await djactor.actor(TYPE, 5).astate() == {"n": 4}
+        actor.state = {"n": 7}
+        await actor.asave()
+        assert [each.state async for each in Actor.objects.filter(state__n=7)] == [{"n": 7}]
+        with pytest.raises(djactor.MessageSent):
+            await sent[0].asave()
+        with pytest.raises(djactor.MessageSent):
+            await sent[0].adelete()
+
+    asyncio.run(use())
+
+
 @pytest.mark.parametrize("key", ["plain", 42, uuid.UUID(int=5)])
 def test_keys_are_text_and_ints_and_uuids_become_it(paused, key):
     djactor.actor(TYPE, key).send()
@@ -161,6 +214,19 @@ def test_dates_decimals_and_uuids_become_strings(paused):
         "at": "2026-01-02T03:04:05Z",
         "id": str(uuid.UUID(int=1)),
     }
+
+
+def test_decimals_and_dates_come_back_through_the_fields_that_they_came_from(paused):
+    price, at = decimal.Decimal("9.990"), datetime.datetime.now(datetime.timezone.utc)
+    djactor.actor(TYPE, 1).send({"price": price, "at": at})
+    payload = Message.objects.get().payload
+    assert decimal.Decimal(payload["price"]) == price
+    assert DateTimeField().to_python(payload["at"]) == at.replace(
+        microsecond=at.microsecond // 1000 * 1000  # Django's JSON has milliseconds
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT (payload->>'price')::numeric FROM djactor.message")
+        assert cursor.fetchone()[0] == price
 
 
 @pytest.mark.parametrize(

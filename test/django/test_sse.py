@@ -3,10 +3,18 @@
 import asyncio
 import json
 
+import pytest
 from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection
+from django.test import RequestFactory, override_settings
+from django.urls import path
 
 import djactor
+from djactor import sse
 from djactor.sse import answer_events, state_events, type_events
 
 TYPE = "shop.counter"
@@ -140,3 +148,87 @@ def test_an_actor_that_stops_goes_and_may_come_again():
 def stop(actor):
     with connection.cursor() as cursor:
         cursor.execute("SELECT djactor.stop_actor(%s, %s)", [actor.type, actor.key])
+
+
+def test_a_browser_that_comes_again_is_not_told_what_it_knows():
+    async def watch():
+        await COUNTER.aask({"add": 1})
+        stream = aiter(state_events(COUNTER))
+        first = await raw_event(stream)
+        await stream.aclose()
+        again = aiter(state_events(COUNTER, after=first["id"]))
+        event = asyncio.ensure_future(raw_event(again))
+        await COUNTER.aask({"add": 1})
+        seen = await event
+        await again.aclose()
+        behind = aiter(state_events(COUNTER, after=first["id"]))
+        missed = await raw_event(behind)
+        await behind.aclose()
+        return first["data"], seen["data"], missed["data"]
+
+    assert asyncio.run(watch()) == ('{"n": 1}', '{"n": 2}', '{"n": 2}')
+
+
+async def raw_event(events):
+    while True:
+        text = (await asyncio.wait_for(anext(events), 20)).decode()
+        if not text.startswith(":"):
+            return dict(line.split(": ", 1) for line in text.strip().split("\n"))
+
+
+def test_for_a_slow_browser_only_the_newest_state_waits():
+    async def watch():
+        stream = aiter(state_events(COUNTER))
+        await COUNTER.aask({"add": 1})
+        first = await next_event(stream)
+        for _ in range(20):
+            await COUNTER.aask({"add": 1})
+        await asyncio.sleep(1)  # meanwhile nobody reads
+        second = await next_event(stream)
+        await stream.aclose()
+        return first[1], second[1]
+
+    assert asyncio.run(watch()) == ({"n": 1}, {"n": 21})
+
+
+def test_a_quiet_stream_says_that_it_is_still_there(monkeypatch):
+    monkeypatch.setattr(sse, "_HEARTBEAT", 0.05)
+
+    async def watch():
+        stream = aiter(state_events(COUNTER))
+        said = [await asyncio.wait_for(anext(stream), 20) for _ in range(2)]
+        await stream.aclose()
+        return said
+
+    assert asyncio.run(watch()) == [b": still here\n\n"] * 2
+
+
+async def stream_view(request):
+    return state_events(COUNTER, after=request.headers.get("Last-Event-ID"))
+
+
+urlpatterns = [path("stream", stream_view)]
+
+
+@override_settings(ROOT_URLCONF="test_sse", MIDDLEWARE=[])
+def test_when_the_browser_has_left_nobody_looks_any_more():
+    async def visit():
+        await COUNTER.aask({"add": 1})
+        scope = {"type": "http", "method": "GET", "path": "/stream", "query_string": b""}
+        browser = ApplicationCommunicator(ASGIHandler(), scope | {"headers": []})
+        await browser.send_input({"type": "http.request", "body": b""})
+        assert (await browser.receive_output(20))["status"] == 200
+        assert b'{"n": 1}' in (await browser.receive_output(20))["body"]
+        await browser.send_input({"type": "http.disconnect"})
+        await browser.wait(20)
+        while await sync_to_async(looking)():
+            await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(visit(), 40))
+
+
+@override_settings(ROOT_URLCONF="test_sse", MIDDLEWARE=[])
+def test_under_wsgi_it_is_refused_instead_of_read_to_its_end():
+    response = WSGIHandler()(RequestFactory().get("/stream").environ, lambda *args: None)
+    with pytest.raises(ImproperlyConfigured, match="need an ASGI server"):
+        list(response)
