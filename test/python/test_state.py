@@ -5,6 +5,7 @@ import datetime
 import enum
 import itertools
 import json
+import re
 import sys
 import uuid
 from pathlib import Path
@@ -64,17 +65,16 @@ def test_what_json_gives_back_as_it_was_is_kept(value):
         ({True: "x"}, "a", "dict key True is a bool"),
         ({(1, 2): "x"}, "a", "dict key (1, 2) is a tuple"),
         ({Text("k"): "x"}, "a", "dict key 'k' is a Text"),
-        ({10**5000: "x"}, "a", "dict key ... is an int"),
         ([{"deep": {2.5: 0}}], "a[0]['deep']", "dict key 2.5 is a float"),
         ((1, 2), "a", "value is of type tuple"),
         ([1, (2,)], "a[1]", "value is of type tuple"),
-        (Point(1, 2), "a", "value is of type test_state.Point"),
+        (Point(1, 2), "a", f"value is of type {__name__}.Point"),
         ({1, 2}, "a", "value is of type set"),
         (b"x", "a", "value is of type bytes"),
         (collections.defaultdict(int), "a", "value is of type collections.defaultdict"),
         (collections.OrderedDict(), "a", "value is of type collections.OrderedDict"),
-        (Colour.RED, "a", "value is of type test_state.Colour"),
-        (Text("x"), "a", "value is of type test_state.Text"),
+        (Colour.RED, "a", f"value is of type {__name__}.Colour"),
+        (Text("x"), "a", f"value is of type {__name__}.Text"),
         (datetime.date(2026, 1, 1), "a", "value is of type datetime.date"),
         (uuid.UUID(int=0), "a", "value is of type uuid.UUID"),
         (object(), "a", "value is of type object"),
@@ -92,6 +92,13 @@ def test_what_json_would_change_is_refused_by_its_attribute(value, where, why):
     with pytest.raises(StateError) as caught:
         dump_state({"fine": 1, "a": value}, "Room")
     assert str(caught.value) == f'attribute "{where}" of Room: {why}'
+
+
+def test_a_key_that_cannot_be_shown_is_shown_in_short():
+    """Python's words for an int of too many digits are of its version; 3.11 has none."""
+    with pytest.raises(StateError) as caught:
+        dump_state({"a": {10**5000: "x"}}, "Room")
+    assert re.fullmatch(r'attribute "a" of Room: dict key .{3,100} is an int', str(caught.value))
 
 
 def test_an_attribute_that_is_no_str_is_refused():
