@@ -67,21 +67,28 @@ dja_type_lock(uint64 hash, LOCKMODE lockmode)
 	LockDatabaseObject(dja_table_oid(DJA_ACTOR_TYPE_TABLE), (Oid) hash, 0, lockmode);
 }
 
+/*
+ * The length of an interval, cut off at 10,000 years: so it may be added to any
+ * time of day without an overflow.
+ */
 int64
 dja_interval_usec(Interval *interval)
 {
-	return ((int64) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY +
-		interval->time;
+	int64		most = INT64CONST(10000) * DJA_YEAR_USEC;
+	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
+
+	days = Min(Max(days, -most / USECS_PER_DAY), most / USECS_PER_DAY);
+	return Min(Max(days * USECS_PER_DAY + Min(Max(interval->time, -most), most), -most), most);
 }
 
 static inline int
-dja_int_or_zero(Datum *values, bool *nulls, int attnum)
+dja_int_or_zero(const Datum *values, const bool *nulls, int attnum)
 {
 	return nulls[attnum - 1] ? 0 : DatumGetInt32(values[attnum - 1]);
 }
 
 static inline char *
-dja_string_or_null(Datum *values, bool *nulls, int attnum)
+dja_string_or_null(const Datum *values, const bool *nulls, int attnum)
 {
 	return nulls[attnum - 1] ? NULL : TextDatumGetCString(values[attnum - 1]);
 }

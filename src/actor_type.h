@@ -79,6 +79,10 @@ extern void dja_type_set_problem(DjaType *type, const char *problem);
 extern bool dja_type_pause(DjaType *type, const char *reason);
 extern char *dja_interval_string(int64 usec);
 extern void dja_type_read_row(DjaType *type, Datum *values, bool *nulls);
+/* of an interval that is kept: beyond all reason, and far from overflows */
+#define DJA_MAX_YEARS 1000
+#define DJA_YEAR_USEC (365 * USECS_PER_DAY)
+
 extern int64 dja_interval_usec(Interval *interval);
 
 #endif							/* DJA_ACTOR_TYPE_H */

@@ -87,7 +87,7 @@ dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate
 /* A new version of a row, with the index entries that it needs. */
 static inline TM_Result
 dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
-					   TupleTableSlot *slot, CommandId cid, Snapshot snapshot, bool wait,
+					   TupleTableSlot *slot, CommandId cid, Snapshot snapshot,
 					   TM_FailureData *failure)
 {
 	Relation	rel = rri->ri_RelationDesc;
@@ -97,7 +97,7 @@ dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
 	TU_UpdateIndexes update = TU_None;
 
 	result = table_tuple_update(rel, tid, slot, cid, 0, snapshot, InvalidSnapshot,
-								wait, failure, &lockmode, &update);
+								true, failure, &lockmode, &update);
 	if (result == TM_Ok && update != TU_None)
 		list_free(ExecInsertIndexTuples(rri, estate,
 										update == TU_Summarizing ?
@@ -107,7 +107,7 @@ dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
 	TU_UpdateIndexes update = TU_None;
 
 	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
-								wait, failure, &lockmode, &update);
+								true, failure, &lockmode, &update);
 	if (result == TM_Ok && update != TU_None)
 		list_free(ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
 										update == TU_Summarizing));
@@ -115,7 +115,7 @@ dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
 	bool		update = false;
 
 	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
-								wait, failure, &lockmode, &update);
+								true, failure, &lockmode, &update);
 	if (result == TM_Ok && update)
 		list_free(ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL));
 #endif

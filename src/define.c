@@ -38,8 +38,6 @@
 PG_FUNCTION_INFO_V1(dja_define_actor_type);
 PG_FUNCTION_INFO_V1(dja_drop_actor_type);
 
-#define DJA_MAX_YEARS 1000
-
 /* Arguments of define_actor_type, in their order. */
 enum
 {
@@ -73,8 +71,7 @@ dja_check_interval(FunctionCallInfo fcinfo, int arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be finite", dja_arg_names[arg])));
-	if (PG_GETARG_INTERVAL_P(arg)->month / MONTHS_PER_YEAR > DJA_MAX_YEARS ||
-		PG_GETARG_INTERVAL_P(arg)->day / DAYS_PER_MONTH / MONTHS_PER_YEAR > DJA_MAX_YEARS)
+	if (dja_interval_usec(PG_GETARG_INTERVAL_P(arg)) > DJA_MAX_YEARS * DJA_YEAR_USEC)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not exceed %d years", dja_arg_names[arg], DJA_MAX_YEARS)));

@@ -58,6 +58,8 @@ dja_error_blame(DjaError *error)
 			return DJA_BLAME_NOBODY;
 		case ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION:
 			return DJA_BLAME_ALONE; /* see dja_row_trouble */
+		default:
+			break;
 	}
 	if (class == DJA_CLASS('5', '3') || class == DJA_CLASS('5', '7') || class == DJA_CLASS('5', '8'))
 		return DJA_BLAME_NOBODY;

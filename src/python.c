@@ -47,6 +47,6 @@ dja_python_nudge(void)
 
 	if (sigaction(SIGVTALRM, NULL, &action) == 0 &&
 		action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN)
-		raise(SIGVTALRM);
+		(void) raise(SIGVTALRM);
 	errno = save_errno;
 }

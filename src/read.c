@@ -18,7 +18,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define DJA_READ_BYTES (16 * 1024 * 1024)	/* of one mailbox at a time */
+#define DJA_READ_BYTES ((Size) 16 * 1024 * 1024)	/* of one mailbox at a time */
 #define DJA_READ_ENTRIES 4096	/* index entries at a time */
 #define DJA_RECHECK_MS 1000		/* a handler that cannot be called */
 

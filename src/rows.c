@@ -139,24 +139,52 @@ dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
 }
 
 /*
- * Updates or deletes the very version at tid without waiting for anybody.  A
- * lock that our own transaction has on it (SELECT FOR UPDATE in a handler,
- * say) is none to wait for, but the server goes past it only when it may wait.
+ * Has another transaction locked the version at tid, or is changing it?  A lock
+ * of our own transaction (SELECT FOR UPDATE in a handler, say) is none.
+ */
+static bool
+dja_row_is_locked(Relation rel, ItemPointer tid, CommandId cid)
+{
+	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
+	bool		locked = false;
+	ItemId		item;
+
+	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+	item = PageGetItemId(BufferGetPage(buffer), ItemPointerGetOffsetNumber(tid));
+	if (ItemIdIsNormal(item))
+	{
+		HeapTupleData tuple;
+
+		tuple.t_tableOid = RelationGetRelid(rel);
+		tuple.t_data = (HeapTupleHeader) PageGetItem(BufferGetPage(buffer), item);
+		tuple.t_len = ItemIdGetLength(item);
+		tuple.t_self = *tid;
+		locked = HeapTupleSatisfiesUpdate(&tuple, cid, buffer) == TM_BeingModified &&
+			!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(tuple.t_data));
+	}
+	UnlockReleaseBuffer(buffer);
+	return locked;
+}
+
+/*
+ * Updates or deletes the very version at tid without waiting for anybody who
+ * has it locked.
+ *
+ * The server cannot update without waiting: it asserts that nobody tries.  So we
+ * look first, and would wait for one who locks the row in the moment between.
  */
 TM_Result
 dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
 {
 	CommandId	cid = GetCurrentCommandId(true);
-	Snapshot	snapshot = GetActiveSnapshot();
 	TM_FailureData failure;
 	TM_Result	result;
 
+	if (dja_row_is_locked(writer->rel, tid, cid))
+		return TM_BeingModified;
 	dja_writer_fill(writer, values, nulls);
 	result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
-									cid, snapshot, false, &failure);
-	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
-		result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
-										cid, snapshot, true, &failure);
+									cid, GetActiveSnapshot(), &failure);
 	ResetPerTupleExprContext(writer->estate);
 	return result;
 }
@@ -170,6 +198,7 @@ dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
 	TM_Result	result;
 
 	result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, false, &failure);
+	/* past a lock of our own the server goes only when it may wait */
 	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
 		result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, true, &failure);
 	return result;

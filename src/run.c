@@ -29,7 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define DJA_ATTEMPT_BYTES (64 * 1024 * 1024)	/* of states and messages in one transaction */
+#define DJA_ATTEMPT_BYTES ((Size) 64 * 1024 * 1024)	/* of states and messages in one transaction */
 #define DJA_WRITING_MAX 60		/* below PGPROC's cache of 64 subtransactions */
 
 static uint32 dja_batch_serial = 0;

@@ -278,6 +278,10 @@ dja_check_period(Interval *every)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("period of a timer must be at least 1 ms"),
 				 errhint("Leave every out for a timer that fires once.")));
+	if (dja_interval_usec(every) > DJA_MAX_YEARS * DJA_YEAR_USEC)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("period of a timer must not exceed %d years", DJA_MAX_YEARS)));
 }
 
 /*

@@ -195,7 +195,7 @@ BEGIN;
 SELECT djactor.define_actor_type('timer.wrong', 'wrong');
 INSERT INTO djactor.message (actor_type, actor_key, payload) SELECT 'timer.wrong', 'w', to_jsonb('SELECT djactor.set_timer(' || arguments || ')')
 	FROM unnest(ARRAY[$$'t'$$, $$'t', '-1 s'$$, $$'t', '1 s', at => now()$$, $$'t', every => '0'$$, $$'t', every => '-1 h'$$, $$'t', every => '0.9 ms'$$,
-		$$'t', every => '1 day -1 hour'$$, $$'t', at => 'infinity'$$, $$'t', at => '-infinity'$$, $$'', '1 s'$$, $$repeat('x', 1000), '1 s'$$, $$NULL, '1 s'$$, $$'t', '1 s', NULL$$]) WITH ORDINALITY a(arguments, i) ORDER BY i;
+		$$'t', every => '1 day -1 hour'$$, $$'t', every => '1100 years'$$, $$'t', every => '2562047788 h', at => now()$$, $$'t', at => 'infinity'$$, $$'t', at => '-infinity'$$, $$'', '1 s'$$, $$repeat('x', 1000), '1 s'$$, $$NULL, '1 s'$$, $$'t', '1 s', NULL$$]) WITH ORDINALITY a(arguments, i) ORDER BY i;
 SELECT djactor.drain();
 SELECT count(*) AS timers FROM djactor.timer WHERE actor_type = 'timer.wrong';
 ROLLBACK;

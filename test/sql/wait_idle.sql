@@ -24,6 +24,10 @@ INSERT INTO djactor.message (actor_type, actor_key, payload) SELECT 'idle', i::t
 SELECT djactor.wait_idle('1 min', 'idle');
 SELECT count(*) AS waiting, (SELECT sum(turns) FROM djactor.actor WHERE actor_type = 'idle') AS turns FROM djactor.message WHERE actor_type = 'idle';
 
+-- # However long it may take
+INSERT INTO djactor.message (actor_type, actor_key, payload) VALUES ('idle', 'long', '{"take": 0.1}');
+SELECT djactor.wait_idle('178000000 years', 'idle'), djactor.wait_idle('2562047788 hours', 'idle');
+
 -- # False when the time is over
 SELECT djactor.send('idle.other', 'slow', '{"take": 2}') > 0 AS sent;
 SELECT djactor.wait_idle('20 ms', 'idle.other'), djactor.wait_idle('20 ms');
