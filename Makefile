@@ -21,7 +21,8 @@ ifeq ($(CURDIR),$(top))
 .DEFAULT_GOAL := all
 
 PG_CONFIG ?= $(shell tools/pg-config)
-objdir = .build/pg$$('$(PG_CONFIG)' --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')/obj
+# pg15, or pg15-assert for a server of tools/debug-server
+objdir = .build/pg$$('$(PG_CONFIG)' --version | sed -E 's/^[^0-9]*([0-9]+)[.0-9]*(-[a-z]+)?.*/\1\2/')/obj
 
 # The lock keeps two builds of one tree apart, say a test run and a demo.
 all install uninstall:
@@ -52,8 +53,17 @@ bench-rivals:
 deb:
 	@tools/deb
 
+asserts sanitize valgrind:
+	@tools/hygiene $(@:asserts=assert) $(ARGS) $(T)
+
+soak:
+	@tools/with-env python test/soak/soak.py $(ARGS)
+
 lint:
 	@tools/lint
+
+tidy:
+	@tools/tidy
 
 format:
 	@tools/setup
@@ -77,11 +87,16 @@ help:
 	@echo 'make            compile, for the server that PG_CONFIG= names'
 	@echo 'make install    compile and install there'
 	@echo 'make deb        build a Debian package, into .build/deb'
-	@echo 'make lint       check the style of scripts and Python'
+	@echo 'make soak       an hour of random load with kills              (ARGS="--minutes 5")'
+	@echo 'make asserts    all tests on a server with assertions           (T=, ARGS=options of tools/run-tests)'
+	@echo 'make sanitize   the same with the address and undefined behaviour sanitizers'
+	@echo 'make valgrind   the regression and isolation tests under valgrind'
+	@echo 'make lint       check scripts, Python and C, in a minute'
+	@echo 'make tidy       check C with clang-tidy, in some minutes'
 	@echo 'make format     repair the style of Python'
 	@echo 'make clean      remove what was built; distclean: the virtual environment too'
 
-.PHONY: all install uninstall demo example test test-matrix bench bench-rivals deb lint format clean distclean help
+.PHONY: all install uninstall demo example test test-matrix bench bench-rivals deb asserts sanitize valgrind soak lint tidy format clean distclean help
 
 else
 #

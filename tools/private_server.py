@@ -17,6 +17,8 @@ What always holds:
   exception, a SIGINT, a SIGTERM or a SIGHUP too.  Even if this process is killed
   with SIGKILL the kernel stops the server; only the directory stays behind then.
 * No process is ever signalled that this class did not start.
+* A server that has found itself broken (a failed assertion, damaged memory, a
+  leaked reference) is an error at the end of the block, whatever its clients saw.
 
 Nothing but the standard library is needed, and ``DJACTOR_PREFIX``, the
 directory of the server's programs, which ``tools/with-env`` sets.
@@ -28,6 +30,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -50,6 +53,12 @@ _STOP_SIGNALS: dict[StopMode, signal.Signals] = {
     "immediate": signal.SIGQUIT,
 }
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+# What a server logs that has found itself broken; tools/run-tests has the same list.
+_BROKEN = re.compile(
+    "TRAP: |AddressSanitizer|runtime error: |VALGRIND-BEGIN|problem in alloc set"
+    "|(refcount|reference|resource|file) leak|could not find block containing chunk"
+)
 
 
 class ServerError(Exception):
@@ -150,7 +159,12 @@ class PrivateServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._remove()
+        try:
+            self.stop()
+            if kind is None and (broken := self.broken()):
+                raise ServerError("the server is broken; from its log\n" + "\n".join(broken))
+        finally:
+            self._remove()
 
     def start(self, timeout: float = 60) -> None:
         """Start the server (again) and wait until it accepts connections."""
@@ -218,6 +232,14 @@ class PrivateServer:
         except OSError as error:
             return f"(no log: {error})"
         return "\n".join(text.splitlines()[-lines:])
+
+    def broken(self, after: int = 60) -> list[str]:
+        """What the server logged about being broken, with so many lines after it."""
+        lines = self.log_file.read_text(errors="replace").splitlines()
+        for number, line in enumerate(lines):
+            if _BROKEN.search(line):
+                return lines[number : number + after + 1]
+        return []
 
     # Inside.
 

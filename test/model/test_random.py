@@ -28,7 +28,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,11 +133,12 @@ class Books:
 
 
 class Run:
-    """One run of the test."""
+    """One run of the test; a calm one ends no worker and cancels nothing."""
 
-    def __init__(self, server: PrivateServer, seed: int) -> None:
+    def __init__(self, server: PrivateServer, seed: int, calm: bool = False) -> None:
         self.server = server
         self.seed = seed
+        self.calm = calm
         self.books = Books()
         self.wrong: list[str] = []
         self.stop = threading.Event()
@@ -320,6 +321,8 @@ class Run:
             )
             time.sleep(rng.choice([0, 0.005, 0.1]))
             connection.rollback() if rng.random() < 0.2 else connection.commit()
+        elif self.calm:
+            pass
         elif what < 0.97:
             verb = rng.choice(["cancel", "terminate"])
             self.books.count(verb)
@@ -361,7 +364,8 @@ class Run:
                 self.books.errors.append(f"{target.__name__}{args}: {error!r}")
             self.stop.set()
 
-    def go(self) -> None:
+    def go(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """Let all go on for SECONDS, or as long as something else takes meanwhile."""
         threads = [
             threading.Thread(target=self.guarded, args=(self.sender, number))
             for number in range(SENDERS)
@@ -369,8 +373,13 @@ class Run:
         threads.append(threading.Thread(target=self.guarded, args=(self.operator,)))
         for thread in threads:
             thread.start()
-        self.stop.wait(SECONDS)
-        self.stop.set()
+        try:
+            if meanwhile is not None:
+                meanwhile()
+            else:
+                self.stop.wait(SECONDS)
+        finally:
+            self.stop.set()
         for thread in threads:
             thread.join(90)
         assert not any(thread.is_alive() for thread in threads)
