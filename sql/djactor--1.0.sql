@@ -141,6 +141,8 @@ CREATE TABLE djactor.actor
  * changes each turn.  djactor.actor_identity keeps the uniqueness. */
 CREATE INDEX actor_key ON djactor.actor (actor_type, actor_key);
 CREATE INDEX actor_id ON djactor.actor (id);
+/* Without a unique index, a publication of all tables knows a row by its old version (logged only where wal_level is logical). */
+ALTER TABLE djactor.actor REPLICA IDENTITY FULL;
 COMMENT ON TABLE djactor.actor IS 'actors and their state; a row exists from the first committed turn';
 COMMENT ON COLUMN djactor.actor.id IS 'surrogate key, for the ORM';
 COMMENT ON COLUMN djactor.actor.actor_type IS 'kind of actor: djactor.actor_type.name';
@@ -444,6 +446,7 @@ CREATE TABLE djactor.home
 	instance text NOT NULL,
 	restored bigint NOT NULL
 );
+ALTER TABLE djactor.home REPLICA IDENTITY FULL;
 COMMENT ON TABLE djactor.home IS 'where this data was at home when its workers last ran; a copy of it finds itself elsewhere and is held until djactor.resume()';
 COMMENT ON COLUMN djactor.home.system_identifier IS 'of the cluster, as pg_controldata shows it';
 COMMENT ON COLUMN djactor.home.database IS 'OID of the database';

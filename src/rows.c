@@ -8,16 +8,45 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "compat.h"
 #include "executor/executor.h"
 #include "rows.h"
 #include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/reltrigger.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 /* ---------- writing rows ---------- */
+
+/*
+ * Rows are written past the executor, so no trigger fires. djactor's own know
+ * that. Anybody else's counts on being told of each change (pg_repack's would
+ * bring back messages that were handled meanwhile), so nothing is written as
+ * long as there is one.
+ */
+static void
+dja_refuse_triggers(Relation rel)
+{
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+		if (trigger->tgisinternal || trigger->tgenabled == TRIGGER_DISABLED ||
+			get_func_namespace(trigger->tgfoid) == RelationGetNamespace(rel))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("trigger \"%s\" on table djactor.%s keeps djactor from writing there",
+						trigger->tgname, RelationGetRelationName(rel)),
+				 errdetail("It would not fire: djactor writes rows without triggers."),
+				 errhint("Drop or disable the trigger. To shrink the table use VACUUM FULL.")));
+	}
+}
 
 DjaWriter *
 dja_writer_open(DjaTable table, LOCKMODE lockmode)
@@ -25,6 +54,7 @@ dja_writer_open(DjaTable table, LOCKMODE lockmode)
 	DjaWriter  *writer = palloc(sizeof(DjaWriter));
 
 	writer->rel = table_open(dja_table_oid(table), lockmode);
+	dja_refuse_triggers(writer->rel);
 	writer->estate = CreateExecutorState();
 	writer->rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(writer->rri, writer->rel, 0, NULL, 0);	/* of no range table */
