@@ -49,6 +49,7 @@
 #include "worker.h"
 
 #define DJA_LINGER_MS 1000
+#define DJA_LISTEN_AGAIN_MS 10000
 #define DJA_STALL_MS 1000
 #define DJA_PURGE_MS 60000
 #define DJA_CHEW_BATCHES 8		/* so many full batches, and the worker calls for help */
@@ -117,12 +118,13 @@ dja_listen_step(void *arg)
 }
 
 /*
- * (Re)registers as a listener: a handler may have UNLISTENed.
+ * (Re)registers as a listener: a handler may have UNLISTENed.  False if that
+ * fails; then senders' NOTIFYs would not be heard.
  */
-static void
+static bool
 dja_listen(void)
 {
-	(void) dja_in_transaction(dja_listen_step, NULL);
+	return dja_in_transaction(dja_listen_step, NULL);
 }
 
 /* ---------- waiting ---------- */
@@ -249,8 +251,9 @@ dja_resident_wait(void)
 
 		if (!asleep && now >= asleep_at)
 		{
-			asleep = true;
-			dja_listen();
+			/* a deaf one lingers on: senders set its latch */
+			asleep = dja_listen();
+			asleep_at = TimestampTzPlusMilliseconds(now, DJA_LISTEN_AGAIN_MS);
 			pgstat_report_stat(true);
 		}
 		if (!dja_go_idle(asleep ? DJA_POOL_ASLEEP : DJA_POOL_LINGERING, &wake_at))
