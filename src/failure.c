@@ -34,6 +34,9 @@ dja_error_copy(ErrorData *edata, bool timed_out)
 		appendStringInfo(&text, "\nHINT:  %s", edata->hint);
 	error->rejected = edata->sqlerrcode == DJA_ERRCODE_REJECTED;
 	error->sqlerrcode = edata->sqlerrcode;
+	/* its SQLSTATE is also that of limits that a handler exceeds */
+	error->notify_full = edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
+		edata->filename != NULL && strcmp(edata->filename, "async.c") == 0;
 	error->message = text.data;
 	error->context = edata->context ? pstrdup(edata->context) : NULL;
 	return error;
@@ -49,6 +52,8 @@ dja_error_blame(DjaError *error)
 
 	if (error->timed_out)
 		return DJA_BLAME_MESSAGE;
+	if (error->notify_full)
+		return DJA_BLAME_NOBODY;
 	switch (error->sqlerrcode)
 	{
 		case ERRCODE_T_R_SERIALIZATION_FAILURE:

@@ -24,6 +24,7 @@ typedef struct DjaError
 	char	   *context;
 	bool		timed_out;
 	bool		rejected;		/* by the handler: no retry */
+	bool		notify_full;	/* the server cannot queue a NOTIFY */
 } DjaError;
 
 /* SQLSTATEs of djactor's own */

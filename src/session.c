@@ -47,6 +47,7 @@ dja_session_begin(void)
 		{"default_transaction_deferrable", "off"},
 		{"application_name", "djactor worker"},
 		{"transaction_timeout", "0"},
+		{"exit_on_error", "off"},
 	};
 
 	for (size_t i = 0; i < lengthof(settings); i++)
