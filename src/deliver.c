@@ -26,8 +26,10 @@
 #include "pending.h"
 #include "runqueue.h"
 #include "slots.h"
+#include "utils/builtins.h"
 
 #define DJA_PUSHES_PER_LOCK 64
+#define DJA_NOTIFY_FULL 0.9		/* of the server's queue */
 
 static bool dja_announced = false;
 
@@ -66,6 +68,20 @@ dja_read_changes(void)
 		pending->solo = type->batch_size == 1 ||
 			(dja_handler_resolve(type, &problem) != NULL && type->call->solo);
 	}
+}
+
+/*
+ * Is there room for a NOTIFY?  A session that LISTENs to anything and does not
+ * read lets the server's queue fill up; then each commit that notifies fails, and
+ * sending should not.
+ */
+static bool
+dja_can_notify(void)
+{
+	LOCAL_FCINFO(fcinfo, 0);
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 0, InvalidOid, NULL, NULL);
+	return DatumGetFloat8(pg_notification_queue_usage(fcinfo)) < DJA_NOTIFY_FULL;
 }
 
 static void
@@ -123,8 +139,13 @@ dja_announce(void)
 				 errmsg("too many actor types or owners of actor types in this server"),
 				 errdetail("There is room for %d actor types and %d pairs of database and owner.",
 						   DJA_MAX_LANES, DJA_MAX_POOLS)));
-	if (notify)
+	if (!notify)
+		return;
+	if (dja_can_notify())
 		Async_Notify("djactor", "");
+	else
+		for (int i = 0; i < dja_pending.nlanes; i++)
+			dja_pending.lanes[i].notified = false;	/* a latch will do */
 }
 
 /*
