@@ -225,7 +225,8 @@ my @senders;
 
 # start_sender($node, $database, $role, id => N, keys => N, ...): a process that sends until
 # stop_senders().  Options: types => [...], pause => seconds between transactions,
-# fail => one message in so many fails twice, big => transactions of up to so many messages.
+# fail => one message in so many fails twice, big => transactions of up to so many messages,
+# or => another server, which takes the place of the first.
 sub start_sender
 {
 	my ($node, $database, $role, %option) = @_;
@@ -237,10 +238,26 @@ sub start_sender
 	if ($pid == 0)
 	{
 		# none of the END blocks of the test, whatever happens
-		eval { send_on($node->connstr($database) . " user=$role", $base, $parent, %option) };
+		eval { send_on(connstr($database, $node, $option{or}) . " user=$role", $base, $parent, %option) };
 		POSIX::_exit($@ ? 1 : 0);
 	}
 	push @senders, { pid => $pid, base => $base, id => $option{id}, database => $database };
+}
+
+# Of whichever of the nodes takes writes.
+sub connstr
+{
+	my ($database, @nodes) = @_;
+	my %at;
+
+	@nodes = grep { defined } @nodes;
+	return $nodes[0]->connstr($database) if @nodes == 1;
+	for my $node (@nodes)
+	{
+		push @{ $at{host} }, $node->host;
+		push @{ $at{port} }, $node->port;
+	}
+	return join(' ', map { "$_=" . join(',', @{ $at{$_} }) } sort keys %at) . " dbname=$database target_session_attrs=read-write";
 }
 
 sub send_on
