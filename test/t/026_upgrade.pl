@@ -4,6 +4,7 @@
 # - An extension that is newer than the loaded library stands still, and so does one that is older: a line in the log with
 #   a hint, a clear error for who sends, nothing handled. The other databases of the server go on.
 # - When the two fit again all goes on, in old sessions too, and the ledger agrees.
+# - An update that fails, is rolled back or is cut off by a crash leaves all as it was.
 #
 # Version 1.1 exists here only: a script that adds little, and the library of 1.0 with another version written over its own.
 # The server is a copy of the one under test, with files of this test's own.
@@ -165,6 +166,38 @@ sub worker_pids_of
 }
 
 #
+# No update after all
+#
+install_script();
+for my $how ('fails', 'is rolled back', 'is cut off by a crash')
+{
+	my $session = session($node, 'late', 'app');
+	my $before = handled('late');
+	my $offset = -s $node->logfile;
+
+	put("$root$dir{sharedir}/extension/djactor--1.0--1.2.sql", 'CREATE TABLE djactor.half (n int); SELECT 1 / 0;') if $how eq 'fails';
+	$session->start('BEGIN; ALTER EXTENSION djactor UPDATE' . ($how eq 'fails' ? q{ TO '1.2'} : ''));
+	$session->finish;
+	like($session->{err}, $how eq 'fails' ? qr/division by zero/ : qr/^$/, "an update that $how");
+	# it keeps no batch from running but for its end
+	$node->safe_psql('late', q{SELECT post(20, coalesce(max(seq), 0) + 1, 20, 't.work', 5) FROM sent WHERE sender = 20});
+	if ($how =~ /crash/)
+	{
+		kill 'KILL', $session->query('SELECT pg_backend_pid()');
+		ok(wait_until('a restart', sub { log_count($node, qr/all server processes terminated; reinitializing/, $offset)
+			&& $node->safe_psql('late', 'SELECT 1') }), '... the server starts anew');
+	}
+	else
+	{
+		$session->query('ROLLBACK');
+	}
+	$session->quit;
+	ok(wait_until('mail', sub { handled('late') == $before + 20 }), '... leaves its database as it was: mail is handled');
+	is($node->safe_psql('late', q{SELECT extversion, to_regclass('djactor.half') IS NULL FROM pg_extension WHERE extname = 'djactor'}), '1.0|t', '... by the same version');
+	is(log_count($node, qr/stands still in database/, $offset), 0, '... and nobody complains');
+}
+
+#
 # The script comes first
 #
 my $old = session($node, 'app', 'app');
@@ -174,7 +207,6 @@ ok(wait_until('a handler naps', sub { $node->safe_psql('app', q{SELECT count(*) 
 	'a batch is under way');
 start_sender($node, 'app', 'app', id => 10 + $_, fail => 50, pause => 0.01) for 1 .. 2;
 ok(wait_until('load', sub { handled('app') > 50 }), 'there is load');
-install_script();
 
 $node->safe_psql('postgres', 'CREATE ROLE stranger LOGIN');
 my (undef, undef, $error) = $node->psql('app', "SET lock_timeout = '30s'; ALTER EXTENSION djactor UPDATE", extra_params => [ '-U', 'stranger' ]);
