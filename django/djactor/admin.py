@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar, cast
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
@@ -45,7 +45,8 @@ class BoundedPaginator(Paginator):
     @cached_property
     def count(self) -> int:
         """So many rows, or ``LIMIT``."""
-        return self.object_list.order_by()[: self.LIMIT].count()
+        rows: QuerySet = self.object_list  # type: ignore[assignment]  # lists are query sets
+        return rows.order_by()[: self.LIMIT].count()
 
 
 class LeanList(ChangeList):
@@ -84,7 +85,8 @@ class WordFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         """The rows with the chosen one."""
-        return queryset.filter(**{self.parameter_name: self.value()}) if self.value() else queryset
+        column = str(self.parameter_name)
+        return queryset.filter(**{column: self.value()}) if self.value() else queryset
 
 
 def _by(column: str, *words: str) -> type[WordFilter]:
@@ -101,12 +103,11 @@ def _by(column: str, *words: str) -> type[WordFilter]:
 
 
 def _column(name: str, show: Callable[[Any], object], order: str | None = None) -> Any:
-    @staticmethod
     @admin.display(description=name, ordering=order, empty_value="")
     def column(row: Any) -> object:
         return show(row)
 
-    return column
+    return staticmethod(column)
 
 
 def _time(value: datetime) -> SafeString:
@@ -201,7 +202,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     show_facets = admin.ShowFacets.NEVER  # they would count everything
     list_per_page = 50
     ordering = ("-id",)
-    sortable_by: tuple[str, ...] = ("id", "failed_at_shown")  # by others would read everything
+    # By others would read everything.
+    sortable_by: ClassVar[tuple[str, ...]] = ("id", "failed_at_shown")
     empty_value_display = ""
     first: tuple[str, ...] = ()  # columns that a row's page begins with
 
@@ -237,7 +239,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         }
         return super().changelist_view(request, context | (extra_context or {}))
 
-    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
         """The columns that have a value, what matters first; JSON as indented text."""
         fields = {field.name: field for field in self.opts.concrete_fields}
         names = [*self.first, *(name for name in fields if name not in self.first)]
@@ -319,7 +321,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     ) -> None:
         """Call a function of djactor for each selected row, all or none; log it, say how many."""
         rows = list(queryset.order_by("pk"))
-        column = connections[queryset.db].ops.quote_name(self.opts.pk.column)
+        column = connections[queryset.db].ops.quote_name(str(self.opts.pk.column))
         try:
             with connections[queryset.db].cursor() as cursor:
                 # Over the table: what is gone meanwhile is passed over.
@@ -333,7 +335,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
             self.message_user(request, f"Nothing was {done}: {error}", messages.ERROR)
             return
         LogEntry.objects.log_actions(
-            user_id=request.user.pk,
+            user_id=cast("int", request.user.pk),
             queryset=rows,
             action_flag=CHANGE,
             change_message=f"{capfirst(done)}.",
@@ -418,8 +420,8 @@ class DeadLetterAdmin(_MailAdmin):
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Django's own deletion, which asks first, under djactor's word for it."""
         actions = super().get_actions(request)
-        if "delete_selected" in actions:
-            function, name, _ = actions["delete_selected"]
+        if found := actions.get("delete_selected"):
+            function, name, _ = found
             actions["delete_selected"] = (function, name, "Discard selected dead letters")
         return actions
 

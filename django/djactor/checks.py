@@ -6,6 +6,7 @@ runs with ``migrate`` and ``check --database``.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -90,7 +91,7 @@ def _fits(value: object, default: object) -> bool:
 @register(Tags.database)
 def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """The database that ``DJACTOR`` names: the extension, and whether anything runs."""
-    alias = conf.get("DATABASE") if isinstance(conf.given(), dict) else None
+    alias = str(conf.get("DATABASE")) if isinstance(conf.given(), dict) else ""
     if alias not in (databases or ()) or alias not in connections:
         return []
     connection = connections[alias]
@@ -98,14 +99,17 @@ def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> lis
         return []
     try:
         with connection.cursor() as cursor:
-            messages = _extension(alias, cursor)
-            return messages or _running(alias, cursor)
+            messages, runs = _extension(alias, cursor)
+            return messages + (_running(alias, cursor) if runs else [])
     except OperationalError:
         return []  # no connection: Django says that better
 
 
-def _extension(alias: str, cursor: Any) -> list[CheckMessage]:
-    """Whether it is there, in a version that this app knows, and loaded, and we may send."""
+def _extension(alias: str, cursor: Any) -> tuple[list[CheckMessage], bool]:
+    """Whether it is there, in a version that this app knows, and loaded, and we may send.
+
+    The second result: whether all of that is so.
+    """
     cursor.execute(
         """
         SELECT (SELECT extversion FROM pg_extension WHERE extname = 'djactor'),
@@ -122,7 +126,7 @@ def _extension(alias: str, cursor: Any) -> list[CheckMessage]:
                 id="djactor.E003",
             )
         )
-    elif version is None:
+    elif version is None and sys.argv[1:2] != ["migrate"]:  # which is about to create it
         messages.append(
             Warning(
                 f"the database {alias!r} has no extension djactor",
@@ -130,7 +134,7 @@ def _extension(alias: str, cursor: Any) -> list[CheckMessage]:
                 id="djactor.W001",
             )
         )
-    elif version not in VERSIONS:
+    elif version is not None and version not in VERSIONS:
         messages.append(
             Warning(
                 f"the extension djactor has version {version}, this app knows"
@@ -155,7 +159,7 @@ def _extension(alias: str, cursor: Any) -> list[CheckMessage]:
                 id="djactor.W003",
             )
         )
-    return messages
+    return messages, version is not None and not messages
 
 
 def _may_send(cursor: Any) -> bool:

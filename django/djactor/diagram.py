@@ -80,7 +80,8 @@ def draw(rows: Sequence[dict[str, Any]]) -> Diagram:
         if actor not in lifelines:
             lifelines[actor] = Lifeline(
                 " ".join(filter(None, actor)),
-                *(shortened(word, LABEL) for word in actor),
+                shortened(actor[0], LABEL),
+                shortened(actor[1], LABEL),
                 TIMES + BOX // 2 + COLUMN * len(lifelines),
             )
         return lifelines[actor].x

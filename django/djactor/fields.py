@@ -72,7 +72,7 @@ class KeyField(models.TextField):
 class _OrNone(ForwardManyToOneDescriptor):
     """``product.counter`` is None, not an error, while the actor has had no turn yet."""
 
-    def get_object(self, instance: models.Model) -> models.Model | None:
+    def get_object(self, instance: models.Model) -> Any:
         try:
             return super().get_object(instance)
         except ObjectDoesNotExist:

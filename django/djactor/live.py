@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 from django.db import connections
 
@@ -102,7 +103,8 @@ def snapshot(using: str) -> dict[str, Any]:
     """
     with connections[using].cursor() as cursor:
         cursor.execute(_SNAPSHOT, {"sample": SAMPLE, "letters": LETTERS, "types": TYPES})
-        return json.loads(cursor.fetchone()[0])
+        found: dict[str, Any] = json.loads(cursor.fetchone()[0])
+        return found
 
 
 def mailboxes(using: str) -> list[dict[str, Any]]:
@@ -115,12 +117,12 @@ def timers(using: str) -> list[dict[str, Any]]:
     return _rows(using, _TIMERS, [SHOWN])
 
 
-def trace(using: str, trace_id: object, limit: int) -> list[dict[str, Any]]:
+def trace(using: str, trace_id: UUID | str, limit: int) -> list[dict[str, Any]]:
     """The messages of a trace as they were sent, at most ``limit`` of them."""
     return _rows(using, _TRACE, [trace_id, limit])
 
 
-def _rows(using: str, sql: str, arguments: list[object]) -> list[dict[str, Any]]:
+def _rows(using: str, sql: str, arguments: list[Any]) -> list[dict[str, Any]]:
     with connections[using].cursor() as cursor:
         cursor.execute(sql, arguments)
         names = [column.name for column in cursor.description]

@@ -293,7 +293,7 @@ class DropActorType(_DatabaseOperation):
         self.name = name
         self.discard = discard
         self.previous = previous
-        self.reversible = previous is not None
+        self.reversible = previous is not None  # type: ignore[misc]  # Django's RunSQL does so, too
 
     def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
         """Drop it."""

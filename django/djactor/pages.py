@@ -97,7 +97,7 @@ class PagesMixin(admin.ModelAdmin):
             }
 
         page = self._page(request, "djactor/trace.html", "Trace", context)
-        page.context_data["trace_id"] = trace_id
+        page.context_data = {**(page.context_data or {}), "trace_id": trace_id}
         return page
 
     def _page(

@@ -1,50 +1,86 @@
-"""What ``djactor_status`` and ``djactor_top`` print: types, what waits, workers."""
+"""What ``djactor_status`` and ``djactor_top`` print: the live page's figures as lines of text."""
 
 from __future__ import annotations
 
-from django.db import connections
+from typing import Any
 
-_TYPES = """
-    SELECT t.name, coalesce(w.waiting, 0), w.oldest, coalesce(s.handled, 0), coalesce(s.failed, 0),
-        coalesce(s.dead, 0), coalesce(s.turns_per_second, 0),
-        CASE WHEN t.paused THEN coalesce('paused: ' || t.paused_reason, 'paused')
-            ELSE coalesce(t.problem, '') END
-    FROM djactor.actor_type t
-    LEFT JOIN (SELECT actor_type, count(*) AS waiting,
-            date_trunc('second', now() - min(sent_at)) AS oldest
-        FROM djactor.message GROUP BY actor_type) w ON w.actor_type = t.name
-    LEFT JOIN djactor.stat s ON s.actor_type = t.name
-    ORDER BY t.name"""
-_WORKERS = """
-    SELECT pid, role::text, state, coalesce(actor_type, ''), coalesce(message_id::text, ''),
-        date_trunc('second', clock_timestamp() - since)
-    FROM djactor.worker ORDER BY pid"""
+from djactor import live
+from djactor.display import duration
+
+_TYPES = (
+    "type",
+    "waiting",
+    "oldest",
+    "retrying",
+    "dead",
+    "handled",
+    "failed",
+    "turns/s",
+    "run p95",
+)
+_WORKERS = ("worker", "role", "state", "for", "type", "message")
 
 
 def lines(using: str) -> list[str]:
-    """The state of the database, as lines of text."""
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT djactor.held()")
-        held = cursor.fetchone()[0]
-        cursor.execute(_TYPES)
-        types = cursor.fetchall()
-        cursor.execute(_WORKERS)
-        workers = cursor.fetchall()
+    """The state of the database; ``+`` after a number: there are more, that were not counted.
+
+    Errors: DatabaseError, for a role that may not read the views.
+    """
+    now = live.snapshot(using)
     out = []
-    if held:
+    if now["held"]:
         out += ["This database is held: it is a copy. SELECT djactor.resume() lets it run.", ""]
-    out += _table(
-        ("type", "waiting", "oldest", "handled", "failed", "dead", "turns/s", ""),
-        [(*row[:6], f"{row[6]:,.0f}", row[7]) for row in types],
-    )
-    out += ["", *_table(("worker", "role", "state", "type", "message", "since"), workers)]
+    out += _table((*_TYPES, ""), [_type(row) for row in now["types"]], numbers=range(1, 9))
+    if now["more_types"]:
+        out.append(f"and {now['more_types']} types more")
+    mail, letters = ("+" if now[name] else "" for name in ("more", "more_letters"))
+    out += [
+        "",
+        f"{now['waiting']:,}{mail} wait, {now['retrying']:,}{mail} are to be retried,"
+        f" {now['scheduled']:,}{mail} are scheduled; {now['letters']:,}{letters} dead letters;"
+        f" {now['rate']:,.0f} turns/s",
+        "",
+        *_table(
+            _WORKERS,
+            [
+                (
+                    row["pid"],
+                    row["role"],
+                    row["state"],
+                    duration(row["seconds"]),
+                    row["type"],
+                    row["message"] or "",
+                )
+                for row in now["workers"]
+            ],
+            numbers=[0],
+        ),
+    ]
     return out
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
-    cells = [head, *[tuple("" if value is None else str(value) for value in row) for row in rows]]
+def _type(row: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        row["name"],
+        f"{row['waiting']:,}",
+        duration(row["oldest"]),
+        f"{row['retrying']:,}",
+        f"{row['letters']:,}",
+        f"{row['handled']:,}",
+        f"{row['failed']:,}",
+        f"{row['rate']:,.0f}",
+        duration(row["run"]),
+        row["note"] or ("" if row["state"] == "running" else row["state"]),
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[object, ...]], numbers: Any) -> list[str]:
+    cells = [head, *[tuple(map(str, row)) for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(
+            cell.rjust(widths[i]) if i in numbers else cell.ljust(widths[i])
+            for i, cell in enumerate(row)
+        ).rstrip()
         for row in cells
     ]

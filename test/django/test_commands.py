@@ -2,12 +2,16 @@
 
 import io
 import json
+import os
+import re
+import shutil
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError
 
 import djactor
+from conftest import elsewhere
 from djactor.models import Actor, ActorType, DeadLetter, Message, Reply
 from djactor.test import wait_idle
 from shop.models import Sale
@@ -23,8 +27,40 @@ def run(*words, **options):
 
 def test_status_shows_types_and_workers():
     djactor.actor(TYPE, 1).ask({"add": 1})
-    out = run("djactor_status")
-    assert TYPE in out
+    djactor.actor(TYPE, 1).send({"fail": True})
+    wait_idle()
+    lines = run("djactor_status").splitlines()
+    assert lines[0].split()[:5] == ["type", "waiting", "oldest", "retrying", "dead"]
+    assert re.match(r"shop\.counter +0 +0 +1 +[0-9,]+", lines[1])
+    assert "0 wait, 0 are to be retried, 0 are scheduled; 1 dead letters" in lines[3]
+    assert re.match(r" *[0-9]+  shop  (idle|busy)", lines[6])
+
+
+def test_status_says_what_stands_still(paused):
+    djactor.actor(TYPE, 1).send({"add": 1})
+    (line,) = [line for line in run("djactor_status").splitlines() if line.startswith(TYPE)]
+    assert line.split()[1] == "1" and line.endswith("  paused by shop")
+
+
+def test_top_shows_it_again_and_again_whatever_becomes_of_the_server():
+    assert run("djactor_top", count=2, interval=0.01).count("turns/s  run p95") == 2
+    with elsewhere(HOST="/nowhere"):
+        assert "no connection: " in run("djactor_top", count=1)
+    with pytest.raises(CommandError, match="greater than 0"):
+        run("djactor_top", interval=0.0)
+
+
+def test_top_fits_into_the_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((30, 5)))
+    call_command("djactor_top", count=1, stdout=(out := Terminal()))
+    screen = re.sub(r"\x1b\[[?0-9]*[A-Za-z]", "", out.getvalue())
+    assert len(screen.split("\n")) == 5
+    assert all(len(line) <= 30 for line in screen.split("\n"))
+    assert out.getvalue().endswith("\x1b[?1049l")  # the shell's screen is back
 
 
 def test_redrive_sends_the_chosen_dead_letters_again():
