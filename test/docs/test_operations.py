@@ -295,7 +295,7 @@ def test_removing(server: PrivateServer) -> None:
 def test_the_log_lines_exist() -> None:
     table = PAGE.split("| line | what to do |")[1].split("\n## ")[0]
     lines = re.findall(r"^\| `(.*?)` \|", table, re.MULTILINE)
-    assert len(lines) == 10
+    assert lines and len(lines) == len(re.findall(r"^\| [^-]", table, re.MULTILINE))
     source = "".join(path.read_text() for path in TOP.glob("src/*.c"))
     source = re.sub(r'"\s*(?:INT64_FORMAT)?\s*"', "", source).replace('\\"', '"')
     for line in lines:
