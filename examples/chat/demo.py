@@ -5,6 +5,9 @@ Several processes post to chat rooms with plain ORM inserts while djactor's
 workers run the rooms' and users' handlers; at the end every post that was
 committed must have been handled exactly once, in order, and none that was rolled
 back.  The exit status is 0 only if that holds.
+
+Meanwhile the site is served, to be looked at: the chat, and the live page of the admin.
+``make demo ARGS=--stay`` keeps it after the end, with some people chatting, until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,15 +15,21 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import random
+import secrets
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import httpx
 
 from chat import senders
+from django_site import DjangoSite
 from private_server import PrivateServer, ServerError
 
 
@@ -81,6 +90,7 @@ def parse_arguments() -> argparse.Namespace:
         "--seed", type=int, default=1, help="of who posts what, and what rolls back"
     )
     parser.add_argument("--timeout", type=float, default=120, help="seconds to wait for the end")
+    parser.add_argument("--stay", action="store_true", help="keep the site until Ctrl-C")
     arguments = parser.parse_args()
     if min(arguments.messages, arguments.senders, arguments.rooms, arguments.users) < 1:
         parser.error("counts start at 1")
@@ -89,23 +99,18 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def prepare_database(server: PrivateServer) -> None:
-    """A database whose owner is an ordinary role; Django's migrations do the rest."""
-    server.createuser("chat")
-    server.createdb("chat", owner="chat")
-    os.environ |= {
-        "CHAT_DB_HOST": server.host,
-        "CHAT_DB_PORT": str(server.port),
-        "CHAT_DB_NAME": "chat",
-        "CHAT_DB_USER": "chat",
-        "DJANGO_SETTINGS_MODULE": "chatsite.settings",
-    }
+def set_up_django(site: DjangoSite) -> str:
+    """Make this process one of the project's; the result is the password of ``operator``."""
+    os.environ |= site.environment
 
     import django
-    from django.core.management import call_command
 
     django.setup()
-    call_command("migrate")
+    from django.contrib.auth.models import User
+
+    password = secrets.token_hex(4)
+    User.objects.create_superuser("operator", password=password)
+    return password
 
 
 @contextmanager
@@ -209,7 +214,7 @@ def print_states() -> None:
         print(f"  {key:<10} {int(posts):>7,} posts, the last in {room}")
 
 
-def check_books(sent: senders.Report, idle: bool) -> bool:
+def check_books(sent: senders.Report, idle: bool, checks: Checks) -> None:
     """Compare what the senders committed with what the actors made of it."""
     from django.db.models import Count, Max
 
@@ -217,7 +222,6 @@ def check_books(sent: senders.Report, idle: bool) -> bool:
     from djactor.models import Actor, Message
 
     print()
-    checks = Checks()
     history = list(ChatMessage.objects.values_list("message_id", flat=True))
     rooms = dict(Actor.objects.filter(actor_type="chat.room").values_list("actor_key", "state"))
     users = dict(Actor.objects.filter(actor_type="chat.user").values_list("actor_key", "state"))
@@ -259,27 +263,84 @@ def check_books(sent: senders.Report, idle: bool) -> bool:
         "each user's actor, to which the rooms sent, counts the author's posts",
         {key: state["posts"] for key, state in users.items()} == dict(sent.by_author),
     )
-    return checks.passed
+
+
+def check_pages(site: DjangoSite, password: str, sent: senders.Report, checks: Checks) -> None:
+    """Look at the site over HTTP, as a browser does."""
+    turns = 2 * len(sent.ids)
+    ((busiest, _),) = sent.by_room.most_common(1)
+    with httpx.Client(base_url=site.url, follow_redirects=True) as client:
+        rooms = client.get("/")
+        checks.check("the chat's page lists the busiest room", busiest in rooms.text)
+        client.get("/admin/login/")
+        login = {
+            "username": "operator",
+            "password": password,
+            "csrfmiddlewaretoken": client.cookies["csrftoken"],
+        }
+        client.post("/admin/login/", data=login)
+        live = client.get("/admin/djactor/actortype/live.json")
+        checks.check(
+            f"the live page counts {turns:,} turns, and nothing that waits",
+            live.status_code == 200
+            and (live.json()["handled"], live.json()["waiting"]) == (turns, 0),
+        )
+
+
+def chat_until_interrupted(arguments: argparse.Namespace) -> None:
+    """Some people go on chatting, slowly, through the ORM."""
+    import djactor
+
+    chance = random.Random(arguments.seed)
+    greetings = ("Good morning", "Anybody here?", "Yes", "One turn at a time", "See you", "Thanks!")
+    while True:
+        author = f"user-{chance.randrange(arguments.senders)}-{chance.randrange(arguments.users)}"
+        room = djactor.actor("chat.room", f"room-{chance.randrange(arguments.rooms)}")
+        room.send({"author": author, "text": chance.choice(greetings)})
+        time.sleep(chance.uniform(0, 0.2))
 
 
 def main() -> int:
     """Run the demo; the result is the exit status."""
     arguments = parse_arguments()
-    with PrivateServer() as server:
-        print("A private PostgreSQL with djactor runs; Django migrates:")
-        prepare_database(server)
+    folder = Path(__file__).resolve().parent
+    with PrivateServer() as server, DjangoSite(folder, "chatsite", "CHAT_DB", server) as site:
+        password = set_up_django(site)
+        live = (
+            f"  {site.url}/admin/djactor/actortype/live/\n"
+            f"      the admin's live page; log in as operator, password {password}"
+        )
         print(
-            f"\n{arguments.senders} processes post {arguments.messages:,} messages to"
+            "A private PostgreSQL with djactor runs, and a Django site with it. To look at,"
+            f" {'until Ctrl-C' if arguments.stay else 'as long as this lasts'}:\n{live}"
+        )
+        if not arguments.stay:
+            print("  (make demo ARGS=--stay keeps it, and has a chat to take part in)")
+        print()
+        print(
+            f"{arguments.senders} processes post {arguments.messages:,} messages to"
             f" {arguments.rooms} rooms. A post is two turns: the room's and its author's."
         )
         progress = Progress()
         sent = send_and_watch(arguments, progress)
         idle = wait_until_idle(arguments.timeout, len(sent.ids), progress)
         print_states()
-        passed = check_books(sent, idle)
-        if not passed:
+        checks = Checks()
+        check_books(sent, idle, checks)
+        check_pages(site, password, sent, checks)
+        if not checks.passed:
             print(f"\nThe server's log ends with\n{server.log_tail()}", file=sys.stderr)
-    return 0 if passed else 1
+        elif arguments.stay:
+            # Not before: what a visitor says is not in the books.
+            print(
+                f"\nSome people go on chatting, until Ctrl-C. To look at:\n{live}\n  {site.url}/\n"
+                "      the chat; join them",
+                flush=True,
+            )
+            with suppress(KeyboardInterrupt):
+                chat_until_interrupted(arguments)
+            print()
+    return 0 if checks.passed else 1
 
 
 if __name__ == "__main__":

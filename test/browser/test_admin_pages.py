@@ -1,14 +1,363 @@
-"""The admin's pages in Chromium."""
+"""The admin's pages in Chromium: alive, reachable with the keyboard, readable by everybody.
+
+One site for all, with the actors of shop.sql; what a test changes it changes back, or none minds.
+"""
+
+import json
+import re
+from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
+
+SHOP = (Path(__file__).parent / "shop.sql").read_text()
+ADMIN = "/admin/djactor"
+LIVE = f"{ADMIN}/actortype/live/"
+LONG_KEY = "k" * 508 + "/end"
+LOOKS = {
+    "light": {},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"color_scheme": "dark", "viewport": {"width": 360, "height": 740}},
+}
 
 
 @pytest.fixture(scope="module")
-def site(example_server):
-    return example_server("chat")
+def empty(example_server):
+    """The site before anything has happened."""
+    return example_server("chat", **{"djactor.max_workers": 2, "fsync": False})
 
 
-def test_login(site, page, accessible, screenshot):
-    page.goto(f"{site.url}/admin/")
-    screenshot(page, "admin-login")
-    accessible(page, advice=False)  # the page is Django's own
+@pytest.fixture(scope="module")
+def visitor(empty, chromium, superuser):
+    """The cookies of somebody who has logged in, with the keyboard alone."""
+    name, password = superuser(empty)
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(f"{empty.url}/admin/")
+    page.keyboard.type(name)  # the field has the focus
+    page.keyboard.press("Tab")
+    page.keyboard.type(password)
+    page.keyboard.press("Enter")
+    page.locator("#user-tools").wait_for()
+    yield context.storage_state()
+    context.close()
+
+
+@pytest.fixture
+def visit(empty, visitor, new_page):
+    """``visit(path, **options)``: that page, as an operator."""
+
+    def visit(path, **options):
+        page = new_page(storage_state=visitor, **options)
+        response = page.goto(empty.url + path)
+        assert "default-src 'self'" in response.headers["content-security-policy"]
+        return page
+
+    return visit
+
+
+@pytest.fixture(scope="module")
+def site(empty):
+    """The site with a shop: some orders, of which two cannot be paid; reports that are paused."""
+    empty.sql(SHOP)
+    empty.sql(
+        f"""
+        SELECT djactor.pause('shop.report');
+        SELECT djactor.send('shop.report', 'month-' || i % 9, '{{}}') FROM generate_series(1, 60) i;
+        SELECT djactor.send('shop.stock', '{LONG_KEY}', '{{}}');
+        SELECT djactor.send('shop.stock', 'later', '{{}}', deliver_at => now() + '1 day');
+        SELECT djactor.send('shop.order', 'A-1', jsonb_build_object('article', '4711',
+            'customer', 'ada', 'card', 'visa', 'lines', repeat('long ', 50),
+            'one_word', repeat('x', 300), 'address',
+            '{{"city": "Zürich", "floors": [1, 2]}}'::jsonb));
+        SELECT djactor.send('shop.order', 'A-2',
+            '{{"article": "4711", "customer": "bob", "card": "stolen", "number": "4000 0000"}}');
+        SELECT djactor.send('shop.order', 'A-3',
+            '{{"article": "0815", "customer": "eve", "card": "expired"}}')"""
+    )
+    until(empty, "SELECT count(*) = 2 FROM djactor.dead_letter")
+    until(empty, "SELECT count(*) = 1 FROM djactor.actor WHERE actor_type = 'shop.mail'")
+    return empty
+
+
+def until(site, condition):
+    for _ in range(600):
+        if site.sql(f"{condition}; SELECT pg_sleep(0.05)").startswith("t"):
+            return
+    raise AssertionError(f"never: {condition}")
+
+
+def tab_to(page, target, limit=120):
+    """Press Tab until the element has the focus, which must be seen."""
+    for _ in range(limit):
+        page.keyboard.press("Tab")
+        if target.evaluate("element => element === document.activeElement"):
+            seen = target.evaluate(
+                "element => { const s = getComputedStyle(element);"
+                " return s.outlineStyle !== 'none' || s.boxShadow !== 'none' }"
+            )
+            assert seen, "the focus cannot be seen"
+            return
+    raise AssertionError("Tab does not lead there")
+
+
+# Before the shop is there
+
+
+def test_an_empty_site_says_so(empty, visit, screenshot):
+    page = visit(LIVE)
+    expect(page.get_by_role("row", name="chat.room running")).to_be_visible()
+    expect(page.locator('[data-tile="waiting"] .figure')).to_have_text("0")
+    expect(page.locator(".errornote:visible")).to_have_count(0)
+    page.goto(f"{empty.url}{ADMIN}/actortype/mailboxes/")
+    expect(page.get_by_text("Nothing waits.")).to_be_visible()
+    expect(page.get_by_text("No timer is set.")).to_be_visible()
+    screenshot(page, "admin-mailboxes-empty")
+    page.goto(f"{empty.url}{ADMIN}/actortype/trace/{'0' * 8}-0000-0000-0000-{'0' * 12}/")
+    expect(page.get_by_text("Nothing is known of the trace")).to_be_visible()
+
+
+# The live page
+
+
+def test_the_live_page_shows_what_happens_while_it_happens(site, visit):
+    page = visit(LIVE)
+    mail = page.get_by_role("row", name="shop.mail")
+    expect(mail).to_be_visible()
+    site.sql(
+        """SELECT djactor.send('shop.mail', 'slow', '{"seconds": 4}');
+        SELECT djactor.send('shop.mail', 'slow', '{}') FROM generate_series(1, 7)"""
+    )
+    expect(mail.locator("td").nth(1)).to_have_text("8")  # with the one that runs
+    expect(page.locator('[data-tile="waiting"] .figure')).to_have_text("68")
+    expect(page.locator("[data-tile='waiting'] .small")).to_contain_text("scheduled")
+    worker = page.locator("[data-workers] tr", has_text="shop.mail")
+    expect(worker).to_contain_text("busy")
+    expect(page.locator('[data-tile="busy"] .figure')).to_have_text("1")
+    message = worker.get_by_role("link").inner_text()
+    assert message == site.sql("SELECT min(id) FROM djactor.message WHERE actor_key = 'slow'")
+    expect(mail.locator("td").nth(1)).to_have_text("0")
+    turns = page.locator('[data-tile="rate"] path.line').get_attribute("d")
+    assert turns.count("L") >= 3  # points of the chart
+
+
+def test_failures_show_in_the_row_of_their_type(site, visit):
+    page = visit(LIVE)
+    payment = page.get_by_role("row", name="shop.payment")
+    expect(page.locator("[data-tile='rate'] path.line")).to_have_attribute("d", "M59 40.00")
+    site.sql(
+        """SELECT djactor.send('shop.payment', 'fay-' || i, '{"card": "expired"}')
+        FROM generate_series(1, 20) i"""
+    )
+    expect(payment.locator("td").nth(8)).not_to_have_text("0")
+    expect(page.locator('[data-tile="failures"] .peak')).not_to_have_text("peak 0")
+    letters = payment.get_by_role("link", name="22")
+    letters.click()
+    expect(page.locator("#result_list tbody tr")).to_have_count(22)
+    site.sql("DELETE FROM djactor.dead_letter WHERE actor_key LIKE 'fay-%'")
+
+
+def test_a_refresh_moves_neither_rows_nor_focus(site, visit):
+    page = visit(LIVE)
+    expect(page.locator("[data-status]")).to_contain_text("every 2 s")
+    target = page.get_by_role("link", name="shop.order")
+    tab_to(page, target)
+    before = page.locator("[data-status]").inner_text()
+    for _ in range(2):
+        expect(page.locator("[data-status]")).not_to_have_text(before)
+        before = page.locator("[data-status]").inner_text()
+    assert target.evaluate("element => element === document.activeElement")
+
+
+def test_refreshing_is_stopped_and_begun_again_with_the_keyboard(site, visit):
+    page = visit(LIVE)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    expect(page.locator("[data-status]")).to_contain_text("every 2 s")
+    tab_to(page, page.get_by_role("button", name="Stop refreshing"))
+    page.keyboard.press("Space")
+    expect(page.locator("[data-status]")).to_contain_text("Stopped at")
+    asked.clear()
+    page.wait_for_timeout(3000)
+    assert asked == []
+    with page.expect_request("**/live.json"):
+        page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Stop refreshing")).to_be_focused()
+    expect(page.locator("[data-status]")).to_contain_text("every 2 s")
+
+
+def test_idle_types_are_hidden_on_request(site, visit):
+    page = visit(LIVE)
+    idle = page.get_by_role("row", name="chat.user")
+    expect(idle).to_be_visible()
+    tab_to(page, page.get_by_label("Hide idle types"))
+    page.keyboard.press("Space")
+    expect(idle).to_be_hidden()
+    expect(page.get_by_role("row", name="shop.report")).to_be_visible()
+
+
+def test_a_server_that_is_away_is_said_and_so_is_its_return(site, visit):
+    page = visit(LIVE)
+    expect(page.locator("[data-status]")).to_contain_text("every 2 s")
+    page.route("**/live.json", lambda route: route.abort())
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+    page.unroute("**/live.json")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.complaints.clear()  # of the server
+
+
+def test_a_held_copy_is_said(site, visit):
+    page = visit(LIVE)
+    note = page.get_by_text("This database is a copy")
+    expect(note).to_be_hidden()
+
+    def hold(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, body=json.dumps(answer.json() | {"held": True}))
+
+    page.route("**/live.json", hold)
+    expect(note).to_be_visible()
+
+
+# What is done, with the keyboard alone
+
+
+def test_a_dead_letter_is_redriven_with_the_keyboard(site, visit):
+    page = visit(f"{ADMIN}/deadletter/?type=shop.payment&q=bob")
+    site.sql("SELECT djactor.pause('shop.payment')")  # so that it stays there
+    tab_to(page, page.get_by_label("Action:"))
+    page.keyboard.press("r")  # as in "Redrive selected dead letters"
+    tab_to(page, page.get_by_role("row", name="bob").get_by_role("checkbox"))
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    expect(page.locator(".messagelist")).to_have_text("1 dead letter redriven.")
+    assert site.sql("SELECT actor_key FROM djactor.message WHERE actor_type = 'shop.payment'") == (
+        "bob"
+    )
+    site.sql("SELECT djactor.resume('shop.payment')")
+    until(site, "SELECT count(*) = 1 FROM djactor.dead_letter WHERE actor_key = 'bob'")
+
+
+def test_a_dead_letter_is_discarded_with_the_keyboard_after_a_question(site, visit):
+    site.sql("""SELECT djactor.send('shop.payment', 'zoe', '{"card": "stolen"}')""")
+    until(site, "SELECT count(*) = 1 FROM djactor.dead_letter WHERE actor_key = 'zoe'")
+    page = visit(f"{ADMIN}/deadletter/?q=zoe")
+    tab_to(page, page.locator("#result_list tbody th a"))
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_role("button", name="Discard"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Are you sure you want to delete the selected")).to_be_visible()
+    tab_to(page, page.get_by_role("button", name="Yes"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".messagelist")).to_contain_text("Successfully deleted 1 dead letter")
+    assert site.sql("SELECT count(*) FROM djactor.dead_letter WHERE actor_key = 'zoe'") == "0"
+
+
+def test_a_type_is_paused_and_resumed_with_the_keyboard(site, visit):
+    page = visit(f"{ADMIN}/actortype/shop.stock/change/")
+    for word, paused in (("Pause", "t"), ("Resume", "f")):
+        tab_to(page, page.get_by_role("button", name=word))
+        page.keyboard.press("Enter")
+        expect(page.locator(".messagelist")).to_contain_text(f"1 actor type {word.lower()}d.")
+        stock = "SELECT paused FROM djactor.actor_type WHERE name = 'shop.stock'"
+        assert site.sql(stock) == paused
+        page.goto(f"{site.url}{ADMIN}/actortype/shop.stock/change/")
+
+
+@pytest.mark.parametrize("path", [LIVE, f"{ADMIN}/actortype/mailboxes/"])
+def test_tab_reaches_all_there_is_and_leaves_again(site, visit, path):
+    page = visit(path)
+    if path == LIVE:
+        tab_to(page, page.get_by_role("button", name="Stop refreshing"))
+        page.keyboard.press("Enter")
+        page.evaluate("document.activeElement.blur()")
+    there = page.evaluate(
+        "[...document.querySelectorAll('a[href], button, input, [tabindex=\"0\"]')].filter("
+        "element => element.checkVisibility() && element.type !== 'hidden').length"
+    )
+    page.evaluate("window.visited = new Set()")
+    for _ in range(there + 5):
+        page.keyboard.press("Tab")
+        page.evaluate("visited.add(document.activeElement)")
+    assert page.evaluate("visited.delete(document.body), visited.size") == there
+
+
+# How it looks
+
+
+def pages(site):
+    found = site.sql(
+        """SELECT (SELECT id FROM djactor.actor WHERE actor_key = 'A-1'), id, trace_id,
+            (SELECT id FROM djactor.journal WHERE actor_key = 'A-1'),
+            (SELECT min(id) FROM djactor.message WHERE actor_type = 'shop.report')
+        FROM djactor.dead_letter WHERE actor_key = 'bob'"""
+    )
+    actor, letter, trace, entry, message = found.split("|")
+    return {
+        "app": f"{ADMIN}/",
+        "live": LIVE,
+        "mailboxes": f"{ADMIN}/actortype/mailboxes/",
+        "trace": f"{ADMIN}/actortype/trace/{trace}/",
+        "types": f"{ADMIN}/actortype/",
+        "type": f"{ADMIN}/actortype/shop.report/change/",
+        "actors": f"{ADMIN}/actor/",
+        "actor": f"{ADMIN}/actor/{actor}/change/",
+        "messages": f"{ADMIN}/message/",
+        "message": f"{ADMIN}/message/{message}/change/",
+        "dead-letters": f"{ADMIN}/deadletter/",
+        "dead-letter": f"{ADMIN}/deadletter/{letter}/change/",
+        "journal": f"{ADMIN}/journal/",
+        "entry": f"{ADMIN}/journal/{entry}/change/",
+    }
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_page_is_for_everybody(site, visit, accessible, fits, screenshot, look):
+    wanted = pages(site)
+    if look == "dark":  # the others have no colours of djactor's that "phone" would not show
+        wanted = {name: wanted[name] for name in ("live", "mailboxes", "trace", "actor")}
+    page = visit(LIVE, **LOOKS[look])
+    for name, path in wanted.items():
+        page.goto(site.url + path)
+        if name == "live":
+            expect(page.locator('[data-tile="failures"] path.line')).to_have_attribute(
+                "d", re.compile("^M")
+            )
+        screenshot(page, f"admin-{name}-{look}")
+        accessible(page, advice=False, within="main")  # the frame is Django's own
+        fits(page)
+
+
+def test_the_admins_own_switch_of_light_and_dark_counts(site, visit, accessible):
+    page = visit(LIVE)
+    tile = page.locator("[data-tile='rate']")
+    colours = []
+    switch = page.locator("#header .theme-toggle")
+    for theme in ("auto", "dark", "light"):  # for whom light is the system's
+        expect(page.locator("html")).to_have_attribute("data-theme", theme)
+        colours.append(tile.evaluate("element => getComputedStyle(element).backgroundColor"))
+        accessible(page, advice=False, within="main")
+        switch.click()
+        page.wait_for_timeout(500)  # the links change their colour gently
+    assert colours[0] == colours[2] != colours[1]
+
+
+def test_much_of_everything_is_shown_in_part_and_said(site, visit, fits, screenshot):
+    site.sql(
+        """
+        SELECT djactor.define_actor_type(format('tenant.%s.nightly_import_of_catalogue', i),
+            'shop_count_handle') FROM generate_series(1, 220) i;
+        SELECT djactor.send('shop.report', 'year-' || i, '{}') FROM generate_series(1, 12000) i"""
+    )
+    page = visit(LIVE)
+    expect(page.get_by_text("more, less busy")).to_contain_text("And 27 more")
+    expect(page.locator("[data-types] tr")).to_have_count(200)
+    expect(page.get_by_role("row", name="shop.report")).to_contain_text("12,060")
+    fits(page)
+    screenshot(page, "admin-live-much", whole=False)
+    page.goto(f"{site.url}{ADMIN}/message/")
+    expect(page.get_by_text("There may be more: 10,000 are counted")).to_be_visible()
+    fits(page)
+    screenshot(page, "admin-messages-much", whole=False)
+    page.goto(f"{site.url}{ADMIN}/actortype/mailboxes/")
+    expect(page.get_by_text("The 100 longest are shown.")).to_be_visible()
