@@ -14,7 +14,8 @@
  * A pool whose workers do not come to life (role without LOGIN, too many
  * connections) is tried again after a second, then after two, up to a minute.
  * When the server has no slot left for background workers that is logged once,
- * with a hint, and tried likewise.
+ * with a hint, and tried likewise; so it is when pools have to take turns since
+ * djactor.max_workers are all taken.
  */
 #include "postgres.h"
 
@@ -50,6 +51,7 @@
 #define DJA_QUIET_MS 60000
 #define DJA_MAKE_ROOM_MS 200	/* a worker idle for less is not asked to go */
 #define DJA_TIME_SLICE_MS 1000	/* nor a busy one that started later */
+#define DJA_SHORT_MS 2000		/* for so long somebody goes without before it is said */
 #define DJA_SCOUT_AGAIN_MS 10000
 #define DJA_CHECK_MS 1000		/* while something is starting or short of places */
 
@@ -455,6 +457,33 @@ dja_forget_starting(void)
 }
 
 /*
+ * Some pool has mail and no worker, and all places are taken.  Places change
+ * hands quickly, so that is worth a word only when it lasts.
+ */
+static void
+dja_report_shortage(bool short_of_places, TimestampTz now)
+{
+	static TimestampTz since = DJA_NEVER;
+	static TimestampTz quiet_until = 0;
+
+	if (!short_of_places)
+	{
+		since = DJA_NEVER;
+		return;
+	}
+	since = Min(since, now);
+	if (now < TimestampTzPlusMilliseconds(since, DJA_SHORT_MS))
+		return;
+	if (now >= quiet_until)
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("djactor.max_workers (%d) are all taken: databases and owners of actor types take turns",
+						dja_max_workers),
+				 errhint("Increase djactor.max_workers, and max_worker_processes with it.")));
+	quiet_until = TimestampTzPlusMilliseconds(now, DJA_QUIET_MS);
+}
+
+/*
  * Looks at all pools: those with something to do in the order in which they
  * have come to wait, then the others.
  */
@@ -478,6 +507,7 @@ dja_see_to_pools(TimestampTz now)
 		seen[next] = true;
 		again = Min(again, dja_see_to_pool(next, now, false, &short_of_places));
 	}
+	dja_report_shortage(short_of_places && now >= dja_not_before, now);
 	for (int i = 0; i < DJA_MAX_POOLS; i++)
 		if (dja_pool(i)->in_use)
 			again = Min(again, dja_see_to_pool(i, now, true, &short_of_places));

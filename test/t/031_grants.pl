@@ -1,0 +1,110 @@
+# The three sets of GRANTs in README.md, exactly as they stand there: sender, reader and operator may do what they are
+# for, and nothing beyond.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DjactorTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $readme = PostgreSQL::Test::Utils::slurp_file("$FindBin::RealBin/../../README.md");
+my ($rights) = $readme =~ /^### Rights\n(.*?)^### /ms;
+my ($grants) = $rights =~ /^```sql\n(.*?)^```/ms;
+my $node = new_server('grants', 'djactor.poll_interval' => '1h');
+
+ok($grants, 'README.md has the GRANTs');
+new_database($node, 'app', 'app');
+$node->safe_psql('app', "CREATE ROLE $_ LOGIN") for qw(sender reader operator);
+as_role($node, 'app', 'app', q{
+	ALTER SCHEMA public OWNER TO app;
+	CREATE FUNCTION public.handle(state jsonb, message jsonb) RETURNS djactor.result LANGUAGE plpgsql AS $$
+	BEGIN
+		IF message ? 'fail' THEN
+			RAISE 'no';
+		END IF;
+		RETURN ('{"handled": true}', '"the reply"')::djactor.result;
+	END $$;
+	SELECT djactor.define_actor_type('app.type', 'public.handle', max_attempts => 1, journal => '1 h');
+	SELECT djactor.send('app.type', 'first'); SELECT djactor.send('app.type', 'fails', '{"fail": 1}');
+	SELECT djactor.send('app.type', 'fails again', '{"fail": 1}');
+	SELECT djactor.send('app.type', 'waits', deliver_at => now() + interval '1 h')});
+my %session = map { $_ => session($node, 'app', $_) } qw(sender reader operator app);
+ok($session{app}->query(q{SELECT djactor.wait_idle('1 min')}) eq 't', 'there is something to see');
+my ($dead, $other_dead) = split /\n/, $session{app}->query('SELECT id FROM djactor.dead_letter ORDER BY id');
+my $waits = $session{app}->query('SELECT id FROM djactor.message');
+$_->query("\\set VERBOSITY sqlstate\nSELECT 1") for values %session;
+
+sub outcome
+{
+	my ($role, $statement) = @_;
+
+	$session{$role}->start($statement);
+	my $out = $session{$role}->finish;
+	return $session{$role}->{err} =~ /ERROR:\s+(\w+)/ ? $1 : $out;
+}
+
+# What each set is for, and whether it is allowed; %d stands for ids.
+my $send = q{INSERT INTO djactor.message (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at, trace_id, idempotency_key, wants_reply)
+	VALUES ('app.type', 'k', '{}', '{}', 1, now(), now() + interval '1 h', gen_random_uuid(), NULL, true)};
+my @may = (
+	# statement, sender, reader, operator
+	[ "$send RETURNING id > 0", 1, 0, 1 ],
+	[ "COPY djactor.message (actor_type, actor_key) FROM STDIN;\napp.type\tcopied\n\\.\nSELECT 1", 1, 0, 1 ],
+	[ q{SELECT djactor.send('app.type', 'k', '{}', 1, now(), now() + interval '1 h', 'key', '{}', true) > 0}, 1, 0, 1 ],
+	[ q{CALL djactor.ask('app.type', 'k', '{}', '1 min')}, 1, 0, 1 ],
+	[ q{SELECT djactor.wait_reply((SELECT message_id FROM djactor.reply LIMIT 1))}, 1, 1, 1 ],
+	[ 'SELECT count(*) > 0 FROM djactor.reply', 1, 1, 1 ],
+	[ 'SELECT max(id) > 0 FROM djactor.message', 1, 1, 1 ],
+	(map { [ "SELECT count(*) >= 0 FROM (SELECT * FROM djactor.$_) x", 0, 1, 1 ] }
+		qw(actor_type actor message mailbox dead_letter timer watch idempotency journal)),
+	[ "SELECT djactor.outcome($dead)", 0, 1, 1 ],
+	[ 'SELECT count(*) > 0 FROM djactor.trace((SELECT trace_id FROM djactor.journal LIMIT 1))', 0, 1, 1 ],
+	[ 'SELECT count(*) >= 0 FROM djactor.worker', 0, 0, 1 ],
+	[ 'SELECT count(*) > 0 FROM djactor.stat', 0, 0, 1 ],
+	[ q{UPDATE djactor.actor SET state = '{"repaired": true}' WHERE actor_key = 'first' RETURNING state}, 0, 0, 1 ],
+	[ 'UPDATE djactor.actor SET turns = 0', 0, 0, 0 ],
+	[ 'UPDATE djactor.message SET attempts = 0', 0, 0, 0 ],
+	[ 'DELETE FROM djactor.message', 0, 0, 0 ],
+	[ q{INSERT INTO djactor.message (actor_type, actor_key, kind) VALUES ('app.type', 'k', 'timer')}, 0, 0, 0 ],
+	[ "SELECT djactor.redrive($dead)", 0, 0, 1 ],
+	[ "SELECT djactor.discard($other_dead)", 0, 0, 1 ],
+	[ 'DELETE FROM djactor.dead_letter', 0, 0, 1 ],
+	[ 'DELETE FROM djactor.journal', 0, 0, 1 ],
+	[ 'DELETE FROM djactor.reply', 0, 0, 1 ],
+	[ q{SELECT djactor.pause('app.type')}, 0, 0, 1 ],
+	[ q{SELECT djactor.resume('app.type')}, 0, 0, 1 ],
+	[ q{SELECT djactor.pause('app.type', 'first')}, 0, 0, 1 ],
+	[ q{SELECT djactor.resume('app.type', 'first')}, 0, 0, 1 ],
+	[ "SELECT djactor.cancel($waits)", 0, 0, 1 ],
+	[ q{SELECT djactor.stop_actor('app.type', 'first')}, 0, 0, 1 ],
+	[ q{SELECT djactor.define_actor_type('app.type', 'public.handle')}, 0, 0, 1 ],
+	[ q{SELECT djactor.define_actor_type('x', 'public.handle', owner => 'postgres')}, 0, 0, 0 ],
+	[ 'SELECT djactor.resume()', 0, 0, 1 ],
+	[ 'TRUNCATE djactor.dead_letter', 0, 0, 0 ],
+	[ q{SELECT djactor.drop_actor_type('app.type', true)}, 0, 0, 1 ]);
+my @roles = qw(sender reader operator);
+
+for my $role (@roles)
+{
+	is(outcome($role, $_->[0]), '42501', "$role without grants: $_->[0]") for @may[ 0, 2, 6, 7 ];
+}
+as_role($node, 'app', 'postgres', $grants);
+for my $case (@may)
+{
+	my ($statement, @allowed) = @$case;
+
+	for my $i (0 .. 2)
+	{
+		my $is = outcome($roles[$i], $statement);
+		(my $name = $statement) =~ s/\s+/ /g;
+
+		$allowed[$i] ? unlike($is, qr/^[0-9A-Z]{5}$/, "$roles[$i]: allowed: $name") :
+		  is($is, '42501', "$roles[$i]: refused: $name");
+	}
+}
+$_->quit for values %session;
+$node->stop;
+done_testing();
