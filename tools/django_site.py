@@ -73,6 +73,9 @@ class DjangoSite:
         # The listening socket is ours, so the port is lost to no other program, not even while
         # the pages are not served; who asks then waits.
         self._listening = socket.create_server(("127.0.0.1", 0))
+        # uvicorn takes what it inherits for a unix socket and would not set this, so that answers
+        # would wait 40 ms for an acknowledgement.  Accepted connections have it from here.
+        self._listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         try:
             self.serve()

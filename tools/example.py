@@ -1,7 +1,8 @@
 """An example, run whole: ``make example NAME=events``.
 
 Starts a PostgreSQL of its own and the project's site on it, and lets the project's management
-command ``demo`` make some traffic, until Ctrl-C.  Afterwards everything is gone.
+command ``demo``, or another one, make some traffic, until it ends or Ctrl-C ends it.  Afterwards
+everything is gone.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ def main() -> int:
     names = sorted(path.parts[-5] for path in EXAMPLES.glob("*/*/management/commands/demo.py"))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=names)
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the project's demo")
+    parser.add_argument("command", nargs="?", default="demo", help="default: demo")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
     options = parser.parse_args()
     name = options.name
     with (
         PrivateServer() as server,
         DjangoSite(EXAMPLES / name, f"{name}site", f"{name.upper()}_DB", server) as site,
     ):
-        demo = site.start("demo", site.url, *options.arguments)
+        demo = site.start(options.command, site.url, *options.arguments)
         with contextlib.suppress(KeyboardInterrupt):  # it hears of a Ctrl-C, too
             return demo.wait()
         return demo.wait()

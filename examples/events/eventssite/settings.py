@@ -31,3 +31,10 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
     }
 }
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+}

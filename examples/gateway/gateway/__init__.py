@@ -1,0 +1,1 @@
+"""An API gateway: rate limiters and circuit breakers are actors, asked from an async view."""
