@@ -14,6 +14,17 @@ SELECT djactor.send('limit', 'l', '3') > 0 AS sent;
 CALL fails($$SELECT djactor.send('limit', 'l', '4')$$);
 CALL fails($$INSERT INTO djactor.message (actor_type, actor_key) VALUES ('limit', 'l')$$);
 
+-- # Programs know it by the constraint's name: the stash's limit has the same SQLSTATE
+DO $$
+DECLARE
+	name text;
+BEGIN
+	PERFORM djactor.send('limit', 'l', '4');
+EXCEPTION WHEN configuration_limit_exceeded THEN
+	GET STACKED DIAGNOSTICS name = CONSTRAINT_NAME;
+	RAISE INFO '%', name;
+END $$;
+
 -- # It holds for each mailbox alone, and within one statement
 SELECT djactor.send('limit', 'other', '1') > 0 AS sent;
 CALL fails($$INSERT INTO djactor.message (actor_type, actor_key) SELECT 'limit', 'm' FROM generate_series(1, 4)$$);

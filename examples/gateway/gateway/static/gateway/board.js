@@ -54,7 +54,7 @@ async function send(client, count) {
     fetch(`api/${targets[i % targets.length]}/from/the/page`, { headers: { "X-Client": client } })));
   const byStatus = new Map();
   for (const { status } of answers) byStatus.set(status, (byStatus.get(status) ?? 0) + 1);
-  said.textContent = `${client}: ` + [...byStatus].sort().map(([status, n]) => `${n} × ${status}`).join(", ");
+  said.textContent = `${client}: ` + [...byStatus].sort().map(([status, n]) => `${n} with ${status}`).join(", ");
 }
 
 document.addEventListener("click", async ({ target }) => {
