@@ -59,3 +59,18 @@ CALL fails('ALTER EXTENSION djactor SET SCHEMA elsewhere');
 DROP SCHEMA elsewhere;
 SELECT conrelid::regclass, conname FROM pg_constraint
 WHERE connamespace = 'djactor'::regnamespace AND (contype = 'f' OR condeferrable);
+
+-- # No column has a type that pg_upgrade cannot carry (no rows)
+SELECT attrelid::regclass, attname, atttypid::regtype FROM pg_attribute
+WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'djactor'::regnamespace)
+	AND atttypid IN ('regcollation'::regtype, 'regconfig'::regtype, 'regdictionary'::regtype, 'regnamespace'::regtype,
+		'regoper'::regtype, 'regoperator'::regtype, 'regproc'::regtype, 'regprocedure'::regtype);
+
+-- # Every table can be published: its rows can be told apart
+SELECT relname, relreplident FROM pg_class c
+WHERE relnamespace = 'djactor'::regnamespace AND relkind = 'r'
+	AND relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary);
+
+-- # Sessions draw ids one by one: who sends later gets the higher one
+SELECT seqrelid::regclass, seqcache, seqincrement, seqcycle FROM pg_sequence
+WHERE seqrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'djactor'::regnamespace) ORDER BY 1::text;
