@@ -92,6 +92,8 @@ for my $how (sort keys %ways)
 		SELECT * FROM (SELECT actor_type, actor_key, count(*) FROM ledger GROUP BY 1, 2) l
 		JOIN djactor.actor a USING (actor_type, actor_key) WHERE a.turns <> l.count OR (a.state->>'turn')::int <> l.count}), '',
 		"$how: state agrees");
+	is(as_role($other, $how, 'app', q{SELECT djactor.cancel(djactor.send('t.paused', 'k')) FROM djactor.actor LIMIT 1}), 't',
+		"$how: the database's owner may do there what it could");
 	$other->safe_psql($how, q{SELECT djactor.redrive(id) FROM djactor.dead_letter LIMIT 1});
 	ok(wait_until('a redriven message', sub { $other->safe_psql($how, q{SELECT count(*) FROM djactor.dead_letter WHERE redrives > 0}) eq '1' }),
 		"$how: a dead letter can be redriven");
