@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "access/multixact.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
@@ -15,6 +16,7 @@
 #include "executor/executor.h"
 #include "rows.h"
 #include "storage/bufmgr.h"
+#include "storage/procarray.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/reltrigger.h"
@@ -169,6 +171,31 @@ dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
 }
 
 /*
+ * Is anybody but our own transaction among those who lock a version, or are
+ * changing it?  Locks of different strength, or of several subtransactions, make
+ * a multixact even if all are ours.
+ */
+static bool
+dja_locked_by_others(HeapTupleHeader tuple)
+{
+	TransactionId xmax = HeapTupleHeaderGetRawXmax(tuple);
+	MultiXactMember *members;
+	bool		others = false;
+	int			n;
+
+	if (!(tuple->t_infomask & HEAP_XMAX_IS_MULTI))
+		return !TransactionIdIsCurrentTransactionId(xmax);
+	n = GetMultiXactIdMembers(xmax, &members, false,
+							  HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask));
+	for (int i = 0; i < n && !others; i++)
+		others = !TransactionIdIsCurrentTransactionId(members[i].xid) &&
+			TransactionIdIsInProgress(members[i].xid);
+	if (n > 0)
+		pfree(members);
+	return others;
+}
+
+/*
  * Has another transaction locked the version at tid, or is changing it?  A lock
  * of our own transaction (SELECT FOR UPDATE in a handler, say) is none.
  */
@@ -190,7 +217,7 @@ dja_row_is_locked(Relation rel, ItemPointer tid, CommandId cid)
 		tuple.t_len = ItemIdGetLength(item);
 		tuple.t_self = *tid;
 		locked = HeapTupleSatisfiesUpdate(&tuple, cid, buffer) == TM_BeingModified &&
-			!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(tuple.t_data));
+			dja_locked_by_others(tuple.t_data);
 	}
 	UnlockReleaseBuffer(buffer);
 	return locked;
@@ -229,7 +256,7 @@ dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
 
 	result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, false, &failure);
 	/* past a lock of our own the server goes only when it may wait */
-	if (result == TM_BeingModified && TransactionIdIsCurrentTransactionId(failure.xmax))
+	if (result == TM_BeingModified && !dja_row_is_locked(writer->rel, tid, cid))
 		result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, true, &failure);
 	return result;
 }

@@ -42,5 +42,28 @@ CALL idle('by_hand');
 SELECT state FROM djactor.actor WHERE actor_type = 'by_hand';
 SELECT count(*) AS dead FROM djactor.dead_letter WHERE actor_type = 'by_hand';
 
+-- # A turn may lock its own actor's row, more than once and in different ways, and stop
+CREATE FUNCTION lock_self(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM FROM djactor.actor WHERE actor_type = 'by_hand' AND actor_key = 'h' FOR KEY SHARE;
+	BEGIN
+		PERFORM FROM djactor.actor WHERE actor_type = 'by_hand' AND actor_key = 'h' FOR UPDATE;
+	EXCEPTION WHEN division_by_zero THEN	-- for its savepoint
+		NULL;
+	END;
+	IF message ? 'stop' THEN
+		PERFORM djactor.stop();
+	END IF;
+	RETURN message;
+END $$;
+SELECT djactor.define_actor_type('by_hand', 'lock_self');
+SELECT djactor.send('by_hand', 'h', '{"locked": true}') > 0 AS sent;
+CALL idle('by_hand');
+SELECT state FROM djactor.actor WHERE actor_type = 'by_hand';
+SELECT djactor.send('by_hand', 'h', '{"stop": true}') > 0 AS sent;
+CALL idle('by_hand');
+SELECT count(*) AS actors FROM djactor.actor WHERE actor_type = 'by_hand';
+
 SELECT djactor.drop_actor_type('by_hand', true);
+DROP FUNCTION lock_self;
 DROP FUNCTION add_turn;
