@@ -11,9 +11,9 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError
 
 import djactor
-from conftest import elsewhere
 from djactor.models import Actor, ActorType, DeadLetter, Message, Reply
 from djactor.test import wait_idle
+from elsewhere import elsewhere
 from shop.models import Sale
 
 TYPE = "shop.counter"
