@@ -54,22 +54,24 @@ class ActorRef:
         """``send()``, from async code."""
         return await sync_to_async(self.send)(payload, **options)
 
-    def ask(self, payload: Any = None, *, timeout: float = 5.0) -> Any:
+    def ask(self, payload: Any = None, *, timeout: float = 5.0, **options: Any) -> Any:
         """Send, and wait at most ``timeout`` seconds for the answer, which is the result.
+
+        options  ``headers``, ``priority``, ``idempotency_key``: as of ``send()``
 
         Errors: AskInTransaction, AskTimeout (the outcome is unknown), AskFailed, MailboxFull.
         """
-        message_id = self._send_ask(payload, timeout)
+        message_id = self._send_ask(payload, timeout, **options)
         return self._answer(message_id, timeout, timeout)
 
-    async def aask(self, payload: Any = None, *, timeout: float = 5.0) -> Any:
+    async def aask(self, payload: Any = None, *, timeout: float = 5.0, **options: Any) -> Any:
         """``ask()`` from async code: waits without holding a thread or a connection."""
         from djactor import listener
 
         end = time.monotonic() + timeout
         answers = listener.get(self.using)
         epoch = answers.epoch
-        message_id = await sync_to_async(self._send_ask)(payload, timeout)
+        message_id = await sync_to_async(self._send_ask)(payload, timeout, **options)
         with answers.expect(message_id, epoch) as answer:
             while not answer.done():
                 left = max(0.0, end - time.monotonic())
@@ -111,7 +113,15 @@ class ActorRef:
             **options,
         }
 
-    def _send_ask(self, payload: Any, timeout: float) -> int:
+    def _send_ask(
+        self,
+        payload: Any,
+        timeout: float,
+        *,
+        headers: Any = None,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+    ) -> int:
         connection = connections[self.using]
         if connection.in_atomic_block or not connection.get_autocommit():
             raise AskInTransaction(
@@ -124,8 +134,17 @@ class ActorRef:
             cursor.execute(
                 """
                 SELECT djactor.send(%s, %s, %s::jsonb, wants_reply => true,
-                    expires_at => clock_timestamp() + make_interval(secs => %s))""",
-                [self.type, self.key, dump_payload({} if payload is None else payload), timeout],
+                    expires_at => clock_timestamp() + make_interval(secs => %s),
+                    headers => %s::jsonb, priority => %s, idempotency_key => %s)""",
+                [
+                    self.type,
+                    self.key,
+                    dump_payload({} if payload is None else payload),
+                    timeout,
+                    None if headers is None else dump_payload(headers),
+                    priority,
+                    idempotency_key,
+                ],
             )
             return int(cursor.fetchone()[0])
 

@@ -34,6 +34,23 @@ def test_ask_returns_the_answer():
     assert djactor.actor(TYPE, 1).ask({"add": 2}) == {"n": 4}
 
 
+def test_ask_takes_headers_priority_and_a_key_that_makes_it_count_once():
+    options = {"idempotency_key": "once", "headers": {"tenant": "a"}, "priority": 2}
+    assert djactor.actor(TYPE, 1).ask({"add": 2}, **options) == {"n": 2}
+    assert asyncio.run(djactor.actor(TYPE, 1).aask({"add": 2}, **options)) == {"n": 2}
+    with pytest.raises(djactor.AskTimeout), connection.cursor() as cursor:
+        cursor.execute("SELECT djactor.pause(%s)", [TYPE])
+        djactor.actor(TYPE, 1).ask(timeout=0.1, **options)
+    message = Message.objects.get()
+    assert (message.headers, message.priority, message.idempotency_key) == (
+        {"tenant": "a"},
+        2,
+        "once",
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT djactor.resume(%s)", [TYPE])
+
+
 def test_ask_inside_a_transaction_is_refused_and_sends_nothing():
     with transaction.atomic(), pytest.raises(djactor.AskInTransaction, match="before the commit"):
         djactor.actor(TYPE, 1).ask({"add": 2})

@@ -11,14 +11,14 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 
-def run(project, *words):
+def run(project, *words, folder=HERE):
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning", "-m", *words],
-        cwd=HERE,
+        cwd=folder,
         env=os.environ
         | {
             "SHOP_HOST": project.host,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "django"), str(HERE)]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "django"), str(folder)]),
             "PYTHONDONTWRITEBYTECODE": "1",
         },
         stdout=subprocess.PIPE,
