@@ -116,6 +116,8 @@ class ActorRelation(models.ForeignObject):
 
 class _WrittenByServer:
     generated = True
+    # Django 6.1 asks, for an UPDATE, which fields a generated one is computed from.
+    referenced_fields: frozenset[models.Field[Any, Any]] = frozenset()
 
 
 class ServerTextField(_WrittenByServer, models.TextField):

@@ -7,6 +7,7 @@ is of no use; ``DJACTOR["LISTEN"]`` is False.  Workers connect to the server the
 import asyncio
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import time
@@ -170,6 +171,6 @@ def test_drain_in_a_test_case(project, pgbouncer):
     project.createdb("test_shop", owner="shop")
     try:
         words = ("django", "test", "shop", "--settings", "project_settings", "--keepdb")
-        assert "Ran 8 tests" in run(pgbouncer, *words)
+        assert re.search(r"^Ran [1-9]\d* tests", run(pgbouncer, *words), flags=re.MULTILINE)
     finally:
         project.sql("DROP DATABASE test_shop WITH (FORCE)")
