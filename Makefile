@@ -78,7 +78,7 @@ distclean: clean
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 help:
-	@echo 'make demo       a Django project, workers in PostgreSQL, live   (ARGS="--messages 100000")'
+	@echo 'make demo       a Django project, workers in PostgreSQL, live   (ARGS=--stay: until Ctrl-C)'
 	@echo 'make example    an example, live: events or gateway             (NAME=events)'
 	@echo 'make test       all test suites                                 (T=part of a test name)'
 	@echo 'make test-matrix    the same on PostgreSQL 17, 18 and 19          (as root; ARGS="17 --only NAME")'
