@@ -17,6 +17,7 @@ from typing import Any, ClassVar, cast
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
@@ -405,7 +406,7 @@ class DeadLetterAdmin(_MailAdmin):
         TypeFilter,
         _by("reason", "failed", "expired", "crashed", "rejected", "stopped", "mailbox_full"),
     )
-    actions = ("redrive",)
+    actions = ("redrive", "delete_selected")
     first = (
         "actor_type", "actor_key", "reason", "error", "sqlstate", "context", "attempts",
         "failed_at", "payload",
@@ -417,13 +418,10 @@ class DeadLetterAdmin(_MailAdmin):
         """Deleting is discarding."""
         return request.user.has_perm("djactor.delete_deadletter")
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+    @admin.action(permissions=["delete"], description="Discard selected dead letters")
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
         """Django's own deletion, which asks first, under djactor's word for it."""
-        actions = super().get_actions(request)
-        if found := actions.get("delete_selected"):
-            function, name, _ = found
-            actions["delete_selected"] = (function, name, "Discard selected dead letters")
-        return actions
+        return delete_selected(self, request, queryset)
 
     def row_actions(self, request: HttpRequest, row: DeadLetter) -> list[tuple[str, str]]:
         """Redrive, discard."""
