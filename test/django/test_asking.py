@@ -12,6 +12,7 @@ from django.db import connection, connections, transaction
 from django.test import override_settings
 
 import djactor
+from djactor import listener
 from djactor.models import Message
 from djactor.test import wait_idle
 
@@ -206,3 +207,41 @@ def test_what_nobody_waits_for_any_more_expires(paused):
     with pytest.raises(djactor.AskTimeout):
         djactor.actor(TYPE, 1).ask({"add": 1}, timeout=0.1)
     assert Message.objects.get().expires_at is not None
+
+
+def test_the_connection_takes_the_parameters_of_its_alias(project, tmp_path, monkeypatch):
+    """A service, options for the server, and what only Django understands: a pool."""
+    (tmp_path / "services").write_text(f"[shop]\nhost={project.host}\ndbname=shop\nuser=shop\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    connections.settings["served"] = connections.settings["default"] | {
+        **dict.fromkeys(("HOST", "NAME", "USER"), ""),
+        "OPTIONS": {
+            "service": "shop",
+            "options": "-c application_name=served",
+            "pool": {"min_size": 1, "max_size": 2},
+        },
+    }
+
+    async def run():
+        ask = djactor.actor(TYPE, 1, using="served").aask({"add": 1}, timeout=60)
+        return await ask, await asyncio.to_thread(sessions)
+
+    def sessions():
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT usename FROM pg_stat_activity WHERE application_name = 'served'"
+                    " AND query ~ 'LISTEN djactor_reply|FROM djactor.reply'"
+                )
+                return cursor.fetchall()
+        finally:
+            connections.close_all()
+
+    try:
+        answer, found = asyncio.run(run())
+    finally:
+        listener.close("served")
+        connections["served"].close_pool()
+        del connections.settings["served"]
+    assert answer == {"n": 1}
+    assert found == [("shop",)]
