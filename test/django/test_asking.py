@@ -217,7 +217,8 @@ def test_the_connection_takes_the_parameters_of_its_alias(project, tmp_path, mon
         **dict.fromkeys(("HOST", "NAME", "USER"), ""),
         "OPTIONS": {
             "service": "shop",
-            "options": "-c application_name=served",
+            "application_name": "served",
+            "options": "-c lock_timeout=5s",
             "pool": {"min_size": 1, "max_size": 2},
         },
     }
