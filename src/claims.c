@@ -105,17 +105,19 @@ dja_queue_next_due(int pool, TimestampTz now)
 }
 
 /*
- * The pool's resident is gone, whatever it was about: its successor looks
- * after time and sweeps from the start.
+ * The pool's resident is gone: its successor sweeps from the start and, unless
+ * this one came to the end of what it was about, looks after time.  (Were that
+ * always so, idle pools would take each other's places for ever.)
  */
 void
-dja_queue_orphan(int pool)
+dja_queue_orphan(int pool, bool orderly)
 {
 	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
 	{
 		DjaLane    *lane = dja_lane(i);
 
-		lane->next_due = DT_NOBEGIN;
+		if (!orderly)
+			lane->next_due = DT_NOBEGIN;
 		if (lane->sweeping)
 		{
 			lane->sweeping = false;

@@ -169,7 +169,7 @@ extern void dja_queue_leave_lanes(void);
 extern void dja_release_claims(void);
 extern int	dja_queue_room(void);
 extern TimestampTz dja_queue_next_due(int pool, TimestampTz now);
-extern void dja_queue_orphan(int pool);
+extern void dja_queue_orphan(int pool, bool orderly);
 
 #define dja_lane(i) (&dja_shared->queue->lanes[i])
 #define dja_mailbox(i) (&dja_queue_mailboxes(dja_shared->queue)[i])

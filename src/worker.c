@@ -58,6 +58,7 @@ static int	dja_slot = -1;
 static int	dja_my_pool;
 static bool dja_notified = false;	/* since the last sweep */
 static TimestampTz dja_swept_at = 0;
+static bool dja_orderly = false;	/* it ends between two rounds, on request */
 
 /* ---------- beginning and end ---------- */
 
@@ -95,7 +96,7 @@ dja_worker_detach(int code, Datum arg)
 	{
 		pool->resident = -1;
 		pool->state = DJA_POOL_ABSENT;
-		dja_queue_orphan(dja_my_pool);
+		dja_queue_orphan(dja_my_pool, dja_orderly);
 	}
 	if (--pool->workers == 0)
 		pool->waits_since = GetCurrentTimestamp();
@@ -468,5 +469,6 @@ dja_worker_main(Datum arg)
 	if (!served)
 		proc_exit(0);			/* no other is started before a scout has been here */
 	dja_worker_loop();
+	dja_orderly = true;
 	proc_exit(0);
 }

@@ -16,7 +16,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = new_server('at_once', 'djactor.max_workers' => 6, 'djactor.poll_interval' => '1h');
+my $node = new_server('at_once', 'djactor.max_workers' => 6, 'djactor.poll_interval' => '1h', fsync => 'off');
 my $tablespace = PostgreSQL::Test::Utils::tempdir_short();
 
 new_app($node, 'app');
