@@ -216,7 +216,7 @@ def a_transaction_is_old(server: PrivateServer) -> None:
 
 
 def notifications_pile_up(server: PrivateServer) -> None:
-    session = open_session(server, "LISTEN nothing; BEGIN; SELECT 1")
+    session = open_session(server, "LISTEN x; BEGIN; SELECT 1")
     try:
         server.sql(
             "SELECT pg_notify('x', i || repeat('x', 4000)) FROM generate_series(1, 500) i", "app"
