@@ -24,6 +24,7 @@
 #include "batch.h"
 #include "catalog.h"
 #include "compat.h"
+#include "deliver.h"
 #include "guc.h"
 #include "limit.h"
 #include "pgstat.h"
@@ -113,6 +114,8 @@ dja_recover(MemoryContext context)
 	dja_session_clean();
 	dja_handlers_forget();
 	dja_limit_exceeded = false;
+	if (error->notify_full)
+		(void) dja_can_notify();	/* the next attempt may find room */
 	RESUME_INTERRUPTS();
 	return error;
 }

@@ -73,9 +73,10 @@ dja_read_changes(void)
 /*
  * Is there room for a NOTIFY?  A session that LISTENs to anything and does not
  * read lets the server's queue fill up; then each commit that notifies fails, and
- * sending should not.
+ * sending should not.  Being asked, the server forgets what all have read, which
+ * it otherwise does only when somebody notifies.
  */
-static bool
+bool
 dja_can_notify(void)
 {
 	LOCAL_FCINFO(fcinfo, 0);

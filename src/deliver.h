@@ -53,5 +53,6 @@ extern DjaPending dja_pending;
 
 extern void dja_pending_reset(void);
 extern void dja_deliver_init(void);
+extern bool dja_can_notify(void);
 
 #endif							/* DJA_DELIVER_H */
