@@ -16,7 +16,9 @@ const put = (card, part, text) => {
 function showBucket(name) {
   const card = clients.get(name), state = states.clients.get(name);
   const tokens = Math.max(0, Math.min(state.burst, state.tokens + state.rate * (Date.now() / 1000 - state.at)));
-  card.querySelector("meter").value = tokens;
+  const bar = card.querySelector(".bar");
+  bar.setAttribute("aria-valuenow", Math.floor(tokens));
+  bar.firstElementChild.style.width = `${100 * tokens / state.burst}%`;
   card.classList.toggle("empty", tokens < 1);
   put(card, ".tokens", `${Math.floor(tokens)} ${Math.floor(tokens) === 1 ? "token" : "tokens"}`);
   put(card, ".counts", `${state.allowed.toLocaleString()} passed, ${state.refused.toLocaleString()} refused`);
