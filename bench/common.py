@@ -55,7 +55,7 @@ class Options:
 
     runs: int
     quick: bool
-    minutes: float = 3.0  # of a soak
+    minutes: float = 3.0  # of the benchmark sizes
 
 
 @dataclass

@@ -290,7 +290,7 @@ PLOTS: dict[str, Callable[[Result], Drawing]] = {
     "concurrency": concurrency,
     "flatness": over_time,
     "memory": over_time,
-    "soak": over_time,
+    "sizes": over_time,
 }
 
 

@@ -34,7 +34,7 @@ import plots
 import report
 import response
 import sender
-import soak
+import sizes
 import throughput
 from common import BenchmarkError, CpuUse, Options
 from private_server import ServerError
@@ -44,7 +44,7 @@ STANDARD: dict[str, ModuleType] = {
 }
 # Those that take long run when they are named, or with --all.
 LONG: dict[str, ModuleType] = {
-    module.NAME: module for module in (latency, matrix, flatness, memory, idle_at_scale, soak)
+    module.NAME: module for module in (latency, matrix, flatness, memory, idle_at_scale, sizes)
 }
 BENCHMARKS = STANDARD | LONG
 
@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--all", action="store_true", help="the long ones too")
     parser.add_argument("--runs", type=int, help="runs of each figure (default: 5; quick: 1)")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of a soak (default: 3)")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of sizes (default: 3)")
     parser.add_argument("--quick", action="store_true", help="few samples, to try the programs")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(BENCHMARKS))

@@ -422,7 +422,7 @@ dja_message_is_aside(DjaMessage *message, const char *aside)
  * the sender needs no right to it.
  */
 int64
-dja_message_send(Datum *values, bool *nulls)
+dja_message_send(Datum *values, const bool *nulls)
 {
 	static SPIPlanPtr plans[1 << DJA_SEND_OPTIONS];
 	static char *plans_table = NULL;	/* what they insert into */

@@ -107,6 +107,6 @@ dja_message_is_kind(const DjaMessage *message, const char *kind)
  */
 #define DJA_SEND_NARGS 9
 #define DJA_SEND_OPTIONS 3
-extern int64 dja_message_send(Datum *values, bool *nulls);
+extern int64 dja_message_send(Datum *values, const bool *nulls);
 
 #endif							/* DJA_MAILBOX_H */

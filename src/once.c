@@ -49,7 +49,7 @@ dja_once_expired(TupleTableSlot *slot)
  * Answers the asker of a duplicate as the first one was answered.
  */
 static void
-dja_answer_like(DjaMessage *message, Datum *values, bool *nulls)
+dja_answer_like(DjaMessage *message, Datum *values, const bool *nulls)
 {
 	if (!nulls[DJA_ONCE_ERROR - 1])
 		dja_answer_error(message, values[DJA_ONCE_ERROR - 1]);

@@ -1,8 +1,8 @@
-"""Soak: the size of tables and indexes over a long time of steady load.
+"""Sizes: the size of tables and indexes over a long time of steady load.
 
 20,000 messages a second, in statements of 100 rows, go to 10,000 actors whose handler adds to
-the state, for three minutes; ``make bench ARGS="soak --minutes 60"``
-makes it an hour.  Autovacuum is on as the server has it, but looks each 10 s in soaks below 20
+the state, for three minutes; ``make bench ARGS="sizes --minutes 60"``
+makes it an hour.  Autovacuum is on as the server has it, but looks each 10 s in runs below 20
 minutes, of which it would see too little.  From 30 to 40 percent of the time a
 session holds a snapshot, which keeps VACUUM from removing anything: sizes rise then, and
 must not go on rising once it is gone.
@@ -22,12 +22,12 @@ import time
 import longrun
 from common import Connection, Options, Result, admin, connect, require, server
 
-NAME = "soak"
+NAME = "sizes"
 RATE = 20_000
 ROWS = 100  # of a statement
 ACTORS = 10_000
 HELD = (0.3, 0.4)  # of the time
-LONG = 1200.0  # seconds; shorter soaks have autovacuum look more often
+LONG = 1200.0  # seconds; shorter runs have autovacuum look more often
 BOUND = 1.2
 PROMISED = 0.8
 
@@ -62,11 +62,11 @@ def run(options: Options) -> Result:
     sizes: dict[str, list[float]] = {}
     counts: list[int] = []
     with server(result, settings) as private:
-        longrun.define(private, "soak")
+        longrun.define(private, "sizes")
         with (
-            connect(private, "soak") as sender,
-            connect(private, "soak") as holder,
-            admin(private, "soak") as su,
+            connect(private, "sizes") as sender,
+            connect(private, "sizes") as holder,
+            admin(private, "sizes") as su,
         ):
             base = longrun.handled(su)
             feeding = longrun.Sender(send, sender, seconds, sent)
