@@ -73,7 +73,11 @@ as_role($node, 'app', 'app', q{
 			workers_launched('SELECT count(*) FROM big WHERE word LIKE ''%0%'''));
 		RETURN (state, state);
 	END $$;
-	SELECT djactor.define_actor_type('t.parallel', 'parallel', max_attempts => 1, handler_timeout => '1 s')});
+});
+# a second; more on a server that is slow on purpose
+as_role($node, 'app', 'app', sprintf(q{
+	SELECT djactor.define_actor_type('t.parallel', 'parallel', max_attempts => 1, handler_timeout => '%d s')},
+	$DjactorTest::PATIENCE / 60));
 
 my $n = $node->safe_psql('app', q{SELECT count(*) FROM big WHERE word LIKE '%0%'});
 
