@@ -9,6 +9,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,12 @@ class Pooler:
 
     def __init__(self, host):
         self.host = host
+
+
+def listens(path):
+    """The socket's file is there a moment before anybody may connect."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,7 @@ def pgbouncer(project):
     process = subprocess.Popen([program, "-q", *user, home / "pgbouncer.ini"], cwd=home)
     try:
         end = time.monotonic() + 30
-        while not (home / f".s.PGSQL.{project.port}").exists():
+        while not listens(home / f".s.PGSQL.{project.port}"):
             assert process.poll() is None and time.monotonic() < end, (home / "log").read_text()
             time.sleep(0.02)
         yield Pooler(str(home))
