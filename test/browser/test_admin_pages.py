@@ -87,16 +87,20 @@ def until(site, condition):
     raise AssertionError(f"never: {condition}")
 
 
+# Whether the focus can be seen, of the element that has it.
+SEEN = """element => {
+    const style = getComputedStyle(element);
+    return style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0
+        || style.boxShadow !== 'none';
+}"""
+
+
 def tab_to(page, target, limit=120):
     """Press Tab until the element has the focus, which must be seen."""
     for _ in range(limit):
         page.keyboard.press("Tab")
         if target.evaluate("element => element === document.activeElement"):
-            seen = target.evaluate(
-                "element => { const s = getComputedStyle(element);"
-                " return s.outlineStyle !== 'none' || s.boxShadow !== 'none' }"
-            )
-            assert seen, "the focus cannot be seen"
+            assert target.evaluate(SEEN), "the focus cannot be seen"
             return
     raise AssertionError("Tab does not lead there")
 
@@ -276,10 +280,16 @@ def test_tab_reaches_all_there_is_and_leaves_again(site, visit, path):
         "element => element.checkVisibility() && element.type !== 'hidden').length"
     )
     page.evaluate("window.visited = new Set()")
+    unseen = []
     for _ in range(there + 5):
         page.keyboard.press("Tab")
-        page.evaluate("visited.add(document.activeElement)")
+        focused = page.evaluate_handle(
+            "visited.add(document.activeElement), document.activeElement"
+        )
+        if focused.evaluate("element => element !== document.body") and not focused.evaluate(SEEN):
+            unseen.append(focused.evaluate("element => element.outerHTML"))
     assert page.evaluate("visited.delete(document.body), visited.size") == there
+    assert unseen == []
 
 
 # How it looks
