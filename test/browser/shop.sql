@@ -1,6 +1,6 @@
 -- shop.sql
---     Actors for the admin's pages to show: a shop whose payments fail now and then, whose mail is
---     slow and whose reports are paused.
+--     Actors for the admin's pages to show: a shop whose payments fail now and then, whose mail can
+--     be kept waiting and whose reports are paused.
 
 CREATE FUNCTION shop_order_handle(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
@@ -23,7 +23,9 @@ END $$;
 
 CREATE FUNCTION shop_count_handle(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM pg_sleep(coalesce((message->>'seconds')::float, 0));
+	IF message ? 'lock' THEN	-- the turn lasts until whoever has the lock lets it go
+		PERFORM pg_advisory_xact_lock((message->>'lock')::bigint);
+	END IF;
 	RETURN jsonb_set(state, '{n}', to_jsonb(coalesce((state->>'n')::int, 0) + 1));
 END $$;
 
@@ -31,5 +33,6 @@ SELECT djactor.define_actor_type('shop.order', 'shop_order_handle', journal => '
 SELECT djactor.define_actor_type('shop.payment', 'shop_payment_handle', journal => '1 day',
 	max_attempts => 2, backoff => '10 ms');
 SELECT djactor.define_actor_type('shop.stock', 'shop_count_handle', journal => '1 day');
-SELECT djactor.define_actor_type('shop.mail', 'shop_count_handle', journal => '1 day');
+SELECT djactor.define_actor_type('shop.mail', 'shop_count_handle', journal => '1 day',
+	handler_timeout => '5 min');
 SELECT djactor.define_actor_type('shop.report', 'shop_count_handle');
