@@ -1,0 +1,16 @@
+/*
+ * pools.h
+ *
+ * Which workers run; called by the launcher alone.
+ */
+#ifndef DJA_POOLS_H
+#define DJA_POOLS_H
+
+#include "utils/timestamp.h"
+
+extern void dja_pools_init(MemoryContext context);
+extern bool dja_pools_reap(void);
+/* returns when to look again at the latest */
+extern TimestampTz dja_see_to_pools(TimestampTz now);
+
+#endif							/* DJA_POOLS_H */

@@ -1,0 +1,18 @@
+/*
+ * process.h
+ *
+ * Starts background processes of djactor's; the launcher's.
+ */
+#ifndef DJA_PROCESS_H
+#define DJA_PROCESS_H
+
+#include "postmaster/bgworker.h"
+#include "utils/timestamp.h"
+
+extern void dja_process_init(MemoryContext context);
+extern bool dja_start_process(const char *function, const char *name, Datum arg,
+							  uint32 generation, BackgroundWorkerHandle **handle);
+extern TimestampTz dja_process_not_before(void);
+extern void dja_process_slot_freed(void);
+
+#endif							/* DJA_PROCESS_H */
