@@ -15,6 +15,7 @@
 #include "actor_type.h"
 #include "common/hashfn.h"
 #include "compat.h"
+#include "runqueue.h"
 #include "storage/lmgr.h"
 #include "tables.h"
 #include "utils/builtins.h"
@@ -29,6 +30,7 @@
 
 static HTAB *dja_types = NULL;
 static uint32 dja_types_generation = 1;
+static uint64 dja_types_changes = 0;	/* of the queue's, what the cache is sure to show */
 static Oid	dja_types_relid = InvalidOid;
 
 static void
@@ -174,6 +176,7 @@ dja_types_reload(void)
 	HASH_SEQ_STATUS status;
 	DjaType    *type;
 	uint32		generation;
+	uint64		changes = dja_shared ? dja_queue_changes() : 0;
 
 	dja_types_relid = dja_table_oid(DJA_ACTOR_TYPE_TABLE);
 	rel = table_open(dja_types_relid, AccessShareLock);
@@ -218,6 +221,7 @@ dja_types_reload(void)
 		type->exists = type->seen;
 		type->generation = generation;
 	}
+	dja_types_changes = changes;
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -236,6 +240,16 @@ dja_type_by_hash(uint64 hash)
 		type = hash_search(dja_types, &hash, HASH_FIND, NULL);
 	}
 	return type != NULL && type->exists ? type : NULL;
+}
+
+/*
+ * Does the cache show the change that a lane tells of?  The lane hears of it a
+ * moment before the invalidation comes.
+ */
+bool
+dja_types_know(uint64 epoch)
+{
+	return epoch <= dja_types_changes;
 }
 
 /*

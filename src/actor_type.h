@@ -25,7 +25,6 @@ typedef struct DjaType
 	bool		exists;
 	bool		seen;			/* by the reload under way */
 	uint32		generation;		/* of the cache when it was read */
-	uint32		lane_epoch;		/* run.c: of its lane, at the latest */
 	ItemPointerData tid;
 	char	   *name;			/* as text, without header */
 	int			name_len;
@@ -69,6 +68,7 @@ dja_type_is_named(const DjaType *type, const text *name)
 extern void dja_types_init(void);
 extern DjaType *dja_type_lookup(const char *name, int len);
 extern DjaType *dja_type_by_hash(uint64 hash);
+extern bool dja_types_know(uint64 epoch);
 extern bool dja_type_is_current(DjaType *type, uint32 generation);
 extern bool dja_type_paused_now(DjaType *type);
 extern List *dja_types_all(void);

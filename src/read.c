@@ -66,13 +66,10 @@ dja_run_resolve(DjaBatch *batch, DjaRun *run)
 	char	   *problem = NULL;
 
 	run->type = dja_type_by_hash(run->type_hash);
-	if (run->type == NULL || run->type->lane_epoch != run->epoch)
+	if (run->type == NULL || !dja_types_know(run->epoch))
 	{
-		/* the lane hears of a change a moment before the invalidation comes */
 		dja_types_reload();
 		run->type = dja_type_by_hash(run->type_hash);
-		if (run->type != NULL)
-			run->type->lane_epoch = run->epoch;
 	}
 	run->generation = run->type ? run->type->generation : 0;
 	if (run->type == NULL)

@@ -25,7 +25,7 @@ typedef struct DjaRun
 	int			lane;
 	uint64		type_hash;
 	uint64		key_hash;
-	uint32		epoch;			/* of the lane, before its type was looked at */
+	uint64		epoch;			/* of the lane, before its type was looked at */
 	int64		cursor;			/* where to read from, or to go on from */
 	DjaRunEnd	end;
 	int			removed;		/* messages that left the mailbox */

@@ -380,7 +380,7 @@ dja_lanes_forget(Oid database)
  * epoch: then what made the caller stop may be mended already.
  */
 void
-dja_lane_block(int i, uint32 epoch, TimestampTz recheck_at)
+dja_lane_block(int i, uint64 epoch, TimestampTz recheck_at)
 {
 	DjaLane    *lane = dja_lane(i);
 
@@ -396,13 +396,28 @@ dja_lane_unblock(int i)
 {
 	DjaLane    *lane = dja_lane(i);
 
-	lane->epoch++;
+	lane->epoch = ++dja_shared->queue->changes;
 	lane->blocked = false;
 	lane->sweep_wanted = true;
 	lane->next_due = DT_NOBEGIN;
 	lane->due_not_before = DT_NOBEGIN;
 	lane->failure_part = 0;
 	memset(lane->failures, 0, sizeof(lane->failures));
+}
+
+/*
+ * How many changes of types there have been: those that a look at the table
+ * from now on cannot miss.  Takes the lock.
+ */
+uint64
+dja_queue_changes(void)
+{
+	uint64		changes;
+
+	dja_lock();
+	changes = dja_shared->queue->changes;
+	dja_unlock();
+	return changes;
 }
 
 /*

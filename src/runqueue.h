@@ -61,7 +61,7 @@ typedef struct DjaLane
 	int			concurrency;	/* 0 = no limit */
 	bool		solo;			/* a transaction of its own for each message */
 
-	uint32		epoch;			/* counts changes of the type */
+	uint64		epoch;			/* the queue's count of changes, at the type's last */
 	bool		blocked;		/* paused, or its handler cannot be called */
 	TimestampTz recheck_at;		/* when blocked: look again then */
 
@@ -110,6 +110,7 @@ typedef struct DjaMailbox
 
 struct DjaRunQueue
 {
+	uint64		changes;		/* of actor types, so far: counts their epochs */
 	int			size;			/* of mailboxes[] */
 	int			nbuckets;		/* power of two */
 	int			free_head;
@@ -140,8 +141,9 @@ extern int	dja_lane_create(Oid database, uint64 type_hash, int pool);
 extern void dja_lane_move(int lane, int pool);
 extern void dja_lane_free(int lane);
 extern void dja_lanes_forget(Oid database);
-extern void dja_lane_block(int lane, uint32 epoch, TimestampTz recheck_at);
+extern void dja_lane_block(int lane, uint64 epoch, TimestampTz recheck_at);
 extern void dja_lane_unblock(int lane);
+extern uint64 dja_queue_changes(void);
 extern int	dja_pool_lane_count(int pool);
 extern bool dja_lane_busy(int lane);
 
