@@ -12,6 +12,11 @@ from playwright.sync_api import expect
 CHAT = Path(__file__).resolve().parents[2] / "examples" / "chat"
 
 
+def hear_ctrl_c():
+    """In the demo's process: whoever runs the tests in the background has it ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def demo():
     """The demo and what it has printed until it stays."""
@@ -19,6 +24,7 @@ def demo():
         [sys.executable, CHAT / "demo.py", "--stay", "--messages", "400"],
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
     said = []
     for line in process.stdout:
