@@ -101,7 +101,9 @@ cmp_ok($node->safe_psql('app', 'SELECT count(DISTINCT pid) FROM ledger WHERE sen
 $node->safe_psql('app', q{
 	CREATE FUNCTION public.limited_two(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 	BEGIN
-		IF NOT pg_try_advisory_xact_lock(1) AND NOT pg_try_advisory_xact_lock(2) THEN
+		-- a lock for each worker, until its transaction ends
+		PERFORM pg_advisory_xact_lock_shared(4712);
+		IF (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND objid = 4712) > 2 THEN
 			RAISE LOG 'CROWD: three workers in a type of concurrency 2';
 		END IF;
 		RETURN public.work(state, message);
