@@ -21,16 +21,7 @@ my $node = new_server('kill', 'djactor.max_workers' => 3, 'djactor.max_crashes' 
 
 new_app($node, 'app');
 define_work($node, 'app', 'app', 't.more', q{retry_order => 'hold', concurrency => 1});
-as_role($node, 'app', 'app', q{
-	CREATE FUNCTION ticks(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
-	BEGIN
-		IF message ? 'set' THEN
-			PERFORM djactor.set_timer('tick', every => '200 ms', payload => '{"tick": true}');
-		END IF;
-		RETURN jsonb_build_object('ticks', coalesce((state->>'ticks')::int, 0) + 1);
-	END $$;
-	SELECT djactor.define_actor_type('t.ticks', 'public.ticks');
-	SELECT djactor.send('t.ticks', 'k', '{"set": true}')});
+start_ticking($node, 'app', 'app', '200 ms');
 start_sender($node, 'app', 'app', id => $_, keys => 20 * $_, fail => 50, types => [ 't.work', 't.more' ], pause => 0.005) for 1 .. 3;
 
 # Processes that are soon gone are made to stay: a scout by a lock, an autovacuum worker by its cost limit.

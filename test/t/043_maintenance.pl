@@ -19,16 +19,8 @@ my $node = new_server('maintenance', 'djactor.max_workers' => 3, 'djactor.poll_i
 new_app($node, 'app');
 define_work($node, 'app', 'app', 't.more', q{retry_order => 'hold'});
 define_work($node, 'app', 'app', 't.paused');
+start_ticking($node, 'app', 'app', '50 ms');
 as_role($node, 'app', 'app', q{
-	CREATE FUNCTION ticks(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
-	BEGIN
-		IF message ? 'set' THEN
-			PERFORM djactor.set_timer('tick', every => '50 ms', payload => '{"tick": true}');
-		END IF;
-		RETURN jsonb_build_object('ticks', coalesce((state->>'ticks')::int, 0) + 1);
-	END $$;
-	SELECT djactor.define_actor_type('t.ticks', 'public.ticks');
-	SELECT djactor.send('t.ticks', 'k', '{"set": true}');
 	SELECT djactor.pause('t.paused');
 	SELECT post(1, 1, 300, 't.paused', 30)});
 $node->safe_psql('app', q{SET allow_in_place_tablespaces = on; CREATE TABLESPACE spare LOCATION ''});

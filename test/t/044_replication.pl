@@ -17,20 +17,9 @@ my $to = new_server('to', Init => [ allows_streaming => 'logical' ], 'djactor.ma
 
 new_app($from, 'app');
 define_work($from, 'app', 'app', 't.paused');
+send_broken($from, 'app', 'app', 5);
+start_ticking($from, 'app', 'app', '100 ms');
 as_role($from, 'app', 'app', q{
-	CREATE FUNCTION broken(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS
-		$$ BEGIN RAISE EXCEPTION 'broken'; END $$;
-	CREATE FUNCTION ticks(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
-	BEGIN
-		IF message ? 'set' THEN
-			PERFORM djactor.set_timer('tick', every => '100 ms', payload => '{"tick": true}');
-		END IF;
-		RETURN state || jsonb_build_object('ticks', coalesce((state->>'ticks')::int, 0) + 1);
-	END $$;
-	SELECT djactor.define_actor_type('t.broken', 'public.broken', max_attempts => 1);
-	SELECT djactor.define_actor_type('t.ticks', 'public.ticks');
-	SELECT djactor.send('t.broken', 'k' || g) FROM generate_series(1, 5) g;
-	SELECT djactor.send('t.ticks', 'k', '{"set": true}');
 	SELECT djactor.pause('t.paused');
 	SELECT post(1, 1, 200, 't.paused', 20)});
 ok(wait_until('dead letters', sub { $from->safe_psql('app', 'SELECT count(*) FROM djactor.dead_letter') eq '5' }), 'some messages are given up');

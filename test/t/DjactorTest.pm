@@ -29,7 +29,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(new_server new_database new_app define_work as_role session wait_until wait_drained
+our @EXPORT = qw(new_server new_database new_app define_work start_ticking send_broken as_role session wait_until wait_drained
   start_sender stop_senders check_ledger workers worker_pids process_ids log_since log_count);
 
 # How long the slowest machine may take for what should be done at once.
@@ -142,6 +142,36 @@ sub define_work
 		SELECT djactor.define_actor_type('%s', 'public.work', max_attempts => 20, breaker_failures => NULL,
 			backoff => '10 ms', backoff_max => '100 ms'%s)},
 		$type, $options ? ", $options" : ''));
+}
+
+# start_ticking($node, $database, $role, $every): the actor k of type t.ticks has a timer, and counts its turns
+# in its state.
+sub start_ticking
+{
+	my ($node, $database, $role, $every) = @_;
+
+	as_role($node, $database, $role, qq{
+		CREATE FUNCTION ticks(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS \$\$
+		BEGIN
+			IF message ? 'set' THEN
+				PERFORM djactor.set_timer('tick', every => '$every', payload => '{"tick": true}');
+			END IF;
+			RETURN state || jsonb_build_object('ticks', coalesce((state->>'ticks')::int, 0) + 1);
+		END \$\$;
+		SELECT djactor.define_actor_type('t.ticks', 'public.ticks');
+		SELECT djactor.send('t.ticks', 'k', '{"set": true}')});
+}
+
+# send_broken($node, $database, $role, $n): so many messages of type t.broken, to become dead letters.
+sub send_broken
+{
+	my ($node, $database, $role, $n) = @_;
+
+	as_role($node, $database, $role, qq{
+		CREATE FUNCTION broken(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS
+			\$\$ BEGIN RAISE EXCEPTION 'broken'; END \$\$;
+		SELECT djactor.define_actor_type('t.broken', 'public.broken', max_attempts => 1);
+		SELECT djactor.send('t.broken', 'k' || g) FROM generate_series(1, $n) g});
 }
 
 # wait_until($what, $sub [, $seconds]): calls $sub until it is true; an exception is "not yet". False,
