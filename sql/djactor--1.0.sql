@@ -235,7 +235,7 @@ COMMENT ON COLUMN djactor.message.retry_at IS 'next attempt, once one has failed
 COMMENT ON COLUMN djactor.message.last_error IS 'message of the last failed attempt; written by djactor';
 COMMENT ON COLUMN djactor.message.sent_at IS 'start of the sender''s transaction; written by djactor';
 COMMENT ON COLUMN djactor.message.released IS 'a delayed message has become due and lies in its mailbox; written by djactor';
-COMMENT ON COLUMN djactor.message.aside IS 'not in its mailbox: stashed by the actor, deferred (an ask whose turn is over and whose reply is to come), duplicate (of such an ask), or held (it came by replication); written by djactor';
+COMMENT ON COLUMN djactor.message.aside IS 'not in its mailbox: stashed by the actor, deferred (an ask whose turn is over and whose reply is to come), duplicate (of such an ask), or held (it came by replication; with what it was before, as in held stashed); written by djactor';
 
 CREATE TABLE djactor.dead_letter
 (
@@ -498,9 +498,9 @@ CREATE TRIGGER sent AFTER INSERT ON djactor.message
 CREATE FUNCTION djactor.message_arrived() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_message_arrived';
 COMMENT ON FUNCTION djactor.message_arrived() IS
-'trigger: puts aside what arrives by logical replication, until djactor.resume()';
+'trigger: puts aside what arrives by logical replication, or is changed by it, until djactor.resume()';
 
-CREATE TRIGGER arrived AFTER INSERT ON djactor.message
+CREATE TRIGGER arrived AFTER INSERT OR UPDATE ON djactor.message
 	FOR EACH ROW EXECUTE FUNCTION djactor.message_arrived();
 ALTER TABLE djactor.message ENABLE REPLICA TRIGGER arrived;
 
@@ -733,7 +733,7 @@ BEGIN ATOMIC
 SELECT CASE
 	WHEN m.id IS NOT NULL THEN
 		CASE
-			WHEN m.aside OPERATOR(pg_catalog.=) 'held'::pg_catalog.text THEN 'held'
+			WHEN m.aside OPERATOR(pg_catalog.~~) 'held%'::pg_catalog.text THEN 'held'
 			WHEN m.aside IS NOT NULL THEN 'waiting'
 			WHEN djactor.held() OR t.paused OR a.paused OR a.status OPERATOR(pg_catalog.=) 'suspended'::pg_catalog.text THEN 'held'
 			WHEN m.retry_at IS NOT NULL OR m.attempts OPERATOR(pg_catalog.>) 0 THEN 'retrying'
@@ -882,7 +882,7 @@ CREATE VIEW djactor.mailbox AS
 		pg_catalog.min(sent_at) AS oldest_sent_at,
 		pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.min(sent_at) AS oldest_age
 	FROM djactor.message
-	WHERE aside IS NULL OR aside OPERATOR(pg_catalog.<>) ALL (ARRAY['deferred', 'duplicate'])
+	WHERE aside IS NULL OR aside OPERATOR(pg_catalog.<>) ALL (ARRAY['deferred', 'duplicate', 'held deferred', 'held duplicate'])
 	GROUP BY actor_type, actor_key;
 COMMENT ON VIEW djactor.mailbox IS 'waiting messages of each actor and the age of the oldest';
 COMMENT ON COLUMN djactor.mailbox.actor_type IS 'kind of the receiving actor';

@@ -4,8 +4,9 @@
  * Messages that arrive by logical replication, or are otherwise written in
  * session_replication_role = replica.  They are the publisher's, whose workers
  * handle them: here each is put aside, so that it lies in no mailbox, until
- * djactor.resume().  When the publisher has handled one, its deletion arrives
- * too.
+ * djactor.resume().  When the publisher has changed or handled one, that arrives
+ * too.  What was aside there already (stashed, deferred) is held as well, and is
+ * that again after resume(): "held", a blank, and what it was.
  *
  * The trigger fires in replica mode only, so who sends here pays nothing.
  */
@@ -24,6 +25,24 @@
 PG_FUNCTION_INFO_V1(dja_message_arrived);
 
 #define DJA_ASIDE_HELD "held"
+#define DJA_ASIDE_HELD_LEN 4
+
+/*
+ * A message's column aside, NULL if it is.
+ */
+static char *
+dja_aside_of(TupleTableSlot *slot)
+{
+	slot_getallattrs(slot);
+	return slot->tts_isnull[DJA_MSG_ASIDE - 1] ? NULL :
+		TextDatumGetCString(slot->tts_values[DJA_MSG_ASIDE - 1]);
+}
+
+static bool
+dja_aside_is_held(const char *aside)
+{
+	return aside != NULL && strncmp(aside, DJA_ASIDE_HELD, DJA_ASIDE_HELD_LEN) == 0;
+}
 
 /*
  * Sets a message's column aside.
@@ -34,7 +53,6 @@ dja_put_aside(DjaWriter *writer, TupleTableSlot *slot, const char *aside)
 	Datum		values[DJA_MSG_NATTS];
 	bool		nulls[DJA_MSG_NATTS];
 
-	slot_getallattrs(slot);
 	memcpy(values, slot->tts_values, sizeof(values));
 	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
 	nulls[DJA_MSG_ASIDE - 1] = aside == NULL;
@@ -43,14 +61,16 @@ dja_put_aside(DjaWriter *writer, TupleTableSlot *slot, const char *aside)
 }
 
 /*
- * Trigger for each row that arrives in djactor.message in replica mode: put
- * aside, it lies in no mailbox.
+ * Trigger for each row that arrives in djactor.message, or is changed, in
+ * replica mode: put aside, it lies in no mailbox.
  */
 Datum
 dja_message_arrived(PG_FUNCTION_ARGS)
 {
 	static bool reported = false;
 	TriggerData *data = (TriggerData *) fcinfo->context;
+	TupleTableSlot *slot;
+	char	   *aside;
 	DjaWriter  *writer;
 	TM_Result	result;
 
@@ -64,9 +84,15 @@ dja_message_arrived(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("djactor.message_arrived() is the trigger of djactor.message")));
 
-	CommandCounterIncrement();	/* the row has been inserted by this very command */
+	slot = TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newslot : data->tg_trigslot;
+	aside = dja_aside_of(slot);
+	if (dja_aside_is_held(aside))
+		return PointerGetDatum(NULL);	/* the publisher holds it, too */
+
+	CommandCounterIncrement();	/* the row has been written by this very command */
 	writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
-	result = dja_put_aside(writer, data->tg_trigslot, DJA_ASIDE_HELD);
+	result = dja_put_aside(writer, slot,
+						   aside ? psprintf(DJA_ASIDE_HELD " %s", aside) : DJA_ASIDE_HELD);
 	if (result != TM_Ok)
 		dja_row_trouble(result);
 	dja_writer_close(writer);
@@ -96,10 +122,12 @@ dja_arrived_release(void)
 	while (dja_find_next(&find))
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
+		char	   *aside = dja_aside_of(find.slot);
 
-		if (!find.slot->tts_isnull[DJA_MSG_ASIDE - 1] &&
-			strcmp(TextDatumGetCString(find.slot->tts_values[DJA_MSG_ASIDE - 1]), DJA_ASIDE_HELD) == 0)
-			n += dja_put_aside(writer, find.slot, NULL) == TM_Ok;
+		if (dja_aside_is_held(aside))
+			n += dja_put_aside(writer, find.slot,
+							   aside[DJA_ASIDE_HELD_LEN] == '\0' ? NULL :
+							   aside + DJA_ASIDE_HELD_LEN + 1) == TM_Ok;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}

@@ -94,7 +94,8 @@ dja_drain_due(DjaType *type)
 
 		if (!message->nulls[DJA_MSG_ASIDE - 1])
 		{
-			if (message->retry_at <= now && !dja_message_is_aside(message, "held"))
+			if (message->retry_at <= now &&
+				(dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate")))
 				dja_drain_progress |= dja_expire_deferred(message) == TM_Ok;
 		}
 		else if (!message->nulls[DJA_MSG_DELIVER_AT - 1] &&

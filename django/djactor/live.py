@@ -21,7 +21,10 @@ TYPES = 200  # shown on the live page, the busiest
 SHOWN = 100  # mailboxes, and timers
 
 # An ask whose reply is to come, and its duplicates, wait for nobody's turn.
-_MAIL = "(aside IS NULL OR aside NOT IN ('deferred', 'duplicate'))"
+_MAIL = (
+    "(aside IS NULL OR aside NOT IN"
+    " ('deferred', 'duplicate', 'held deferred', 'held duplicate'))"
+)
 
 _SNAPSHOT = f"""
     WITH sample AS MATERIALIZED (

@@ -285,15 +285,36 @@ is($subscriber->safe_psql('app', 'SELECT djactor.held()'), 'f', '... since its d
 is($subscriber->safe_psql('app', q{SELECT count(*) FROM djactor.message WHERE aside = 'held'}), $arrived,
 	'... and what arrived does not');
 is(log_count($subscriber, qr/holds mail that arrives by replication/) > 0, 1, '... which the log says');
+
+# What the publisher changes of it arrives as an update of the whole row
+sub changed
+{
+	my ($column, $value, $where) = @_;
+
+	$subscriber->safe_psql('app', "SET session_replication_role = replica; UPDATE djactor.message SET $column = $value WHERE $where");
+}
+changed('(attempts, aside)', "(1, NULL)", 'true');
+is($subscriber->safe_psql('app', q{SELECT count(*) FROM djactor.message WHERE aside = 'held' AND attempts = 1}), $arrived,
+	'... nor does what failed there since');
+my ($stashed, $deferred) = split /\n/, $subscriber->safe_psql('app', 'SELECT id FROM djactor.message ORDER BY id LIMIT 2');
+changed('aside', "'stashed'", "id = $stashed");
+changed('aside', "'deferred'", "id = $deferred");
+is($subscriber->safe_psql('app', "SELECT aside, djactor.outcome(id) FROM djactor.message WHERE id IN ($stashed, $deferred) ORDER BY id"),
+	"held stashed|held\nheld deferred|held", '... nor what was put aside there');
+changed('aside', 'NULL', "id = $stashed");
+is($subscriber->safe_psql('app', "SELECT aside FROM djactor.message WHERE id = $stashed"), 'held', '... nor what was put back there');
+$subscriber->safe_psql('app', q{NOTIFY djactor});
 $subscriber->safe_psql('app', 'ALTER SUBSCRIPTION mail DISABLE');
 as_role($subscriber, 'app', 'app', 'SELECT djactor.resume()');
-ok(wait_drained($subscriber, 'app'), 'resume() lets it run');
-is(ran($subscriber, 'app'), 50 + $arrived, '... all of it, once');
+ok(wait_until('the mail', sub { ran($subscriber, 'app') eq 50 + $arrived - 1 }), 'resume() lets it run');
+is($subscriber->safe_psql('app', q{SELECT djactor.wait_idle('1 min')}), 't', '... and comes to an end');
+is(ran($subscriber, 'app'), 50 + $arrived - 1, '... all of it, once');
+is($subscriber->safe_psql('app', "SELECT aside FROM djactor.message WHERE id = $deferred"), 'deferred', '... but what was handled there, and waits for its reply only');
 $subscriber->safe_psql('app', q{ALTER SUBSCRIPTION mail ENABLE});
 $node->safe_psql('postgres', 'ALTER ROLE app LOGIN');
 ok(wait_drained($node, 'app'), 'the publisher runs its own');
 $node->wait_for_catchup('mail');
-is(ran($subscriber, 'app'), 50 + $arrived, 'whose end reaches the subscriber without harm');
+is(ran($subscriber, 'app'), 50 + $arrived - 1, 'whose end reaches the subscriber without harm');
 check_ledger($node, 'app');
 
 $subscriber->stop;

@@ -39,7 +39,7 @@ $to->wait_for_subscription_sync($from, 'moving', 'app');
 my $before = $from->safe_psql('app', 'SELECT count(*) FROM ledger');
 ok(wait_until('load', sub { $from->safe_psql('app', 'SELECT count(*) FROM ledger') > $before + 100 }), 'published, mail is handled as before');
 is(($from->psql('app', q{UPDATE djactor.actor SET state = state || '{"by": "hand"}' WHERE actor_type = 't.ticks'}))[2], '', '... and a state may be updated');
-is($to->safe_psql('app', q{SELECT count(*) FROM djactor.message WHERE aside IS DISTINCT FROM 'held'}), 0, 'what arrives is held');
+is($to->safe_psql('app', q{SELECT count(*) FROM djactor.message WHERE aside IS NULL OR aside NOT LIKE 'held%'}), 0, 'what arrives is held, failed attempts at it, too');
 
 #
 # The old server comes to rest, the new one takes over
