@@ -22,8 +22,7 @@ SHOWN = 100  # mailboxes, and timers
 
 # An ask whose reply is to come, and its duplicates, wait for nobody's turn.
 _MAIL = (
-    "(aside IS NULL OR aside NOT IN"
-    " ('deferred', 'duplicate', 'held deferred', 'held duplicate'))"
+    "(aside IS NULL OR aside NOT IN ('deferred', 'duplicate', 'held deferred', 'held duplicate'))"
 )
 
 _SNAPSHOT = f"""
