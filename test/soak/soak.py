@@ -18,7 +18,8 @@ What must hold:
 * tables and indexes of djactor in the last quarter are not larger than FLAT times what they were at
   the most in the second quarter, or than SMALL;
 * private memory and open files of the launcher and of the worker that stays, which live through
-  the calm half, are at its end not above FLAT times what they were early in it (and CACHES, FILES);
+  the calm half, are at its end not above FLAT times what they were in its middle, when caches are
+  full (and CACHES, FILES);
 * the server finds no damage in itself (tools/private_server.py looks), and stops when told.
 """
 
@@ -244,9 +245,9 @@ def judge(totals: Totals, seconds: float) -> None:
         raise Soaked("the tables grow")
     calm = part(0, 0.5)
     for name in ("launcher", "worker"):
-        first, last = getattr(part(0.1, 0.5)[0], name), getattr(calm[-1], name)
+        first, last = getattr(part(0.25, 0.5)[0], name), getattr(calm[-1], name)
         print(
-            f"{name}: {first[1]:.1f} MB private and {first[2]} files early in the calm half,"
+            f"{name}: {first[1]:.1f} MB private, {first[2]} files in the middle of the calm half,"
             f" {last[1]:.1f} MB and {last[2]} files at its end"
         )
         if first[0] != last[0]:

@@ -40,10 +40,12 @@ CALL wait_until($$EXISTS (SELECT FROM djactor.actor WHERE actor_type = 'outcome.
 SELECT what, djactor.outcome(id) FROM sent WHERE what IN ('paused', 'suspended', 'other');
 
 -- # held: it came by replication. waiting: put aside by its actor, or an ask whose reply is to come
+ALTER TABLE djactor.message DISABLE TRIGGER arrived;	-- which would hold them all
 SET session_replication_role = replica;
 UPDATE djactor.message m SET aside = a FROM sent s, (VALUES ('delayed', 'held'), ('retry', 'stashed'), ('behind', 'deferred'), ('skip', 'duplicate')) v (w, a)
 WHERE s.id = m.id AND s.what = v.w;
 RESET session_replication_role;
+ALTER TABLE djactor.message ENABLE REPLICA TRIGGER arrived;
 SELECT what, m.aside, djactor.outcome(id) FROM sent JOIN djactor.message m USING (id) WHERE m.aside IS NOT NULL ORDER BY id;
 
 -- # replied: while the reply is kept. Unknown: handled without a trace, never sent, none
