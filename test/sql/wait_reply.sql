@@ -28,6 +28,8 @@ SELECT waits('null'), djactor.wait_reply(id_of('null')) IS NULL AS is_sql_null;
 SELECT put('slow', 'wait', 'a', '{"do": "SELECT pg_sleep(0.2)", "reply": "slow"}');
 SELECT waits('slow');
 SELECT put('deferred', 'wait', 'a', '{"do": "SELECT djactor.defer_reply() * 0"}');
+-- (b could be faster than a: an answer to what is not open yet is none)
+CALL wait_until($$(SELECT aside = 'deferred' FROM waiting WHERE name = 'deferred')$$);
 SELECT djactor.send('wait', 'b', jsonb_build_object('do', format('SELECT pg_sleep(0.2), djactor.reply(''"at last"'', %s)', id_of('deferred')))) > 0 AS sent;
 SELECT waits('deferred');
 

@@ -467,6 +467,15 @@ sub start
 	$self->{run}->pump_nb;
 }
 
+# finished(): has what start() sent been answered?
+sub finished
+{
+	my ($self) = @_;
+
+	eval { $self->{run}->pump_nb };
+	return $self->{out} =~ /^\Q$self->{mark}\E\n/m;
+}
+
 # finish(): waits for what start() sent; returns the output, errors are in {err}.
 sub finish
 {
