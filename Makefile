@@ -66,7 +66,7 @@ tidy:
 	@tools/tidy
 
 format:
-	@tools/setup
+	@tools/indent
 	@.venv/bin/python -m ruff check --quiet --fix-only .
 	@.venv/bin/python -m ruff format .
 
@@ -92,8 +92,8 @@ help:
 	@echo 'make sanitize   the same with the address and undefined behaviour sanitizers'
 	@echo 'make valgrind   the regression and isolation tests under valgrind'
 	@echo 'make lint       check scripts, Python and C, in a minute'
-	@echo 'make tidy       check C with clang-tidy, in some minutes'
-	@echo 'make format     repair the style of Python'
+	@echo 'make tidy       check C with pgindent and clang-tidy, in some minutes'
+	@echo 'make format     repair the style of C and Python'
 	@echo 'make clean      remove what was built; distclean: the virtual environment too'
 
 .PHONY: all install uninstall demo example test test-matrix bench bench-rivals deb asserts sanitize valgrind soak lint tidy format clean distclean help

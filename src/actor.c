@@ -53,8 +53,10 @@ dja_place(DjaType *type, uint64 key_hash, HASHACTION action)
 	}
 	if (dja_places == NULL)
 	{
-		HASHCTL		ctl = {.keysize = sizeof(key.key), .entrysize = sizeof(DjaPlace)};
+		HASHCTL		ctl;
 
+		ctl.keysize = sizeof(key.key);
+		ctl.entrysize = sizeof(DjaPlace);
 		dja_places = hash_create("djactor places of actors", 1024, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
 	return hash_search(dja_places, &key.key, action, NULL);
@@ -177,7 +179,9 @@ bool
 dja_actor_halted(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
 				 Snapshot snapshot)
 {
-	bool		halted = dja_actor_find(rel, type, key, snapshot, slot) &&
+	bool		halted;
+
+	halted = dja_actor_find(rel, type, key, snapshot, slot) &&
 		(DatumGetBool(slot->tts_values[DJA_ACTOR_PAUSED - 1]) ||
 		 DatumGetInt32(slot->tts_values[DJA_ACTOR_STATE_VERSION - 1]) > type->state_version ||
 		 dja_status_is_suspended(slot->tts_values[DJA_ACTOR_STATUS - 1]));

@@ -30,7 +30,8 @@
 
 static HTAB *dja_types = NULL;
 static uint32 dja_types_generation = 1;
-static uint64 dja_types_changes = 0;	/* of the queue's, what the cache is sure to show */
+static uint64 dja_types_changes = 0;	/* of the queue's, what the cache is
+										 * sure to show */
 static Oid	dja_types_relid = InvalidOid;
 
 static void
@@ -113,15 +114,14 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	char	   *handler = TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]);
 	char	   *upgrade_handler = dja_string_or_null(values, nulls, DJA_TYPE_UPGRADE_HANDLER);
 	char	   *problem = dja_string_or_null(values, nulls, DJA_TYPE_PROBLEM);
-	Datum		initial_state =
-		PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_TYPE_INITIAL_STATE - 1]));
+	Jsonb	   *initial_state = DatumGetJsonbPCopy(values[DJA_TYPE_INITIAL_STATE - 1]);
 
 	/* nothing fails from here on, so that the entry is never half of this */
 	type->name = name;
 	type->name_len = strlen(name);
 	type->handler = handler;
 	type->upgrade_handler = upgrade_handler;
-	type->initial_state = initial_state;
+	type->initial_state = JsonbPGetDatum(initial_state);
 	if (before.name != NULL)
 	{
 		pfree(before.name);

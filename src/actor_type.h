@@ -51,7 +51,7 @@ typedef struct DjaType
 	char	   *problem;		/* why its mail waits; NULL = it does not */
 
 	struct DjaHandler *call;	/* handler.c's, NULL until resolved */
-	struct DjaHandler *upgrade;	/* likewise, of upgrade_handler */
+	struct DjaHandler *upgrade; /* likewise, of upgrade_handler */
 	struct DjaStatPart *stat;	/* stats.c's, NULL until counted */
 	int			careful;		/* run.c: messages to run in savepoints still */
 	uint32		batch;			/* run.c: which batch the count is of */
@@ -79,6 +79,7 @@ extern void dja_type_set_problem(DjaType *type, const char *problem);
 extern bool dja_type_pause(DjaType *type, const char *reason);
 extern char *dja_interval_string(int64 usec);
 extern void dja_type_read_row(DjaType *type, Datum *values, bool *nulls);
+
 /* of an interval that is kept: beyond all reason, and far from overflows */
 #define DJA_MAX_YEARS 1000
 #define DJA_YEAR_USEC (365 * USECS_PER_DAY)

@@ -15,7 +15,8 @@
 #include "utils/memutils.h"
 #include "waiters.h"
 
-#define DJA_NOTIFY_BYTES 7900	/* below NOTIFY_PAYLOAD_MAX_LENGTH, with room for one more id */
+#define DJA_NOTIFY_BYTES 7900	/* below NOTIFY_PAYLOAD_MAX_LENGTH, with room
+								 * for one more id */
 
 static int64 *dja_answers = NULL;	/* ids of the asks */
 static SubTransactionId *dja_answer_subids = NULL;	/* and by whom */

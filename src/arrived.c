@@ -89,7 +89,8 @@ dja_message_arrived(PG_FUNCTION_ARGS)
 	if (dja_aside_is_held(aside))
 		return PointerGetDatum(NULL);	/* the publisher holds it, too */
 
-	CommandCounterIncrement();	/* the row has been written by this very command */
+	CommandCounterIncrement();	/* the row has been written by this very
+								 * command */
 	writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
 	result = dja_put_aside(writer, slot,
 						   aside ? psprintf(DJA_ASIDE_HELD " %s", aside) : DJA_ASIDE_HELD);

@@ -52,9 +52,10 @@ dja_refuse_wait(const char *function)
 static int64
 dja_check_timeout(Interval *timeout)
 {
-	int64		usec = timeout == NULL || DJA_INTERVAL_INFINITE(timeout) ? -1 :
-		dja_interval_usec(timeout);
+	int64		usec = -1;
 
+	if (timeout != NULL && !DJA_INTERVAL_INFINITE(timeout))
+		usec = dja_interval_usec(timeout);
 	if (usec < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -203,8 +204,7 @@ dja_wait_reply(PG_FUNCTION_ARGS)
 Datum
 dja_ask(PG_FUNCTION_ARGS)
 {
-	CallContext *call = fcinfo->context != NULL && IsA(fcinfo->context, CallContext) ?
-		castNode(CallContext, fcinfo->context) : NULL;
+	CallContext *call = NULL;
 	Datum		values[DJA_SEND_NARGS] = {0};
 	bool		nulls[DJA_SEND_NARGS];
 	TupleDesc	desc;
@@ -216,6 +216,8 @@ dja_ask(PG_FUNCTION_ARGS)
 	dja_require_preload();
 	dja_catalog_require();
 	dja_refuse_wait("ask()");
+	if (fcinfo->context != NULL && IsA(fcinfo->context, CallContext))
+		call = castNode(CallContext, fcinfo->context);
 	if (call == NULL || call->atomic)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),

@@ -43,7 +43,8 @@
 
 #define DJA_CHUNK 16			/* mailboxes claimed at a time */
 #define DJA_CAREFUL_MESSAGES 10000
-#define DJA_HELP_MS 100			/* a batch that takes longer calls for another worker */
+#define DJA_HELP_MS 100			/* a batch that takes longer calls for another
+								 * worker */
 
 /* How one transaction over the claimed mailboxes ended. */
 typedef enum DjaOutcome
@@ -107,7 +108,7 @@ dja_recover(MemoryContext context)
 	error = dja_error_copy(edata, timed_out);
 	FreeErrorData(edata);
 	FlushErrorState();
-	AbortOutOfAnyTransaction();	/* a handler may have left a subtransaction */
+	AbortOutOfAnyTransaction(); /* a handler may have left a subtransaction */
 	dja_stat_forget();
 	MemoryContextSwitchTo(context);
 	dja_turn_over();
@@ -235,7 +236,8 @@ dja_write_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bo
 
 		outcome = DJA_STALLED;
 		if (with_actor && dja_error_blame(second) == DJA_BLAME_NOBODY)
-			outcome = DJA_AGAIN;	/* somebody has the actor's row: do without */
+			outcome = DJA_AGAIN;	/* somebody has the actor's row: do
+									 * without */
 		else
 			ereport(LOG,
 					(errmsg("could not record the failure of message " INT64_FORMAT ": %s",

@@ -32,7 +32,11 @@ dja_breaker_failures(int lane_id, DjaType *type)
 
 	dja_lock();
 	lane = dja_lane(lane_id);
-	/* forget the parts since the last failure; a clock put back a little changes nothing */
+
+	/*
+	 * forget the parts since the last failure; a clock put back a little
+	 * changes nothing
+	 */
 	if (part - lane->failure_part >= DJA_BREAKER_PARTS ||
 		lane->failure_part - part >= DJA_BREAKER_PARTS)
 	{

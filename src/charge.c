@@ -75,7 +75,9 @@ dja_charge_step(void *arg)
 	DjaCharge  *charge = arg;
 	DjaMessage *message = dja_message_by_id(charge->crash.message_id, GetActiveSnapshot());
 	DjaType    *type = dja_type_by_hash(charge->crash.type_hash);
-	bool		exists = type != NULL && message != NULL &&
+	bool		exists;
+
+	exists = type != NULL && message != NULL &&
 		dja_type_is_named(type, DatumGetTextPP(message->values[DJA_MSG_ACTOR_TYPE - 1]));
 
 	if (exists && charge->crash.verdict == DJA_CHARGED)

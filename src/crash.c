@@ -265,7 +265,8 @@ static void
 dja_crash_quit(SIGNAL_ARGS)
 {
 	dja_marker->innocent = true;
-	_exit(2);					/* as SignalHandlerForCrashExit does, for its reasons */
+	_exit(2);					/* as SignalHandlerForCrashExit does, for its
+								 * reasons */
 }
 
 /*

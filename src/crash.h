@@ -31,8 +31,10 @@
 typedef enum DjaVerdict
 {
 	DJA_NO_VERDICT,
-	DJA_SUSPECT,				/* one of several: runs alone next, charged if that crashes too */
-	DJA_CHARGED					/* a crash is to be written down, before its lane goes on */
+	DJA_SUSPECT,				/* one of several: runs alone next, charged if
+								 * that crashes too */
+	DJA_CHARGED					/* a crash is to be written down, before its
+								 * lane goes on */
 } DjaVerdict;
 
 /* What a file holds: a worker's marker, or a verdict not yet acted upon. */
@@ -44,7 +46,8 @@ typedef struct DjaMarker
 	char		boot_id[DJA_BOOT_ID_LEN + 1];
 	uint8		verdict;
 	volatile bool innocent;		/* taken down by the postmaster */
-	bool		alone;			/* in a transaction of its own, since it crashed or is suspected */
+	bool		alone;			/* in a transaction of its own, since it
+								 * crashed or is suspected */
 	uint64		type_hash;
 	volatile int64 message_id;	/* 0 = no handler runs */
 } DjaMarker;
@@ -60,8 +63,10 @@ typedef struct DjaCrash
 
 struct DjaCrashes
 {
-	char		boot_id[DJA_BOOT_ID_LEN + 1];	/* empty = unknown; never changes */
-	int			complained;		/* slot + 1 of a worker that made no marker and said so */
+	char		boot_id[DJA_BOOT_ID_LEN + 1];	/* empty = unknown; never
+												 * changes */
+	int			complained;		/* slot + 1 of a worker that made no marker
+								 * and said so */
 	int			charges;		/* entries in that state */
 	int			suspects;
 	DjaCrash	crashes[FLEXIBLE_ARRAY_MEMBER];

@@ -49,7 +49,8 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#define DJA_STOP_MS 500			/* for the end of the running batch; then it is cut off */
+#define DJA_STOP_MS 500			/* for the end of the running batch; then it
+								 * is cut off */
 #define DJA_GONE_MS 5000
 
 static ProcessUtility_hook_type dja_prev_process_utility = NULL;
@@ -118,8 +119,10 @@ dja_lists_column(List *columns, const char *name)
 	if (columns == NIL)
 		return true;			/* all of them */
 	foreach(lc, columns)
+	{
 		if (strcmp(strVal(lfirst(lc)), name) == 0)
 			return true;
+	}
 	return false;
 }
 
@@ -238,6 +241,7 @@ dja_clear_database(Node *statement, ProcessUtilityContext context)
 
 	if (name == NULL)
 		return InvalidOid;
+
 	/*
 	 * the server refuses these there, so they are no reason to stop anything
 	 */
@@ -255,7 +259,8 @@ dja_clear_database(Node *statement, ProcessUtilityContext context)
 	n = held ? dja_stop_workers(database, pids) : 0;
 	dja_unlock();
 	if (!held)
-		return InvalidOid;		/* the server will say that the database is in use */
+		return InvalidOid;		/* the server will say that the database is in
+								 * use */
 	dja_pending_hold();
 
 	if (!dja_wait_gone(pids, n, DJA_STOP_MS))

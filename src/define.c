@@ -435,7 +435,8 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("drop_actor_type() cannot discard mail inside a turn")));
-		dja_pending_stop_lane(type);	/* before any lock that a turn may want */
+		dja_pending_stop_lane(type);	/* before any lock that a turn may
+										 * want */
 	}
 	dja_type_lock(type->hash, AccessExclusiveLock);
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);

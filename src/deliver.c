@@ -49,6 +49,7 @@ dja_read_changes(void)
 
 		if (!pending->changed && !pending->stopped)
 			continue;
+
 		/*
 		 * the transaction may have dropped the extension, with all its types
 		 */
@@ -202,6 +203,7 @@ dja_apply_type_change(DjaPendingLane *pending)
 	}
 	dja_lane(pending->lane)->concurrency = pending->concurrency;
 	dja_lane(pending->lane)->solo = pending->solo;
+
 	/*
 	 * made before the commit; should it be gone, the old pool's worker moves
 	 * the lane

@@ -17,7 +17,8 @@ typedef struct DjaPendingLane
 	int			lane;			/* valid once announced */
 	bool		sweep;			/* a flood */
 	bool		notified;		/* our NOTIFY wakes its pool */
-	bool		changed;		/* the type was defined, dropped, paused, resumed */
+	bool		changed;		/* the type was defined, dropped, paused,
+								 * resumed */
 	bool		dropped;
 	bool		stopped;		/* by us, until the end of the transaction */
 	int			concurrency;	/* of a type that is changed */

@@ -33,8 +33,9 @@ PG_FUNCTION_INFO_V1(dja_drain);
 
 #define DJA_CLAIM_WAIT_MS 10000
 
-/* Has this round done anything that others may have to follow up? */
+/* Has this round done anything that others may have to follow up?  When did it begin? */
 static bool dja_drain_progress;
+static TimestampTz dja_drain_round;
 
 /*
  * Claims a mailbox, waiting for the worker that runs it.
@@ -99,9 +100,9 @@ dja_drain_due(DjaType *type)
 				dja_drain_progress |= dja_expire_deferred(message) == TM_Ok;
 		}
 		else if (!message->nulls[DJA_MSG_DELIVER_AT - 1] &&
-			!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]) &&
-			DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) <= now &&
-			message->retry_at <= now)
+				 !DatumGetBool(message->values[DJA_MSG_RELEASED - 1]) &&
+				 DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) <= now &&
+				 message->retry_at <= now)
 			(void) dja_message_release(writer, message);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
@@ -114,7 +115,8 @@ dja_drain_due(DjaType *type)
 }
 
 /*
- * When the next delay, timer or retry of a type is due, after now.
+ * When the next delay, timer or retry of a type is due that this round, which takes
+ * its time, need not have seen.
  */
 static TimestampTz
 dja_drain_next_due(DjaType *type)
@@ -123,7 +125,7 @@ dja_drain_next_due(DjaType *type)
 	TimestampTz next = DT_NOEND;
 	DjaScan		scan;
 
-	dja_due_scan_begin(&scan, type->hash, dja_clock() + 1, snapshot);
+	dja_due_scan_begin(&scan, type->hash, dja_drain_round + 1, snapshot);
 	if (dja_scan_next(&scan))
 	{
 		DjaMessage *message = dja_scan_message(&scan);
@@ -154,7 +156,8 @@ dja_drain_advance(TimestampTz until)
 	}
 	if (next > until)
 		return false;
-	dja_clock_move(next);
+	if (next > dja_clock())
+		dja_clock_move(next);
 	return true;
 }
 
@@ -267,6 +270,7 @@ dja_drain(PG_FUNCTION_ARGS)
 			CHECK_FOR_INTERRUPTS();
 			round = 0;
 			dja_drain_progress = false;
+			dja_drain_round = dja_clock();
 			foreach(lc, dja_types_all())
 			{
 				DjaType    *type = lfirst(lc);

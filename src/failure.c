@@ -38,6 +38,7 @@ dja_error_copy(ErrorData *edata, bool timed_out)
 	error->notify_full = edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
 		edata->filename != NULL && strcmp(edata->filename, "async.c") == 0;
 	error->message = text.data;
+
 	error->context = edata->context ? pstrdup(edata->context) : NULL;
 	return error;
 }
@@ -98,9 +99,9 @@ TimestampTz
 dja_postpone_time(DjaError *error, TimestampTz now)
 {
 	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
-	bool		conflict = class == DJA_CLASS('4', '0') ||
-		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-	double		ms = conflict ? 20 : 1000;
+	double		ms = 1000;
 
+	if (class == DJA_CLASS('4', '0') || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		ms = 20;
 	return now + (int64) (ms * 1000 * (1 + pg_prng_double(&pg_global_prng_state)));
 }

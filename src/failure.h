@@ -11,8 +11,10 @@
 
 typedef enum DjaBlame
 {
-	DJA_BLAME_NOBODY,			/* try again, no attempt is used up (contract 12) */
-	DJA_BLAME_ALONE,			/* batch-mates may have caused it: counts only when it repeats alone */
+	DJA_BLAME_NOBODY,			/* try again, no attempt is used up (contract
+								 * 12) */
+	DJA_BLAME_ALONE,			/* batch-mates may have caused it: counts only
+								 * when it repeats alone */
 	DJA_BLAME_MESSAGE
 } DjaBlame;
 

@@ -96,8 +96,10 @@ dja_guard(Node *statement)
 			if (((DropStmt *) statement)->removeType != OBJECT_EXTENSION)
 				break;
 			foreach(lc, ((DropStmt *) statement)->objects)
+			{
 				if (strcmp(strVal(lfirst(lc)), "djactor") == 0)
 					dja_catalog_check_owner();
+			}
 			break;
 		case T_AlterObjectDependsStmt:
 			if (strcmp(strVal(((AlterObjectDependsStmt *) statement)->extname), "djactor") == 0)

@@ -77,6 +77,7 @@ dja_handler_parse(const char *handler, DjaHandlerKind kind)
 {
 	char	   *name = pstrdup(handler);
 	char	   *paren = strrchr(name, '(');
+	List	   *parts;
 
 	if (paren != NULL && paren > name)
 	{
@@ -94,6 +95,12 @@ dja_handler_parse(const char *handler, DjaHandlerKind kind)
 			return InvalidOid;
 		*paren = '\0';
 	}
+	if (!SplitIdentifierString(pstrdup(name), '.', &parts) || parts == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("invalid name of %s: \"%s\"",
+						kind == DJA_MESSAGE_HANDLER ? "a handler" : "an upgrade handler", handler),
+				 errhint("Name a function, with its schema or without: schema.function.")));
 	return LookupFuncName(dja_string_to_names(name), 2, dja_kinds[kind].types, true);
 }
 
@@ -177,12 +184,13 @@ char *
 dja_handler_problem(Oid function, DjaHandlerKind kind, const char *name, Oid role,
 					int *sqlerrcode, char **hint)
 {
-	HeapTuple	tuple = OidIsValid(function) ?
-		SearchSysCache1(PROCOID, ObjectIdGetDatum(function)) : NULL;
+	HeapTuple	tuple = NULL;
 	char	   *problem = NULL;
 	Form_pg_proc proc;
 
 	*hint = (char *) dja_kinds[kind].hint;
+	if (OidIsValid(function))
+		tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	if (!HeapTupleIsValid(tuple))
 	{
 		*sqlerrcode = ERRCODE_UNDEFINED_FUNCTION;

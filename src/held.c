@@ -30,7 +30,8 @@
 /* What this transaction owes at its end. */
 static bool dja_suspects = false;	/* it has restored rows */
 static bool dja_counted = false;	/* ... and is counted as open */
-static bool dja_wants_look = false; /* it has changed what the verdict hangs on */
+static bool dja_wants_look = false; /* it has changed what the verdict hangs
+									 * on */
 static bool dja_no_prepare = false;
 
 static int *dja_stopped_pids = NULL;	/* scratch: room for all workers */

@@ -26,7 +26,8 @@
 typedef struct DjaHeldDatabase
 {
 	Oid			database;		/* InvalidOid = free */
-	int			open;			/* restoring transactions that are about to commit */
+	int			open;			/* restoring transactions that are about to
+								 * commit */
 	uint32		asked;			/* counts them */
 	bool		held;			/* somebody has looked, and logged it */
 } DjaHeldDatabase;

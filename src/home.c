@@ -62,7 +62,8 @@ typedef struct DjaHome
 } DjaHome;
 
 static bool dja_home_known = false; /* this session need not look again */
-static bool dja_session_restores = false;	/* it has inserted into djactor.home */
+static bool dja_session_restores = false;	/* it has inserted into
+											 * djactor.home */
 static LocalTransactionId dja_restored_in = InvalidLocalTransactionId;
 static LocalTransactionId dja_settled_in = InvalidLocalTransactionId;
 
@@ -253,7 +254,7 @@ bool
 dja_home_check(void)
 {
 	DjaHeldLook look;
-	DjaHomeVerdict	verdict = DJA_AT_HOME;
+	DjaHomeVerdict verdict = DJA_AT_HOME;
 	DjaHome		home;
 	Snapshot	snapshot;
 	bool		served;

@@ -19,6 +19,9 @@ typedef struct DjaPair
 	bool		is_number;		/* else JSON null */
 } DjaPair;
 
+#define DJA_PAIR_STRING(key, string) {(key), (string), NULL, 0, false}
+#define DJA_PAIR_NUMBER(key, number) {(key), NULL, NULL, (number), true}
+
 extern Datum dja_json_object(const DjaPair *pairs, int n);
 extern Datum dja_json_null(void);
 extern char *dja_json_string(Datum object, const char *key);

@@ -33,7 +33,8 @@
 #include "worker.h"
 
 #define DJA_SCOUT_AGAIN_MS 10000
-#define DJA_CHECK_MS 1000		/* while something is starting or a database is held */
+#define DJA_CHECK_MS 1000		/* while something is starting or a database
+								 * is held */
 
 static BackgroundWorkerHandle *dja_scout_handle = NULL;
 static List *dja_databases = NIL;	/* still to be scouted */

@@ -428,8 +428,10 @@ dja_message_send(Datum *values, const bool *nulls)
 	static char *plans_table = NULL;	/* what they insert into */
 	char	   *table = dja_table_name(DJA_MESSAGE_TABLE);
 	static const char *const options[DJA_SEND_OPTIONS] = {"idempotency_key", "wants_reply", "headers"};
-	Oid			types[DJA_SEND_NARGS] = {TEXTOID, TEXTOID, JSONBOID, INT2OID, TIMESTAMPTZOID,
-		TIMESTAMPTZOID, TEXTOID, BOOLOID, JSONBOID};
+	Oid			types[DJA_SEND_NARGS] = {
+		TEXTOID, TEXTOID, JSONBOID, INT2OID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, TEXTOID, BOOLOID, JSONBOID
+	};
 	char		flags[DJA_SEND_NARGS + 1] = {0};
 	int			given = 0;
 	bool		isnull;

@@ -28,10 +28,12 @@ typedef struct DjaMessage
 	int			attempts;
 	TimestampTz retry_at;		/* DT_NOBEGIN = none */
 	TimestampTz expires_at;		/* DT_NOEND = never */
-	bool		plain;			/* of kind user, asks nothing, has no idempotency key, no delay */
+	bool		plain;			/* of kind user, asks nothing, has no
+								 * idempotency key, no delay */
 	bool		asks;			/* wants a reply */
 	DjaFate		fate;
-	Datum		fired_meta;		/* of a timer: its meta as the handler sees it; 0 = none */
+	Datum		fired_meta;		/* of a timer: its meta as the handler sees
+								 * it; 0 = none */
 	TimestampTz fired_at;		/* when that was made */
 	text	   *key;
 	Datum		values[DJA_MSG_NATTS];
@@ -54,7 +56,8 @@ typedef struct DjaScan
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
-	bool		walking;		/* from mailbox to mailbox, last seen at walked_to */
+	bool		walking;		/* from mailbox to mailbox, last seen at
+								 * walked_to */
 	uint64		walked_to;
 } DjaScan;
 
@@ -101,6 +104,7 @@ dja_message_is_kind(const DjaMessage *message, const char *kind)
 	return VARSIZE_ANY_EXHDR(value) == strlen(kind) &&
 		memcmp(VARDATA_ANY(value), kind, strlen(kind)) == 0;
 }
+
 /*
  * Arguments of send(): type, key, payload, priority (smallint), deliver_at,
  * expires_at, and the options idempotency_key, wants_reply, headers

@@ -290,7 +290,10 @@ dja_mail_waits(DjaType *type, Snapshot snapshot, DjaScanFrom from, uint64 key_ha
 			dja_mailbox_scan_type(&scan, type->hash, DJA_SCAN_AFTER_KEY, key_hash);
 	}
 	if (waits)
-		*seen = (DjaSeen) {type->hash, key_hash};
+	{
+		seen->type_hash = type->hash;
+		seen->key_hash = key_hash;
+	}
 	dja_scan_end(&scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);

@@ -29,7 +29,8 @@
 DjaPending	dja_pending;
 
 static int	dja_max_lanes = 0;
-static int16 *dja_pending_buckets = NULL;	/* index into the mailboxes, -1 = none */
+static int16 *dja_pending_buckets = NULL;	/* index into the mailboxes, -1 =
+											 * none */
 
 /*
  * Nothing is owed any more.
@@ -76,7 +77,7 @@ dja_pending_lane(uint64 type_hash, Oid owner)
 static DjaPendingLane *
 dja_lane_entry(uint64 type_hash, Oid owner)
 {
-	int			i = dja_pending_lane(type_hash, owner);	/* may move the array */
+	int			i = dja_pending_lane(type_hash, owner); /* may move the array */
 
 	return &dja_pending.lanes[i];
 }

@@ -38,7 +38,8 @@
 #define DJA_QUIET_MS 60000
 #define DJA_MAKE_ROOM_MS 200	/* a worker idle for less is not asked to go */
 #define DJA_TIME_SLICE_MS 1000	/* nor a busy one that started later */
-#define DJA_SHORT_MS 2000		/* for so long somebody goes without before it is said */
+#define DJA_SHORT_MS 2000		/* for so long somebody goes without before it
+								 * is said */
 
 static BackgroundWorkerHandle **dja_handles;	/* by worker slot */
 static uint32 dja_generation = 0;
@@ -151,7 +152,11 @@ dja_start_worker(int pool_id)
 	int			slot;
 
 	dja_lock();
-	/* who wants the database for himself looks for workers under the same lock */
+
+	/*
+	 * who wants the database for himself looks for workers under the same
+	 * lock
+	 */
 	slot = dja_database_held(pool->database) ? -1 : dja_free_slot();
 	if (slot >= 0)
 	{
@@ -289,7 +294,7 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 		return again;
 	}
 	if (!start || dja_database_held(pool->database))
-		return again;		/* the end of a hold rings */
+		return again;			/* the end of a hold rings */
 	if (now < pool->not_before || now < dja_process_not_before())
 		return Max(pool->not_before, dja_process_not_before());
 	if (pool->workers == 0 && !dja_pool_alive(pool))

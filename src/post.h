@@ -19,7 +19,8 @@ typedef struct DjaPost
 	TimestampTz deliver_at;		/* 0 = now */
 	text	   *sender_type;	/* NULL: whose turn is running, if any */
 	text	   *sender_key;
-	DjaMessage *origin;			/* whose headers and trace pass on; NULL: of the running turn's */
+	DjaMessage *origin;			/* whose headers and trace pass on; NULL: of
+								 * the running turn's */
 } DjaPost;
 
 extern int64 dja_post(const DjaPost *post);

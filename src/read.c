@@ -18,7 +18,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define DJA_READ_BYTES ((Size) 16 * 1024 * 1024)	/* of one mailbox at a time */
+#define DJA_READ_BYTES ((Size) 16 * 1024 * 1024)	/* of one mailbox at a
+													 * time */
 #define DJA_READ_ENTRIES 4096	/* index entries at a time */
 #define DJA_RECHECK_MS 1000		/* a handler that cannot be called */
 
@@ -49,7 +50,8 @@ dja_run_move(DjaRun *run)
 	if (dja_lane(run->lane)->in_use && dja_lane(run->lane)->epoch == run->epoch)
 	{
 		if (pool < 0)
-			dja_lane_free(run->lane);	/* no room; the next sender tries again */
+			dja_lane_free(run->lane);	/* no room; the next sender tries
+										 * again */
 		else
 			dja_lane_move(run->lane, pool);
 	}
@@ -139,7 +141,8 @@ typedef struct DjaReading
 	DjaEntry   *entries;		/* of all runs, in their order */
 	int			nentries;
 	int			size;
-	DjaMessage **messages;		/* one for each entry, NULL if its row is not visible */
+	DjaMessage **messages;		/* one for each entry, NULL if its row is not
+								 * visible */
 	bool	   *dead;			/* to everybody, so is the entry */
 } DjaReading;
 
@@ -257,7 +260,8 @@ dja_run_receive(DjaReading *reading, DjaRun *run, TimestampTz now)
 		if (found[i] == NULL && (full || reading->dead[run->first_entry + i]))
 			return false;
 	run->end = full ? DJA_END_REMAINING : DJA_END_DRAINED;
-	run->messages = found;		/* none is overtaken by what is put in its place */
+	run->messages = found;		/* none is overtaken by what is put in its
+								 * place */
 	for (int i = 0; i < run->nentries; i++)
 		if (found[i] != NULL && !dja_run_take(run, found[i], now))
 			break;

@@ -117,9 +117,9 @@ static Datum
 dja_failure_json(const char *reason, int sqlerrcode, const char *error, Jsonb *json)
 {
 	DjaPair		pairs[] = {
-		{.key = "reason", .string = reason},
-		{.key = "sqlstate", .string = sqlerrcode ? pstrdup(unpack_sql_state(sqlerrcode)) : NULL},
-		{.key = "error", .string = error, .json = json},
+		DJA_PAIR_STRING("reason", reason),
+		DJA_PAIR_STRING("sqlstate", sqlerrcode ? pstrdup(unpack_sql_state(sqlerrcode)) : NULL),
+		{"error", error, json, 0, false},
 	};
 
 	return dja_json_object(pairs, lengthof(pairs));

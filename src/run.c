@@ -29,7 +29,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define DJA_ATTEMPT_BYTES ((Size) 64 * 1024 * 1024)	/* of states and messages in one transaction */
+#define DJA_ATTEMPT_BYTES ((Size) 64 * 1024 * 1024) /* of states and messages
+													 * in one transaction */
 #define DJA_WRITING_MAX 60		/* below PGPROC's cache of 64 subtransactions */
 
 static uint32 dja_batch_serial = 0;
@@ -344,7 +345,8 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	if (actor->exists && actor->state_version > run->type->state_version)
 	{
 		dja_log_newer(actor);
-		run->end = DJA_END_DRAINED; /* defining the type anew has the lane swept */
+		run->end = DJA_END_DRAINED; /* defining the type anew has the lane
+									 * swept */
 		dja_turn_did_not_happen(batch, before);
 		return DJA_NEXT_RUN;
 	}

@@ -33,7 +33,8 @@ typedef struct DjaRun
 	DjaType    *type;
 	uint32		generation;		/* of the type, when it was looked at */
 	DjaActor   *actors;
-	int			quota;			/* messages to be read; 0 = its type cannot be run */
+	int			quota;			/* messages to be read; 0 = its type cannot be
+								 * run */
 	int			first_entry;	/* while it is read: its entries in the index */
 	int			nentries;
 	DjaMessage **messages;		/* read, in their order */
@@ -63,19 +64,22 @@ typedef struct DjaBatch
 	MemoryContext context;		/* the batch and its runs */
 	MemoryContext attempt;		/* what was read and is to be written */
 	MemoryContext turn;			/* what one handler leaves */
-	bool		own_transaction;	/* a worker's: deferred triggers fire in each turn */
+	bool		own_transaction;	/* a worker's: deferred triggers fire in
+									 * each turn */
 	DjaSavepoints savepoints;
 	DjaRun	  **runs;
 	int			nruns;
 	int			max_runs;
 	int			budget;			/* messages still to be handled */
 	TimestampTz deadline;
-	TimestampTz clock;			/* end of the last turn, where the next one starts */
+	TimestampTz clock;			/* end of the last turn, where the next one
+								 * starts */
 	int			writing;		/* subtransactions that wrote */
 
 	/* where an error comes from, for who has to catch it */
 	DjaPhase	phase;
-	DjaRun	   *run;			/* of the last turn; while writing, of the row written */
+	DjaRun	   *run;			/* of the last turn; while writing, of the row
+								 * written */
 	DjaMessage *message;		/* of the last turn */
 	int			executed;		/* handlers called in this transaction */
 	int			turns;			/* those that came out well */

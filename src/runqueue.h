@@ -44,7 +44,7 @@
 #include "slots.h"
 
 #define DJA_MAX_LANES 4096
-#define DJA_BREAKER_PARTS 8	/* of a type's breaker_window */
+#define DJA_BREAKER_PARTS 8		/* of a type's breaker_window */
 #define DJA_NEVER DT_NOEND		/* next_due of a lane without anything to come */
 #define DJA_CURSOR_START PG_INT64_MIN
 #define DJA_CURSOR_END PG_INT64_MAX
@@ -61,7 +61,8 @@ typedef struct DjaLane
 	int			concurrency;	/* 0 = no limit */
 	bool		solo;			/* a transaction of its own for each message */
 
-	uint64		epoch;			/* the queue's count of changes, at the type's last */
+	uint64		epoch;			/* the queue's count of changes, at the type's
+								 * last */
 	bool		blocked;		/* paused, or its handler cannot be called */
 	TimestampTz recheck_at;		/* when blocked: look again then */
 
@@ -116,7 +117,8 @@ struct DjaRunQueue
 	int			free_head;
 	int			free_count;
 	int			clock;			/* where eviction goes on looking */
-	int			pool_lanes[DJA_MAX_POOLS];	/* first lane of each pool, -1 = none */
+	int			pool_lanes[DJA_MAX_POOLS];	/* first lane of each pool, -1 =
+											 * none */
 	int			pool_rotor[DJA_MAX_POOLS];	/* lane whose turn it is */
 	DjaLane		lanes[DJA_MAX_LANES];
 	/* then int buckets[nbuckets], DjaMailbox mailboxes[size] */
@@ -127,8 +129,10 @@ typedef enum DjaRunEnd
 {
 	DJA_END_DRAINED,			/* nothing deliverable left */
 	DJA_END_REMAINING,			/* more to do, from the cursor on */
-	DJA_END_HELD,				/* waits for the retry of the message at the cursor */
-	DJA_END_DROPPED				/* the lane is blocked: the sweep finds it again */
+	DJA_END_HELD,				/* waits for the retry of the message at the
+								 * cursor */
+	DJA_END_DROPPED				/* the lane is blocked: the sweep finds it
+								 * again */
 } DjaRunEnd;
 
 extern Size dja_runqueue_size(void);

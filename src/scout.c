@@ -84,7 +84,8 @@ dja_scout_main(Datum arg)
 	{
 		ListCell   *lc;
 
-		(void) dja_home_check();	/* lanes and pools are made even so; nobody serves them */
+		(void) dja_home_check();	/* lanes and pools are made even so;
+									 * nobody serves them */
 		foreach(lc, dja_types_all())
 			dja_announce_type(lfirst(lc));
 	}

@@ -132,9 +132,10 @@ bool
 dja_run_without_turn(DjaBatch *batch, DjaRun *run, DjaMessage *message, TimestampTz now)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
-	TimestampTz deliver_at = message->nulls[DJA_MSG_DELIVER_AT - 1] ? DT_NOBEGIN :
-		DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]);
+	TimestampTz deliver_at = DT_NOBEGIN;
 
+	if (!message->nulls[DJA_MSG_DELIVER_AT - 1])
+		deliver_at = DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]);
 	if (deliver_at > now)
 	{
 		/* the clock was put back */

@@ -69,7 +69,8 @@ typedef struct DjaWorker
 	int			pool;
 	int			pid;
 	int			procno;
-	uint32		generation;		/* tells this use of the slot from earlier ones */
+	uint32		generation;		/* tells this use of the slot from earlier
+								 * ones */
 	volatile bool stop;			/* asked to end after its batch */
 	TimestampTz since;			/* of the present state */
 	TimestampTz started;
@@ -119,7 +120,7 @@ extern int	dja_stop_workers(Oid database, int *pids);
 extern void dja_ring_launcher(void);
 extern void dja_ring_scout(Oid database);
 
-extern DjaWorker *dja_my_worker; /* NULL in other processes */
+extern DjaWorker *dja_my_worker;	/* NULL in other processes */
 
 #define dja_pool(i) (&dja_shared->slots->pools[i])
 #define dja_worker(i) (&dja_shared->slots->workers[i])

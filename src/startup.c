@@ -56,13 +56,13 @@ dja_token_draw(void)
 static int64
 dja_token_read(void)
 {
-	char		text[32];
+	char		line[32];
 	int			fd = open(DJA_TOKEN_FILE, O_RDONLY | PG_BINARY, 0);
 	ssize_t		n = 0;
 
 	if (fd >= 0)
 	{
-		n = read(fd, text, sizeof(text) - 1);
+		n = read(fd, line, sizeof(line) - 1);
 		close(fd);
 	}
 	else if (errno == ENOENT)
@@ -75,15 +75,15 @@ dja_token_read(void)
 				 errdetail("djactor holds databases with mail until djactor.resume().")));
 		return dja_token_draw();
 	}
-	text[n] = '\0';
-	return strtoi64(text, NULL, 10);
+	line[n] = '\0';
+	return strtoi64(line, NULL, 10);
 }
 
 static bool
 dja_token_write(int64 token)
 {
-	char		text[32];
-	int			len = snprintf(text, sizeof(text), INT64_FORMAT "\n", token);
+	char		line[32];
+	int			len = snprintf(line, sizeof(line), INT64_FORMAT "\n", token);
 	int			fd = open(DJA_TOKEN_FILE_NEW, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY,
 						  pg_file_create_mode);
 	bool		ok;
@@ -91,7 +91,7 @@ dja_token_write(int64 token)
 	if (fd < 0)
 		return false;
 	errno = ENOSPC;				/* what a short write means */
-	ok = write(fd, text, len) == len && pg_fsync(fd) == 0;
+	ok = write(fd, line, len) == len && pg_fsync(fd) == 0;
 	return close(fd) == 0 && ok &&
 		durable_rename(DJA_TOKEN_FILE_NEW, DJA_TOKEN_FILE, LOG) == 0;
 }
@@ -103,12 +103,10 @@ void
 dja_startup_init(void)
 {
 	bool		standby = dja_file_exists("standby.signal");
-	bool		restore = !standby &&
-		(dja_file_exists("backup_label") || dja_file_exists("recovery.signal"));
 
 	if (IsUnderPostmaster)
 		return;
-	if (!restore)
+	if (standby || (!dja_file_exists("backup_label") && !dja_file_exists("recovery.signal")))
 	{
 		dja_startup_token = dja_token_read();
 		return;

@@ -37,7 +37,8 @@ PG_FUNCTION_INFO_V1(dja_stat_list);
 
 #define DJA_STAT_BUCKETS 72		/* up to 19 hours; the last has all beyond */
 #define DJA_STAT_WINDOW (60 * USECS_PER_SEC)
-#define DJA_STAT_CHUNK 16		/* types flushed under one acquisition of the lock */
+#define DJA_STAT_CHUNK 16		/* types flushed under one acquisition of the
+								 * lock */
 
 /* How many turns took how long. */
 typedef struct DjaStatTimes
@@ -278,7 +279,8 @@ dja_stat_forget(void)
 
 /* ---------- showing ---------- */
 
-#define DJA_STAT_RATE (1 + DJA_STAT_NCOUNTERS)	/* columns after name and counters */
+#define DJA_STAT_RATE (1 + DJA_STAT_NCOUNTERS)	/* columns after name and
+												 * counters */
 #define DJA_STAT_WAIT (DJA_STAT_RATE + 1)
 #define DJA_STAT_RUN (DJA_STAT_WAIT + 3)
 #define DJA_STAT_SINCE (DJA_STAT_RUN + 3)

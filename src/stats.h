@@ -20,7 +20,8 @@ typedef enum DjaStatCounter
 	DJA_STAT_FAILED,			/* attempts used up */
 	DJA_STAT_RETRIED,			/* attempts, used up or not, to be made again */
 	DJA_STAT_DEAD,				/* messages given up */
-	DJA_STAT_DUPLICATES,		/* messages discarded for their idempotency key */
+	DJA_STAT_DUPLICATES,		/* messages discarded for their idempotency
+								 * key */
 	DJA_STAT_EXPIRED,			/* asks that came too late */
 	DJA_STAT_NCOUNTERS
 } DjaStatCounter;

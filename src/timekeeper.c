@@ -181,15 +181,18 @@ static bool
 dja_due_message(DjaLaneWork *work, DjaType *type, DjaWriter *writer, DjaMessage *message,
 				TimestampTz now)
 {
-	bool		delayed = !message->nulls[DJA_MSG_DELIVER_AT - 1] &&
+	bool		delayed;
+	TimestampTz due = message->retry_at;
+
+	delayed = !message->nulls[DJA_MSG_DELIVER_AT - 1] &&
 		!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]);
-	TimestampTz due = message->nulls[DJA_MSG_RETRY_AT - 1] ?
-		DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) : message->retry_at;
+	if (message->nulls[DJA_MSG_RETRY_AT - 1])
+		due = DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]);
 
 	/*
 	 * The next pass starts at the moment where this one ends.  What was
-	 * released has left the index by then; where nothing was, this one goes on
-	 * to a later moment, so that the next one gets on.
+	 * released has left the index by then; where nothing was, this one goes
+	 * on to a later moment, so that the next one gets on.
 	 */
 	if (due > now ||
 		(work->seen >= DJA_DUE_CHUNK && (work->released > 0 || due > work->next)))

@@ -87,9 +87,10 @@ dja_timer_find(Datum actor_type, Datum actor_key, Datum name)
 static DjaTimer *
 dja_timer_of_message(DjaMessage *message)
 {
-	char	   *name = message->nulls[DJA_MSG_META - 1] ? NULL :
-		dja_json_string(message->values[DJA_MSG_META - 1], "name");
+	char	   *name = NULL;
 
+	if (!message->nulls[DJA_MSG_META - 1])
+		name = dja_json_string(message->values[DJA_MSG_META - 1], "name");
 	if (name == NULL)
 		return NULL;
 	return dja_timer_find(message->values[DJA_MSG_ACTOR_TYPE - 1],
@@ -126,7 +127,7 @@ static int64
 dja_timer_post(Datum actor_type, Datum actor_key, Datum name, Datum payload, TimestampTz due,
 			   DjaMessage *origin)
 {
-	DjaPair		pairs[] = {{.key = "name", .string = TextDatumGetCString(name)}};
+	DjaPair		pairs[] = {DJA_PAIR_STRING("name", TextDatumGetCString(name))};
 	DjaPost		post = {
 		.kind = "timer",
 		.actor_type = DatumGetTextPP(actor_type),
@@ -190,9 +191,9 @@ dja_timer_fires(DjaMessage *message, TimestampTz now)
 		(void) dja_timer_next(timer->due_at, timer->every, now, &missed);
 	{
 		DjaPair		pairs[] = {
-			{.key = "name", .string = TextDatumGetCString(timer->values[DJA_TIMER_NAME - 1])},
-			{.key = "due_at", .string = dja_time_string(timer->due_at)},
-			{.key = "missed", .number = missed, .is_number = true},
+			DJA_PAIR_STRING("name", TextDatumGetCString(timer->values[DJA_TIMER_NAME - 1])),
+			DJA_PAIR_STRING("due_at", dja_time_string(timer->due_at)),
+			DJA_PAIR_NUMBER("missed", missed),
 		};
 
 		message->fired_meta = dja_json_object(pairs, lengthof(pairs));

@@ -38,9 +38,9 @@ dja_tell_down(text *watcher_type, text *watcher_key, text *actor_type, text *act
 			  const char *reason)
 {
 	DjaPair		pairs[] = {
-		{.key = "actor_type", .string = text_to_cstring(actor_type)},
-		{.key = "actor_key", .string = text_to_cstring(actor_key)},
-		{.key = "reason", .string = reason},
+		DJA_PAIR_STRING("actor_type", text_to_cstring(actor_type)),
+		DJA_PAIR_STRING("actor_key", text_to_cstring(actor_key)),
+		DJA_PAIR_STRING("reason", reason),
 	};
 	DjaPost		post = {
 		.kind = "down",

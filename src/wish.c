@@ -62,8 +62,10 @@ dja_wished(DjaWishKind kind)
 	ListCell   *lc;
 
 	foreach(lc, dja_wishes)
+	{
 		if (((DjaWish *) lfirst(lc))->kind == kind)
 			return lfirst(lc);
+	}
 	return NULL;
 }
 

@@ -14,10 +14,13 @@ typedef enum DjaWishKind
 {
 	DJA_WISH_PAUSE,				/* an actor that the batch holds in memory */
 	DJA_WISH_RESUME,
-	DJA_WISH_STOP,				/* an actor that the batch holds, or the own one */
+	DJA_WISH_STOP,				/* an actor that the batch holds, or the own
+								 * one */
 	DJA_WISH_DISCARD,			/* the same, its mail to be given up */
-	DJA_WISH_GONE,				/* a message that the batch has read was cancelled */
-	DJA_WISH_REREAD,			/* what was read of a mailbox is not what is there */
+	DJA_WISH_GONE,				/* a message that the batch has read was
+								 * cancelled */
+	DJA_WISH_REREAD,			/* what was read of a mailbox is not what is
+								 * there */
 	DJA_WISH_UNSTASHED,			/* the own actor's stash was emptied */
 	DJA_WISH_STASH,				/* the message */
 	DJA_WISH_DEFER,				/* its answer */

@@ -52,7 +52,8 @@
 #define DJA_LISTEN_AGAIN_MS 10000
 #define DJA_STALL_MS 1000
 #define DJA_PURGE_MS 60000
-#define DJA_CHEW_BATCHES 8		/* so many full batches, and the worker calls for help */
+#define DJA_CHEW_BATCHES 8		/* so many full batches, and the worker calls
+								 * for help */
 
 static int	dja_slot = -1;
 static int	dja_my_pool;
@@ -467,7 +468,8 @@ dja_worker_main(Datum arg)
 		dja_unlock();
 	}
 	if (!served)
-		proc_exit(0);			/* no other is started before a scout has been here */
+		proc_exit(0);			/* no other is started before a scout has been
+								 * here */
 	dja_worker_loop();
 	dja_orderly = true;
 	proc_exit(0);

@@ -29,6 +29,13 @@ die() {
     exit 1
 }
 
+# quietly LOG COMMAND...: the output is shown only if it fails.
+quietly() {
+    local log=$1
+    shift
+    "$@" >"$log" 2>&1 || { tail -n 40 "$log" >&2 && die "failed: see $log"; }
+}
+
 # The user that servers run as: ourselves, unless we are root.  Debian's server
 # package brings the user postgres; a machine with a self-built server may not
 # have one.

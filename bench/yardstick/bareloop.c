@@ -196,7 +196,7 @@ actor_read(Actor *actor, Tables *tables, Loop *loop, text *type, text *key)
 		return;
 	}
 	memset(actor->nulls, false, sizeof(actor->nulls));
-	actor->values[DJA_ACTOR_ID - 1] = Int64GetDatum(loop->last_id);	/* any unique number */
+	actor->values[DJA_ACTOR_ID - 1] = Int64GetDatum(loop->last_id); /* any unique number */
 	actor->values[DJA_ACTOR_TYPE - 1] = PointerGetDatum(type);
 	actor->values[DJA_ACTOR_KEY - 1] = PointerGetDatum(key);
 	actor->values[DJA_ACTOR_STATE - 1] = loop->initial_state;

@@ -41,7 +41,7 @@ TIMEOUT = 2.0  # seconds, of a statement
 # Errors that may come: those that README.md lists, and those that PostgreSQL itself raises for such
 # arguments, in such transactions and when it is told to stop.
 CODES = """
-    22003 22004 22023 25006 2BP01 2D000 42501 42704 42883 42P13 53400 54000 55000 55P03
+    22003 22004 22023 25006 2BP01 2D000 42501 42602 42704 42883 42P13 53400 54000 55000 55P03
     JA001 JA002 JA003
     0A000 22007 22008 23502 25P01 25P02 39P01 40001 40P01 42710 42804 42601 55P02 57014 57P01
 """

@@ -40,6 +40,8 @@ CREATE SCHEMA hidden;
 CREATE FUNCTION hidden.handler(state jsonb, message jsonb) RETURNS void LANGUAGE sql AS '';
 CALL fails($$SELECT djactor.define_actor_type('bad', NULL)$$);
 CALL fails($$SELECT djactor.define_actor_type('bad', '')$$);
+CALL fails($$SELECT djactor.define_actor_type('bad', 'a..b')$$);
+CALL fails($$SELECT djactor.define_actor_type('bad', 'collect', upgrade_handler => '"open')$$);
 CALL fails($$SELECT djactor.define_actor_type('bad', 'no_such_function')$$);
 CALL fails($$SELECT djactor.define_actor_type('bad', 'no_such_schema.handler')$$);
 CALL fails($$SELECT djactor.define_actor_type('bad', 'collect(text, text)')$$);

@@ -8,6 +8,9 @@ CREATE TABLE written (n int);
 CREATE FUNCTION work(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO written VALUES ((message ->> 'n')::int);
+	IF message ? 'sleep' THEN
+		PERFORM pg_sleep((message ->> 'sleep')::float8);
+	END IF;
 	IF message ? 'fail' THEN
 		RAISE EXCEPTION USING MESSAGE = 'failing', ERRCODE = message ->> 'fail';
 	END IF;
@@ -109,6 +112,14 @@ INSERT INTO djactor.message (actor_type, actor_key, payload) VALUES ('drain.once
 SELECT djactor.drain(on_error => 'retry');
 SELECT state FROM djactor.actor WHERE actor_type = 'drain.once';
 SELECT payload, reason, sqlstate FROM djactor.dead_letter WHERE actor_type = 'drain.once';
+ROLLBACK;
+
+-- # until: also what falls due while a turn runs that comes to nothing
+BEGIN;
+INSERT INTO djactor.message (actor_type, actor_key, payload, deliver_at) VALUES
+	('drain', 'slow', '{"n": 1, "sleep": 0.05, "fail": "DJ123"}', NULL), ('drain', 'soon', '{"n": 2}', clock_timestamp() + '20 ms');
+SELECT djactor.drain(on_error => 'retry', until => clock_timestamp() + '100 ms');
+SELECT actor_key, state FROM djactor.actor WHERE actor_type = 'drain' AND actor_key = 'soon';
 ROLLBACK;
 
 -- # Turns see self() and message(), and send with sender and cause
