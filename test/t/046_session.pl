@@ -108,7 +108,8 @@ app(q{
 	SELECT djactor.send('t.note', (i % 10)::text, CASE WHEN i = 3 THEN '{"fail": true}' ELSE '{}' END::jsonb) FROM generate_series(1, 1000) i;
 	SELECT djactor.resume('t.note')});
 ok(wait_drained($node, 'app'), 'messages beside one that failed');
-my $most = $node->safe_psql('app', 'SELECT max(n) FROM (SELECT count(*) AS n FROM own.turns GROUP BY xid) x');
+# what a subtransaction has written bears its number; a batch that met no failure has none, and may be larger
+my $most = $node->safe_psql('app', q{SELECT max(n) FROM (SELECT count(DISTINCT xmin::text) AS n FROM own.turns WHERE xmin::text <> xid::text GROUP BY xid) x});
 cmp_ok($most, '<=', 64, 'a transaction has no more subtransactions than the server keeps in shared memory');
 cmp_ok($most, '>', 10, '... though many');
 is($node->safe_psql('app', 'SELECT count(*) FROM own.turns'), 999, '... and none of them is lost');
