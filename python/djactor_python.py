@@ -35,7 +35,6 @@ import json
 import os
 import re
 import reprlib
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -537,29 +536,6 @@ def reject(reason: str) -> NoReturn:
     """Ends the turn: the message goes to dead_letter at once (SQLSTATE JA003)."""
     _row("SELECT djactor.reject($1)", "text", reason)
     raise AssertionError("djactor.reject() has returned")
-
-
-# ---------- interrupts ----------
-
-
-def _look_for_interrupts(*_: object) -> None:
-    plpy.execute("SELECT 1")
-
-
-def _listen_for_interrupts() -> None:
-    """Lets djactor stop Python code: when its time is over, and when the server wants to.
-
-    The server's signal handlers only set flags, which Python code never looks at.  So djactor
-    sends SIGVTALRM after them, whose handler runs a query, and that raises whatever is due.
-    And the server's signals must end a system call in which Python waits.
-    """
-    signal.signal(signal.SIGVTALRM, _look_for_interrupts)
-    for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
-        signal.siginterrupt(number, True)
-
-
-if plpy is not None:
-    _listen_for_interrupts()
 
 
 # ---------- what the SQL functions call ----------

@@ -21,6 +21,7 @@
 #include "handler.h"
 #include "parser/parse_func.h"
 #include "pgstat.h"
+#include "python.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -146,27 +147,28 @@ dja_handler_taken_over(DjaType *type, const char *name, Oid function)
 }
 
 /*
- * Handlers in languages whose functions can reach outside the database get a
- * transaction of their own for each message.
+ * Notes what the language asks for.  Handlers in languages whose functions can
+ * reach outside the database get a transaction of their own for each message.
  */
-static bool
-dja_handler_is_solo(Oid function)
+static void
+dja_handler_note_language(DjaHandler *handler, Oid function)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	HeapTuple	language;
-	bool		trusted = false;
+	Oid			id;
 
+	handler->solo = true;
 	if (!HeapTupleIsValid(tuple))
-		return true;
-	language = SearchSysCache1(LANGOID,
-							   ObjectIdGetDatum(((Form_pg_proc) GETSTRUCT(tuple))->prolang));
-	if (HeapTupleIsValid(language))
-	{
-		trusted = ((Form_pg_language) GETSTRUCT(language))->lanpltrusted;
-		ReleaseSysCache(language);
-	}
+		return;
+	id = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
 	ReleaseSysCache(tuple);
-	return !trusted;
+	language = SearchSysCache1(LANGOID, ObjectIdGetDatum(id));
+	if (!HeapTupleIsValid(language))
+		return;
+	handler->solo = !((Form_pg_language) GETSTRUCT(language))->lanpltrusted;
+	ReleaseSysCache(language);
+	if (dja_python_is(id))
+		handler->python = id;
 }
 
 static bool
@@ -264,7 +266,7 @@ dja_function_resolve(DjaType *type, DjaHandler **place, const char *signature, D
 	handler->name = MemoryContextStrdup(context, signature);
 	handler->generation = generation;
 	handler->returns = get_func_rettype(function);
-	handler->solo = dja_handler_is_solo(function);
+	dja_handler_note_language(handler, function);
 	fmgr_info_cxt(function, &handler->function, context);
 	*place = handler;
 	return handler;
@@ -299,6 +301,8 @@ dja_function_call(DjaHandler *handler, Datum first, Datum second, bool *isnull)
 	fcinfo->args[1].value = second;
 	fcinfo->args[1].isnull = false;
 
+	if (OidIsValid(handler->python))
+		dja_python_listen(handler->python);
 	InvokeFunctionExecuteHook(handler->function.fn_oid);
 	pgstat_init_function_usage(fcinfo, &usage);
 	result = FunctionCallInvoke(fcinfo);

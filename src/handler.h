@@ -37,6 +37,7 @@ typedef struct DjaHandler
 	uint32		generation;
 	Oid			returns;		/* jsonb, void or djactor.result */
 	bool		solo;			/* the language lets it reach outside */
+	Oid			python;			/* its language, if that is PL/Python */
 	MemoryContext context;
 } DjaHandler;
 

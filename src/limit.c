@@ -13,7 +13,8 @@
  * ticks from the first turn of a batch to the end of the batch, and a turn only
  * notes when its time is over.  The ticks come eight times in the shortest
  * limit and at least every tenth of a second, so by that much a turn may last
- * longer than its limit.
+ * longer than its limit.  A tick also sees whether the server waits for this
+ * process, and if it runs Python code, which does not look, tells it.
  */
 #include "postgres.h"
 
@@ -52,6 +53,8 @@ dja_tick_handler(void)
 
 	if (!dja_running)
 		return;
+	if (InterruptPending)
+		dja_python_nudge();		/* it may be long before it looks */
 	now = GetCurrentTimestamp();
 	if (now < dja_deadline)
 		return;
@@ -71,18 +74,16 @@ dja_tick_handler(void)
 void
 dja_limit_begin(int timeout, TimestampTz now)
 {
-	int			tick = Max(1, Min(timeout / DJA_TICKS, DJA_TICK_MAX));
+	int			tick = timeout <= 0 ? DJA_TICK_MAX : Max(1, Min(timeout / DJA_TICKS, DJA_TICK_MAX));
 
 	dja_limit_exceeded = false;
 	dja_cancels = 0;
-	if (timeout <= 0)
-		return;
 	if (!dja_ticker_registered)
 	{
 		dja_ticker = RegisterTimeout(USER_TIMEOUT, dja_tick_handler);
 		dja_ticker_registered = true;
 	}
-	dja_deadline = TimestampTzPlusMilliseconds(now, timeout);
+	dja_deadline = timeout <= 0 ? DT_NOEND : TimestampTzPlusMilliseconds(now, timeout);
 	pg_compiler_barrier();
 	dja_running = true;
 	if (tick < dja_tick || !get_timeout_active(dja_ticker))

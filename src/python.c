@@ -1,23 +1,29 @@
 /*
  * python.c
  *
- * What the extension djactor_python needs of C: where `make install` has put
- * its Python module, and a nudge for the interpreter.  Everything else of it
- * is SQL and Python, so it has no library of its own, and this file is not
- * linked with Python's.
+ * What handlers in PL/Python need of C: a nudge for the interpreter, and for the
+ * extension djactor_python where `make install` has put its Python module.
+ * Everything else of it is SQL and Python, so it has no library of its own, and
+ * this file is not linked with Python's.
  *
- * An interpreter that loops or sleeps does not look whether the server has
- * asked it to stop.  But it looks for signals of its own: the module has a
- * handler for SIGVTALRM, which nobody else uses, that lets the server look.
+ * An interpreter that loops or sleeps does not look whether the server wants
+ * something of its process: that it stops, or that it lets a DROP DATABASE go on.
+ * The server's signal handlers only set flags.  But the interpreter looks for
+ * signals of its own: before its first handler it gets one for SIGVTALRM, which
+ * nobody else uses, that runs a query, which lets the server look.
  */
 #include "postgres.h"
 
 #include <signal.h>
 
+#include "access/htup_details.h"
+#include "catalog/pg_language.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "python.h"
 #include "utils/builtins.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(dja_python_directory);
 
@@ -32,6 +38,57 @@ dja_python_directory(PG_FUNCTION_ARGS)
 
 	get_share_path(my_exec_path, share);
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s/djactor", share)));
+}
+
+/*
+ * Is this PL/Python?
+ */
+bool
+dja_python_is(Oid language)
+{
+	HeapTuple	tuple = SearchSysCache1(LANGOID, ObjectIdGetDatum(language));
+	bool		python;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	python = strcmp(NameStr(((Form_pg_language) GETSTRUCT(tuple))->lanname), "plpython3u") == 0;
+	ReleaseSysCache(tuple);
+	return python;
+}
+
+/*
+ * Has this process' interpreter listen.  Signals that the server's own handlers
+ * have seen to must also end a system call in which it waits.
+ */
+void
+dja_python_listen(Oid language)
+{
+	static bool listens = false;
+	InlineCodeBlock *block;
+	HeapTuple	tuple;
+	Oid			handler;
+
+	if (listens)
+		return;
+	tuple = SearchSysCache1(LANGOID, ObjectIdGetDatum(language));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for language %u", language);
+	handler = ((Form_pg_language) GETSTRUCT(tuple))->laninline;
+	ReleaseSysCache(tuple);
+
+	block = makeNode(InlineCodeBlock);
+	block->source_text =
+		"import signal\n"
+		"def look(*_):\n"
+		"    plpy.execute('SELECT 1')\n"
+		"signal.signal(signal.SIGVTALRM, look)\n"
+		"for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):\n"
+		"    signal.siginterrupt(number, True)\n";
+	block->langOid = language;
+	block->langIsTrusted = false;
+	block->atomic = true;
+	(void) OidFunctionCall1(handler, PointerGetDatum(block));
+	listens = true;
 }
 
 /*

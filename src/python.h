@@ -6,6 +6,8 @@
 #ifndef DJA_PYTHON_H
 #define DJA_PYTHON_H
 
+extern bool dja_python_is(Oid language);
+extern void dja_python_listen(Oid language);
 extern void dja_python_nudge(void);
 
 #endif							/* DJA_PYTHON_H */

@@ -488,6 +488,21 @@ for my $do ('loop', 'sleep', 'receive', 'lock', 'stubborn')
 	$id = handle('t.endless', 'k', qq({"do": "$do"}));
 	like(dead($id, q{sqlstate || ' ' || error}), qr/^57014 canceling handler due to handler_timeout/, "$do: handler_timeout ends it");
 }
+# A function in PL/Python that has nothing to do with the module
+$node->safe_psql('app', q{
+	CREATE FUNCTION endless(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpython3u AS $$
+import json, time
+if json.loads(message)['do'] == 'sleep':
+    time.sleep(1000)
+while True:
+    pass
+$$;
+	SELECT djactor.define_actor_type('t.endless_function', 'endless', handler_timeout => '300 ms', max_attempts => 1, owner => 'app')});
+for my $do ('loop', 'sleep')
+{
+	$id = handle('t.endless_function', 'k', qq({"do": "$do"}));
+	like(dead($id, q{sqlstate || ' ' || error}), qr/^57014 canceling handler due to handler_timeout/, "$do in a function: handler_timeout ends it");
+}
 # the process that runs it, once one does
 sub endless_worker
 {
