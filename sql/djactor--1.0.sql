@@ -642,7 +642,7 @@ COMMENT ON FUNCTION djactor.cancel_timer(text) IS
 CREATE FUNCTION djactor.watch(actor_type text, actor_key text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_watch';
 COMMENT ON FUNCTION djactor.watch(text, text) IS
-'has the actor told with a message of kind down once that one stops, at once when there is none (reason absent); and each time that it fails for good or is suspended';
+'has the actor told with a message of kind down once that one stops or is dropped with its type, at once when there is none (reason absent); and each time that it fails for good or is suspended';
 
 CREATE FUNCTION djactor.unwatch(actor_type text, actor_key text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_unwatch';
@@ -891,19 +891,20 @@ COMMENT ON COLUMN djactor.mailbox.depth IS 'messages that wait, delayed ones inc
 COMMENT ON COLUMN djactor.mailbox.oldest_sent_at IS 'when the oldest of them was sent';
 COMMENT ON COLUMN djactor.mailbox.oldest_age IS 'how long ago that is';
 
-/* ---------- grants: by themselves to the database's owner, whoever that is ---------- */
+/* ---------- grants: by themselves to the database's owner, whoever that is, who may pass them on ---------- */
 
 GRANT USAGE ON SCHEMA djactor TO PUBLIC;
+GRANT USAGE ON SCHEMA djactor TO pg_database_owner WITH GRANT OPTION;
 GRANT SELECT ON djactor.actor_type, djactor.actor, djactor.actor_identity, djactor.message,
 	djactor.dead_letter, djactor.reply, djactor.timer, djactor.watch, djactor.idempotency,
-	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.stat TO pg_database_owner;
+	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.stat TO pg_database_owner WITH GRANT OPTION;
 /* pg_dump reads these, too */
-GRANT SELECT ON SEQUENCE djactor.actor_identity_id_seq, djactor.message_id_seq TO pg_database_owner;
+GRANT SELECT ON SEQUENCE djactor.actor_identity_id_seq, djactor.message_id_seq TO pg_database_owner WITH GRANT OPTION;
 GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
 		idempotency_key, wants_reply, in_reply_to, trace_id)
-	ON djactor.message TO pg_database_owner;
-GRANT UPDATE (state) ON djactor.actor TO pg_database_owner;
-GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal TO pg_database_owner;
+	ON djactor.message TO pg_database_owner WITH GRANT OPTION;
+GRANT UPDATE (state) ON djactor.actor TO pg_database_owner WITH GRANT OPTION;
+GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal TO pg_database_owner WITH GRANT OPTION;
 
 REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
@@ -912,9 +913,9 @@ REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_arrived() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.home_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) TO pg_database_owner;
-GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner;
-GRANT EXECUTE ON FUNCTION djactor.stat_list() TO pg_database_owner;
+GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.stat_list() TO pg_database_owner WITH GRANT OPTION;
 
 /* ---------- pg_dump carries the users' data ---------- */
 
