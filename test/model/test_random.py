@@ -336,7 +336,8 @@ class Run:
             ).fetchone()
             if row is not None:
                 self.books.count("killed")
-                os.kill(row[0], signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(row[0], signal.SIGKILL)
                 time.sleep(1)
 
     def operator(self) -> None:
@@ -383,7 +384,7 @@ class Run:
         for thread in threads:
             thread.join(90)
         assert not any(thread.is_alive() for thread in threads)
-        assert self.books.errors == []
+        assert self.books.errors == [], "\n".join(self.books.errors) + "\n" + self.server.log_tail()
 
     def settle(self) -> None:
         """Resume all that is paused or suspended, and wait until nothing is left."""

@@ -108,8 +108,13 @@ class Chaos:
                 self.rng.choice([self.kill, self.kill, self.end, self.database, self.stop])()
 
     def kill(self) -> None:
-        """SIGKILL for any process but the postmaster; the server restarts by itself."""
-        pids = children(self.run.server.pid)
+        """SIGKILL for any process that the server restarts after: so neither for the postmaster
+        nor for the startup process, without which the postmaster gives up."""
+        pids = [
+            pid
+            for pid in children(self.run.server.pid)
+            if command(pid).startswith("postgres: ") and "startup" not in command(pid)
+        ]
         if pids:
             # A worker may be among them, whose message is charged with it.
             self.run.books.count("killed")
@@ -167,6 +172,13 @@ def children(parent: int | None) -> list[int]:
         return []
     text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
     return [int(pid) for pid in text.split()]
+
+
+def command(pid: int) -> str:
+    """What a process says that it is; nothing, if it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 def process(pid: int) -> tuple[int, float, int]:
