@@ -71,6 +71,8 @@ static void
 dja_help_handler(void)
 {
 	dja_pool(dja_help_pool)->wanted = true;
+	if (dja_my_worker != NULL)
+		dja_my_worker->long_batch = true;
 	dja_ring_launcher();
 }
 
@@ -471,6 +473,7 @@ dja_batch_run(int pool)
 			outcome = DJA_STALLED;
 	}
 	disable_timeout(dja_help_timeout, false);
+	dja_my_worker->long_batch = false;
 	dja_limit_rest();
 	dja_lock();
 	dja_queue_leave_lanes();

@@ -293,6 +293,12 @@ dja_queue_read_cursor(int i)
 	return Min(mailbox->cursor, mailbox->claimed_cursor);
 }
 
+static bool
+dja_in_other_pool(DjaLane *lane)
+{
+	return lane->pool >= 0 && (dja_my_worker == NULL || dja_my_worker->pool != lane->pool);
+}
+
 /*
  * Lets go of a claimed mailbox after the commit or the abort of what ran in
  * it. removed is the number of messages that left it.
@@ -322,9 +328,13 @@ dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed)
 	else
 		dja_mailbox_free(i);
 
-	/* whoever leaves work to another pool than his own has to ring there */
-	if (lane->in_use && (dja_my_worker == NULL || dja_my_worker->pool != lane->pool) &&
-		(lane->queued > 0 || lane->sweep_wanted))
+	/*
+	 * whoever leaves work to another pool than his own, or what only a
+	 * resident does, has to ring there
+	 */
+	if (lane->in_use &&
+		(dja_in_other_pool(lane) ? lane->queued > 0 || lane->sweep_wanted :
+		 !dja_is_resident() && (lane->sweep_wanted || lane->blocked)))
 		dja_wake_pool(lane->pool);
 }
 
@@ -335,7 +345,13 @@ void
 dja_queue_leave_lanes(void)
 {
 	while (dja_noccupied > 0)
-		dja_lane(dja_occupied[--dja_noccupied])->workers--;
+	{
+		DjaLane    *lane = dja_lane(dja_occupied[--dja_noccupied]);
+
+		lane->workers--;
+		if (lane->in_use && lane->queued > 0 && dja_in_other_pool(lane))
+			dja_wake_pool(lane->pool);
+	}
 }
 
 /*

@@ -178,7 +178,8 @@ dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)
 	dja_batch_read(batch, 0, batch->budget);
 	(void) dja_batch_execute(batch, 0);
 	handled = batch->turns;
-	dja_drain_progress |= handled > 0 || batch->runs[0]->removed > 0;
+	dja_drain_progress |= handled > 0 || batch->runs[0]->removed > 0 ||
+		(batch->executed > 0 && batch->runs[0]->end == DJA_END_REMAINING);
 	dja_batch_write(batch);
 	MemoryContextDelete(batch->context);
 	return handled;

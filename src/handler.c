@@ -302,10 +302,11 @@ dja_function_call(DjaHandler *handler, Datum first, Datum second, bool *isnull)
 	fcinfo->args[1].isnull = false;
 
 	if (OidIsValid(handler->python))
-		dja_python_listen(handler->python);
+		dja_python_begin(handler->python);
 	InvokeFunctionExecuteHook(handler->function.fn_oid);
 	pgstat_init_function_usage(fcinfo, &usage);
 	result = FunctionCallInvoke(fcinfo);
+	dja_python_end();
 	pgstat_end_function_usage(&usage, true);
 	*isnull = fcinfo->isnull;
 	return result;

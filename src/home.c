@@ -191,12 +191,16 @@ dja_home_settle(Snapshot snapshot, bool must, bool may_prepare)
 			mine = true;
 			continue;
 		}
-		/* whoever is to look again must know, should this come to nothing */
-		if (dja_home_is_marker(slot))
-			dja_held_look_again(may_prepare);
 		result = dja_row_try_delete(writer, &slot->tts_tid);
 		if (must && result != TM_Ok)
 			dja_row_trouble(result);
+
+		/*
+		 * whoever is to look again must know, should this come to nothing; of
+		 * a row that somebody else has locked he tells
+		 */
+		if (result == TM_Ok && dja_home_is_marker(slot))
+			dja_held_look_again(may_prepare);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);

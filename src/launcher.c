@@ -142,6 +142,7 @@ dja_see_to_scouts(TimestampTz now)
 		return dja_process_not_before();
 	if (dja_database_held(linitial_oid(dja_databases)))
 		return TimestampTzPlusMilliseconds(now, DJA_CHECK_MS);
+	dja_shared->slots->scouted = InvalidOid;
 	if (dja_start_process("dja_scout_main", "djactor scout",
 						  ObjectIdGetDatum(linitial_oid(dja_databases)), 0, &dja_scout_handle))
 	{

@@ -101,6 +101,7 @@ void
 dja_limit_stop(void)
 {
 	dja_running = false;
+	dja_python_end();
 	if (dja_limit_exceeded)
 		QueryCancelPending = false;
 	if (dja_cancels > DJA_CANCELS && dja_my_worker != NULL)

@@ -165,7 +165,7 @@ dja_start_worker(int pool_id)
 		worker->state = DJA_WORKER_STARTING;
 		worker->pool = pool_id;
 		worker->generation = generation;
-		worker->stop = false;
+		worker->stop = worker->long_batch = false;
 		worker->message_id = 0;
 		worker->actor_type[0] = '\0';
 		pool->workers++;
@@ -204,41 +204,69 @@ dja_may_go(DjaWorker *worker, TimestampTz now)
 }
 
 /*
- * Asks a worker to end, for a pool that has none: the one that has been idle
- * the longest, else the one that has served the longest.  It ends after its
- * batch.
+ * Who of two is to go: who has been idle, or who has served, the longest; and
+ * last of all somebody in a long batch, of which nobody knows when it ends.
+ */
+static bool
+dja_goes_before(DjaWorker *a, DjaWorker *b)
+{
+	int			rank_a = a->state == DJA_WORKER_IDLE ? 0 : a->long_batch ? 2 : 1;
+	int			rank_b = b->state == DJA_WORKER_IDLE ? 0 : b->long_batch ? 2 : 1;
+
+	if (rank_a != rank_b)
+		return rank_a < rank_b;
+	return rank_a == 0 ? a->since < b->since : a->started < b->started;
+}
+
+/*
+ * Asks a worker to end, for a pool that has none.  It ends after its batch.
  */
 static void
 dja_make_room(TimestampTz now)
 {
 	int			chosen = -1;
+	bool		asked = false;
+	bool		goes = false;
 
 	dja_lock();
 	for (int i = 0; i < dja_max_workers; i++)
 	{
 		DjaWorker  *worker = dja_worker(i);
-		DjaWorker  *best = chosen < 0 ? NULL : dja_worker(chosen);
 
-		if (worker->stop && worker->state != DJA_WORKER_FREE)
-		{
-			chosen = -1;
-			break;				/* one is on its way out */
-		}
-		if (!dja_may_go(worker, now))
+		if (worker->state == DJA_WORKER_FREE)
 			continue;
-		if (best == NULL ||
-			(worker->state == DJA_WORKER_IDLE && best->state != DJA_WORKER_IDLE) ||
-			(worker->state == best->state &&
-			 (worker->state == DJA_WORKER_IDLE ? worker->since < best->since :
-			  worker->started < best->started)))
+		if (worker->stop)
+		{
+			asked = true;
+			goes |= !worker->long_batch;
+		}
+		else if (dja_may_go(worker, now) &&
+				 (chosen < 0 || dja_goes_before(worker, dja_worker(chosen))))
 			chosen = i;
 	}
+	/* one is on its way out, or the best to be had has been asked */
+	if (goes || (asked && chosen >= 0 && dja_worker(chosen)->long_batch))
+		chosen = -1;
 	if (chosen >= 0)
 	{
 		dja_worker(chosen)->stop = true;
 		SetLatch(&ProcGlobal->allProcs[dja_worker(chosen)->procno].procLatch);
 	}
 	dja_unlock();
+}
+
+/*
+ * Has this pool nobody who is its resident or will be soon?
+ */
+static bool
+dja_pool_is_headless(int i)
+{
+	if (dja_pool(i)->resident >= 0)
+		return false;
+	for (int w = 0; w < dja_max_workers; w++)
+		if (dja_worker(w)->pool == i && dja_worker(w)->state == DJA_WORKER_STARTING)
+			return false;
+	return !dja_wake_idle(i);	/* to become the resident */
 }
 
 /*
@@ -257,7 +285,7 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 
 	dja_lock();
 	gone = dja_pool_lane_count(i) == 0;
-	if (pool->workers == 0)
+	if (dja_pool_is_headless(i))
 	{
 		needed = dja_queue_has_work(i, true, now);
 		start = !gone && (needed ? !idle_ones :
@@ -265,12 +293,10 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 		if (!needed)
 			again = dja_queue_next_due(i, now);
 	}
-	else if (pool->resident < 0)
-		(void) dja_wake_idle(i);	/* to become the resident */
 	else if (pool->wanted)
 	{
 		pool->wanted = false;
-		start = dja_queue_length(i) > 0 && !dja_wake_idle(i) && dja_free_slot() >= 0;
+		start = dja_queue_has_work(i, true, now) && !dja_wake_idle(i) && dja_free_slot() >= 0;
 	}
 	if (gone && pool->workers > 0)
 	{

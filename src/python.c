@@ -11,6 +11,11 @@
  * The server's signal handlers only set flags.  But the interpreter looks for
  * signals of its own: before its first handler it gets one for SIGVTALRM, which
  * nobody else uses, that runs a query, which lets the server look.
+ *
+ * The interpreter keeps a signal until it runs the next time, and that may be
+ * where PL/Python cannot run a query: while it compiles a function.  So only a
+ * handler in PL/Python is nudged, and the frames of PL/Python's own are passed
+ * over; the next tick of limit.c nudges again.
  */
 #include "postgres.h"
 
@@ -26,6 +31,8 @@
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(dja_python_directory);
+
+static volatile bool dja_python_runs = false;
 
 /*
  * python_directory(): below the share directory of the server that runs,
@@ -60,7 +67,7 @@ dja_python_is(Oid language)
  * Has this process' interpreter listen.  Signals that the server's own handlers
  * have seen to must also end a system call in which it waits.
  */
-void
+static void
 dja_python_listen(Oid language)
 {
 	static bool listens = false;
@@ -79,8 +86,9 @@ dja_python_listen(Oid language)
 	block = makeNode(InlineCodeBlock);
 	block->source_text =
 		"import signal\n"
-		"def look(*_):\n"
-		"    plpy.execute('SELECT 1')\n"
+		"def look(_, frame):\n"
+		"    if frame is not None and not any(name.startswith('__plpython_') for name in frame.f_code.co_names):\n"
+		"        plpy.execute('SELECT 1')\n"
 		"signal.signal(signal.SIGVTALRM, look)\n"
 		"for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):\n"
 		"    signal.siginterrupt(number, True)\n";
@@ -92,9 +100,25 @@ dja_python_listen(Oid language)
 }
 
 /*
- * Has the interpreter, if this process has one that listens, look for
- * interrupts at its next step, or at once when it sleeps.  Signal handlers
- * call it, so it does only what they may.
+ * A handler in PL/Python begins, or ends: also by an error, which says so too.
+ */
+void
+dja_python_begin(Oid language)
+{
+	dja_python_listen(language);
+	dja_python_runs = true;
+}
+
+void
+dja_python_end(void)
+{
+	dja_python_runs = false;
+}
+
+/*
+ * Has the interpreter, if a handler runs in it, look for interrupts at its
+ * next step, or at once when it sleeps.  Signal handlers call it, so it does
+ * only what they may.
  */
 void
 dja_python_nudge(void)
@@ -102,6 +126,8 @@ dja_python_nudge(void)
 	struct sigaction action;
 	int			save_errno = errno;
 
+	if (!dja_python_runs)
+		return;
 	if (sigaction(SIGVTALRM, NULL, &action) == 0 &&
 		action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN)
 		(void) raise(SIGVTALRM);

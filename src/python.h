@@ -7,7 +7,8 @@
 #define DJA_PYTHON_H
 
 extern bool dja_python_is(Oid language);
-extern void dja_python_listen(Oid language);
+extern void dja_python_begin(Oid language);
+extern void dja_python_end(void);
 extern void dja_python_nudge(void);
 
 #endif							/* DJA_PYTHON_H */

@@ -26,12 +26,25 @@
 #include "utils/snapmgr.h"
 #include "worker.h"
 
+#define DJA_QUIET_MS 10000
+
 /*
- * The extension is here in another version: all of it stands still.
+ * The extension is here in another version: all of it stands still.  Each worker
+ * that meets it calls for a scout, but it need not be said each time.  There is
+ * one scout at a time, so no lock is needed.
  */
 static void
 dja_report_version(DjaInstalled installed)
 {
+	DjaSlots   *slots = dja_shared->slots;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (slots->told_database == MyDatabaseId && slots->told == (int) installed &&
+		now < TimestampTzPlusMilliseconds(slots->told_at, DJA_QUIET_MS))
+		return;
+	slots->told_database = MyDatabaseId;
+	slots->told = (int) installed;
+	slots->told_at = now;
 	ereport(LOG,
 			(errmsg("djactor stands still in database \"%s\": the extension has version %s, the loaded library serves %s",
 					get_database_name(MyDatabaseId), dja_catalog_version(), DJA_SQL_VERSION),

@@ -107,6 +107,17 @@ dja_wake_idle(int pool)
 }
 
 /*
+ * Is this process the resident of its pool?
+ */
+bool
+dja_is_resident(void)
+{
+	int			resident = dja_my_worker == NULL ? -1 : dja_pool(dja_my_worker->pool)->resident;
+
+	return resident >= 0 && dja_worker(resident) == dja_my_worker;
+}
+
+/*
  * There is something new for a pool to do: wakes its resident, if that waits,
  * or the launcher, if there is none.
  */

@@ -72,6 +72,7 @@ typedef struct DjaWorker
 	uint32		generation;		/* tells this use of the slot from earlier
 								 * ones */
 	volatile bool stop;			/* asked to end after its batch */
+	volatile bool long_batch;	/* is in one that takes long */
 	TimestampTz since;			/* of the present state */
 	TimestampTz started;
 	int64		message_id;		/* being handled, 0 = none */
@@ -97,6 +98,10 @@ struct DjaSlots
 	volatile bool scout_wanted; /* to all databases */
 	volatile Oid scout_databases[DJA_MAX_SCOUTS];	/* or to these */
 	volatile Oid scouted;		/* where the last scout has been */
+	Oid			told_database;	/* of which a scout last said that it stands
+								 * still */
+	int			told;			/* ... and why */
+	TimestampTz told_at;
 	DjaHold		holds[DJA_MAX_HOLDS];
 	DjaPool		pools[DJA_MAX_POOLS];
 	DjaWorker	workers[FLEXIBLE_ARRAY_MEMBER];
@@ -109,6 +114,7 @@ extern int	dja_pool_find(Oid database, Oid role, bool create);
 extern void dja_pool_free(int pool);
 extern Latch *dja_pool_latch(int pool);
 extern bool dja_wake_idle(int pool);
+extern bool dja_is_resident(void);
 extern void dja_wake_pool(int pool);
 extern bool dja_database_held(Oid database);
 extern bool dja_hold_database(Oid database);

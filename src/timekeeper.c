@@ -148,25 +148,37 @@ dja_sweep_step(void *arg)
 bool
 dja_sweep(int pool)
 {
+	static int	last = -1;
+	bool		passed = false;
 	DjaLaneWork work = {.lane = -1};
 
 	dja_lock();
-	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
+	/* the next one in turn: one that always needs it does not keep it */
+	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0 && dja_queue_room() > 0; i = dja_lane(i)->next_in_pool)
 	{
 		DjaLane    *lane = dja_lane(i);
 
-		if (lane->blocked || !(lane->sweeping || lane->sweep_wanted) || dja_queue_room() == 0)
-			continue;
+		if (!lane->blocked && (lane->sweeping || lane->sweep_wanted) && (work.lane < 0 || passed))
+		{
+			work.lane = i;
+			if (passed)
+				break;
+		}
+		passed |= i == last;
+	}
+	if (work.lane >= 0)
+	{
+		DjaLane    *lane = dja_lane(work.lane);
+
 		if (!lane->sweeping)
 		{
 			lane->sweeping = true;
 			lane->sweep_wanted = lane->sweep_started = false;
 		}
-		work.lane = i;
 		work.type_hash = lane->type_hash;
 		work.first = !lane->sweep_started;
 		work.after = lane->sweep_after;
-		break;
+		last = work.lane;
 	}
 	dja_unlock();
 	return work.lane >= 0 && dja_in_transaction(dja_sweep_step, &work);
@@ -263,27 +275,34 @@ dja_due_step(void *arg)
 }
 
 /*
- * Lets the due messages of one lane into their mailboxes; false when nothing
- * is due.
+ * Lets the due messages of one lane into their mailboxes, of the one that is
+ * due the longest; false when nothing is due.
  */
 bool
 dja_release_due(int pool)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz longest = now;
 	DjaLaneWork work = {.lane = -1};
 
 	dja_lock();
 	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
 	{
 		DjaLane    *lane = dja_lane(i);
+		TimestampTz due = Max(lane->next_due, lane->due_not_before);
 
-		if (lane->blocked || Max(lane->next_due, lane->due_not_before) > now)
+		if (lane->blocked || due > longest || (due == longest && work.lane >= 0))
 			continue;
+		longest = due;
 		work.lane = i;
+	}
+	if (work.lane >= 0)
+	{
+		DjaLane    *lane = dja_lane(work.lane);
+
 		work.type_hash = lane->type_hash;
 		work.from = lane->next_due;
 		lane->next_due = DJA_NEVER; /* whoever comes meanwhile lowers it again */
-		break;
 	}
 	dja_unlock();
 	if (work.lane < 0)

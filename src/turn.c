@@ -416,6 +416,9 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 	{
 		ErrorData  *edata;
 
+		/* drain() is asked to stop, and not by the turn's time limit */
+		if (!batch->own_transaction && geterrcode() == ERRCODE_QUERY_CANCELED && !dja_limit_exceeded)
+			PG_RE_THROW();
 		MemoryContextSwitchTo(batch->attempt);
 		edata = CopyErrorData();
 		FlushErrorState();

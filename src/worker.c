@@ -17,7 +17,9 @@
  * so either the worker sees the push, or the sender sees that it has to ring.
  *
  * Other workers of the pool take part while the launcher finds that mail waits
- * too long, and end after djactor.idle_timeout without work.
+ * too long, and end after djactor.idle_timeout without work.  One of them
+ * becomes the resident when there is none, or when the present one is in a long
+ * batch while there is something to do that only a resident does.
  */
 #include "postgres.h"
 
@@ -280,6 +282,23 @@ dja_resident_wait(void)
 }
 
 /*
+ * May this worker become the resident?  The lock is held.
+ *
+ * A resident in a long batch cannot see to time and sweeps.  It can be
+ * relieved, for it looks whether it still is the resident after the batch and
+ * before it does anything that is a resident's.
+ */
+static bool
+dja_may_be_resident(TimestampTz now)
+{
+	int			resident = dja_pool(dja_my_pool)->resident;
+
+	return resident < 0 ||
+		(resident != dja_slot && dja_worker(resident)->long_batch &&
+		 dja_queue_has_work(dja_my_pool, true, now));
+}
+
+/*
  * Another worker waits.  False when it has waited for long enough to end.
  */
 static bool
@@ -295,8 +314,7 @@ dja_extra_wait(void)
 		bool		work;
 
 		dja_lock();
-		work = dja_queue_has_work(dja_my_pool, false, now) ||
-			dja_pool(dja_my_pool)->resident < 0;
+		work = dja_queue_has_work(dja_my_pool, false, now) || dja_may_be_resident(now);
 		dja_unlock();
 		if (work || ConfigReloadPending)
 			return true;
@@ -316,10 +334,11 @@ static bool
 dja_be_resident(void)
 {
 	DjaPool    *pool = dja_pool(dja_my_pool);
+	TimestampTz now = GetCurrentTimestamp();
 	bool		resident;
 
 	dja_lock();
-	if (pool->resident < 0)
+	if (dja_may_be_resident(now))
 	{
 		pool->resident = dja_slot;
 		pool->state = DJA_POOL_BUSY;
@@ -390,7 +409,7 @@ dja_worker_loop(void)
 		result = dja_batch_run(dja_my_pool);
 		dja_call_for_help(result == DJA_BATCH_DONE);
 		pgstat_report_stat(false);	/* autovacuum lives on it */
-		if (resident)
+		if (dja_be_resident())
 		{
 			bool		busy = dja_recheck_blocked(dja_my_pool);
 

@@ -122,6 +122,23 @@ SELECT djactor.drain(on_error => 'retry', until => clock_timestamp() + '100 ms')
 SELECT actor_key, state FROM djactor.actor WHERE actor_type = 'drain' AND actor_key = 'soon';
 ROLLBACK;
 
+-- # A statement that is cancelled ends, whatever becomes of failing turns
+BEGIN;
+INSERT INTO djactor.message (actor_type, actor_key, payload) SELECT 'drain', 'slow ' || g, '{"n": 1, "sleep": 0.3}' FROM generate_series(1, 10) g;
+SET LOCAL statement_timeout = '500 ms';
+\set VERBOSITY sqlstate
+SELECT djactor.drain(on_error => 'retry');
+\set VERBOSITY default
+ROLLBACK;
+
+-- # However many fail at first: what is due is tried
+SELECT djactor.define_actor_type('drain.skip', 'work', retry_order => 'skip', backoff => '1 h', breaker_failures => NULL);
+BEGIN;
+INSERT INTO djactor.message (actor_type, actor_key, payload) SELECT 'drain.skip', 'a', jsonb_build_object('n', g) || CASE WHEN g <= 1200 THEN '{"fail": "DJ123"}' ELSE '{}' END::jsonb FROM generate_series(1, 1203) g;
+SELECT djactor.drain(on_error => 'retry');
+SELECT state FROM djactor.actor WHERE actor_type = 'drain.skip';
+ROLLBACK;
+
 -- # Turns see self() and message(), and send with sender and cause
 CREATE FUNCTION introduce(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
