@@ -28,6 +28,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#define DJA_MOMENT_MS 20
+
 static HTAB *dja_types = NULL;
 static uint32 dja_types_generation = 1;
 static uint64 dja_types_changes = 0;	/* of the queue's, what the cache is
@@ -304,7 +306,8 @@ dja_type_paused_now(DjaType *type)
 
 /*
  * Changes two columns of a type, for a worker.  False if somebody has the table:
- * a definer's open transaction must not keep a worker waiting.
+ * a definer's open transaction must not keep a worker waiting.  But who has just
+ * committed, and so had the worker run, may need a moment to let go of it.
  */
 static bool
 dja_type_change(DjaType *type, bool paused, int column, const char *value)
@@ -313,8 +316,13 @@ dja_type_change(DjaType *type, bool paused, int column, const char *value)
 	Datum		values[DJA_TYPE_NATTS];
 	bool		nulls[DJA_TYPE_NATTS];
 
-	if (!ConditionalLockRelationOid(dja_table_oid(DJA_ACTOR_TYPE_TABLE), RowExclusiveLock))
-		return false;
+	for (int ms = 0; !ConditionalLockRelationOid(dja_table_oid(DJA_ACTOR_TYPE_TABLE), RowExclusiveLock); ms++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ms == DJA_MOMENT_MS)
+			return false;
+		pg_usleep(1000);
+	}
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, RowExclusiveLock);
 	dja_types_reload();
 	if (type->exists)
