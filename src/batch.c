@@ -63,6 +63,7 @@ static bool dja_trouble = false;
 static TimeoutId dja_help_timeout;
 static bool dja_help_registered = false;
 static int	dja_help_pool;
+static int64 dja_help_message;	/* that was handled when it last fired */
 
 /*
  * The batch takes long, and others may wait.  Runs in a signal handler.
@@ -70,9 +71,12 @@ static int	dja_help_pool;
 static void
 dja_help_handler(void)
 {
+	int64		message = dja_my_worker->message_id;
+
 	dja_pool(dja_help_pool)->wanted = true;
-	if (dja_my_worker != NULL)
-		dja_my_worker->long_batch = true;
+	if (message != 0 && message == dja_help_message)
+		dja_my_worker->long_turn = true;
+	dja_help_message = message;
 	dja_ring_launcher();
 }
 
@@ -85,6 +89,7 @@ dja_help_arm(int pool)
 		dja_help_registered = true;
 	}
 	dja_help_pool = pool;
+	dja_help_message = 0;
 	enable_timeout_every(dja_help_timeout,
 						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_HELP_MS),
 						 DJA_HELP_MS);
@@ -473,7 +478,7 @@ dja_batch_run(int pool)
 			outcome = DJA_STALLED;
 	}
 	disable_timeout(dja_help_timeout, false);
-	dja_my_worker->long_batch = false;
+	dja_my_worker->long_turn = false;
 	dja_limit_rest();
 	dja_lock();
 	dja_queue_leave_lanes();

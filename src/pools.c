@@ -165,7 +165,7 @@ dja_start_worker(int pool_id)
 		worker->state = DJA_WORKER_STARTING;
 		worker->pool = pool_id;
 		worker->generation = generation;
-		worker->stop = worker->long_batch = false;
+		worker->stop = worker->long_turn = false;
 		worker->message_id = 0;
 		worker->actor_type[0] = '\0';
 		pool->workers++;
@@ -205,13 +205,13 @@ dja_may_go(DjaWorker *worker, TimestampTz now)
 
 /*
  * Who of two is to go: who has been idle, or who has served, the longest; and
- * last of all somebody in a long batch, of which nobody knows when it ends.
+ * last of all somebody in a long turn, of which nobody knows when it ends.
  */
 static bool
 dja_goes_before(DjaWorker *a, DjaWorker *b)
 {
-	int			rank_a = a->state == DJA_WORKER_IDLE ? 0 : a->long_batch ? 2 : 1;
-	int			rank_b = b->state == DJA_WORKER_IDLE ? 0 : b->long_batch ? 2 : 1;
+	int			rank_a = a->state == DJA_WORKER_IDLE ? 0 : a->long_turn ? 2 : 1;
+	int			rank_b = b->state == DJA_WORKER_IDLE ? 0 : b->long_turn ? 2 : 1;
 
 	if (rank_a != rank_b)
 		return rank_a < rank_b;
@@ -219,10 +219,11 @@ dja_goes_before(DjaWorker *a, DjaWorker *b)
 }
 
 /*
- * Asks a worker to end, for a pool that has none.  It ends after its batch.
+ * Asks a worker to end, for a pool that has nobody, or only if one is idle.  It
+ * ends after its batch.
  */
 static void
-dja_make_room(TimestampTz now)
+dja_make_room(int pool, bool idle_only, TimestampTz now)
 {
 	int			chosen = -1;
 	bool		asked = false;
@@ -234,18 +235,19 @@ dja_make_room(TimestampTz now)
 		DjaWorker  *worker = dja_worker(i);
 
 		if (worker->state == DJA_WORKER_FREE)
-			continue;
-		if (worker->stop)
+			goes |= dja_handles[i] != NULL; /* its process has not been reaped */
+		else if (worker->stop)
 		{
 			asked = true;
-			goes |= !worker->long_batch;
+			goes |= !worker->long_turn;
 		}
-		else if (dja_may_go(worker, now) &&
+		else if (worker->pool != pool && dja_may_go(worker, now) &&
+				 (!idle_only || worker->state == DJA_WORKER_IDLE) &&
 				 (chosen < 0 || dja_goes_before(worker, dja_worker(chosen))))
 			chosen = i;
 	}
 	/* one is on its way out, or the best to be had has been asked */
-	if (goes || (asked && chosen >= 0 && dja_worker(chosen)->long_batch))
+	if (goes || (asked && chosen >= 0 && dja_worker(chosen)->long_turn))
 		chosen = -1;
 	if (chosen >= 0)
 	{
@@ -256,17 +258,23 @@ dja_make_room(TimestampTz now)
 }
 
 /*
- * Has this pool nobody who is its resident or will be soon?
+ * Has this pool nobody who is its resident, or will be soon?  Then all that it
+ * has are in long turns.
  */
 static bool
-dja_pool_is_headless(int i)
+dja_pool_has_nobody(int i)
 {
-	if (dja_pool(i)->resident >= 0)
-		return false;
 	for (int w = 0; w < dja_max_workers; w++)
-		if (dja_worker(w)->pool == i && dja_worker(w)->state == DJA_WORKER_STARTING)
-			return false;
-	return !dja_wake_idle(i);	/* to become the resident */
+	{
+		DjaWorker  *worker = dja_worker(w);
+
+		if (worker->state == DJA_WORKER_FREE || worker->pool != i || worker->long_turn)
+			continue;
+		if (worker->state == DJA_WORKER_IDLE && dja_pool(i)->resident != w)
+			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);	/* to become it */
+		return false;
+	}
+	return true;
 }
 
 /*
@@ -281,15 +289,16 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 	TimestampTz again = DJA_NEVER;
 	bool		start = false;
 	bool		needed = false;
+	bool		relief;
 	bool		gone;
 
 	dja_lock();
 	gone = dja_pool_lane_count(i) == 0;
-	if (dja_pool_is_headless(i))
+	if (dja_pool_has_nobody(i))
 	{
 		needed = dja_queue_has_work(i, true, now);
 		start = !gone && (needed ? !idle_ones :
-						  idle_ones && !*short_of_places && dja_free_slot() >= 0);
+						  idle_ones && pool->resident < 0 && !*short_of_places && dja_free_slot() >= 0);
 		if (!needed)
 			again = dja_queue_next_due(i, now);
 	}
@@ -334,8 +343,9 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 		return again;
 	if (needed)
 	{
-		*short_of_places = true;
-		dja_make_room(now);
+		relief = pool->resident >= 0;
+		*short_of_places |= !relief;
+		dja_make_room(i, relief, now);
 	}
 	return Max(TimestampTzPlusMilliseconds(now, DJA_MAKE_ROOM_MS), dja_process_not_before());
 }

@@ -52,7 +52,7 @@ typedef struct DjaPool
 	int			workers;		/* slots taken, starting ones included */
 	int			failures;		/* starts in a row that came to nothing */
 	TimestampTz not_before;		/* no further start before */
-	TimestampTz waits_since;	/* without a worker */
+	TimestampTz waits_since;	/* since a worker has left it last */
 } DjaPool;
 
 typedef enum DjaWorkerState
@@ -72,7 +72,7 @@ typedef struct DjaWorker
 	uint32		generation;		/* tells this use of the slot from earlier
 								 * ones */
 	volatile bool stop;			/* asked to end after its batch */
-	volatile bool long_batch;	/* is in one that takes long */
+	volatile bool long_turn;	/* its batch has a turn that takes long */
 	TimestampTz since;			/* of the present state */
 	TimestampTz started;
 	int64		message_id;		/* being handled, 0 = none */

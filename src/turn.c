@@ -416,9 +416,6 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 	{
 		ErrorData  *edata;
 
-		/* drain() is asked to stop, and not by the turn's time limit */
-		if (!batch->own_transaction && geterrcode() == ERRCODE_QUERY_CANCELED && !dja_limit_exceeded)
-			PG_RE_THROW();
 		MemoryContextSwitchTo(batch->attempt);
 		edata = CopyErrorData();
 		FlushErrorState();
@@ -427,6 +424,13 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 		error = dja_error_copy(edata, dja_limit_exceeded);
 		dja_limit_stop();
 		RollbackAndReleaseCurrentSubTransaction();
+		/* drain() is asked to stop, and not by the turn's time limit */
+		if (!batch->own_transaction && edata->sqlerrcode == ERRCODE_QUERY_CANCELED && !dja_limit_exceeded)
+		{
+			MemoryContextSwitchTo(old);
+			CurrentResourceOwner = owner;
+			ReThrowError(edata);
+		}
 		dja_handlers_forget();
 		dja_wishes_begin(batch->attempt);
 		*actor = before;

@@ -19,7 +19,7 @@
  * Other workers of the pool take part while the launcher finds that mail waits
  * too long, and end after djactor.idle_timeout without work.  One of them
  * becomes the resident when there is none, or when the present one is in a long
- * batch while there is something to do that only a resident does.
+ * turn while there is something to do that only a resident does.
  */
 #include "postgres.h"
 
@@ -101,8 +101,8 @@ dja_worker_detach(int code, Datum arg)
 		pool->state = DJA_POOL_ABSENT;
 		dja_queue_orphan(dja_my_pool, dja_orderly);
 	}
-	if (--pool->workers == 0)
-		pool->waits_since = GetCurrentTimestamp();
+	pool->workers--;
+	pool->waits_since = GetCurrentTimestamp();
 	dja_my_worker->state = DJA_WORKER_FREE;
 	dja_my_worker->pid = 0;
 
@@ -284,7 +284,7 @@ dja_resident_wait(void)
 /*
  * May this worker become the resident?  The lock is held.
  *
- * A resident in a long batch cannot see to time and sweeps.  It can be
+ * A resident in a long turn cannot see to time and sweeps.  It can be
  * relieved, for it looks whether it still is the resident after the batch and
  * before it does anything that is a resident's.
  */
@@ -293,9 +293,10 @@ dja_may_be_resident(TimestampTz now)
 {
 	int			resident = dja_pool(dja_my_pool)->resident;
 
-	return resident < 0 ||
-		(resident != dja_slot && dja_worker(resident)->long_batch &&
-		 dja_queue_has_work(dja_my_pool, true, now));
+	return !dja_my_worker->stop &&
+		(resident < 0 ||
+		 (resident != dja_slot && dja_worker(resident)->long_turn &&
+		  dja_queue_has_work(dja_my_pool, true, now)));
 }
 
 /*

@@ -130,6 +130,21 @@ SET LOCAL statement_timeout = '500 ms';
 SELECT djactor.drain(on_error => 'retry');
 \set VERBOSITY default
 ROLLBACK;
+-- # ... and may be caught by who has called it, whose own work of before is undone
+BEGIN;
+INSERT INTO djactor.message (actor_type, actor_key, payload) VALUES ('drain', 'slow', '{"n": 1, "sleep": 60}');
+SET LOCAL statement_timeout = '300 ms';
+DO $$
+BEGIN
+	BEGIN
+		INSERT INTO written VALUES (-1);
+		PERFORM djactor.drain(on_error => 'retry');
+	EXCEPTION WHEN query_canceled THEN
+		INSERT INTO written VALUES (-2);
+	END;
+END $$;
+SELECT n FROM written WHERE n < 0;
+ROLLBACK;
 
 -- # However many fail at first: what is due is tried
 SELECT djactor.define_actor_type('drain.skip', 'work', retry_order => 'skip', backoff => '1 h', breaker_failures => NULL);

@@ -4,7 +4,7 @@
 #   (the resident) is the one in the long handler.
 # - When the resident ends while the other worker of its pool is in a long handler, another one comes.
 # - A type that was paused goes on with resume(), although a worker that has seen it paused is in a long handler.
-# - A database goes short no longer than it takes an idle worker of another one to end.
+# - A database goes short no longer than it takes an idle worker of another one to end. For one that has nobody, one is asked to go.
 # - Types whose mail falls due all the time do not keep those of other types waiting.
 
 use strict;
@@ -112,8 +112,34 @@ wait_until('other works', sub { $node->safe_psql('other', q{SELECT count(*) FROM
 $start = time;
 as_role($node, 'third', 'app', q{SELECT djactor.send('t.work', 'third')});
 cmp_ok(handled_after('third', $start, 'third'), '<', $long / 2, 'a third database is served while one of two workers is in a long handler');
+
+# One worker of app is in the long handler and stays there; it gets another one, whose owner does nothing, and gives it back
+sleep 1;
+$start = time;
+as_role($node, 'app', 'app', q{SELECT djactor.send('t.work', 'beside')});
+cmp_ok(handled_after('beside', $start), '<', $long / 2, 'another actor gets a worker that is idle in another database');
+as_role($node, 'app', 'app', q{SELECT djactor.send('t.work', 'k' || g % 3, '{"sleep": 0.1}') FROM generate_series(1, 50) g});
+sleep 1;
+$start = time;
+as_role($node, 'third', 'app', q{SELECT djactor.send('t.work', 'again')});
+cmp_ok(handled_after('again', $start, 'third'), '<', $long / 4, '... but does not keep it from the others');
 end_long();
-$node->safe_psql('postgres', "DROP DATABASE $_") for 'other', 'third';
+
+# All places are those of idle workers
+wait_drained($node, 'app');
+$node->append_conf('postgresql.conf', "djactor.max_workers = 3\n");
+$node->restart;
+ok(wait_until('three workers', sub { process_ids($node, 'djactor worker') == 3 }), 'three databases, three workers');
+sleep 1;
+my @before = process_ids($node, 'djactor worker');
+new_app($node, 'fourth');
+$start = time;
+as_role($node, 'fourth', 'app', q{SELECT djactor.send('t.work', 'fourth')});
+handled_after('fourth', $start, 'fourth');
+sleep 0.5;
+my %now = map { $_ => 1 } process_ids($node, 'djactor worker');
+is(scalar(grep { !$now{$_} } @before), 1, 'one of them makes room for a fourth database');
+$node->safe_psql('postgres', "DROP DATABASE $_") for 'other', 'third', 'fourth';
 
 #
 # Time: each loop of the worker takes longer than until the next message of t.many is due
