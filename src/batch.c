@@ -71,8 +71,11 @@ static int64 dja_help_message;	/* that was handled when it last fired */
 static void
 dja_help_handler(void)
 {
-	int64		message = dja_my_worker->message_id;
+	int64		message;
 
+	if (dja_my_worker == NULL)
+		return;					/* it is on its way out */
+	message = dja_my_worker->message_id;
 	dja_pool(dja_help_pool)->wanted = true;
 	if (message != 0 && message == dja_help_message)
 		dja_my_worker->long_turn = true;
