@@ -236,7 +236,7 @@ actor_write(Actor *actor, Tables *tables)
 		TM_FailureData failure;
 
 		if (dja_table_tuple_update(tables->rri, tables->estate, &actor->tid, slot,
-								   GetCurrentCommandId(true), tables->snapshot, true,
+								   GetCurrentCommandId(true), tables->snapshot,
 								   &failure) != TM_Ok)
 			elog(ERROR, "an actor was changed by somebody else");
 	}
