@@ -28,7 +28,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define DJA_MOMENT_MS 20
+#define DJA_MOMENT_MS 20		/* for a lock that is about to be released */
 
 static HTAB *dja_types = NULL;
 static uint32 dja_types_generation = 1;

@@ -296,7 +296,7 @@ dja_queue_read_cursor(int i)
 static bool
 dja_in_other_pool(DjaLane *lane)
 {
-	return lane->pool >= 0 && (dja_my_worker == NULL || dja_my_worker->pool != lane->pool);
+	return dja_my_worker == NULL || dja_my_worker->pool != lane->pool;
 }
 
 /*

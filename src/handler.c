@@ -166,9 +166,9 @@ dja_handler_note_language(DjaHandler *handler, Oid function)
 	if (!HeapTupleIsValid(language))
 		return;
 	handler->solo = !((Form_pg_language) GETSTRUCT(language))->lanpltrusted;
-	ReleaseSysCache(language);
-	if (dja_python_is(id))
+	if (strcmp(NameStr(((Form_pg_language) GETSTRUCT(language))->lanname), "plpython3u") == 0)
 		handler->python = id;
+	ReleaseSysCache(language);
 }
 
 static bool

@@ -6,9 +6,11 @@
  *
  *   a pool without a	start a resident, when it has something to do, or at all while
  *   resident			there are places
+ *   all in long turns	start another one, when there is something to do
  *   pool.wanted		mail waits too long: wake an idle worker of the pool, or start one
  *   no place free		ask the worker that has been idle the longest to make room,
- *						or the one that has served the longest: pools take turns
+ *						or, for a pool without a resident, the one that has served
+ *						the longest: pools take turns
  *
  * A pool whose workers do not come to life (role without LOGIN, too many
  * connections) is tried again after a second, then after two, up to a minute.
@@ -289,7 +291,6 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 	TimestampTz again = DJA_NEVER;
 	bool		start = false;
 	bool		needed = false;
-	bool		relief;
 	bool		gone;
 
 	dja_lock();
@@ -305,7 +306,7 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 	else if (pool->wanted)
 	{
 		pool->wanted = false;
-		start = dja_queue_has_work(i, true, now) && !dja_wake_idle(i) && dja_free_slot() >= 0;
+		start = dja_queue_length(i) > 0 && !dja_wake_idle(i) && dja_free_slot() >= 0;
 	}
 	if (gone && pool->workers > 0)
 	{
@@ -343,7 +344,8 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 		return again;
 	if (needed)
 	{
-		relief = pool->resident >= 0;
+		bool		relief = pool->resident >= 0;
+
 		*short_of_places |= !relief;
 		dja_make_room(i, relief, now);
 	}

@@ -48,22 +48,6 @@ dja_python_directory(PG_FUNCTION_ARGS)
 }
 
 /*
- * Is this PL/Python?
- */
-bool
-dja_python_is(Oid language)
-{
-	HeapTuple	tuple = SearchSysCache1(LANGOID, ObjectIdGetDatum(language));
-	bool		python;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	python = strcmp(NameStr(((Form_pg_language) GETSTRUCT(tuple))->lanname), "plpython3u") == 0;
-	ReleaseSysCache(tuple);
-	return python;
-}
-
-/*
  * Has this process' interpreter listen.  Signals that the server's own handlers
  * have seen to must also end a system call in which it waits.
  */

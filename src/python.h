@@ -6,7 +6,6 @@
 #ifndef DJA_PYTHON_H
 #define DJA_PYTHON_H
 
-extern bool dja_python_is(Oid language);
 extern void dja_python_begin(Oid language);
 extern void dja_python_end(void);
 extern void dja_python_nudge(void);

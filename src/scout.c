@@ -26,7 +26,7 @@
 #include "utils/snapmgr.h"
 #include "worker.h"
 
-#define DJA_QUIET_MS 10000
+#define DJA_SAY_AGAIN_MS 10000
 
 /*
  * The extension is here in another version: all of it stands still.  Each worker
@@ -40,7 +40,7 @@ dja_report_version(DjaInstalled installed)
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (slots->told_database == MyDatabaseId && slots->told == (int) installed &&
-		now < TimestampTzPlusMilliseconds(slots->told_at, DJA_QUIET_MS))
+		now < TimestampTzPlusMilliseconds(slots->told_at, DJA_SAY_AGAIN_MS))
 		return;
 	slots->told_database = MyDatabaseId;
 	slots->told = (int) installed;

@@ -424,6 +424,7 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 		error = dja_error_copy(edata, dja_limit_exceeded);
 		dja_limit_stop();
 		RollbackAndReleaseCurrentSubTransaction();
+		dja_handlers_forget();
 		/* drain() is asked to stop, and not by the turn's time limit */
 		if (!batch->own_transaction && edata->sqlerrcode == ERRCODE_QUERY_CANCELED && !dja_limit_exceeded)
 		{
@@ -431,7 +432,6 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 			CurrentResourceOwner = owner;
 			ReThrowError(edata);
 		}
-		dja_handlers_forget();
 		dja_wishes_begin(batch->attempt);
 		*actor = before;
 		*message = message_before;

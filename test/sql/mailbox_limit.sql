@@ -44,6 +44,16 @@ INSERT INTO djactor.message (actor_type, actor_key, payload) SELECT 'limit', 'n'
 SELECT actor_key, payload, headers, attempts, reason, sqlstate, error FROM djactor.dead_letter WHERE actor_type = 'limit' ORDER BY id;
 SELECT actor_key, depth FROM djactor.mailbox WHERE actor_type = 'limit' ORDER BY 1;
 
+-- # ... and is counted if a worker's turn has sent it, as its other dead letters are
+SELECT coalesce(sum(dead), 0) AS dead FROM djactor.stat WHERE actor_type = 'limit';
+CREATE FUNCTION send_on(state jsonb, message jsonb) RETURNS void LANGUAGE sql AS $$ SELECT djactor.send('limit', 'n', message) $$;
+SELECT djactor.define_actor_type('limit.sender', 'send_on');
+SELECT djactor.send('limit.sender', 's', '"full"') > 0 AS sent;
+CALL wait_until($$(SELECT dead = 1 FROM djactor.stat WHERE actor_type = 'limit')$$);
+SELECT actor_key, payload, reason FROM djactor.dead_letter WHERE payload = '"full"';
+SELECT djactor.drop_actor_type('limit.sender', true);
+DROP FUNCTION send_on;
+
 -- # Without a limit again
 SELECT djactor.define_actor_type('limit', 'collect');
 SELECT djactor.send('limit', 'l', '9') > 0 AS sent;

@@ -106,7 +106,7 @@ CALL idle('stash');
 INSERT INTO djactor.message (actor_type, actor_key, payload) SELECT 'stash', 'full', '"open"';
 CALL idle('stash');
 SELECT state->0 AS opened, jsonb_array_length(state) AS n, stashed FROM djactor.actor WHERE actor_key = 'full';
-SELECT payload, reason, error FROM djactor.dead_letter WHERE actor_key = 'full';
+SELECT payload, reason, sqlstate, error FROM djactor.dead_letter WHERE actor_key = 'full';
 SELECT count(*) AS left FROM djactor.message WHERE actor_key = 'full';
 
 -- # Outside a turn

@@ -139,6 +139,18 @@ CALL idle('watch');
 SELECT tell('watch', 'w', 'watch', $$SELECT djactor.watch('watch', 't')$$);
 CALL idle('watch');
 
+-- # ... and who watches one that is dropped with its type, once
+SELECT * FROM heard();
+SELECT djactor.define_actor_type('watch.gone', 'obey');
+SELECT tell('watch.gone', 'g', '1');
+CALL idle('watch.gone');
+SELECT tell('watch', 'v', 'watch', $$SELECT djactor.watch('watch.gone', 'g')$$);
+CALL idle('watch');
+SELECT djactor.drop_actor_type('watch.gone', discard => true);
+CALL idle('watch');
+SELECT actor_key, word FROM told WHERE word LIKE 'down%';
+SELECT count(*) AS watches FROM djactor.watch WHERE actor_type = 'watch.gone';
+
 -- # Outside a turn; unknown types
 CALL fails($$SELECT djactor.watch('watch', 't')$$);
 CALL fails($$SELECT djactor.unwatch('watch', 't')$$);

@@ -120,6 +120,13 @@ for my $case (@may)
 		  is($is, '42501', "$roles[$i]: refused: $name");
 	}
 }
+
+# Strangers are shut out of the schema: the database's owner is not, and lets in whom he wants
+$node->safe_psql('app', 'REVOKE USAGE ON SCHEMA djactor FROM PUBLIC');
+is(outcome($_, q{SELECT djactor.send('app.type', 'k') > 0}), '42501', "$_: shut out") for 'sender', 'operator';
+is(outcome('dba', q{SELECT count(*) >= 0 FROM djactor.message}), 't', 'dba: not shut out');
+is(outcome('dba', q{GRANT USAGE ON SCHEMA djactor TO sender}), '', 'dba: lets the sender in');
+unlike(outcome('sender', q{INSERT INTO djactor.message (actor_type, actor_key) VALUES ('dropped', 'k')}), qr/^42501$/, 'sender: is in again');
 $_->quit for values %session;
 $node->stop;
 done_testing();

@@ -129,6 +129,7 @@ for (1 .. 6)
 	push @memory, memory();
 }
 note("memory in kB: @memory");
+# three rounds lie between the two, as between the third and the sixth; what malloc() has kept for a moment is not compared
 cmp_ok(min(@memory[3 .. 5]) - min(@memory[0 .. 2]), '<', 1000, 'a worker takes no more memory after six times as many failed turns');
 is(join(' ', worker_pids($node, 'app')), $pid, '... and is the same');
 is(log_count($node, qr/FATAL|PANIC|TRAP:|terminated by signal/), 0, 'nothing crashed');
