@@ -120,17 +120,16 @@ is($node->safe_psql('app', 'SELECT count(*) FROM own.turns'), 999, '... and none
 #
 sub memory { return slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m ? $1 : 0 }
 my @memory;
-for (1 .. 6)
+for (1 .. 20)
 {
 	app(q{SELECT djactor.send('t.note', (i % 10)::text, '{"fail": true}') FROM generate_series(1, 2000) i});
-	ok(wait_drained($node, 'app'), '2,000 turns fail');
-	# what its last batch took it gives back after the commit
-	wait_until('it is idle', sub { $node->safe_psql('app', $activity) =~ /\|idle\|/ });
+	wait_drained($node, 'app') or die '2,000 turns do not fail';
+	sleep 0.1;					# what its last batch took it gives back after the commit
 	push @memory, memory();
 }
 note("memory in kB: @memory");
-# three rounds lie between the two, as between the third and the sixth; what malloc() has kept for a moment is not compared
-cmp_ok(min(@memory[3 .. 5]) - min(@memory[0 .. 2]), '<', 1000, 'a worker takes no more memory after six times as many failed turns');
+# malloc() gives back more or less of it each time, so what it has at the least counts
+cmp_ok(min(@memory[15 .. 19]) - min(@memory[5 .. 9]), '<', 1000, 'a worker takes no more memory after twice as many failed turns');
 is(join(' ', worker_pids($node, 'app')), $pid, '... and is the same');
 is(log_count($node, qr/FATAL|PANIC|TRAP:|terminated by signal/), 0, 'nothing crashed');
 
