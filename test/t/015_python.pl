@@ -503,27 +503,6 @@ for my $do ('loop', 'sleep')
 	$id = handle('t.endless_function', 'k', qq({"do": "$do"}));
 	like(dead($id, q{sqlstate || ' ' || error}), qr/^57014 canceling handler due to handler_timeout/, "$do in a function: handler_timeout ends it");
 }
-# ... nor does it reach the interpreter when it cannot do with it: a function that PL/Python compiles when a handler in another
-# language, or a query of a handler in this one, has been cut off
-$node->safe_psql('app', q{
-	CREATE FUNCTION slow(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(100); RETURN state; END $$;
-	CREATE FUNCTION slow_query(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpython3u AS $$
-plpy.execute("SELECT pg_sleep(100)")
-$$;
-	SELECT djactor.define_actor_type('t.' || name, name, handler_timeout => '300 ms', max_attempts => 1, owner => 'app') FROM unnest('{slow,slow_query}'::text[]) name});
-for my $slow ('slow', 'slow_query')
-{
-	my $pid = (worker_pids($node, 'app'))[0];
-
-	$id = handle("t.$slow", 'k', '{}');
-	like(dead($id, 'sqlstate'), qr/^57014$/, "$slow: handler_timeout ends it");
-	$node->safe_psql('app', qq{
-		CREATE FUNCTION after_$slow(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpython3u AS 'return state';
-		SELECT djactor.define_actor_type('t.after_$slow', 'after_$slow', owner => 'app')});
-	handle("t.after_$slow", 'k', '{}');
-	is(state_of("t.after_$slow", 'k'), '{}', '... and the next one in PL/Python runs');
-	is((worker_pids($node, 'app'))[0], $pid, '... in the same process');
-}
 # the process that runs it, once one does
 sub endless_worker
 {
@@ -549,6 +528,36 @@ for my $do ('loop', 'receive')
 	$node->safe_psql('app', q{SELECT djactor.drop_actor_type('t.endless', discard => true)});
 	define('t.endless', 'endless.Endless', q{handler_timeout => '0'});
 }
+
+#
+# A handler that is cut off leaves nothing behind for the interpreter: PL/Python compiles a function next, in the same process
+#
+my $compiler = new_server('compiler', 'djactor.poll_interval' => '1h', 'djactor.max_workers' => 1);
+new_database($compiler, 'app', 'app');
+$compiler->safe_psql('app', q{
+	CREATE EXTENSION plpython3u;
+	CREATE FUNCTION python(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpython3u AS 'return state';
+	CREATE FUNCTION slow(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(100); RETURN state; END $$;
+	CREATE FUNCTION slow_query(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpython3u AS $$
+plpy.execute("SELECT pg_sleep(100)")
+$$;
+	SELECT djactor.define_actor_type('t.' || name, name, handler_timeout => '300 ms', max_attempts => 1, owner => 'app') FROM unnest('{python,slow,slow_query}'::text[]) name;
+	SELECT djactor.send('t.python', 'k')});
+ok(wait_drained($compiler, 'app'), 'the interpreter runs');
+my ($compiling) = worker_pids($compiler, 'app');
+for my $slow ('slow', 'slow_query')
+{
+	$compiler->safe_psql('app', qq{SELECT djactor.send('t.$slow', 'k')});
+	ok(wait_drained($compiler, 'app'), "$slow: handled");
+	is($compiler->safe_psql('app', qq{SELECT sqlstate FROM djactor.dead_letter WHERE actor_type = 't.$slow'}), '57014', "$slow: handler_timeout ends it");
+	$compiler->safe_psql('app', qq{
+		CREATE FUNCTION after_$slow(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpython3u AS 'return state';
+		SELECT djactor.define_actor_type('t.after_$slow', 'after_$slow', owner => 'app');
+		SELECT djactor.send('t.after_$slow', 'k')});
+	ok(wait_drained($compiler, 'app'), '... and a new one in PL/Python runs');
+	is(join(' ', worker_pids($compiler, 'app')), $compiling, '... in the same process');
+}
+$compiler->stop;
 
 is(log_count($node, qr/terminated by signal|PANIC|TRAP:/), 0, 'nothing crashed');
 
