@@ -13,6 +13,7 @@ const form = document.getElementById("say");
 const trouble = document.getElementById("trouble");
 const link = document.getElementById("link");
 const time = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const troubles = { reading: "", sending: "" };
 let last = Number(list.lastElementChild?.dataset.number ?? 0);
 let asking = false;
 let more = false;
@@ -61,16 +62,18 @@ async function catchUp() {
 			if (atEnd)
 				toTheEnd();
 		}
-		say("");
+		say("reading", "");
 	} catch (error) {
-		say(`New posts cannot be loaded. ${error.message}`);
+		say("reading", `New posts cannot be loaded. ${error.message}`);
 	}
 	asking = false;
 }
 
-function say(text) {
-	trouble.textContent = text;
-	trouble.hidden = text === "";
+// What is wrong with reading or with sending stays until that has come out well.
+function say(about, text) {
+	troubles[about] = text;
+	trouble.textContent = Object.values(troubles).join(" ").trim();
+	trouble.hidden = trouble.textContent === "";
 }
 
 function connected(is) {
@@ -99,10 +102,10 @@ form.addEventListener("submit", async (event) => {
 			throw new Error(`The server answers ${answer.status}.`);
 		form.elements.key.value = crypto.randomUUID();
 		form.elements.text.value = "";
-		say("");
+		say("sending", "");
 		toTheEnd();
 	} catch (error) {
-		say(`Not sent. ${error.message}`);
+		say("sending", `Not sent. ${error.message}`);
 	}
 	form.elements.text.focus();
 });
