@@ -387,7 +387,8 @@ def _report(
 
 @functools.cache
 def _plan(sql: str, *types: str) -> Any:  # noqa: ANN401
-    return plpy.prepare(sql, list(types))
+    """A saved plan; the types are the server's own, whatever the search_path says."""
+    return plpy.prepare(sql, [f"pg_catalog.{name}" for name in types])
 
 
 def _row(sql: str, types: str = "", *values: object) -> Any:  # noqa: ANN401
@@ -484,7 +485,7 @@ def send(
     """Sends a message, with this turn's commit, and returns its id."""
     return _row(
         "SELECT djactor.send($1, $2, $3, $4, $5, $6, $7, $8, $9) AS id",
-        "text, text, jsonb, int, timestamptz, timestamptz, text, jsonb, bool",
+        "text, text, jsonb, int4, timestamptz, timestamptz, text, jsonb, bool",
         actor_type,
         str(key),
         _json({} if payload is None else payload, "payload"),
@@ -499,7 +500,7 @@ def send(
 
 def reply(payload: object, message_id: int | None = None) -> None:
     """Answers the message being handled, or an earlier one whose reply was deferred."""
-    _row("SELECT djactor.reply($1, $2)", "jsonb, bigint", _json(payload, "reply"), message_id)
+    _row("SELECT djactor.reply($1, $2)", "jsonb, int8", _json(payload, "reply"), message_id)
 
 
 def set_timer(
@@ -601,8 +602,8 @@ def handle(state: str, message: str) -> tuple[str | None, str | None] | BaseExce
 
 
 _DEFINE_TYPES = (
-    "text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int,"
-    " text, int, interval, interval, regrole"
+    "text, text, jsonb, int4, text, int4, interval, interval, text, text, interval, int4, int4,"
+    " int4, text, int4, interval, interval, regrole"
 )
 
 
@@ -616,7 +617,7 @@ def _define(arguments: list[Any]) -> None:
     ).execute([owner]):
         plpy.execute(
             "GRANT EXECUTE ON FUNCTION djactor.python_directory(),"
-            f" djactor.handle_python(jsonb, jsonb) TO {role['name']}"
+            f" djactor.handle_python(pg_catalog.jsonb, pg_catalog.jsonb) TO {role['name']}"
         )
         plpy.execute(f"GRANT SELECT ON djactor.python_actor TO {role['name']}")
     _row(

@@ -12,7 +12,23 @@ use DjactorTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('schema', 'djactor.poll_interval' => '2s');
+my $classes = PostgreSQL::Test::Utils::tempdir();
+append_to_file("$classes/classes.py", <<'END');
+from djactor_python import cancel_timer, current, reply, send, set_timer
+
+class All:
+    def __init__(self, key):
+        self.done = False
+
+    def handle_message(self, message):
+        if current().kind == "user" and not self.done:
+            set_timer("t", 60, every=60)
+            cancel_timer("t")
+            send("p.p", "other", idempotency_key="once")
+            reply({})
+            self.done = True
+END
+my $node = new_server('schema', 'djactor.poll_interval' => '2s', 'djactor_python.path' => $classes);
 
 # A database of mallory's, with traps.
 sub hostile_database
@@ -165,6 +181,17 @@ for my $statement ('ALTER SCHEMA djactor RENAME TO gone', 'DROP SCHEMA djactor C
 }
 
 delete $ENV{PGOPTIONS};
+# ... nor does the superuser who brings Python classes there, with the search_path that the owner has given the database
+$node->safe_psql('during', q{
+	CREATE EXTENSION plpython3u;
+	CREATE EXTENSION djactor_python;
+	SELECT djactor.define_python_actor('p.p', 'classes.All')});
+$node->safe_psql('during', q{SELECT djactor.send('p.p', 'k')});
+is($node->safe_psql('during', q{SELECT djactor.wait_idle('1 min', 'p.p')}), 't', 'Python actors of a superuser in such a database');
+is($node->safe_psql('during', q{SELECT pg_catalog.string_agg(state OPERATOR(pg_catalog.->>) 'done', ' ') FROM djactor.actor
+	WHERE actor_type OPERATOR(pg_catalog.=) 'p.p'}), 'true true', '... use all of their module');
+is($node->safe_psql('during', q{SELECT pg_catalog.string_agg(what OPERATOR(pg_catalog.||) ' by ' OPERATOR(pg_catalog.||) who, ', ') FROM public.trophy}), '',
+	"... and nothing of the owner's is run");
 
 # ---- the schema is renamed (by a superuser), and he takes its name ----
 hostile_database('after');
