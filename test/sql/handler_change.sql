@@ -45,6 +45,21 @@ SELECT djactor.send('change', 'c') > 0 AS sent;
 CALL idle('change');
 SELECT state, turns FROM djactor.actor WHERE actor_type = 'change';
 
+-- # SECURITY DEFINER, and back
+CREATE ROLE regress_dja_definer LOGIN;
+CREATE OR REPLACE FUNCTION other_version(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS
+	$$BEGIN RETURN collect(state, to_jsonb(current_user = session_user)); END$$;
+SELECT djactor.define_actor_type('change.definer', 'other_version', owner => 'regress_dja_definer');
+SELECT djactor.send('change.definer', 'd') > 0 AS sent;
+CALL idle('change.definer');
+ALTER FUNCTION other_version SECURITY DEFINER;
+SELECT djactor.send('change.definer', 'd') > 0 AS sent;
+CALL idle('change.definer');
+ALTER FUNCTION other_version SECURITY INVOKER;
+SELECT djactor.send('change.definer', 'd') > 0 AS sent;
+CALL idle('change.definer');
+SELECT state, turns FROM djactor.actor WHERE actor_type = 'change.definer';
+
 -- # Options too
 CREATE FUNCTION fail(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END';
 SELECT djactor.define_actor_type('change.options', 'fail', backoff => '1 h');
@@ -56,5 +71,6 @@ CALL wait_until($$EXISTS (SELECT FROM djactor.dead_letter WHERE actor_type = 'ch
 SELECT actor_key, attempts FROM djactor.dead_letter WHERE actor_type = 'change.options';
 
 DELETE FROM djactor.dead_letter WHERE actor_type LIKE 'change%';
-SELECT djactor.drop_actor_type('change', true), djactor.drop_actor_type('change.options', true);
+SELECT djactor.drop_actor_type('change', true), djactor.drop_actor_type('change.options', true), djactor.drop_actor_type('change.definer', true);
 DROP FUNCTION versioned, other_version, word, fail;
+DROP ROLE regress_dja_definer;

@@ -1,7 +1,7 @@
 # Databases come and go although workers are connected to them: DROP, RENAME, SET TABLESPACE and
 # copies succeed while a handler runs, without FORCE; copies and renamed databases get workers; a
-# command that is refused, or not allowed, leaves the workers where they are. The message
-# of a handler that was cut off is not charged.
+# command that is refused, or not allowed, leaves the workers where they are. One that fails, or is rolled
+# back, brings them back. The message of a handler that was cut off is not charged.
 
 use strict;
 use warnings;
@@ -75,6 +75,14 @@ $node->psql('postgres', 'ALTER DATABASE app RENAME TO template1');
 ok(wait_until('a worker', sub {
 	$node->safe_psql('app', q{SELECT count(*) FROM djactor.worker WHERE message_id IS NOT NULL}) ne '0' }),
 	'after a RENAME that failed workers are back');
+my $session = session($node, 'postgres');
+$session->query('BEGIN; ALTER DATABASE app RENAME TO renamed');
+sleep 1;
+is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'djactor worker'}), '0', 'a RENAME in an open transaction: no worker is there');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_locks WHERE NOT granted'), '0', '... and none waits for its end in a place of its own');
+$session->query('ROLLBACK');
+ok(busy_worker('app', 'five'), '... it is rolled back: workers are back');
+$session->quit;
 
 # ---- a database of the same name begins anew ----
 $node->safe_psql('postgres', 'DROP DATABASE app');

@@ -189,6 +189,18 @@ for my $statement ('SET TRANSACTION ISOLATION LEVEL SERIALIZABLE', 'COMMIT', 'DO
 	isnt(turn($statement), 'handled', "$statement: refused");
 }
 
+# the settings that she may give her own role: of them the turns have what is for handlers, and not what is for the bookkeeping
+for my $setting ("role = 'pal'", 'default_transaction_read_only = on', 'default_transaction_deferrable = on',
+	"default_transaction_isolation = 'serializable'", "lock_timeout = '1ms'", "statement_timeout = '1ms'")
+{
+	as_role($node, 'app', 'mallory', "ALTER ROLE mallory SET $setting; SELECT djactor.reload()");
+	is(turn('INSERT INTO mallory.trap VALUES (3)', 'SELECT pg_sleep(0.01)',
+		q{DO $$BEGIN ASSERT current_setting('transaction_isolation') = 'read committed'; END$$}), 'handled', "ALTER ROLE mallory SET $setting, a new session");
+	is(seen('role') . ' ' . seen('session'), 'mallory mallory', '... is mallory');
+	$node->safe_psql('postgres', 'ALTER ROLE mallory RESET ALL');
+}
+as_role($node, 'app', 'mallory', 'SELECT djactor.reload()');
+
 # ---- names that stand in for the server's own ----
 as_role($node, 'app', 'mallory', q{
 	CREATE FUNCTION mallory.hijack(a anyelement, b anyelement) RETURNS boolean LANGUAGE plpgsql AS $$

@@ -1,7 +1,7 @@
 # What a test runner, an operator and two of them at a time do to databases with workers in them.
 #
 # - Django's: a role with CREATEDB, without further rights, makes a test database, copies of it, uses and drops them.
-# - A template may be copied by whoever may create databases, while its handlers run.
+# - A template may be copied by whoever may create databases, while its handlers run; template1 is one, named or not.
 # - Where other sessions or prepared transactions are in the way, a command fails as it does without djactor, and says so;
 #   the workers are back. So they are when it was cancelled.
 # - Two copies at a time. A database that takes no connections.
@@ -56,6 +56,28 @@ django('postgres', 'CREATE DATABASE from_template TEMPLATE app');
 ok(long_handler(), 'a template is copied by a role with CREATEDB, while its handler runs, which runs again');
 $postgres->query('ALTER DATABASE app IS_TEMPLATE false');
 django('postgres', 'DROP DATABASE from_template');
+
+# ---- template1, which is the template when none is named ----
+$node->safe_psql('template1', q{
+	CREATE EXTENSION djactor;
+	CREATE FUNCTION public.nap(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(300); RETURN state; END$$;
+	SELECT djactor.define_actor_type('t.nap', 'public.nap', owner => 'app', handler_timeout => '0');
+	SELECT djactor.send('t.nap', 'k')});
+sub template1_runs
+{
+	return wait_until('the handler runs', sub { $postgres->query(q{SELECT count(*) FROM pg_stat_activity
+		WHERE backend_type = 'djactor worker' AND datname = 'template1' AND query = 'djactor: t.nap' AND state = 'active'}) });
+}
+for my $template ('', ' TEMPLATE DEFAULT')
+{
+	ok(template1_runs(), 'a handler runs in template1');
+	django('postgres', "CREATE DATABASE test_default$template");
+	is($node->safe_psql('test_default', q{SELECT count(*), max(attempts) FROM djactor.message}), '1|0', "CREATE DATABASE$template: copied all the same");
+	django('postgres', 'DROP DATABASE test_default');
+}
+ok(template1_runs(), '... the handler runs again');
+is($node->safe_psql('template1', q{SELECT attempts FROM djactor.message}), 0, '... and was not charged');
+$postgres->query('ALTER DATABASE template1 IS_TEMPLATE false; DROP DATABASE template1; CREATE DATABASE template1 TEMPLATE template0');
 
 # ---- somebody is in the way ----
 my $other = session($node, 'app');

@@ -1,5 +1,6 @@
 # The library lives in the server's processes, among their symbols and those of other extensions.  All functions and variables
 # of its own, those that no other file sees too, bear its prefix: so none can clash with what a header of a later server declares.
+# And what differs between those servers is in one file.
 
 use strict;
 use warnings;
@@ -24,6 +25,9 @@ for my $file (glob "$FindBin::RealBin/../../src/*.[ch]")
 }
 cmp_ok($functions, '>', 500, 'there are functions');
 is(join(' ', map { "$_ in $stray{$_}" } sort keys %stray), '', 'each name begins with dja_');
+
+is(join(' ', grep { !m{/compat\.h$} && slurp_file($_) =~ /\bPG_(?:VERSION_NUM|MAJORVERSION)/ } glob "$FindBin::RealBin/../../src/*.[ch]"), '',
+	'what differs between versions of the server is in compat.h');
 
 chomp(my $folder = `pg_config --pkglibdir`);
 my @exported = map { /^\S+ [A-Z] (\w+)$/ ? $1 : () } `nm --dynamic --defined-only $folder/djactor.so`;
