@@ -57,6 +57,8 @@ class ActorRef:
     def ask(self, payload: Any = None, *, timeout: float = 5.0, **options: Any) -> Any:
         """Send, and wait at most ``timeout`` seconds for the answer, which is the result.
 
+        When it raises AskTimeout the message has expired, too, unless a worker has begun it.
+
         options  ``headers``, ``priority``, ``idempotency_key``: as of ``send()``
 
         Errors: AskInTransaction, AskTimeout (the outcome is unknown), AskFailed, MailboxFull.
@@ -68,10 +70,10 @@ class ActorRef:
         """``ask()`` from async code: waits without holding a thread or a connection."""
         from djactor import listener
 
-        end = time.monotonic() + timeout
         answers = listener.get(self.using)
         epoch = answers.epoch
         message_id = await sync_to_async(self._send_ask)(payload, timeout, **options)
+        end = time.monotonic() + timeout  # not before the message expires
         with answers.expect(message_id, epoch) as answer:
             while not answer.done():
                 left = max(0.0, end - time.monotonic())

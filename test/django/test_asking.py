@@ -203,10 +203,27 @@ def test_aask_fails_and_times_out_like_ask(paused):
         asyncio.run(late())
 
 
-def test_what_nobody_waits_for_any_more_expires(paused):
+async def ask_while_threads_are_busy():
+    busy = asyncio.ensure_future(sync_to_async(time.sleep)(0.5))
+    await asyncio.sleep(0)  # it begins
+    await djactor.actor(TYPE, 1).aask({"add": 1}, timeout=0.3)
+    await busy
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: djactor.actor(TYPE, 1).ask({"add": 1}, timeout=0.1),
+        lambda: asyncio.run(ask_while_threads_are_busy()),
+    ],
+    ids=["ask", "aask, sent late"],
+)
+def test_what_nobody_waits_for_any_more_is_not_run(paused, ask):
     with pytest.raises(djactor.AskTimeout):
-        djactor.actor(TYPE, 1).ask({"add": 1}, timeout=0.1)
-    assert Message.objects.get().expires_at is not None
+        ask()
+    resume_when(lambda: True)
+    wait_idle()
+    assert djactor.actor(TYPE, 1).state() is None
 
 
 def test_the_connection_takes_the_parameters_of_its_alias(project, tmp_path, monkeypatch):
