@@ -39,7 +39,8 @@
 static BackgroundWorkerHandle *dja_scout_handle = NULL;
 static List *dja_databases = NIL;	/* still to be scouted */
 static Oid	dja_scouting;		/* where the present scout is */
-static TimestampTz dja_scout_again = DJA_NEVER; /* some scout failed */
+static TimestampTz dja_scout_again = DJA_NEVER; /* some scout failed ... */
+static Oid	dja_scout_failed;	/* ... there */
 static MemoryContext dja_launcher_context;
 
 /* ---------- scouts ---------- */
@@ -83,8 +84,10 @@ dja_list_databases(void)
 static void
 dja_scout_ended(void)
 {
-	if (dja_shared->slots->scouted != dja_scouting)
-		dja_scout_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_SCOUT_AGAIN_MS);
+	if (dja_shared->slots->scouted == dja_scouting)
+		return;
+	dja_scout_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_SCOUT_AGAIN_MS);
+	dja_scout_failed = dja_scouting;
 }
 
 /*
@@ -116,6 +119,7 @@ dja_see_to_scouts(TimestampTz now)
 	if (now >= dja_scout_again)
 	{
 		dja_scout_again = DJA_NEVER;
+		dja_scout_failed = InvalidOid;
 		dja_shared->slots->scout_wanted = true;
 	}
 	if (dja_shared->slots->scout_wanted && dja_databases == NIL)
@@ -136,6 +140,8 @@ dja_see_to_scouts(TimestampTz now)
 		dja_databases = list_append_unique_oid(dja_databases, database);
 		MemoryContextSwitchTo(old);
 	}
+	/* one that fails may have called for the next: that would go on and on */
+	dja_databases = list_delete_oid(dja_databases, dja_scout_failed);
 	if (dja_databases == NIL || dja_scout_handle != NULL)
 		return dja_scout_again;
 	if (now < dja_process_not_before())
