@@ -6,8 +6,9 @@ pause and edit at random; then all mail is waited for, and the model compares wh
 with what was handled.  Then all types are dropped, the sizes are looked at, and the next round
 begins.
 
-The first half is calm: no process ends but by its own will, so that a leak of the launcher or of a
-worker has the time to show.  In the second half any process may be killed with SIGKILL, sessions
+The first half is calm: no process ends but by its own will, so that a leak of the launcher or of
+the worker, which is alone so that nobody takes its place, has the time to show.  In the second half
+there are WORKERS, and any process may be killed with SIGKILL, sessions
 and workers are terminated, workers reloaded, the server is stopped and restarted, and databases
 with busy workers are created and dropped.
 
@@ -17,9 +18,9 @@ What must hold:
 * no row of mail, actors, timers or watches is left after the types were dropped;
 * tables and indexes of djactor in the last quarter are not larger than FLAT times what they were at
   the most in the second quarter, or than SMALL;
-* private memory and open files of the launcher and of the worker that stays, which live through
-  the calm half, are at its end not above FLAT times what they were in its middle, when caches are
-  full (and CACHES, FILES);
+* private memory and open files of the launcher and of the one worker of the calm half, which live
+  through it, are at its end not above FLAT times what they were in its middle, when caches are full
+  (and CACHES, FILES);
 * the server finds no damage in itself (tools/private_server.py looks), and stops when told.
 """
 
@@ -47,10 +48,11 @@ from test_random import SCHEMA, Run
 FLAT = 1.2
 SMALL = 24.0  # MB: what a round leaves in pages that wait for VACUUM
 CACHES = 2.0  # MB that the caches of a session may still gain
+WORKERS = 3  # at the most, in the second half
 FILES = 20  # by which what a session happens to have open may differ
 TABLES = ("message", "actor", "actor_identity", "timer", "watch", "idempotency")
 SETTINGS: dict[str, str | int | float | bool] = {
-    "djactor.max_workers": 3,
+    "djactor.max_workers": 1,  # in the calm half
     "djactor.idle_timeout": "1s",
     "djactor.poll_interval": "1h",
     "max_worker_processes": 16,
@@ -59,6 +61,10 @@ SETTINGS: dict[str, str | int | float | bool] = {
     "max_wal_size": "512MB",
     "log_checkpoints": False,
 }
+
+
+# A process: private MB, open files.
+Process = tuple[float, int]
 
 
 class Soaked(Exception):
@@ -71,8 +77,17 @@ class Sample:
 
     at: float  # seconds since the start
     tables: float  # MB, with indexes
-    launcher: tuple[int, float, int]  # pid, private MB, open files
-    worker: tuple[int, float, int]  # the one that stays
+    launcher: dict[int, Process]  # by pid
+    worker: dict[int, Process]  # as many as there are
+
+    def __str__(self) -> str:
+        memory = {
+            name: ", ".join(f"{private:.1f} MB" for private, _ in found.values())
+            for name, found in (("launcher", self.launcher), ("worker", self.worker))
+        }
+        return f"tables {self.tables:6.1f} MB  " + "  ".join(
+            f"{name} {text}" for name, text in memory.items()
+        )
 
 
 @dataclass
@@ -181,16 +196,18 @@ def command(pid: int) -> str:
     return ""
 
 
-def process(pid: int) -> tuple[int, float, int]:
-    """A process: pid, private MB, open files."""
-    status = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
-    return (
-        pid,
-        int(status["RssAnon"].split()[0]) / 1024,
-        len(list(Path(f"/proc/{pid}/fd").iterdir())),
-    )
+def processes(connection: psycopg.Connection[Any], kind: str) -> dict[int, Process]:
+    """All processes of the server that are of this kind, and how large they are."""
+    found = {}
+    for (pid,) in connection.execute(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = %s ORDER BY pid", [kind]
+    ):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends
+            text = Path(f"/proc/{pid}/status").read_text()
+            status = dict(line.split(":", 1) for line in text.splitlines())
+            private = int(status["RssAnon"].split()[0]) / 1024
+            found[pid] = (private, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+    return found
 
 
 def ask(connection: psycopg.Connection[Any], query: str) -> Any:
@@ -231,13 +248,8 @@ def look(run: Run, started: float) -> Sample:
                     " WHERE relnamespace = 'djactor'::regnamespace AND relkind = 'r'",
                 )
             ),
-            process(
-                ask(
-                    connection,
-                    "SELECT pid FROM pg_stat_activity WHERE backend_type = 'djactor launcher'",
-                )
-            ),
-            process(ask(connection, "SELECT pid FROM djactor.worker WHERE resident")),
+            processes(connection, "djactor launcher"),
+            processes(connection, "djactor worker"),
         )
 
 
@@ -258,13 +270,15 @@ def judge(totals: Totals, seconds: float) -> None:
     calm = part(0, 0.5)
     for name in ("launcher", "worker"):
         first, last = getattr(part(0.25, 0.5)[0], name), getattr(calm[-1], name)
-        print(
-            f"{name}: {first[1]:.1f} MB private, {first[2]} files in the middle of the calm half,"
-            f" {last[1]:.1f} MB and {last[2]} files at its end"
-        )
-        if first[0] != last[0]:
+        if len(first) != 1 or first.keys() != last.keys():
             raise Soaked(f"the {name} of the calm half has ended")
-        if last[1] > FLAT * first[1] + CACHES or last[2] > FLAT * first[2] + FILES:
+        ((private, files),) = first.values()
+        ((private_later, files_later),) = last.values()
+        print(
+            f"{name}: {private:.1f} MB private, {files} files in the middle of the calm half,"
+            f" {private_later:.1f} MB and {files_later} files at its end"
+        )
+        if private_later > FLAT * private + CACHES or files_later > FLAT * files + FILES:
             raise Soaked(f"the {name} grows")
 
 
@@ -288,9 +302,13 @@ def main() -> None:
         server.sql("SELECT djactor.define_actor_type('soak.stay', 'work')", "app", "app")
         started = time.monotonic()
         rounds = 0
+        calm = True
         while (passed := time.monotonic() - started) < seconds:
             rounds += 1
-            calm = passed < seconds / 2
+            if calm and passed >= seconds / 2:
+                calm = False
+                server.sql(f"ALTER SYSTEM SET djactor.max_workers = {WORKERS}")
+                server.restart()
             run = Run(server, rng.randrange(1_000_000), calm)
             with run.connect() as connection:
                 for kind in run.types:
@@ -306,9 +324,7 @@ def main() -> None:
                 f"{sample.at / 60:5.1f} min  round {rounds:3} {'calm' if calm else 'wild'}"
                 f"  handled {totals.handled:8}  dead {totals.dead:6}  SIGKILLs {totals.kills:3}"
                 f"  restarts {totals.restarts:2}  databases {totals.databases:3}"
-                f"  tables {sample.tables:6.1f} MB"
-                f"  launcher {sample.launcher[1]:.1f} MB, {sample.launcher[2]} files"
-                f"  worker {sample.worker[1]:.1f} MB, {sample.worker[2]} files",
+                f"  {sample}",
                 flush=True,
             )
     judge(totals, seconds)
