@@ -49,11 +49,15 @@ for my $backlog ('t.backlog', 't.single')
 		# a batch has five; starving the only worker of the CPU makes it no more
 		cmp_ok($overtaken, '<', 100, "... after about a batch of the backlog ($overtaken messages, $left left)");
 		$node->safe_psql('app', qq{SELECT djactor.pause('$backlog')});
+		# a batch may still be under way, and commits before both or finds its messages gone
 		$node->safe_psql('app', qq{
 			SET allow_system_table_mods = on; SET session_replication_role = replica;
+			BEGIN;
+			LOCK TABLE djactor.message IN EXCLUSIVE MODE;
 			DELETE FROM sent WHERE (sender, seq) IN (SELECT (payload->>'sender')::int, (payload->>'seq')::int
 				FROM djactor.message WHERE actor_type = '$backlog');
 			DELETE FROM djactor.message WHERE actor_type = '$backlog';
+			COMMIT;
 			SELECT djactor.resume('$backlog')});
 	}
 }
@@ -67,15 +71,18 @@ $node = new_server('busy', 'djactor.max_workers' => 4, 'djactor.idle_timeout' =>
 new_app($node, 'app');
 define_work($node, 'app', 'app', 't.slow');
 
-$node->safe_psql('app', q{SELECT post(1, 1, 1, 't.slow', 1, '{"sleep": 5}')});
+my $lock = session($node, 'app');
+$lock->query('SELECT pg_advisory_lock(4713)');
+$node->safe_psql('app', q{SELECT post(1, 1, 1, 't.slow', 1, '{"lock": 4713}')});
 ok(wait_until('the slow handler runs', sub {
-	$node->safe_psql('app', q{SELECT count(*) FROM djactor.worker w JOIN pg_stat_activity USING (pid) WHERE wait_event = 'PgSleep'}) eq '1' }),
+	$node->safe_psql('app', q{SELECT count(*) FROM djactor.worker w JOIN pg_stat_activity USING (pid) WHERE wait_event = 'advisory'}) eq '1' }),
 	'a handler takes long');
 $node->safe_psql('app', q{SELECT post(2, 1, 20, 't.work', 20); SELECT post(3, 1, 19, 't.slow', 20)});
 ok(wait_until('others are handled', sub {
 	$node->safe_psql('app', 'SELECT count(*) FROM ledger WHERE sender IN (2, 3)') eq '39' }),
 	'another type, and other actors of the same type, are handled meanwhile');
 is($node->safe_psql('app', 'SELECT count(*) FROM ledger WHERE sender = 1'), 0, '... while it still runs');
+$lock->quit;
 ok(wait_drained($node, 'app'), 'it ends as well');
 
 # concurrency: the lock is the type's, and stands until the end of the batch

@@ -38,7 +38,9 @@ sub busy
 }
 
 # ---- one place, three databases ----
-$node->safe_psql('app1', q{SELECT djactor.send('t.work', 'slow', '{"sleep": 6}')});
+my $lock = session($node, 'app1');
+$lock->query('SELECT pg_advisory_lock(4714)');
+$node->safe_psql('app1', q{SELECT djactor.send('t.work', 'slow', '{"lock": 4714}')});
 busy('app1');
 $node->safe_psql($_, q{SELECT post(1, 1, 50, 't.work', 5)}) for qw(app2 app3);
 my $ticks = ticks();
@@ -47,6 +49,7 @@ like(log_since($node), qr/$full.*?HINT:.*Increase djactor\.max_workers/s, '... w
 is($node->safe_psql($_, 'SELECT count(*) FROM djactor.message'), 50, "mail of $_ waits") for qw(app2 app3);
 sleep 1;
 cmp_ok(ticks() - $ticks, '<', 50, 'the launcher does not spin');
+$lock->quit;
 ok(wait_drained($node, $_), "$_ is served when the place is free") for @apps;
 check_ledger($node, $_) for qw(app2 app3);
 is(log_count($node, $full), 1, 'it was said once');

@@ -74,10 +74,13 @@ as_role($node, 'app', 'app', q{
 		RETURN (state, state);
 	END $$;
 });
-# a second; more on a server that is slow on purpose
-as_role($node, 'app', 'app', sprintf(q{
-	SELECT djactor.define_actor_type('t.parallel', 'parallel', max_attempts => 1, handler_timeout => '%d s')},
-	$DjactorTest::PATIENCE / 60));
+
+# limit($time): for the handler
+sub limit
+{
+	as_role($node, 'app', 'app', "SELECT djactor.define_actor_type('t.parallel', 'parallel', max_attempts => 1, handler_timeout => '$_[0]')");
+}
+limit('1 min');
 
 my $n = $node->safe_psql('app', q{SELECT count(*) FROM big WHERE word LIKE '%0%'});
 
@@ -122,11 +125,13 @@ sub ask
 is(ask('{}'), qq/{"n": $n, "own": 5000, "workers": 2}/, 'a handler\'s queries are parallel, and its turn is known in them');
 like(ask('{"how": "raise"}'), qr/"a parallel worker fails", "reason": "failed", "sqlstate": "JA099"/,
 	'an error in a parallel worker is the message\'s failure');
+limit('1 s');
 my $start = time;
 like(ask('{"how": "sleep"}'), qr/"reason": "failed", "sqlstate": "57014"/, 'the time limit ends parallel workers');
 cmp_ok(time - $start, '<', 30, 'when it is over');
 is($node->safe_psql('app', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'parallel worker'
 	AND query NOT LIKE '%pg_stat_activity%'}), 0, 'and none is left behind');
+limit('1 min');
 like(ask('{}'), qr/"n": $n/, 'the actor goes on');
 
 #

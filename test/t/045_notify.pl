@@ -63,10 +63,13 @@ ok(wait_drained($node, 'app'), '... which is handled');
 asleep();
 my $offset = -s $node->logfile;
 my ($pid) = worker_pids($node, 'app');
-$node->safe_psql('app', q{SELECT djactor.send('t.work', 'k0', '{"sender": 3, "seq": 1, "sleep": 1}'); INSERT INTO sent VALUES (3, 1, 't.work', 'k0')});
+my $lock = session($node, 'app');
+$lock->query('SELECT pg_advisory_lock(4715)');
+$node->safe_psql('app', q{SELECT djactor.send('t.work', 'k0', '{"sender": 3, "seq": 1, "lock": 4715}'); INSERT INTO sent VALUES (3, 1, 't.work', 'k0')});
 ok(wait_until('work', sub { shown('message_id IS NOT NULL') }), 'a handler runs');
 flood('app', 60, 'djactor');	# from 19 on workers pass over other channels unread
 truncate $_, 0 for glob $node->data_dir . '/pg_notify/*';
+$lock->quit;
 ok(wait_until('the error', sub { log_count($node, qr/(?:FATAL|ERROR):  could not access status of transaction 0/, $offset) }), 'the queue cannot be read');
 works('what is sent then is handled');
 isnt((worker_pids($node, 'app'))[0], $pid, '... by another worker');
@@ -76,9 +79,18 @@ ok(wait_until('a worker that sleeps', sub { usage(); shown("state = 'idle' AND n
 works('... and is woken');
 
 # a table of another name, as long as the worker starts: it cannot LISTEN
-$node->safe_psql('app', 'SELECT pg_terminate_backend(pid) FROM djactor.worker');
-ok(wait_until('a worker', sub { shown("state = 'idle' AND now() - since < '0.6 s'") }), 'a worker that has not slept yet');
-$node->safe_psql('app', 'ALTER TABLE djactor.journal RENAME TO elsewhere');
+($pid) = worker_pids($node, 'app');
+# by one statement, for a new session would take a part of the second that the worker lingers
+$node->safe_psql('app', qq{
+	SELECT pg_terminate_backend($pid);
+	DO \$\$
+	BEGIN
+		WHILE NOT EXISTS (SELECT FROM djactor.worker WHERE pid <> $pid AND state = 'idle' AND clock_timestamp() - since < '0.6 s') LOOP
+			PERFORM pg_sleep(0.01);
+		END LOOP;
+		ALTER TABLE djactor.journal RENAME TO elsewhere;
+	END \$\$});
+pass('a worker that has not slept yet');
 ok(wait_until('the log', sub { log_count($node, qr/the tables of extension djactor are not as its script made them/, $offset) }), '... cannot LISTEN');
 $node->safe_psql('app', 'ALTER TABLE djactor.elsewhere RENAME TO journal');
 works('... and is woken all the same');

@@ -97,7 +97,7 @@ sub new_app
 		CREATE TABLE ledger (serial bigserial, message bigint, sender int, seq int,
 			actor_type text, actor_key text, turn int, pid int, at timestamptz);
 
-		-- Payload: sender, seq; sleep = seconds; fail = so many attempts fail.
+		-- Payload: sender, seq; sleep = seconds; lock = waits for that advisory lock; fail = so many attempts fail.
 		-- One actor, one turn: the lock stands until the end of the batch, and is
 		-- free again before another worker may run the actor.
 		CREATE FUNCTION work(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -110,6 +110,9 @@ sub new_app
 			END IF;
 			IF message ? 'sleep' THEN
 				PERFORM pg_sleep((message->>'sleep')::float8);
+			END IF;
+			IF message ? 'lock' THEN
+				PERFORM pg_advisory_xact_lock_shared((message->>'lock')::bigint);
 			END IF;
 			IF m.attempts < (message->>'fail')::int THEN
 				RAISE EXCEPTION 'attempt % fails', m.attempts + 1;
@@ -462,7 +465,8 @@ sub start
 
 	$self->{out} = $self->{err} = '';
 	$self->{mark} = 'DONE ' . ++$self->{n};
-	$self->{in} .= "$sql;\n\\echo '$self->{mark}'\n";
+	# output and errors come by two pipes: each has to say that all of it is there
+	$self->{in} .= "$sql;\n\\warn '$self->{mark}'\n\\echo '$self->{mark}'\n";
 	$self->{timer}->start(120);
 	$self->{run}->pump_nb;
 }
@@ -473,7 +477,7 @@ sub finished
 	my ($self) = @_;
 
 	eval { $self->{run}->pump_nb };
-	return $self->{out} =~ /^\Q$self->{mark}\E\n/m;
+	return $self->{out} =~ /^\Q$self->{mark}\E\n/m && $self->{err} =~ /^\Q$self->{mark}\E\n/m;
 }
 
 # finish(): waits for what start() sent; returns the output, errors are in {err}.
@@ -481,12 +485,13 @@ sub finish
 {
 	my ($self) = @_;
 
-	until ($self->{out} =~ s/^\Q$self->{mark}\E\n//m)
+	until ($self->finished)
 	{
 		die "psql session: timeout" if $self->{timer}->is_expired;
 		die "psql session ended: $self->{err}" unless $self->{run}->pumpable;
 		eval { $self->{run}->pump; 1 } or die "psql session ended: $self->{err} $@";
 	}
+	s/^\Q$self->{mark}\E\n//m for $self->{out}, $self->{err};
 	chomp(my $out = $self->{out});
 	return $out;
 }
