@@ -21,7 +21,8 @@ use Test::More;
 
 my $node = new_server('life', 'djactor.max_workers' => 6, 'djactor.idle_timeout' => '1s');
 
-is(scalar(process_ids($node, 'djactor launcher')), 1, 'one launcher runs');
+# the server may be up before the launcher, which it has started, shows
+ok(wait_until('a launcher', sub { process_ids($node, 'djactor launcher') == 1 }), 'one launcher runs');
 is(scalar(process_ids($node, 'djactor worker')), 0, 'no worker runs where no actor type is');
 
 #
@@ -103,11 +104,13 @@ for my $version ('0.9', '1.99')
 	my ($message, $hint) = @{ $expect{$version} };
 	my ($status, $out, $err);
 
-	as_role($node, 'app1', 'app', q{
-		SELECT djactor.send('t.work', 'late', '{"sender": 5, "seq": 1}', deliver_at => now() + '2 s')});
+	# in one transaction, so that it cannot be handled before
 	$node->safe_psql('app1', qq{
 		SET allow_system_table_mods = on;
-		UPDATE pg_extension SET extversion = '$version' WHERE extname = 'djactor'});
+		BEGIN;
+		SELECT djactor.send('t.work', 'late', '{"sender": 5, "seq": 1}', deliver_at => now() + '2 s');
+		UPDATE pg_extension SET extversion = '$version' WHERE extname = 'djactor';
+		COMMIT});
 	($status, $out, $err) = $node->psql('app1', q{
 		\set VERBOSITY verbose
 		SELECT djactor.send('t.work', 'refused')});
@@ -141,8 +144,10 @@ for my $version ('0.9', '1.99')
 # Without the preload
 #
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+# a role that may not log in has no workers: so it waits, however long the restart takes
 $node->safe_psql('app1', q{
-	SELECT djactor.send('t.work', 'before', '{"sender": 7, "seq": 1}', deliver_at => now() + '1 s')});
+	ALTER ROLE app NOLOGIN;
+	SELECT djactor.send('t.work', 'before', '{"sender": 7, "seq": 1}')});
 $node->restart;
 for my $sql (q{SELECT djactor.send('t.work', 'k')},
 	q{INSERT INTO djactor.message (actor_type, actor_key) VALUES ('t.work', 'k')},
@@ -162,6 +167,7 @@ like($err, qr/WARNING:.*not loaded by the server.*HINT:.*shared_preload_librarie
 is(scalar(process_ids($node, 'djactor launcher')), 0, 'no launcher runs');
 
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'djactor'");
+$node->safe_psql('postgres', 'ALTER ROLE app LOGIN');
 $node->restart;
 ok(wait_drained($node, 'app1'), 'with the preload back, what waited is handled');
 $node->safe_psql('app3', q{

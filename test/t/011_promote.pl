@@ -33,7 +33,7 @@ $primary->safe_psql('app', q{
 	SELECT djactor.send('t.work', 'later', '{"sender": 2, "seq": 1}', deliver_at => clock_timestamp() + '5 s');
 	INSERT INTO sent VALUES (2, 1, 't.work', 'later')});
 start_sender($primary, 'app', 'app', id => 10 + $_, fail => 50) for 1 .. 3;
-sleep 2;
+ok(wait_until('load', sub { $standby->safe_psql('app', 'SELECT count(*) FROM sent') > 1000 }), 'the standby follows under load');
 # the standby may be behind; what it has is one moment of the primary
 $primary->stop('immediate');
 $standby->promote;

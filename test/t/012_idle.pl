@@ -30,10 +30,11 @@ $node->safe_psql('app', q{
 ok(wait_until('all is done', sub {
 	$node->safe_psql('app', 'SELECT count(*) FROM djactor.message') eq '101' }), 'what can be handled is');
 is($node->safe_psql('app', 'SELECT count(*) FROM djactor.dead_letter'), 1, 'there is a dead letter');
+my @pids;
+ok(wait_until('nobody else', sub {
+	@pids = (process_ids($node, 'djactor launcher'), process_ids($node, 'djactor worker'));
+	@pids == 3 }), 'a launcher and two residents');
 sleep 4;
-
-my @pids = (process_ids($node, 'djactor launcher'), process_ids($node, 'djactor worker'));
-is(scalar(@pids), 3, 'a launcher and two residents');
 
 # user and system time of these processes, in ticks of 10 ms; and the transactions of both databases,
 # as somebody sees them who is in neither

@@ -25,6 +25,7 @@ $node->safe_psql('app', q{
 	SELECT djactor.send('t.suspends', 'k', '{"n": 1}')});
 ok(wait_until('handled', sub {
 	$node->safe_psql('app', q{SELECT count(*) FROM djactor.message}) eq '1'
+	  and $node->safe_psql('app', q{SELECT count(*) FROM djactor.actor WHERE status = 'suspended'}) eq '1'
 	  and $node->safe_psql('app', q{SELECT count(*) FROM djactor.dead_letter}) eq '1' }), 'some mail is handled, some given up');
 $node->safe_psql('app', q{
 	SELECT djactor.pause('t.paused');

@@ -91,6 +91,16 @@ sub forget
 	}
 }
 
+# The postmaster reads its settings when it comes to it, and tells its children then.
+sub max_crashes
+{
+	my ($n) = @_;
+
+	$node->append_conf('postgresql.conf', "djactor.max_crashes = $n");
+	$node->reload;
+	wait_until('the setting', sub { $node->safe_psql('app', 'SHOW djactor.max_crashes') eq $n });
+}
+
 sub crash_lines { return log_count($node, qr/crashed the process that ran its handler/, @_) }
 sub suspect_lines { return log_count($node, qr/was being handled in database/, @_) }
 sub log_end { return -s $node->logfile }
@@ -291,7 +301,7 @@ for my $how ('two workers', 'the whole server')
 	is(crash_lines($offset), 0, "$how: nobody is charged");
 	is(mates($_, 6), 0, "$how: each ran in a transaction of its own") for 'app', 'other';
 	is($node->safe_psql('app', 'SELECT count(*) FROM djactor.dead_letter'), 0, "$how: no dead letters");
-	ok(!glob($node->data_dir . '/pg_stat_tmp/djactor.crash.*'), "$how: they are acquitted");
+	ok(wait_until('no file', sub { !glob($node->data_dir . '/pg_stat_tmp/djactor.crash.*') }), "$how: they are acquitted");
 	# and that is over
 	$offset = log_end();
 	naps('app');
@@ -317,8 +327,7 @@ forget();
 # A handler that catches every cancel, and one that ends its process
 #
 $offset = log_end();
-$node->append_conf('postgresql.conf', 'djactor.max_crashes = 1');
-$node->reload;
+max_crashes(1);
 $sender++;
 $node->safe_psql('app', qq{
 	INSERT INTO sent VALUES ($sender, 1, 't.stubborn', 'k');
@@ -333,8 +342,7 @@ is($node->safe_psql('app', 'SELECT actor_type, reason, crashes, error FROM djact
 	'stubborn: handlers that do not let go of their process are given up');
 is(log_count($node, qr/was terminated by signal|reinitializing/, $offset), 0, 'stubborn: the server goes on');
 forget();
-$node->append_conf('postgresql.conf', 'djactor.max_crashes = 2');
-$node->reload;
+max_crashes(2);
 
 #
 # A charge that is not written down outlives a crash, and does not pass over the mail of its type

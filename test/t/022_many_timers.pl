@@ -39,10 +39,11 @@ ok(wait_until('all timers are set', sub {
 	$node->safe_psql('app', 'SELECT count(*) FROM djactor.timer') eq '100000' }, 180), '100,000 timers');
 is($node->safe_psql('app', q{SELECT kind, count(*) FROM djactor.message GROUP BY 1 ORDER BY 1}),
 	"timer|100000\nuser|100000", 'their firings and 100,000 delayed messages wait');
+my @pids;
+ok(wait_until('nobody else', sub {
+	@pids = (process_ids($node, 'djactor launcher'), process_ids($node, 'djactor worker'));
+	@pids == 2 }), 'a launcher and a resident');
 sleep 4;
-
-my @pids = (process_ids($node, 'djactor launcher'), process_ids($node, 'djactor worker'));
-is(scalar(@pids), 2, 'a launcher and a resident');
 
 sub ticks
 {

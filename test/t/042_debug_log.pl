@@ -21,7 +21,9 @@ new_app($node, 'app');
 as_role($node, 'app', 'app', q{
 	SELECT djactor.send('t.work', 'later', deliver_at => now() + '1 h');
 	SELECT djactor.send('t.work', 'first')});
-sleep 2.5;    # until extra workers have ended and the resident sleeps
+ok(wait_until('rest', sub { $node->safe_psql('app', q{
+	SELECT count(*), bool_and(state = 'idle' AND now() - since > '1.5 s') FROM djactor.worker WHERE pid IS NOT NULL}) eq '1|t' }),
+	'extra workers have ended, and the resident sleeps');
 
 # lines($log): what djactor's processes have logged since, and the postmaster about them.
 sub lines

@@ -75,7 +75,8 @@ start_sender($one, 'app', 'app', id => 10 + $_, fail => 50, pause => 0.01, or =>
 load($one, 'there is load');
 my $lsn = $one->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
 load($one, 'before and after an LSN');
-my $time = $one->safe_psql('postgres', 'SELECT clock_timestamp()');
+# a moment at which no sender commits: a commit has its time a little before it has its place in the WAL
+my $time = $one->safe_psql('app', 'BEGIN; LOCK TABLE sent IN EXCLUSIVE MODE; SELECT clock_timestamp(); COMMIT');
 load($one, 'before and after a time');
 my $wal = $one->safe_psql('postgres', 'SELECT pg_walfile_name(pg_switch_wal())');
 load($one, 'and it goes on');
