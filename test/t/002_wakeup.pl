@@ -34,9 +34,10 @@ sub handled
 
 sub asleep
 {
-	# a second of lingering, and some
 	ok(wait_drained($node, 'app'), 'nothing waits');
-	sleep 1.8;
+	# a second of lingering, and some, from when all workers have become idle
+	wait_until('they sleep', sub { $session->query(q{
+		SELECT bool_and(state = 'idle' AND now() - since > '1.8 s') FROM djactor.worker WHERE pid IS NOT NULL}) eq 't' });
 }
 
 #
