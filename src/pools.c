@@ -225,7 +225,7 @@ dja_goes_before(DjaWorker *a, DjaWorker *b)
  * ends after its batch.
  */
 static void
-dja_make_room(int pool, bool idle_only, TimestampTz now)
+dja_pool_make_room(int pool, bool idle_only, TimestampTz now)
 {
 	int			chosen = -1;
 	bool		asked = false;
@@ -347,7 +347,7 @@ dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
 		bool		relief = pool->resident >= 0;
 
 		*short_of_places |= !relief;
-		dja_make_room(i, relief, now);
+		dja_pool_make_room(i, relief, now);
 	}
 	return Max(TimestampTzPlusMilliseconds(now, DJA_MAKE_ROOM_MS), dja_process_not_before());
 }

@@ -82,6 +82,7 @@ works('... and is woken');
 ($pid) = worker_pids($node, 'app');
 # by one statement, for a new session would take a part of the second that the worker lingers
 $node->safe_psql('app', qq{
+	SET statement_timeout = '${DjactorTest::PATIENCE}s';
 	SELECT pg_terminate_backend($pid);
 	DO \$\$
 	BEGIN
