@@ -214,6 +214,24 @@ def test_a_server_that_is_away_is_said_and_so_is_its_return(site, visit):
     page.complaints.clear()  # of the server
 
 
+def test_what_comes_after_stop_is_not_shown(site, visit):
+    page = visit(LIVE)
+    expect(page.locator("[data-status]")).to_contain_text("every 2 s")
+    asked = []
+    page.route("**/live.json", lambda route: asked.append(route))
+    with page.expect_request("**/live.json"):
+        pass
+    page.get_by_role("button", name="Stop refreshing").click()
+    expect(page.locator("[data-status]")).to_contain_text("Stopped at")
+    route = asked[0]
+    answer = route.fetch()
+    with page.expect_response("**/live.json") as answered:
+        route.fulfill(response=answer, body=json.dumps(answer.json() | {"held": True}))
+    answered.value.finished()
+    page.wait_for_timeout(200)
+    expect(page.get_by_text("This database is a copy")).to_be_hidden()
+
+
 def test_a_held_copy_is_said(site, visit):
     page = visit(LIVE)
     note = page.get_by_text("This database is a copy")
@@ -276,6 +294,7 @@ def test_a_type_is_paused_and_resumed_with_the_keyboard(site, visit):
 def test_tab_reaches_all_there_is_and_leaves_again(site, visit, path):
     page = visit(path)
     if path == LIVE:
+        expect(page.locator("[data-status]")).to_contain_text("every 2 s")
         tab_to(page, page.get_by_role("button", name="Stop refreshing"))
         page.keyboard.press("Enter")
         page.evaluate("document.activeElement.blur()")

@@ -299,7 +299,7 @@
 			try {
 				const answer = await fetch(page.dataset.url, { headers: { Accept: "application/json" } });
 				const data = await answer.json();
-				if (answer.ok)
+				if (answer.ok && !stopped)	// since it was asked for
 					show(data);
 				complain(answer.ok ? "" : `The database cannot be read: ${data.error || answer.status}`);
 			} catch {
