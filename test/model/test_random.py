@@ -169,7 +169,7 @@ class Run:
         connection.execute(
             "SELECT djactor.define_actor_type(%s, 'public.work', max_attempts => %s,"
             " breaker_failures => NULL, retry_order => %s, on_exhausted => %s, backoff => %s,"
-            " backoff_max => '200 ms', handler_timeout => '500 ms', batch_size => %s,"
+            " backoff_max => '200 ms', handler_timeout => '3 s', batch_size => %s,"
             " concurrency => %s, owner => 'app')",
             (
                 kind.name,
@@ -190,7 +190,7 @@ class Run:
         if what < 0.12:
             payload["fail"] = rng.choice([1, 1, 1, 2, 2, 3, 99])
             payload["how"] = rng.choice(["raise", "raise", "alone", "deferred", "null"])
-        elif what < 0.121:
+        elif what < 0.1202:  # few: each attempt takes the whole handler_timeout
             payload["fail"] = rng.choice([1, 99])
             payload["how"] = "timeout"
         elif what < 0.15:
