@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -71,7 +72,7 @@ def test_no_answer_in_time_is_an_error_that_names_the_message(paused):
     assert raised.value.message_id > 0
 
 
-def ask_many(count, first=0):
+def ask_many(count, first=0, before_the_end=lambda: None):
     """Answers of ``count`` actors that are asked at once, and the connections that brought them."""
 
     async def run():
@@ -81,7 +82,9 @@ def ask_many(count, first=0):
                 for key in range(count)
             )
         )
-        return answers, await asyncio.to_thread(listeners)
+        found = await asyncio.to_thread(listeners)
+        await asyncio.to_thread(before_the_end)
+        return answers, found
 
     return asyncio.run(run())
 
@@ -121,8 +124,12 @@ def test_without_listen_one_connection_looks_for_all_answers():
 
 
 def test_all_event_loops_share_the_connection_which_outlives_none_of_them():
+    # Else the first loop might end before the last begins.
+    all_answered = threading.Barrier(4, timeout=60)
     with ThreadPoolExecutor(4) as threads:
-        done = list(threads.map(lambda first: ask_many(20, first), range(0, 80, 20)))
+        done = list(
+            threads.map(lambda first: ask_many(20, first, all_answered.wait), range(0, 80, 20))
+        )
     assert [answers for answers, _ in done] == [[{"n": key} for key in range(20)]] * 4
     assert len({pid for _, found in done for pid in found}) == 1
     until(lambda: not listeners())
@@ -176,7 +183,7 @@ def test_a_fork_has_a_connection_of_its_own():
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert await djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60) == {"n": 2}
-        assert await asyncio.to_thread(listeners) == [parents]
+        await until_async(lambda: listeners() == [parents])  # the child's ends after the child
 
     asyncio.run(run())
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -106,9 +107,12 @@ def in_threads(work, count):
 
 
 def test_many_clients_share_the_sessions():
+    both_are_in_use = threading.Barrier(SESSIONS, timeout=60)
+
     def pid(_):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid(), pg_sleep(0.05)")
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            both_are_in_use.wait()
             return cursor.fetchone()[0]
 
     assert len(set(in_threads(pid, 10))) == SESSIONS

@@ -19,12 +19,13 @@ from djactor.sse import answer_events, state_events, type_events
 
 TYPE = "shop.counter"
 COUNTER = djactor.actor(TYPE, 1)
+PATIENCE = 60  # seconds to wait for what must happen
 
 
 async def next_event(events):
     """The next one as (event, data); comments are passed over."""
     while True:
-        text = (await asyncio.wait_for(anext(events), 20)).decode()
+        text = (await asyncio.wait_for(anext(events), PATIENCE)).decode()
         if not text.startswith(":"):
             lines = dict(line.split(": ", 1) for line in text.strip().split("\n"))
             return lines["event"], json.loads(lines["data"])
@@ -171,7 +172,7 @@ def test_a_browser_that_comes_again_is_not_told_what_it_knows():
 
 async def raw_event(events):
     while True:
-        text = (await asyncio.wait_for(anext(events), 20)).decode()
+        text = (await asyncio.wait_for(anext(events), PATIENCE)).decode()
         if not text.startswith(":"):
             return dict(line.split(": ", 1) for line in text.strip().split("\n"))
 
@@ -181,14 +182,17 @@ def test_for_a_slow_browser_only_the_newest_state_waits():
         stream = aiter(state_events(COUNTER))
         await COUNTER.aask({"add": 1})
         first = await next_event(stream)
-        for _ in range(20):
+        quick = aiter(state_events(COUNTER))  # meanwhile nobody reads the other
+        await next_event(quick)
+        for n in range(2, 7):
             await COUNTER.aask({"add": 1})
-        await asyncio.sleep(1)  # meanwhile nobody reads
+            assert await next_event(quick) == ("state", {"n": n})
         second = await next_event(stream)
-        await stream.aclose()
+        for each in (quick, stream):
+            await each.aclose()
         return first[1], second[1]
 
-    assert asyncio.run(watch()) == ({"n": 1}, {"n": 21})
+    assert asyncio.run(watch()) == ({"n": 1}, {"n": 6})
 
 
 def test_a_quiet_stream_says_that_it_is_still_there(monkeypatch):
@@ -196,7 +200,7 @@ def test_a_quiet_stream_says_that_it_is_still_there(monkeypatch):
 
     async def watch():
         stream = aiter(state_events(COUNTER))
-        said = [await asyncio.wait_for(anext(stream), 20) for _ in range(2)]
+        said = [await asyncio.wait_for(anext(stream), PATIENCE) for _ in range(2)]
         await stream.aclose()
         return said
 
@@ -217,14 +221,14 @@ def test_when_the_browser_has_left_nobody_looks_any_more():
         scope = {"type": "http", "method": "GET", "path": "/stream", "query_string": b""}
         browser = ApplicationCommunicator(ASGIHandler(), scope | {"headers": []})
         await browser.send_input({"type": "http.request", "body": b""})
-        assert (await browser.receive_output(20))["status"] == 200
-        assert b'{"n": 1}' in (await browser.receive_output(20))["body"]
+        assert (await browser.receive_output(PATIENCE))["status"] == 200
+        assert b'{"n": 1}' in (await browser.receive_output(PATIENCE))["body"]
         await browser.send_input({"type": "http.disconnect"})
-        await browser.wait(20)
+        await browser.wait(PATIENCE)
         while await sync_to_async(looking)():
             await asyncio.sleep(0.05)
 
-    asyncio.run(asyncio.wait_for(visit(), 40))
+    asyncio.run(asyncio.wait_for(visit(), 2 * PATIENCE))
 
 
 @override_settings(ROOT_URLCONF="test_sse", MIDDLEWARE=[])
