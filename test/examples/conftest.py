@@ -49,9 +49,15 @@ def idle():
 def kill_worker():
     """``kill_worker(site)``: one that is at work, if any is."""
 
+    def killed(site):
+        for pid in site.sql("SELECT pid FROM djactor.worker ORDER BY state = 'idle'").split():
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(int(pid), signal.SIGKILL)
+                return True
+        return False
+
     def kill(site):
-        pids = until(lambda: site.sql("SELECT pid FROM djactor.worker ORDER BY state = 'idle'"))
-        os.kill(int(pids.split()[0]), signal.SIGKILL)
+        until(lambda: killed(site))
 
     return kill
 
