@@ -121,7 +121,8 @@ def test_without_scripts_the_page_posts_and_shows(site, new_page):
     page.get_by_role("button", name="Enter").click()
     for text in ("first", "second"):
         page.get_by_label("Say as").fill(text)
-        page.get_by_role("button", name="Send").click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Send").click()
     site.sql("SELECT djactor.wait_idle('30 s')")
     page.reload()
     assert heard(page, 2) == [("Lynx", "first"), ("Lynx", "second")]

@@ -27,7 +27,7 @@ def send(site, *readings):
         {"id": f"e{next(IDS)}", "device": device, "at": at, "value": value}
         for device, value in readings
     ]
-    httpx.post(f"{site.url}/events/", json=events).raise_for_status()
+    httpx.post(f"{site.url}/events/", json=events, timeout=PATIENCE / 1000).raise_for_status()
 
 
 def show(site, page):
@@ -79,7 +79,7 @@ def test_the_page_finds_its_server_again(site, page):
     oven = show(site, page)
     expect(oven).to_be_visible()
     site.server.restart("immediate")
-    for _ in range(100):
+    for _ in range(PATIENCE // 100):
         try:
             send(site, ("oven-2", 61.5))
             break

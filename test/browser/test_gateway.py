@@ -58,7 +58,7 @@ def test_buckets_empty_and_breakers_open(site, quiet_page, screenshot, accessibl
 def test_what_others_send_shows_too_and_tokens_come_back(site, page):
     page.goto(site.url)
     for _ in range(40):
-        httpx.get(f"{site.url}/api/prices/x", headers={"X-Client": "gold"})
+        httpx.get(f"{site.url}/api/prices/x", headers={"X-Client": "gold"}, timeout=PATIENCE / 1000)
     expect(card(page, "gold")).to_contain_text(re.compile(r"4\d passed"), timeout=PATIENCE)
     expect(card(page, "gold")).to_contain_text("40 tokens", timeout=PATIENCE)  # without a request
 
