@@ -1,7 +1,6 @@
 """The admin: everything is seen, little may be done, and that by permission."""
 
 import re
-import time
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -15,8 +14,9 @@ from django.urls import reverse
 
 import djactor
 from djactor import admin, diagram, display, live
-from djactor.models import Actor, ActorType, DeadLetter, Message
+from djactor.models import Actor, ActorType, DeadLetter, Message, Stat
 from djactor.test import wait_idle
+from test_asking import until
 
 
 @pytest.fixture
@@ -220,8 +220,8 @@ def test_mail_waits_is_to_be_retried_or_scheduled(fresh):
             ' initial_state => \'{"n": "none"}\')'
         )
         djactor.actor("shop.failing", 1).send({"add": 1})
-        while not Message.objects.filter(attempts=1).exists():
-            time.sleep(0.05)
+        failed = Stat.objects.filter(actor_type="shop.failing", failed=1)  # after the commit
+        until(lambda: Message.objects.filter(attempts=1).exists() and failed.exists())
         cursor.execute("SELECT djactor.pause('shop.failing')")
         djactor.actor("shop.failing", 2).send({"add": 1})
         now = live.snapshot("default")

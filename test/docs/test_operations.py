@@ -162,9 +162,10 @@ def messages_were_given_up(server: PrivateServer) -> None:
 
 
 def a_batch_is_open(server: PrivateServer) -> None:
-    message = app(server, "SELECT djactor.send('t', 'k', '{\"sleep\": 1.5}')")
+    message = app(server, "SELECT djactor.send('t', 'k', '{\"sleep\": 60}')")
     said = goes_off(server, "A batch is open for more than a minute", "1 minute", "0.2 s")
     assert re.fullmatch(rf"\d+\|app\|t\|{message}\|00:00:0\S+\|PgSleep", said)
+    server.sql(f"SELECT pg_cancel_backend({said.split('|')[0]})")
 
 
 def turns_are_slow(server: PrivateServer) -> None:
