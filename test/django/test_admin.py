@@ -39,7 +39,7 @@ def with_permissions(*names):
 def fail(number=1):
     for key in range(number):
         djactor.actor("shop.counter", key).send({"fail": True})
-    wait_idle()
+    wait_idle(60)
     assert DeadLetter.objects.count() == number
 
 
@@ -91,7 +91,7 @@ def test_dead_letters_are_redriven(browser):
     fail(2)
     pks = list(DeadLetter.objects.values_list("pk", flat=True))
     assert said(act(browser, "deadletter", "redrive", *pks)) == ["2 dead letters redriven."]
-    wait_idle()
+    wait_idle(60)
     assert sorted(DeadLetter.objects.values_list("pk", flat=True)) == sorted(pks)  # failed again
 
 

@@ -56,7 +56,7 @@ def test_ask_takes_headers_priority_and_a_key_that_makes_it_count_once():
 def test_ask_inside_a_transaction_is_refused_and_sends_nothing():
     with transaction.atomic(), pytest.raises(djactor.AskInTransaction, match="before the commit"):
         djactor.actor(TYPE, 1).ask({"add": 2})
-    wait_idle()
+    wait_idle(60)
     assert djactor.actor(TYPE, 1).state() is None
 
 
@@ -229,7 +229,7 @@ def test_what_nobody_waits_for_any_more_is_not_run(paused, ask):
     with pytest.raises(djactor.AskTimeout):
         ask()
     resume_when(lambda: True)
-    wait_idle()
+    wait_idle(60)
     assert djactor.actor(TYPE, 1).state() is None
 
 

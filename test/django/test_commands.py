@@ -28,7 +28,7 @@ def run(*words, **options):
 def test_status_shows_types_and_workers():
     djactor.actor(TYPE, 1).ask({"add": 1})
     djactor.actor(TYPE, 1).send({"fail": True})
-    wait_idle()
+    wait_idle(60)
     lines = run("djactor_status").splitlines()
     assert lines[0].split()[:5] == ["type", "waiting", "oldest", "retrying", "dead"]
     assert re.match(r"shop\.counter +0 +0 +1 +[0-9,]+", lines[1])
@@ -66,11 +66,11 @@ def test_top_fits_into_the_terminal(monkeypatch):
 def test_redrive_sends_the_chosen_dead_letters_again():
     for key in (1, 2):
         djactor.actor(TYPE, key).send({"fail": True})
-    wait_idle()
+    wait_idle(60)
     assert DeadLetter.objects.count() == 2
     assert "2 found" in run("djactor_redrive", "--all", "--dry-run")
     assert "1 redriven" in run("djactor_redrive", "--key", "1")
-    wait_idle()
+    wait_idle(60)
     assert DeadLetter.objects.count() == 2  # it failed again
     with pytest.raises(CommandError, match="say which"):
         run("djactor_redrive")

@@ -41,7 +41,7 @@ def test_each_database_has_its_own_actors(clean):
     assert Actor.objects.using("other").get().state == {"n": 5}
     message = Message.objects.using("other").create(actor_type=TYPE, actor_key=2)
     assert message._state.db == "other"
-    wait_idle(using="other")
+    wait_idle(60, using="other")
     assert Actor.objects.using("other").count() == 2
     assert Actor.objects.count() == 1
 
@@ -81,7 +81,7 @@ def test_what_is_taken_back_is_so_in_its_own_database(clean):
 def test_with_the_router_all_of_it_is_in_the_named_database(clean):
     assert djactor.actor(TYPE, 1).ask({"add": 1}) == {"n": 1}
     Message.objects.create(actor_type=TYPE, actor_key=1, payload={"add": 1})
-    wait_idle()
+    wait_idle(60)
     assert Actor.objects.get().state == {"n": 2}
     assert Actor.objects.db == "other"
     assert not Actor.objects.using("default").exists()

@@ -101,7 +101,7 @@ def test_dropping_a_type_says_whether_its_actors_may_go():
         max_attempts=3,
     )
     djactor.actor(TYPE, 1).send({"add": 1})
-    wait_idle()
+    wait_idle(60)
     with pytest.raises(DatabaseError, match=r"shop\.counter"):
         apply(DropActorType(TYPE))
     drop = DropActorType(TYPE, discard=True, previous=again)

@@ -48,7 +48,7 @@ def test_create_is_one_insert_of_what_a_sender_may_write(paused):
 
 def test_workers_handle_what_is_committed():
     Message.objects.create(actor_type=TYPE, actor_key=7, payload={"add": 3})
-    wait_idle()
+    wait_idle(60)
     assert Actor.objects.get(actor_type=TYPE, actor_key=7).state == {"n": 3}
     assert Sale.objects.get().amount == 3
     assert not Message.objects.exists()
@@ -56,7 +56,7 @@ def test_workers_handle_what_is_committed():
 
 def test_acreate_sends():
     asyncio.run(Message.objects.acreate(actor_type=TYPE, actor_key="8", payload={"add": 2}))
-    wait_idle()
+    wait_idle(60)
     assert djactor.actor(TYPE, 8).state() == {"n": 2}
 
 
@@ -66,7 +66,7 @@ def test_bulk_create_is_one_statement_for_many():
         Message.objects.bulk_create(mail)
     assert sum(query["sql"].startswith("INSERT") for query in queries.captured_queries) == 1
     assert len({message.pk for message in mail}) == 1000
-    wait_idle()
+    wait_idle(60)
     assert [actor.state["n"] for actor in Actor.objects.all()] == [100] * 10
     assert Sale.objects.count() == 1000
 
@@ -76,7 +76,7 @@ def test_what_is_rolled_back_was_never_sent():
         djactor.actor(TYPE, 1).send({"add": 1})
         Sale.objects.create(product=1, amount=1)
         transaction.set_rollback(True)
-    wait_idle()
+    wait_idle(60)
     assert not Actor.objects.exists()
     assert not Sale.objects.exists()
 
@@ -101,7 +101,7 @@ def test_cancel_takes_back_what_waits(paused):
 def test_states_are_found_by_json_lookups():
     for key in range(5):
         djactor.actor(TYPE, key).send({"add": key})
-    wait_idle()
+    wait_idle(60)
     assert Actor.objects.get(state__n=3).actor_key == "3"
     assert Actor.objects.filter(state__n__gte=2).count() == 3
     assert Actor.objects.filter(state__has_key="n").count() == 5
@@ -109,13 +109,13 @@ def test_states_are_found_by_json_lookups():
 
 def test_a_state_may_be_written_and_an_actor_not_be_made_by_hand():
     djactor.actor(TYPE, 1).send({"add": 1})
-    wait_idle()
+    wait_idle(60)
     actor = Actor.objects.get()
     actor.state = {"n": 10}
     actor.turns = 99
     actor.save()
     djactor.actor(TYPE, 1).send({"add": 1})
-    wait_idle()
+    wait_idle(60)
     actor.refresh_from_db()
     assert (actor.state, actor.turns) == ({"n": 11}, 2)
     with pytest.raises(djactor.DjactorError, match="send a message"):
@@ -124,9 +124,9 @@ def test_a_state_may_be_written_and_an_actor_not_be_made_by_hand():
 
 def test_mail_and_dead_letters_join_their_actor():
     djactor.actor(TYPE, 1).send({"add": 4})
-    wait_idle()
+    wait_idle(60)
     djactor.actor(TYPE, 1).send({"fail": True})
-    wait_idle()
+    wait_idle(60)
     letter = DeadLetter.objects.select_related("actor").get(actor__state__n=4)
     assert letter.reason == "rejected"
     assert letter.actor.state == {"n": 4}
@@ -140,7 +140,7 @@ def test_a_model_of_ones_own_joins_its_actor_both_ways():
         Product.objects.create(name=f"product {number}", number=number)
         djactor.actor(TYPE, number).send({"add": 10 * number})
     Product.objects.create(name="never sold", number=4)
-    wait_idle()
+    wait_idle(60)
     assert Product.objects.get(counter__state__n__gt=20).name == "product 3"
     assert Product.objects.get(counter__id__isnull=True).counter is None
     with CaptureQueriesContext(connection) as queries:
@@ -171,7 +171,7 @@ def test_async_methods_do_the_same():
         )
         assert all(message.pk for message in sent)
         assert await djactor.actor(TYPE, 5).asend({"add": 1}) > sent[-1].pk
-        await sync_to_async(wait_idle)()
+        await sync_to_async(wait_idle)(60)
         actor = await Actor.objects.aget(actor_type=TYPE, actor_key=5)
         assert actor.state == {"n": 4}
         assert await djactor.actor(TYPE, 5).astate() == {"n": 4}
@@ -265,7 +265,7 @@ def test_options_of_send_are_columns(paused):
 
 def test_every_table_and_view_has_a_model():
     djactor.actor(TYPE, 1).send({"add": 1})
-    wait_idle()
+    wait_idle(60)
     for model in (ActorType, DeadLetter, Mailbox, Message, Reply, Stat, Timer, Worker):
         list(model.objects.all())  # all columns exist
     assert ActorType.objects.get().backoff == datetime.timedelta(milliseconds=50)

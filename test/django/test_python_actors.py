@@ -35,7 +35,7 @@ def test_a_plain_class_runs_and_its_attributes_are_the_state(python):
 
 def test_the_base_class_has_what_acts_on_the_turn(python):
     assert djactor.actor("shop.closing", "k").ask({}) == {"bye": True}
-    wait_idle()
+    wait_idle(60)
     assert not Actor.objects.filter(actor_type="shop.closing").exists()
     assert djactor.actor("shop.notification", 7).state()["messages"] == [{"from": "k"}]
 
@@ -53,7 +53,7 @@ def test_an_error_keeps_its_traceback(python):
         )
     )
     djactor.actor("shop.closing", "k").send()
-    wait_idle()
+    wait_idle(60)
     letter = DeadLetter.objects.get()
     assert letter.error.startswith("NotImplementedError: PythonActor has no handle_message()")
     assert "Traceback" in letter.error
