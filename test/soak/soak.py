@@ -18,9 +18,10 @@ What must hold:
 * no row of mail, actors, timers or watches is left after the types were dropped;
 * tables and indexes of djactor in the last quarter are not larger than FLAT times what they were at
   the most in the second quarter, or than SMALL;
-* private memory and open files of the launcher and of the one worker of the calm half, which live
-  through it, are at its end not above FLAT times what they were in its middle, when caches are full
-  (and CACHES, FILES);
+* what the memory contexts of the launcher and of the one worker of the calm half use, which live
+  through it, and their open files are at its end not above FLAT times what they were in its middle,
+  when caches are full (and CACHES, FILES), and their private memory is below LARGE: that has what
+  malloc() keeps of the largest batch so far, too, so it grows by steps;
 * the server finds no damage in itself (tools/private_server.py looks), and stops when told.
 """
 
@@ -30,6 +31,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -47,7 +49,8 @@ from test_random import SCHEMA, Run
 
 FLAT = 1.2
 SMALL = 24.0  # MB: what a round leaves in pages that wait for VACUUM
-CACHES = 2.0  # MB that the caches of a session may still gain
+LARGE = 64.0  # MB
+CACHES = 0.5  # MB that the caches of a session may still gain
 WORKERS = 3  # at the most, in the second half
 FILES = 20  # by which what a session happens to have open may differ
 TABLES = ("message", "actor", "actor_identity", "timer", "watch", "idempotency")
@@ -63,12 +66,20 @@ SETTINGS: dict[str, str | int | float | bool] = {
 }
 
 
-# A process: private MB, open files.
-Process = tuple[float, int]
-
-
 class Soaked(Exception):
     """Something that must hold does not."""
+
+
+@dataclass
+class Process:
+    """How large a process is."""
+
+    used: float  # MB, of its memory contexts
+    private: float  # MB
+    files: int  # that it has open
+
+    def __str__(self) -> str:
+        return f"{self.used:.1f} of {self.private:.1f} MB, {self.files} files"
 
 
 @dataclass
@@ -81,13 +92,11 @@ class Sample:
     worker: dict[int, Process]  # as many as there are
 
     def __str__(self) -> str:
-        memory = {
-            name: ", ".join(f"{private:.1f} MB" for private, _ in found.values())
-            for name, found in (("launcher", self.launcher), ("worker", self.worker))
-        }
-        return f"tables {self.tables:6.1f} MB  " + "  ".join(
-            f"{name} {text}" for name, text in memory.items()
+        launcher, worker = (
+            "; ".join(str(process) for process in found.values())
+            for found in (self.launcher, self.worker)
         )
+        return f"tables {self.tables:6.1f} MB  launcher {launcher}  worker {worker}"
 
 
 @dataclass
@@ -196,18 +205,35 @@ def command(pid: int) -> str:
     return ""
 
 
-def processes(connection: psycopg.Connection[Any], kind: str) -> dict[int, Process]:
-    """All processes of the server that are of this kind, and how large they are."""
+def processes(run: Run, connection: psycopg.Connection[Any], kind: str) -> dict[int, Process]:
+    """All processes of the server that are of this kind, by pid; not those that end meanwhile."""
     found = {}
     for (pid,) in connection.execute(
         "SELECT pid FROM pg_stat_activity WHERE backend_type = %s ORDER BY pid", [kind]
     ):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            used = contexts(run, connection, pid)
             text = Path(f"/proc/{pid}/status").read_text()
             status = dict(line.split(":", 1) for line in text.splitlines())
             private = int(status["RssAnon"].split()[0]) / 1024
-            found[pid] = (private, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+            found[pid] = Process(used, private, len(list(Path(f"/proc/{pid}/fd").iterdir())))
     return found
+
+
+def contexts(run: Run, connection: psycopg.Connection[Any], pid: int) -> float:
+    """MB that a process uses in its memory contexts.  Errors: FileNotFoundError, if it ends."""
+    log = run.server.log_file
+    seen = log.stat().st_size
+    connection.execute("SELECT pg_log_backend_memory_contexts(%s)", [pid])
+    while True:
+        with log.open("rb") as lines:
+            lines.seek(seen)
+            text = lines.read().decode(errors="replace")
+        said = re.search(rf"\[{pid}\] LOG:  Grand total: .* (\d+) used\n", text)
+        if said:
+            return int(said[1]) / 1e6
+        Path(f"/proc/{pid}/status").stat()
+        time.sleep(0.01)
 
 
 def ask(connection: psycopg.Connection[Any], query: str) -> Any:
@@ -248,8 +274,8 @@ def look(run: Run, started: float) -> Sample:
                     " WHERE relnamespace = 'djactor'::regnamespace AND relkind = 'r'",
                 )
             ),
-            processes(connection, "djactor launcher"),
-            processes(connection, "djactor worker"),
+            processes(run, connection, "djactor launcher"),
+            processes(run, connection, "djactor worker"),
         )
 
 
@@ -272,14 +298,12 @@ def judge(totals: Totals, seconds: float) -> None:
         first, last = getattr(part(0.25, 0.5)[0], name), getattr(calm[-1], name)
         if len(first) != 1 or first.keys() != last.keys():
             raise Soaked(f"the {name} of the calm half has ended")
-        ((private, files),) = first.values()
-        ((private_later, files_later),) = last.values()
-        print(
-            f"{name}: {private:.1f} MB private, {files} files in the middle of the calm half,"
-            f" {private_later:.1f} MB and {files_later} files at its end"
-        )
-        if private_later > FLAT * private + CACHES or files_later > FLAT * files + FILES:
+        (middle,), (end,) = first.values(), last.values()
+        print(f"{name}: {middle} in the middle of the calm half, {end} at its end")
+        if end.used > FLAT * middle.used + CACHES or end.files > FLAT * middle.files + FILES:
             raise Soaked(f"the {name} grows")
+        if end.private > LARGE:
+            raise Soaked(f"the {name} is too large")
 
 
 def main() -> None:
