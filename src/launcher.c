@@ -140,7 +140,11 @@ dja_see_to_scouts(TimestampTz now)
 		dja_databases = list_append_unique_oid(dja_databases, database);
 		MemoryContextSwitchTo(old);
 	}
-	/* one that fails may have called for the next: that would go on and on */
+
+	/*
+	 * one that fails may have called for the next, and that would go on and
+	 * on: none is sent there until all are
+	 */
 	dja_databases = list_delete_oid(dja_databases, dja_scout_failed);
 	if (dja_databases == NIL || dja_scout_handle != NULL)
 		return dja_scout_again;

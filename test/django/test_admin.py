@@ -16,7 +16,7 @@ import djactor
 from djactor import admin, diagram, display, live
 from djactor.models import Actor, ActorType, DeadLetter, Message, Stat
 from djactor.test import wait_idle
-from test_asking import until
+from waiting import until
 
 
 @pytest.fixture

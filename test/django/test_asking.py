@@ -16,15 +16,9 @@ import djactor
 from djactor import listener
 from djactor.models import Message
 from djactor.test import wait_idle
+from waiting import until
 
 TYPE = "shop.counter"
-
-
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 async def until_async(condition):

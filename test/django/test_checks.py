@@ -9,7 +9,7 @@ import djactor
 from djactor import checks
 from djactor.operations import CreateDjactor, DefineActorType
 from elsewhere import elsewhere
-from test_asking import until
+from waiting import until
 
 TYPE = "shop.counter"
 
@@ -108,7 +108,7 @@ def test_a_handler_that_is_gone_is_found():
         cursor.execute("ALTER FUNCTION counter_handle(jsonb, jsonb) RENAME TO gone")
         try:
             djactor.actor(TYPE, 1).send({"add": 1})
-            until(lambda: found()[0])
+            until(lambda: found()[0] == ["djactor.W008"])
             ids, words = found()
         finally:
             cursor.execute("ALTER FUNCTION gone(jsonb, jsonb) RENAME TO counter_handle")

@@ -26,7 +26,7 @@ from djactor.models import (
 )
 from djactor.test import drain, wait_idle
 from shop.models import Product, Sale
-from test_asking import until
+from waiting import until
 
 TYPE = "shop.counter"
 

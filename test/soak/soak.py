@@ -8,9 +8,9 @@ begins.
 
 The first half is calm: no process ends but by its own will, so that a leak of the launcher or of
 the worker, which is alone so that nobody takes its place, has the time to show.  In the second half
-there are WORKERS, and any process may be killed with SIGKILL, sessions
-and workers are terminated, workers reloaded, the server is stopped and restarted, and databases
-with busy workers are created and dropped.
+there are WORKERS, and any process may be killed with SIGKILL, sessions and workers are terminated,
+workers reloaded, the server is stopped and restarted, and databases with busy workers are created
+and dropped.
 
 What must hold:
 

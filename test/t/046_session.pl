@@ -14,7 +14,6 @@ use lib $FindBin::RealBin;
 use DjactorTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep);
 
 my $node = new_server('session', 'djactor.poll_interval' => '1h', 'djactor.max_workers' => 1, track_functions => 'all',
 	track_commit_timestamp => 'on', autovacuum => 'off');

@@ -14,7 +14,7 @@ my $library = PostgreSQL::Test::Utils::tempdir_short() . '/asked.so';
 chomp(my $headers = `pg_config --includedir-server`);
 
 system('cc', '-shared', '-fPIC', '-isystem', $headers, '-o', $library, "$FindBin::RealBin/asked.c") == 0
-  or plan skip_all => 'there is no C compiler, or there are no headers of the server';
+  or die 'asked.c does not compile';
 
 my $node = new_server('asked', shared_preload_libraries => "djactor, $library", 'djactor.poll_interval' => '1h');
 
