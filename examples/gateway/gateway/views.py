@@ -23,11 +23,18 @@ from gateway.timing import Timing, summary
 
 ASK_TIMEOUT = 2.0  # seconds; an ask that nobody took up by then is not run later
 UPSTREAM_TIMEOUT = 2.0  # seconds
+# Seconds for which a connection to an upstream is kept unused: fewer than the upstream keeps it,
+# or a request meets its end and counts as a failure of the upstream.  uvicorn keeps it for 5.
+KEEPALIVE = 2.0
 CLIENT = re.compile(r"[-A-Za-z0-9_]{1,50}")
 PASSED_ON = {"accept", "accept-language", "content-type", "if-none-match", "user-agent"}
 PASSED_BACK = {"cache-control", "content-language", "content-type", "etag", "location"}
 
-upstreams = httpx.AsyncClient(timeout=UPSTREAM_TIMEOUT, trust_env=False)
+upstreams = httpx.AsyncClient(
+    timeout=UPSTREAM_TIMEOUT,
+    limits=httpx.Limits(max_connections=100, keepalive_expiry=KEEPALIVE),
+    trust_env=False,
+)
 
 
 class Refused(Exception):
