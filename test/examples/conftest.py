@@ -64,7 +64,7 @@ def kill_worker():
 
 @pytest.fixture(scope="module")
 def http(site):
-    """A client of the site, which never uses a connection that uvicorn may be closing: after 5 s."""
+    """A client of the site that uses no connection which uvicorn may be closing, after 5 s."""
     limits = httpx.Limits(keepalive_expiry=1)
     with httpx.Client(base_url=site.url, timeout=PATIENCE, limits=limits) as client:
         yield client
