@@ -118,8 +118,14 @@ dja_announce(void)
 	{
 		dja_announced = true;
 		for (int i = 0; i < dja_pending.nlanes; i++)
-			if (dja_pending.lanes[i].sweep)
-				dja_lane(dja_pending.lanes[i].lane)->floods++;
+		{
+			DjaPendingLane *pending = &dja_pending.lanes[i];
+
+			/* what a changed type lets go is below all cursors */
+			pending->flood = pending->sweep || pending->changed;
+			if (pending->flood)
+				dja_lane(pending->lane)->floods++;
+		}
 		for (int i = 0; i < dja_pending.nmailboxes; i++)
 		{
 			DjaPendingMailbox *mailbox = &dja_pending.mailboxes[i];
@@ -223,7 +229,7 @@ dja_deliver(bool committed)
 {
 	dja_lock();
 	for (int i = 0; i < dja_pending.nlanes; i++)
-		if (dja_pending.lanes[i].sweep)
+		if (dja_pending.lanes[i].flood)
 			dja_queue_push(dja_pending.lanes[i].lane, -1, 0, 0, -1, -1);
 	for (int i = 0; i < dja_pending.nmailboxes; i++)
 	{

@@ -21,6 +21,7 @@ typedef struct DjaPendingLane
 								 * resumed */
 	bool		dropped;
 	bool		stopped;		/* by us, until the end of the transaction */
+	bool		flood;			/* announced as one: swept or changed */
 	int			concurrency;	/* of a type that is changed */
 	bool		solo;
 	TimestampTz next_due;

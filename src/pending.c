@@ -48,14 +48,22 @@ dja_pending_reset(void)
 }
 
 static int
-dja_pending_lane(uint64 type_hash, Oid owner)
+dja_pending_find_lane(uint64 type_hash)
 {
-	DjaPendingLane *lane;
-
 	for (int i = dja_pending.nlanes - 1; i >= 0; i--)
 		if (dja_pending.lanes[i].type_hash == type_hash)
 			return i;
+	return -1;
+}
 
+static int
+dja_pending_lane(uint64 type_hash, Oid owner)
+{
+	int			i = dja_pending_find_lane(type_hash);
+	DjaPendingLane *lane;
+
+	if (i >= 0)
+		return i;
 	if (dja_pending.nlanes == dja_max_lanes)
 	{
 		int			size = Max(16, 2 * dja_max_lanes);
@@ -189,6 +197,23 @@ dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth)
 
 	if (mailbox != NULL)
 		mailbox->base_depth = base_depth;
+}
+
+/*
+ * Is a mailbox to be read from its start once this transaction has committed?
+ */
+bool
+dja_pending_start(DjaType *type, uint64 key_hash)
+{
+	int			lane = dja_pending_find_lane(type->hash);
+	DjaPendingMailbox *mailbox;
+
+	if (lane < 0)
+		return false;
+	if (dja_pending.lanes[lane].changed || dja_pending.lanes[lane].sweep)
+		return true;
+	mailbox = dja_pending_find(type, key_hash, false);
+	return mailbox != NULL && mailbox->position == DJA_CURSOR_START;
 }
 
 /*

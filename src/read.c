@@ -12,6 +12,7 @@
 
 #include "clock.h"
 #include "compat.h"
+#include "pending.h"
 #include "run.h"
 #include "slots.h"
 #include "utils/memutils.h"
@@ -299,7 +300,7 @@ dja_batch_read(DjaBatch *batch, int first, int quota)
 	{
 		batch->runs[i]->epoch = dja_lane(batch->runs[i]->lane)->epoch;
 		/* what the caller's own transaction has sent is in no cursor */
-		batch->runs[i]->cursor = batch->own_transaction ?
+		batch->runs[i]->start = batch->runs[i]->cursor = batch->own_transaction ?
 			dja_queue_read_cursor(batch->runs[i]->mailbox) : DJA_CURSOR_START;
 	}
 	dja_unlock();
@@ -329,7 +330,31 @@ dja_batch_read(DjaBatch *batch, int first, int quota)
 }
 
 /*
- * The actor of a message, read when its first message comes up.
+ * Is there mail below where this run was read from that its actor did not take
+ * then, and may take now?  Whoever lets an actor go has its mailbox, or the
+ * lane, read from the start: the present transaction, which says so only at its
+ * end, or another, which has said so before a snapshot could see it.
+ */
+static bool
+dja_run_passed_over(DjaRun *run)
+{
+	bool		passed_over;
+
+	if (run->start == DJA_CURSOR_START)
+		return false;
+	if (dja_pending_start(run->type, run->key_hash))
+		return true;
+	dja_lock();
+	passed_over = dja_queue_read_cursor(run->mailbox) == DJA_CURSOR_START;
+	dja_unlock();
+	return passed_over;
+}
+
+/*
+ * The actor of a message, read when its first message comes up: under a later
+ * snapshot than the mailbox, so that a batch that takes long does not fail for
+ * states that were changed by hand meanwhile.  If the actor may have waited
+ * when the mailbox was read, that is to be read anew.
  */
 DjaActor *
 dja_run_actor(DjaBatch *batch, DjaRun *run, text *key)
@@ -349,6 +374,7 @@ dja_run_actor(DjaBatch *batch, DjaRun *run, text *key)
 	UnregisterSnapshot(snapshot);
 	actor->next = run->actors;
 	run->actors = actor;
+	run->reread |= dja_run_passed_over(run);
 	MemoryContextSwitchTo(old);
 	return actor;
 }

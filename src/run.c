@@ -90,7 +90,7 @@ dja_batch_begin(DjaBatch *batch)
 	{
 		DjaRun	   *run = batch->runs[i];
 
-		run->cursor = DJA_CURSOR_START;
+		run->start = run->cursor = DJA_CURSOR_START;
 		run->end = DJA_END_REMAINING;
 		run->removed = 0;
 		run->alone = run->reread = false;
@@ -134,6 +134,16 @@ dja_run_leave(DjaRun *run, int from)
 		run->end = DJA_END_REMAINING;
 		run->cursor = run->messages[from]->position;
 	}
+}
+
+/*
+ * Has all that is left of a run read anew, from the mailbox's start.
+ */
+static void
+dja_run_again(DjaRun *run)
+{
+	run->end = DJA_END_REMAINING;
+	run->cursor = DJA_CURSOR_START;
 }
 
 /*
@@ -291,7 +301,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 		return DJA_NEXT_MESSAGE;	/* an earlier turn has cancelled it */
 	if (run->reread)
 	{
-		dja_run_leave(run, i);
+		dja_run_again(run);
 		return DJA_NEXT_RUN;
 	}
 
@@ -350,6 +360,12 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 		dja_turn_did_not_happen(batch, before);
 		return DJA_NEXT_RUN;
 	}
+	if (run->reread)
+	{
+		dja_run_again(run);		/* it waited until just now */
+		dja_turn_did_not_happen(batch, before);
+		return DJA_NEXT_RUN;
+	}
 	if ((!message->plain || message->expires_at <= now) && dja_run_without_turn(batch, run, message, now))
 	{
 		dja_turn_did_not_happen(batch, before);
@@ -395,9 +411,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 		MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES;
 	if (go_on && run->reread)
 	{
-		/* from the start: what was put back sorts before */
-		run->end = DJA_END_REMAINING;
-		run->cursor = DJA_CURSOR_START;
+		dja_run_again(run);		/* what was put back sorts before */
 		go_on = false;
 	}
 	if (over && go_on)

@@ -26,6 +26,7 @@ typedef struct DjaRun
 	uint64		type_hash;
 	uint64		key_hash;
 	uint64		epoch;			/* of the lane, before its type was looked at */
+	int64		start;			/* where it was read from */
 	int64		cursor;			/* where to read from, or to go on from */
 	DjaRunEnd	end;
 	int			removed;		/* messages that left the mailbox */
@@ -39,7 +40,8 @@ typedef struct DjaRun
 	int			nentries;
 	DjaMessage **messages;		/* read, in their order */
 	int			nmessages;
-	bool		reread;			/* a turn has changed what waits: read it anew */
+	bool		reread;			/* what was read is not what waits: read it
+								 * anew */
 } DjaRun;
 
 typedef enum DjaSavepoints

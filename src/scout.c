@@ -97,10 +97,10 @@ dja_scout_main(Datum arg)
 	{
 		ListCell   *lc;
 
-		(void) dja_home_check();	/* lanes and pools are made even so;
-									 * nobody serves them */
+		/* a copy's, too; who serves them next finds them to be swept */
 		foreach(lc, dja_types_all())
 			dja_announce_type(lfirst(lc));
+		(void) dja_home_check();
 	}
 	else
 	{
