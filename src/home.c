@@ -30,6 +30,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "actor_type.h"
 #include "arrived.h"
 #include "commands/trigger.h"
 #include "compat.h"
@@ -38,6 +39,7 @@
 #include "held.h"
 #include "home.h"
 #include "miscadmin.h"
+#include "pending.h"
 #include "rows.h"
 #include "send.h"
 #include "storage/procarray.h"
@@ -429,7 +431,14 @@ dja_resume_database(PG_FUNCTION_ARGS)
 	}
 	UnregisterSnapshot(snapshot);
 	if (dja_arrived_release() > 0)
+	{
+		ListCell   *lc;
+
+		/* below all cursors: what is sent from now on does not overtake it */
+		foreach(lc, dja_types_all())
+			dja_pending_type(((DjaType *) lfirst(lc))->hash, ((DjaType *) lfirst(lc))->owner);
 		dja_held_look_again(false);
+	}
 	CommandCounterIncrement();
 	PG_RETURN_VOID();
 }

@@ -3,7 +3,7 @@
 # Mail that an actor does not take, since it is paused, suspended or newer than its type, is passed over: nobody looks at it
 # again before the actor is resumed.  Each case has such mail, and then has a worker read a newer message of the same actor
 # into a batch, in which an earlier turn of another actor waits for a lock.  Meanwhile, or in that turn, the actor is let go.
-# The older mail has to come first.
+# The older mail has to come first.  The same holds of mail that was held.
 
 use strict;
 use warnings;
@@ -106,6 +106,16 @@ app('SELECT define(2)');
 case('newer than its type, which an operator defines anew', %newer);
 case('newer than its type, which a turn of the batch defines anew', %newer, own => 1);
 case('newer than its type, which a turn defines anew before its mail is read', %newer, own => 1, late => 1);
+
+# mail that has arrived by replication, and is let go while the type's worker is awake
+$node->safe_psql('app', q{
+	SET session_replication_role = replica;
+	INSERT INTO djactor.message (actor_type, actor_key, payload) SELECT 't.step', 'arrived', jsonb_build_object('n', n) FROM generate_series(1, 3) n});
+app(mail('arrived', 0));
+ok(wait_until('a newer one', sub { app(q{SELECT count(*) FROM done WHERE actor_key = 'arrived'}) eq '1' }), 'what has arrived by replication is held');
+app('SELECT djactor.resume();', mail('arrived', 4));
+ok(wait_until('all', sub { app(q{SELECT count(*) FROM done WHERE actor_key = 'arrived'}) eq '5' }), '... until resume()');
+is(app(q{SELECT string_agg(n, ' ' ORDER BY serial) FROM done WHERE actor_key = 'arrived'}), '0 1 2 3 4', '... and comes before what is sent then');
 
 $lock->quit;
 $node->stop;
