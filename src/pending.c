@@ -91,12 +91,12 @@ dja_lane_entry(uint64 type_hash, Oid owner)
 }
 
 /*
- * The entry of a mailbox, made if there is room; NULL without.
+ * The entry of a mailbox, made if there is room; NULL without.  lane is an index
+ * into the list of lanes.
  */
 static DjaPendingMailbox *
-dja_pending_find(DjaType *type, uint64 key_hash, bool create)
+dja_pending_find(int lane, uint64 key_hash, bool create)
 {
-	int			lane = dja_pending_lane(type->hash, type->owner);
 	int			bucket = (int) ((key_hash ^ (uint64) lane) % DJA_PENDING_BUCKETS);
 	DjaPendingMailbox *mailbox;
 
@@ -144,7 +144,8 @@ dja_pending_sweep(DjaType *type)
 void
 dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count)
 {
-	DjaPendingMailbox *mailbox = dja_pending_find(type, key_hash, true);
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_lane(type->hash, type->owner),
+												  key_hash, true);
 
 	if (mailbox == NULL)
 	{
@@ -184,7 +185,8 @@ dja_pending_type(uint64 type_hash, Oid owner)
 int
 dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth)
 {
-	DjaPendingMailbox *mailbox = dja_pending_find(type, key_hash, false);
+	int			lane = dja_pending_find_lane(type->hash);
+	DjaPendingMailbox *mailbox = lane < 0 ? NULL : dja_pending_find(lane, key_hash, false);
 
 	*base_depth = mailbox ? mailbox->base_depth : -1;
 	return mailbox ? mailbox->count : 0;
@@ -193,27 +195,31 @@ dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth)
 void
 dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth)
 {
-	DjaPendingMailbox *mailbox = dja_pending_find(type, key_hash, true);
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_lane(type->hash, type->owner),
+												  key_hash, true);
 
 	if (mailbox != NULL)
 		mailbox->base_depth = base_depth;
 }
 
 /*
- * Is a mailbox to be read from its start once this transaction has committed?
+ * What this transaction will lower the cursor of a mailbox to: DJA_CURSOR_END if
+ * it has nothing for it.  Allocates nothing, the lock may be held.
  */
-bool
-dja_pending_start(DjaType *type, uint64 key_hash)
+int64
+dja_pending_position(uint64 type_hash, uint64 key_hash)
 {
-	int			lane = dja_pending_find_lane(type->hash);
+	int			lane = dja_pending_find_lane(type_hash);
 	DjaPendingMailbox *mailbox;
 
 	if (lane < 0)
-		return false;
+		return DJA_CURSOR_END;
 	if (dja_pending.lanes[lane].changed || dja_pending.lanes[lane].sweep)
-		return true;
-	mailbox = dja_pending_find(type, key_hash, false);
-	return mailbox != NULL && mailbox->position == DJA_CURSOR_START;
+		return DJA_CURSOR_START;
+	if (dja_pending.nmailboxes == 0)
+		return DJA_CURSOR_END;
+	mailbox = dja_pending_find(lane, key_hash, false);
+	return mailbox ? mailbox->position : DJA_CURSOR_END;
 }
 
 /*

@@ -298,10 +298,14 @@ dja_batch_read(DjaBatch *batch, int first, int quota)
 	dja_lock();
 	for (int i = first; i < batch->nruns; i++)
 	{
-		batch->runs[i]->epoch = dja_lane(batch->runs[i]->lane)->epoch;
-		/* what the caller's own transaction has sent is in no cursor */
-		batch->runs[i]->start = batch->runs[i]->cursor = batch->own_transaction ?
-			dja_queue_read_cursor(batch->runs[i]->mailbox) : DJA_CURSOR_START;
+		DjaRun	   *run = batch->runs[i];
+
+		run->epoch = dja_lane(run->lane)->epoch;
+		/* what the transaction has sent itself is in no cursor */
+		run->start = !batch->own_transaction ? DJA_CURSOR_START :
+			Min(dja_queue_read_cursor(run->mailbox),
+				dja_pending_position(run->type_hash, run->key_hash));
+		run->cursor = run->start;
 	}
 	dja_unlock();
 
@@ -342,7 +346,7 @@ dja_run_passed_over(DjaRun *run)
 
 	if (run->start == DJA_CURSOR_START)
 		return false;
-	if (dja_pending_start(run->type, run->key_hash))
+	if (dja_pending_position(run->type_hash, run->key_hash) == DJA_CURSOR_START)
 		return true;
 	dja_lock();
 	passed_over = dja_queue_read_cursor(run->mailbox) == DJA_CURSOR_START;

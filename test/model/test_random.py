@@ -87,8 +87,10 @@ BEGIN
         PERFORM pg_sleep((message->>'sleep')::float8);
     END IF;
     IF message ? 'forward' THEN
-        PERFORM post(message->'forward'->>'uid', message->'forward'->>'type',
-            message->'forward'->>'key', message->'forward', 0, NULL, NULL);
+        PERFORM post(uid, message->'forward'->>'type', message->'forward'->>'key',
+            message->'forward' || jsonb_build_object('uid', uid), 0, NULL, NULL),
+            pg_sleep((message->'forward'->>'pause')::float8)
+        FROM jsonb_array_elements_text(message->'forward'->'uids') uid;
     END IF;
     RETURN state || jsonb_build_object('turn', turn,
         'sum', coalesce((state->>'sum')::bigint, 0) + (message->>'value')::bigint);
@@ -201,7 +203,8 @@ class Run:
             uid = f"f{self.seed}-{next(self.serial)}"
             kind = rng.choice(self.types)
             payload["forward"] = {
-                "uid": uid,
+                "uids": [f"{uid}-{i}" for i in range(rng.choice([1, 2]))],
+                "pause": rng.choice([0, 0, 0.01]),
                 "type": kind.name,
                 "key": f"k{rng.randrange(self.keys)}",
                 "value": 1,
@@ -516,8 +519,18 @@ class Run:
         for actor in actors.keys() - by_actor.keys():
             wrong.append(f"{actor}: exists without a turn")
 
-        # Order: who was committed before another was inserted goes first.
+        # Order: what one turn has sent to an actor.
         checked = 0
+        for _, _, payload, _, _ in sent.values():
+            forward = payload.get("forward")
+            if forward is None or types[forward["type"]].retry_order == "skip":
+                continue
+            turns = [handled[uid][3] for uid in forward["uids"] if uid in handled]
+            checked += len(turns)
+            if turns != sorted(turns):
+                wrong.append(f"{forward['uids']}: their turns were {turns}")
+
+        # Order: who was committed before another was inserted goes first.
         for actor, rows in by_actor.items():
             if types[actor[0]].retry_order == "skip":
                 continue

@@ -1,9 +1,9 @@
-# An actor that waited keeps its order, however it comes to run again (contract 9).
+# What was sent before is handled before, whatever happens while a batch is under way (contract 9).
 #
 # Mail that an actor does not take, since it is paused, suspended or newer than its type, is passed over: nobody looks at it
 # again before the actor is resumed.  Each case has such mail, and then has a worker read a newer message of the same actor
 # into a batch, in which an earlier turn of another actor waits for a lock.  Meanwhile, or in that turn, the actor is let go.
-# The older mail has to come first.  The same holds of mail that was held.
+# The older mail has to come first.  The same holds of mail that was held, and of what a turn sends itself.
 
 use strict;
 use warnings;
@@ -14,7 +14,7 @@ use DjactorTest;
 use Test::More;
 
 # one worker, whose batch goes on after a turn that took long
-my $node = new_server('resumed', 'djactor.max_workers' => 1, 'djactor.batch_time' => '60s', 'djactor.poll_interval' => '1h',
+my $node = new_server('order', 'djactor.max_workers' => 1, 'djactor.batch_time' => '60s', 'djactor.poll_interval' => '1h',
 	max_prepared_transactions => 2, fsync => 'off');
 
 new_app($node, 'app');
@@ -116,6 +116,24 @@ ok(wait_until('a newer one', sub { app(q{SELECT count(*) FROM done WHERE actor_k
 app('SELECT djactor.resume();', mail('arrived', 4));
 ok(wait_until('all', sub { app(q{SELECT count(*) FROM done WHERE actor_key = 'arrived'}) eq '5' }), '... until resume()');
 is(app(q{SELECT string_agg(n, ' ' ORDER BY serial) FROM done WHERE actor_key = 'arrived'}), '0 1 2 3 4', '... and comes before what is sent then');
+
+# a turn sends to an actor, somebody else does, and the turn does once more: the batch that goes on finds all three
+as_role($node, 'app', 'app', qq{
+	CREATE FUNCTION sends(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS \$\$
+	BEGIN
+		PERFORM djactor.send('t.step', 'sent', '{"n": "1"}');
+		PERFORM pg_advisory_xact_lock_shared(4711);
+		PERFORM djactor.send('t.step', 'sent', '{"n": "3"}');
+		RETURN state;
+	END \$\$;
+	SELECT djactor.define_actor_type('t.sends', 'public.sends')});
+$lock->query('SELECT pg_advisory_lock(4711)');
+app(q{SELECT djactor.send('t.sends', 'k')});
+ok(waits_for_lock(), 'a turn sends twice to one actor');
+app(mail('sent', 2));
+$lock->query('SELECT pg_advisory_unlock(4711)');
+ok(wait_drained($node, 'app'), '... and somebody else in between');
+like(app(q{SELECT string_agg(n, ' ' ORDER BY serial) FROM done WHERE actor_key = 'sent'}), qr/1.*3/, '... the first of the two comes first');
 
 $lock->quit;
 $node->stop;
