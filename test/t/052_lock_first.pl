@@ -1,0 +1,104 @@
+# Commands for which the server locks a table or an index before it asks whether the user has any right to it.
+#
+# A reader's transaction stays open, stranger may only connect: she is told so at once, for had she to wait for the reader,
+# all who send and all workers would wait for her.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DjactorTest;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $node = new_server('first', 'djactor.max_workers' => 2, 'djactor.poll_interval' => '1h', fsync => 'off');
+
+new_app($node, 'app', 'owner');
+$node->safe_psql('app', q{CREATE ROLE stranger LOGIN});
+
+my $reader = session($node, 'app');
+$reader->query('BEGIN');
+$reader->query('SELECT count(*) FROM djactor.message WHERE id = 1');
+
+my $stranger = session($node, 'app', 'stranger');
+$stranger->query(q{
+	CREATE TEMP TABLE p (a int) PARTITION BY LIST (a);
+	CREATE INDEX pi ON p (a);
+	CREATE TEMP TABLE r (a int) PARTITION BY RANGE (a)});
+
+for my $statement (
+	'CREATE TEMP TABLE x PARTITION OF djactor.message DEFAULT',
+	'CREATE TEMP TABLE x PARTITION OF djactor.actor FOR VALUES IN (1)',
+	'CREATE FOREIGN TABLE pg_temp.x PARTITION OF djactor.message DEFAULT SERVER none',
+	'ALTER INDEX pi ATTACH PARTITION djactor.message_pkey',
+	'ALTER TABLE p ATTACH PARTITION djactor.message DEFAULT',
+	'ALTER TABLE p DETACH PARTITION djactor.message',
+	'ALTER MATERIALIZED VIEW djactor.message DEPENDS ON EXTENSION plpgsql',
+	'ALTER MATERIALIZED VIEW djactor.message NO DEPENDS ON EXTENSION plpgsql',
+	'ALTER INDEX djactor.message_pkey DEPENDS ON EXTENSION plpgsql',
+	'CREATE STATISTICS pg_temp.s ON id, actor_type FROM djactor.message',
+	'COMMENT ON TABLE djactor.message IS $$mine$$',
+	'COMMENT ON INDEX djactor.message_pkey IS $$mine$$',
+	'CREATE TABLE pg_temp.i () INHERITS (djactor.message)',
+	'CREATE PUBLICATION mine FOR TABLE djactor.message',
+	'ALTER TRIGGER sent ON djactor.message DEPENDS ON EXTENSION plpgsql',
+	'CREATE RULE r AS ON INSERT TO djactor.message DO NOTHING',
+	'CREATE TRIGGER t AFTER INSERT ON djactor.message EXECUTE FUNCTION suppress_redundant_updates_trigger()',
+	'DROP TRIGGER sent ON djactor.message',
+	'ALTER TABLE p INHERIT djactor.message',
+	'REINDEX TABLE djactor.message', 'REINDEX INDEX djactor.message_pkey', 'CLUSTER djactor.message USING message_pkey', 'VACUUM FULL djactor.message', 'ANALYZE djactor.message',
+	'REFRESH MATERIALIZED VIEW djactor.message',
+	'DROP INDEX djactor.message_pkey', 'DROP TABLE djactor.message', 'DROP VIEW djactor.mailbox', 'DROP SCHEMA djactor',
+	'DROP MATERIALIZED VIEW djactor.message', 'DROP SEQUENCE djactor.message_id_seq',
+	'ALTER TYPE djactor.message RENAME ATTRIBUTE id TO x', 'ALTER TYPE djactor.message ADD ATTRIBUTE x int',
+	'ALTER TABLE djactor.message SET SCHEMA pg_temp', 'ALTER INDEX djactor.message_pkey SET (fillfactor = 50)',
+	'ALTER VIEW djactor.message RENAME TO x', 'ALTER INDEX djactor.message_pkey RENAME TO x', 'ALTER SEQUENCE djactor.message_id_seq OWNED BY NONE',
+	'CREATE POLICY p ON djactor.message', 'CREATE INDEX ON djactor.message (id)', 'TRUNCATE djactor.message', 'LOCK TABLE djactor.message',
+	'SECURITY LABEL ON TABLE djactor.message IS $$x$$')
+{
+	my $start = time;
+
+	$stranger->start($statement);
+	sleep 0.02 while !$stranger->finished && time - $start < 5;
+	my $in_time = $stranger->finished;
+	my $waits = $in_time ? '' : $node->safe_psql('app', q{SELECT mode || ' on ' || relation::regclass FROM pg_locks WHERE NOT granted AND relation IS NOT NULL});
+	ok($in_time, "stranger: $statement: refused at once");
+	if (!$in_time)
+	{
+		diag("waits for $waits");
+		$reader->query('ROLLBACK');
+	}
+	$stranger->finish;
+	if (!$in_time)
+	{
+		$reader->query('BEGIN');
+		$reader->query('SELECT count(*) FROM djactor.message WHERE id = 1');
+	}
+	diag("$statement: $stranger->{err}") if $ENV{SHOW};
+}
+# A name that means another table, until that is gone
+$node->safe_psql('app', 'CREATE SCHEMA stranger AUTHORIZATION stranger');
+my $other = session($node, 'app', 'stranger');
+for my $statement ('CREATE RULE r AS ON INSERT TO message DO NOTHING', 'ALTER TABLE p ATTACH PARTITION message DEFAULT')
+{
+	$stranger->query('SET search_path = stranger, djactor');
+	$other->query('CREATE TABLE stranger.message (a int)');
+	$other->query('BEGIN');
+	$other->query('DROP TABLE stranger.message');
+	$stranger->start($statement);
+	ok(wait_until('a lock', sub { $node->safe_psql('app', q{SELECT 1 FROM pg_locks WHERE NOT granted AND relation IS NOT NULL}) }), "stranger: $statement: another table of that name is being dropped");
+	$other->query('COMMIT');
+	my $start = time;
+	sleep 0.02 while !$stranger->finished && time - $start < 5;
+	my $in_time = $stranger->finished;
+	ok($in_time, '... refused at once');
+	$reader->query('ROLLBACK');
+	$stranger->finish;
+	diag("$statement: $stranger->{err}") if $ENV{SHOW};
+	$reader->query('BEGIN');
+	$reader->query('SELECT count(*) FROM djactor.message WHERE id = 1');
+}
+$_->quit for $reader, $stranger, $other;
+$node->stop('immediate');
+done_testing();
