@@ -110,19 +110,38 @@ dja_reap_scout(void)
 }
 
 /*
+ * The next database to be scouted: those that somebody needs for himself have
+ * to wait, and keep nobody else waiting.  InvalidOid when there is none.
+ */
+static Oid
+dja_next_database(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, dja_databases)
+	{
+		if (!dja_database_held(lfirst_oid(lc)))
+			return lfirst_oid(lc);
+	}
+	return InvalidOid;
+}
+
+/*
  * Sends the next scout, if one is wanted and none is on its way.  Returns when to
  * look again at the latest.
  */
 static TimestampTz
 dja_see_to_scouts(TimestampTz now)
 {
+	Oid			next;
+
 	if (now >= dja_scout_again)
 	{
 		dja_scout_again = DJA_NEVER;
 		dja_scout_failed = InvalidOid;
 		dja_shared->slots->scout_wanted = true;
 	}
-	if (dja_shared->slots->scout_wanted && dja_databases == NIL)
+	if (dja_shared->slots->scout_wanted && !OidIsValid(dja_next_database()))
 	{
 		dja_shared->slots->scout_wanted = false;
 		dja_list_databases();
@@ -150,14 +169,15 @@ dja_see_to_scouts(TimestampTz now)
 		return dja_scout_again;
 	if (now < dja_process_not_before())
 		return dja_process_not_before();
-	if (dja_database_held(linitial_oid(dja_databases)))
-		return TimestampTzPlusMilliseconds(now, DJA_CHECK_MS);
+	next = dja_next_database();
+	if (!OidIsValid(next))
+		return Min(dja_scout_again, TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
 	dja_shared->slots->scouted = InvalidOid;
 	if (dja_start_process("dja_scout_main", "djactor scout",
-						  ObjectIdGetDatum(linitial_oid(dja_databases)), 0, &dja_scout_handle))
+						  ObjectIdGetDatum(next), 0, &dja_scout_handle))
 	{
-		dja_scouting = linitial_oid(dja_databases);
-		dja_databases = list_delete_first(dja_databases);
+		dja_scouting = next;
+		dja_databases = list_delete_oid(dja_databases, next);
 		return dja_scout_again;
 	}
 	return dja_process_not_before();

@@ -7,6 +7,10 @@
  * each with a sweep to find the mail that waits, and is gone.  It runs no user
  * code: scans of djactor.actor_type and djactor.home are all it does, so it may
  * log in as a superuser.
+ *
+ * There is one at a time, so whoever could keep it waiting, with a lock or with
+ * settings of his database, would keep all databases of the server waiting: it
+ * has settings of its own, and gives up after a while, to come again later.
  */
 #include "postgres.h"
 
@@ -21,12 +25,15 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "runqueue.h"
+#include "session.h"
 #include "slots.h"
 #include "storage/ipc.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "worker.h"
 
 #define DJA_SAY_AGAIN_MS 10000
+#define DJA_SCOUT_LOCK_TIMEOUT "5s"
 
 /*
  * The extension is here in another version: all of it stands still.  Each worker
@@ -89,6 +96,8 @@ dja_scout_main(Datum arg)
 
 	dja_process_signals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	dja_session_settings("djactor scout");
+	SetConfigOption("lock_timeout", DJA_SCOUT_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());

@@ -33,19 +33,19 @@ dja_role_callback(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * After login: the settings that bookkeeping and contract need, whatever ALTER
- * ROLE and ALTER DATABASE say.
+ * The settings that bookkeeping and contract need, whatever ALTER ROLE and ALTER
+ * DATABASE say.
  */
 void
-dja_session_begin(void)
+dja_session_settings(const char *application_name)
 {
-	static const char *const settings[][2] = {
+	const char *const settings[][2] = {
 		{"role", "none"},
 		{"session_replication_role", "origin"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_deferrable", "off"},
-		{"application_name", "djactor worker"},
+		{"application_name", application_name},
 		{"transaction_timeout", "0"},
 		{"exit_on_error", "off"},
 	};
@@ -53,6 +53,15 @@ dja_session_begin(void)
 	for (size_t i = 0; i < lengthof(settings); i++)
 		if (GetConfigOption(settings[i][0], true, false) != NULL)
 			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/*
+ * After login.
+ */
+void
+dja_session_begin(void)
+{
+	dja_session_settings("djactor worker");
 	dja_login_superuser = strcmp(GetConfigOption("is_superuser", false, false), "on") == 0;
 	CacheRegisterSyscacheCallback(AUTHOID, dja_role_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, dja_role_callback, (Datum) 0);

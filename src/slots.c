@@ -151,24 +151,43 @@ dja_database_held(Oid database)
 }
 
 /*
+ * This backend's hold on a database: one, however many of its commands want
+ * it.  NULL without.
+ */
+static DjaHold *
+dja_hold_of_mine(Oid database)
+{
+	for (int i = 0; i < DJA_MAX_HOLDS; i++)
+	{
+		DjaHold    *hold = &dja_shared->slots->holds[i];
+
+		if (hold->database == database && hold->procno == dja_my_procno())
+			return hold;
+	}
+	return NULL;
+}
+
+/*
  * Keeps workers from starting in a database until dja_release_holds; false
  * when too many databases are held already.
  */
 bool
 dja_hold_database(Oid database)
 {
-	for (int i = 0; i < DJA_MAX_HOLDS; i++)
-	{
-		DjaHold    *hold = &dja_shared->slots->holds[i];
+	DjaHold    *hold = dja_hold_of_mine(database);
 
-		if (!OidIsValid(hold->database))
-		{
-			hold->database = database;
-			hold->procno = dja_my_procno();
-			return true;
-		}
+	for (int i = 0; i < DJA_MAX_HOLDS && hold == NULL; i++)
+	{
+		if (OidIsValid(dja_shared->slots->holds[i].database))
+			continue;
+		hold = &dja_shared->slots->holds[i];
+		hold->database = database;
+		hold->procno = dja_my_procno();
+		hold->count = 0;
 	}
-	return false;
+	if (hold != NULL)
+		hold->count++;
+	return hold != NULL;
 }
 
 /*
@@ -177,16 +196,10 @@ dja_hold_database(Oid database)
 void
 dja_release_hold(Oid database)
 {
-	for (int i = 0; i < DJA_MAX_HOLDS; i++)
-	{
-		DjaHold    *hold = &dja_shared->slots->holds[i];
+	DjaHold    *hold = dja_hold_of_mine(database);
 
-		if (hold->database == database && hold->procno == dja_my_procno())
-		{
-			hold->database = InvalidOid;
-			return;
-		}
-	}
+	if (hold != NULL && --hold->count == 0)
+		hold->database = InvalidOid;
 }
 
 /*

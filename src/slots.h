@@ -87,6 +87,7 @@ typedef struct DjaHold
 {
 	Oid			database;		/* InvalidOid = free */
 	int			procno;
+	int			count;			/* commands of that backend that want it */
 } DjaHold;
 
 #define DJA_MAX_HOLDS 64
