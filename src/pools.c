@@ -40,6 +40,8 @@
 #define DJA_QUIET_MS 60000
 #define DJA_MAKE_ROOM_MS 200	/* a worker idle for less is not asked to go */
 #define DJA_TIME_SLICE_MS 1000	/* nor a busy one that started later */
+#define DJA_GOING_MS 1000		/* so long one who was asked to go may take
+								 * before another one is asked, too */
 #define DJA_SHORT_MS 2000		/* for so long somebody goes without before it
 								 * is said */
 
@@ -168,6 +170,7 @@ dja_start_worker(int pool_id)
 		worker->pool = pool_id;
 		worker->generation = generation;
 		worker->stop = worker->long_turn = false;
+		worker->stop_seen = 0;
 		worker->message_id = 0;
 		worker->actor_type[0] = '\0';
 		pool->workers++;
@@ -221,6 +224,18 @@ dja_goes_before(DjaWorker *a, DjaWorker *b)
 }
 
 /*
+ * Is this worker, which was asked to end, about to?  Not if it is in a long
+ * turn, or stuck in something else, such as a lock that it waits for.
+ */
+static bool
+dja_is_going(DjaWorker *worker, TimestampTz now)
+{
+	if (worker->stop_seen == 0)
+		worker->stop_seen = now;
+	return !worker->long_turn && now < TimestampTzPlusMilliseconds(worker->stop_seen, DJA_GOING_MS);
+}
+
+/*
  * Asks a worker to end, for a pool that has nobody, or only if one is idle.  It
  * ends after its batch.
  */
@@ -241,7 +256,7 @@ dja_pool_make_room(int pool, bool idle_only, TimestampTz now)
 		else if (worker->stop)
 		{
 			asked = true;
-			goes |= !worker->long_turn;
+			goes |= dja_is_going(worker, now);
 		}
 		else if (worker->pool != pool && dja_may_go(worker, now) &&
 				 (!idle_only || worker->state == DJA_WORKER_IDLE) &&

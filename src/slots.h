@@ -75,6 +75,8 @@ typedef struct DjaWorker
 	volatile bool long_turn;	/* its batch has a turn that takes long */
 	TimestampTz since;			/* of the present state */
 	TimestampTz started;
+	TimestampTz stop_seen;		/* when the launcher first knew of stop, 0 =
+								 * not yet */
 	int64		message_id;		/* being handled, 0 = none */
 	char		actor_type[NAMEDATALEN];	/* of that message, cut to fit */
 } DjaWorker;

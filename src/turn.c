@@ -20,6 +20,7 @@
 #include "once.h"
 #include "pending.h"
 #include "reply.h"
+#include "session.h"
 #include "slots.h"
 #include "stop.h"
 #include "timer.h"
@@ -27,6 +28,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -339,7 +341,10 @@ dja_turn_run(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 				 errmsg("handler %s left a subtransaction open", run->type->handler)));
 	if (batch->own_transaction)
 	{
-		AfterTriggerFireDeferred();
+		/* a cursor WITH HOLD is read at the commit, that is now */
+		do
+			AfterTriggerFireDeferred();
+		while (dja_session_touched && PreCommit_Portals(false));
 		if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 			ResetTempTableNamespace();
 	}
