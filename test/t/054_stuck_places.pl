@@ -1,7 +1,7 @@
 # A worker that is asked to make room and cannot end, since it is stuck outside of any turn, is no reason to ask nobody else.
 #
 # - The owner of a database keeps its extension locked: the worker waits between two turns.
-# - A handler leaves a cursor WITH HOLD that takes for ever at the commit: its time limit counts there, too.
+# - A handler leaves a cursor WITH HOLD that takes for ever at the commit: its time limit counts there, too, and so does a crash.
 
 use strict;
 use warnings;
@@ -70,5 +70,22 @@ ok(wait_until('the dead letter', sub { $node->safe_psql('mine', q{SELECT 1 FROM 
 is($node->safe_psql('mine', q{SELECT reason || ' ' || sqlstate FROM djactor.dead_letter}), 'failed 57014', '... and the message is charged with it');
 
 is(log_count($node, qr/terminated by signal|PANIC|TRAP:/), 0, 'nothing crashed');
+
+# ---- ... and kills its process then ----
+$node->safe_psql('one', q{
+	CREATE EXTENSION plpython3u;
+	CREATE FUNCTION kill_myself() RETURNS void LANGUAGE plpython3u AS $$
+		import os
+		os.kill(os.getpid(), 9)
+	$$});
+as_role($node, 'one', 'one', q{
+	CREATE FUNCTION deadly(state jsonb, message jsonb) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT public.kill_myself()';
+	END $$;
+	SELECT djactor.define_actor_type('t.deadly', 'public.deadly');
+	SELECT djactor.send('t.deadly', 'k')});
+ok(wait_until('the dead letter', sub { $node->safe_psql('one', q{SELECT 1 FROM djactor.dead_letter WHERE actor_type = 't.deadly' AND reason = 'crashed'}) }, 40),
+	'a cursor WITH HOLD that kills its process: the message is charged with the crash');
 $node->stop('immediate');
 done_testing();
