@@ -232,18 +232,23 @@ dja_queue_pop(int pool, int want, int *mailboxes, bool alone)
 
 /*
  * Claims one certain mailbox, queued or not, for a backend that drains.
- * Returns -1 when somebody else runs it, -2 when there is no room.  Takes the
- * lock itself.
+ * Returns -1 when somebody else runs it, -2 when there is no room: such claims
+ * last, so half of the queue is kept for all others.  Takes the lock itself.
  */
 int
 dja_queue_claim(int lane_id, uint64 key_hash)
 {
+	DjaRunQueue *queue = dja_shared->queue;
+	int			before = dja_nclaims;
 	int			i;
 
 	dja_reserve_claims(1);
 	dja_lock();
 	i = dja_mailbox_find(lane_id, key_hash);
-	if (i < 0)
+	if (queue->drained >= queue->size / 2 &&
+		(i < 0 || dja_mailbox(i)->state != DJA_MAILBOX_RUNNING))
+		i = -2;
+	else if (i < 0)
 	{
 		i = dja_mailbox_create(lane_id, key_hash, DJA_CURSOR_START);
 		if (i < 0)
@@ -275,6 +280,7 @@ dja_queue_claim(int lane_id, uint64 key_hash)
 		}
 		dja_claim(i);
 	}
+	queue->drained += dja_nclaims - before;
 	dja_unlock();
 	return i;
 }
@@ -313,6 +319,8 @@ dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed)
 	dja_claims[mailbox->claim_index] = dja_claims[--dja_nclaims];
 	dja_mailbox(dja_claims[mailbox->claim_index])->claim_index = mailbox->claim_index;
 	mailbox->claimer = -1;
+	if (dja_my_worker == NULL)
+		dja_shared->queue->drained--;
 
 	if (mailbox->depth >= 0)
 		mailbox->depth = Max(0, mailbox->depth - removed);

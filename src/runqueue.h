@@ -117,6 +117,8 @@ struct DjaRunQueue
 	int			free_head;
 	int			free_count;
 	int			clock;			/* where eviction goes on looking */
+	int			drained;		/* claimed by backends that drain, for as long
+								 * as their transactions last */
 	int			pool_lanes[DJA_MAX_POOLS];	/* first lane of each pool, -1 =
 											 * none */
 	int			pool_rotor[DJA_MAX_POOLS];	/* lane whose turn it is */
