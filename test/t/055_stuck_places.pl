@@ -10,7 +10,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 use DjactorTest;
 use Test::More;
-use Time::HiRes qw(time);
 
 my $node = new_server('stuck', 'djactor.max_workers' => 2, 'djactor.poll_interval' => '1h', fsync => 'off');
 
@@ -23,10 +22,10 @@ sub post
 }
 sub handled
 {
-	my ($database, $key, $seconds) = @_;
+	my ($database, $key) = @_;
 
 	return wait_until("$key in $database", sub {
-		$node->safe_psql($database, qq{SELECT 1 FROM djactor.actor WHERE actor_key = '$key'}) }, $seconds);
+		$node->safe_psql($database, qq{SELECT 1 FROM djactor.actor WHERE actor_key = '$key'}) });
 }
 for (qw(mine one two))
 {
@@ -48,11 +47,11 @@ ok(wait_until('a worker that waits', sub { $node->safe_psql('postgres',
 post('one', 'busy', '{"sleep": 4}');
 sleep 2;
 post('two', 'soon', '{}');
-ok(handled('two', 'soon', 15), 'another database gets the other place');
+ok(handled('two', 'soon'), 'another database gets the other place');
 post('one', 'again', '{}');
-ok(handled('one', 'again', 15), '... and then the next one');
+ok(handled('one', 'again'), '... and then the next one');
 post('two', 'again', '{}');
-ok(handled('two', 'again', 15), '... and so on');
+ok(handled('two', 'again'), '... and so on');
 $mine->query('ROLLBACK');
 ok(handled('mine', 'locked'), 'the lock is gone: its mail is handled');
 $mine->quit;
@@ -65,7 +64,7 @@ as_role($node, 'mine', 'mine', q{
 	END $$;
 	SELECT djactor.define_actor_type('t.hold', 'public.hold', max_attempts => 1, handler_timeout => '1 s');
 	SELECT djactor.send('t.hold', 'k')});
-ok(wait_until('the dead letter', sub { $node->safe_psql('mine', q{SELECT 1 FROM djactor.dead_letter WHERE actor_type = 't.hold'}) }, 20),
+ok(wait_until('the dead letter', sub { $node->safe_psql('mine', q{SELECT 1 FROM djactor.dead_letter WHERE actor_type = 't.hold'}) }),
 	'a cursor WITH HOLD that is filled at the commit: the time limit of the handler counts there, too');
 is($node->safe_psql('mine', q{SELECT reason || ' ' || sqlstate FROM djactor.dead_letter}), 'failed 57014', '... and the message is charged with it');
 
@@ -85,7 +84,7 @@ as_role($node, 'one', 'one', q{
 	END $$;
 	SELECT djactor.define_actor_type('t.deadly', 'public.deadly');
 	SELECT djactor.send('t.deadly', 'k')});
-ok(wait_until('the dead letter', sub { $node->safe_psql('one', q{SELECT 1 FROM djactor.dead_letter WHERE actor_type = 't.deadly' AND reason = 'crashed'}) }, 40),
+ok(wait_until('the dead letter', sub { $node->safe_psql('one', q{SELECT 1 FROM djactor.dead_letter WHERE actor_type = 't.deadly' AND reason = 'crashed'}) }),
 	'a cursor WITH HOLD that kills its process: the message is charged with the crash');
 $node->stop('immediate');
 done_testing();

@@ -27,9 +27,9 @@ like($mine->{err}, qr/run queue of djactor is full/, 'a transaction drains more 
 $mine->query('ROLLBACK TO s');
 
 as_role($node, 'yours', 'yours', q{SELECT djactor.send('t.work', 'second')});
-ok(wait_drained($node, 'yours', 20), '... and as long as it is open, mail in another database is handled');
+ok(wait_drained($node, 'yours'), '... and as long as it is open, mail in another database is handled');
 as_role($node, 'yours', 'yours', q{SELECT djactor.send('t.work', 'k' || g) FROM generate_series(1, 3000) g});
-ok(wait_drained($node, 'yours', 20), '... also of many actors');
+ok(wait_drained($node, 'yours'), '... also of many actors');
 $mine->query('ROLLBACK');
 
 $mine->query(q{

@@ -28,7 +28,7 @@ sub resumes
 	$resumed++;
 	$node->safe_psql('yours', "COPY djactor.home FROM STDIN;\n0\t0\t\t0\n\\.\n");
 	as_role($node, 'yours', 'yours', qq{SELECT djactor.send('t.work', 'resumed $resumed'); SELECT djactor.resume()});
-	ok(wait_until($name, sub { $node->safe_psql('yours', qq{SELECT 1 FROM djactor.actor WHERE actor_key = 'resumed $resumed'}) }, 40), $name);
+	ok(wait_until($name, sub { $node->safe_psql('yours', qq{SELECT 1 FROM djactor.actor WHERE actor_key = 'resumed $resumed'}) }), $name);
 }
 
 resumes('resume() lets mail run');
