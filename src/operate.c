@@ -215,7 +215,9 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("actor %s \"%s\" does not exist", type->name, text_to_cstring(key)),
-				 errhint("An actor exists from its first committed turn; djactor.pause(type) pauses all of a kind.")));
+				 paused ?
+				 errhint("An actor exists from its first committed turn; djactor.pause(type) pauses all of a kind.") :
+				 errhint("An actor exists from its first committed turn.")));
 
 	if (!paused)
 	{
