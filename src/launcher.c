@@ -39,8 +39,8 @@
 static BackgroundWorkerHandle *dja_scout_handle = NULL;
 static List *dja_databases = NIL;	/* still to be scouted */
 static Oid	dja_scouting;		/* where the present scout is */
-static TimestampTz dja_scout_again = DJA_NEVER; /* some scout failed ... */
-static Oid	dja_scout_failed;	/* ... there */
+static List *dja_scouts_failed = NIL;	/* where scouts have failed ... */
+static TimestampTz dja_scout_again = DJA_NEVER; /* ... until others are sent */
 static MemoryContext dja_launcher_context;
 
 /* ---------- scouts ---------- */
@@ -48,16 +48,15 @@ static MemoryContext dja_launcher_context;
 /*
  * Lists the databases that may be connected to.
  */
-static void
+static List *
 dja_list_databases(void)
 {
+	List	   *databases = NIL;
 	Relation	rel;
 	TableScanDesc scan;
 	HeapTuple	tuple;
 	MemoryContext old;
 
-	list_free(dja_databases);
-	dja_databases = NIL;
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
 	rel = table_open(DatabaseRelationId, AccessShareLock);
@@ -69,17 +68,29 @@ dja_list_databases(void)
 		if (!database->datallowconn || database->datistemplate)
 			continue;
 		old = MemoryContextSwitchTo(dja_launcher_context);
-		dja_databases = lappend_oid(dja_databases, database->oid);
+		databases = lappend_oid(databases, database->oid);
 		MemoryContextSwitchTo(old);
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
+	return databases;
+}
+
+static List *
+dja_add_database(List *databases, Oid database)
+{
+	MemoryContext old = MemoryContextSwitchTo(dja_launcher_context);
+
+	databases = list_append_unique_oid(databases, database);
+	MemoryContextSwitchTo(old);
+	return databases;
 }
 
 /*
- * A scout says where it has been.  One that did not come that far (no
- * connection was free, say) is sent again, with all the others.
+ * A scout says where it has been.  Where one did not come that far (no
+ * connection was free, say) another is sent, not at once: one that fails may
+ * have called for the next, and that would go on and on.
  */
 static void
 dja_scout_ended(void)
@@ -87,7 +98,27 @@ dja_scout_ended(void)
 	if (dja_shared->slots->scouted == dja_scouting)
 		return;
 	dja_scout_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_SCOUT_AGAIN_MS);
-	dja_scout_failed = dja_scouting;
+	dja_scouts_failed = dja_add_database(dja_scouts_failed, dja_scouting);
+}
+
+/*
+ * Sends scouts again to where they have failed, unless that is gone.
+ */
+static void
+dja_try_again(void)
+{
+	List	   *there = dja_list_databases();
+	ListCell   *lc;
+
+	foreach(lc, dja_scouts_failed)
+	{
+		if (list_member_oid(there, lfirst_oid(lc)))
+			dja_databases = dja_add_database(dja_databases, lfirst_oid(lc));
+	}
+	list_free(there);
+	list_free(dja_scouts_failed);
+	dja_scouts_failed = NIL;
+	dja_scout_again = DJA_NEVER;
 }
 
 /*
@@ -110,8 +141,9 @@ dja_reap_scout(void)
 }
 
 /*
- * The next database to be scouted: those that somebody needs for himself have
- * to wait, and keep nobody else waiting.  InvalidOid when there is none.
+ * The next database to be scouted.  Where somebody needs it for himself, or
+ * another scout has just failed, it has to wait, and keeps nobody else waiting.
+ * InvalidOid when there is none.
  */
 static Oid
 dja_next_database(void)
@@ -120,7 +152,7 @@ dja_next_database(void)
 
 	foreach(lc, dja_databases)
 	{
-		if (!dja_database_held(lfirst_oid(lc)))
+		if (!dja_database_held(lfirst_oid(lc)) && !list_member_oid(dja_scouts_failed, lfirst_oid(lc)))
 			return lfirst_oid(lc);
 	}
 	return InvalidOid;
@@ -136,35 +168,23 @@ dja_see_to_scouts(TimestampTz now)
 	Oid			next;
 
 	if (now >= dja_scout_again)
-	{
-		dja_scout_again = DJA_NEVER;
-		dja_scout_failed = InvalidOid;
-		dja_shared->slots->scout_wanted = true;
-	}
+		dja_try_again();
 	if (dja_shared->slots->scout_wanted && !OidIsValid(dja_next_database()))
 	{
 		dja_shared->slots->scout_wanted = false;
-		dja_list_databases();
+		list_free(dja_databases);
+		dja_databases = dja_list_databases();
 		dja_crash_forget_databases(dja_databases);
 	}
 	for (int i = 0; i < DJA_MAX_SCOUTS; i++)
 	{
 		Oid			database = dja_shared->slots->scout_databases[i];
-		MemoryContext old;
 
 		if (!OidIsValid(database))
 			continue;
 		dja_shared->slots->scout_databases[i] = InvalidOid;
-		old = MemoryContextSwitchTo(dja_launcher_context);
-		dja_databases = list_append_unique_oid(dja_databases, database);
-		MemoryContextSwitchTo(old);
+		dja_databases = dja_add_database(dja_databases, database);
 	}
-
-	/*
-	 * one that fails may have called for the next, and that would go on and
-	 * on: none is sent there until all are
-	 */
-	dja_databases = list_delete_oid(dja_databases, dja_scout_failed);
 	if (dja_databases == NIL || dja_scout_handle != NULL)
 		return dja_scout_again;
 	if (now < dja_process_not_before())

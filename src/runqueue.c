@@ -376,6 +376,19 @@ dja_lanes_forget(Oid database)
 }
 
 /*
+ * Has all that waits in a database looked for.  Takes the lock.
+ */
+void
+dja_lanes_sweep(Oid database)
+{
+	dja_lock();
+	for (int i = 0; i < DJA_MAX_LANES; i++)
+		if (dja_lane(i)->in_use && dja_lane(i)->database == database)
+			dja_lane(i)->sweep_wanted = true;
+	dja_unlock();
+}
+
+/*
  * Stops popping from a lane, unless its type has changed since the caller read
  * epoch: then what made the caller stop may be mended already.
  */

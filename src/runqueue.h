@@ -33,8 +33,8 @@
  * name) the cursor reads DJA_CURSOR_START.
  *
  * Every function here wants dja_shared->lock held and raises no error: they
- * are called from the callbacks of committed transactions.  Only
- * dja_release_claims takes the lock itself.
+ * are called from the callbacks of committed transactions.  Some
+ * take the lock themselves, and say so.
  */
 #ifndef DJA_RUNQUEUE_H
 #define DJA_RUNQUEUE_H
@@ -147,6 +147,7 @@ extern int	dja_lane_create(Oid database, uint64 type_hash, int pool);
 extern void dja_lane_move(int lane, int pool);
 extern void dja_lane_free(int lane);
 extern void dja_lanes_forget(Oid database);
+extern void dja_lanes_sweep(Oid database);
 extern void dja_lane_block(int lane, uint64 epoch, TimestampTz recheck_at);
 extern void dja_lane_unblock(int lane);
 extern uint64 dja_queue_changes(void);

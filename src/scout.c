@@ -106,10 +106,12 @@ dja_scout_main(Datum arg)
 	{
 		ListCell   *lc;
 
-		/* a copy's, too; who serves them next finds them to be swept */
+		/* before anybody may serve them: mail of a copy is below all cursors */
+		dja_lanes_sweep(MyDatabaseId);
+		(void) dja_home_check();	/* lanes and pools are made even so;
+									 * nobody serves them */
 		foreach(lc, dja_types_all())
 			dja_announce_type(lfirst(lc));
-		(void) dja_home_check();
 	}
 	else
 	{

@@ -1,6 +1,7 @@
 # Scouts, which look at a database and say what is to be served there.
 #
-# - One that fails is sent again, also if the one before it came to its end; not at once, though it had something to say.
+# - One that fails is sent again, also if the one before it came to its end, to that database only; not at once, though it had
+#   something to say.
 # - None is sent as long as there is nothing new to see, though a transaction keeps what it would mend.
 
 use strict;
@@ -54,11 +55,14 @@ $update->query('ALTER EXTENSION djactor UPDATE');
 $node->safe_psql('app', 'CREATE EXTENSION IF NOT EXISTS djactor');
 my $failed = scout();
 ok($failed, 'a scout comes where one has been before');
+my $offset = -s $node->logfile;
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($failed)");
 ok(wait_until('it is gone', sub { !grep { $_ == $failed } process_ids($node, 'djactor scout') }), 'it fails');
 ok(scout(), 'another one is sent');
 $update->query('ROLLBACK');
 ok(wait_until('no scout', sub { !process_ids($node, 'djactor scout') }), 'it comes to its end');
+sleep 1;
+is(sent($offset), 1, '... and none is sent to other databases');
 
 # A marker of a copy without mail, which a scout would delete, but somebody has already
 $update->query('BEGIN');
@@ -68,7 +72,7 @@ ok(scout(), 'a marker: a scout comes, and waits');
 my $sender = session($node, 'app');
 $sender->query('BEGIN');
 $sender->query(q{SELECT djactor.send('t.work', 'k')});
-my $offset = -s $node->logfile;
+$offset = -s $node->logfile;
 $update->query('ROLLBACK');
 sleep 3;
 cmp_ok(sent($offset), '<=', 1, 'a row that somebody keeps locked does not call for scout after scout');

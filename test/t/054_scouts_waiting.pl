@@ -59,20 +59,13 @@ $node->stop;
 $node->start;
 ok(wait_drained($node, 'yours'), 'the server is up again');
 
-# a scout that fails has all databases looked at anew, after ten seconds
-my $yours = session($node, 'yours', 'yours');
-$yours->query('BEGIN');
-$yours->query('ALTER EXTENSION djactor UPDATE');
-as_role($node, 'yours', 'yours', 'CREATE EXTENSION IF NOT EXISTS djactor');
-my $scout;
-ok(wait_until('a scout', sub { ($scout) = process_ids($node, 'djactor scout'); $scout }), 'a scout');
+# a launcher begins with all databases
 my $rename = session($node, 'postgres', 'mine');
 $rename->query('BEGIN');
 $rename->query('ALTER DATABASE mine RENAME TO other');
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($scout)");
-$yours->query('ROLLBACK');
-$yours->quit;
-sleep 12;
+my ($launcher) = process_ids($node, 'djactor launcher');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($launcher)");
+ok(wait_until('another launcher', sub { my ($pid) = process_ids($node, 'djactor launcher'); $pid && $pid != $launcher }), 'a new launcher');
 resumes('a database is being renamed: mail of another one is let loose');
 
 $rename->query("ALTER DATABASE other RENAME TO mine; ALTER DATABASE mine RENAME TO other") for 1 .. 40;
