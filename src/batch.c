@@ -235,10 +235,7 @@ dja_write_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bo
 		}
 		suspended = failed->end == DJA_END_DRAINED;
 		dja_transaction_commit(batch);
-
-		/* a new start reads the hold, or the next message, from the table */
-		failed->end = suspended ? DJA_END_DRAINED : DJA_END_REMAINING;
-		failed->cursor = DJA_CURSOR_START;
+		failed->suspended = suspended;
 	}
 	PG_CATCH();
 	{
@@ -400,7 +397,9 @@ dja_batch_attempt(DjaBatch *batch, int pool, bool single, bool grow)
 }
 
 /*
- * Gives the mailboxes back, except those that are to be run alone first.
+ * Gives the mailboxes back, except those that are to be run alone first.  After
+ * an abort a new start reads what there is, a hold too, from the table: what the
+ * batch has seen of a mailbox, or not seen, was perhaps its own doing.
  */
 static void
 dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
@@ -414,8 +413,7 @@ dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
 			continue;
 		if (outcome != DJA_COMMITTED)
 		{
-			run->end = run->end == DJA_END_DRAINED && run->cursor == DJA_CURSOR_START ?
-				DJA_END_DRAINED : DJA_END_REMAINING;
+			run->end = run->suspended ? DJA_END_DRAINED : DJA_END_REMAINING;
 			run->cursor = DJA_CURSOR_START;
 			run->removed = 0;
 		}

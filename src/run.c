@@ -93,7 +93,7 @@ dja_batch_begin(DjaBatch *batch)
 		run->start = run->cursor = DJA_CURSOR_START;
 		run->end = DJA_END_REMAINING;
 		run->removed = 0;
-		run->alone = run->reread = false;
+		run->alone = run->reread = run->suspended = false;
 		run->type = NULL;
 		run->actors = NULL;
 		run->messages = NULL;

@@ -31,6 +31,8 @@ typedef struct DjaRun
 	DjaRunEnd	end;
 	int			removed;		/* messages that left the mailbox */
 	bool		alone;			/* its first message is to be run alone next */
+	bool		suspended;		/* after an abort: its actor has been
+								 * suspended */
 	DjaType    *type;
 	uint32		generation;		/* of the type, when it was looked at */
 	DjaActor   *actors;
