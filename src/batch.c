@@ -415,9 +415,9 @@ dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
 		{
 			run->end = run->suspended ? DJA_END_DRAINED : DJA_END_REMAINING;
 			run->cursor = DJA_CURSOR_START;
-			run->removed = 0;
+			run->freed = 0;
 		}
-		dja_queue_finish(run->mailbox, run->end, run->cursor, run->removed);
+		dja_queue_finish(run->mailbox, run->end, run->cursor, run->freed);
 		if ((i + 1) % 64 == 0)
 		{
 			dja_unlock();

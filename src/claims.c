@@ -307,7 +307,7 @@ dja_in_other_pool(DjaLane *lane)
 
 /*
  * Lets go of a claimed mailbox after the commit or the abort of what ran in
- * it. removed is the number of messages that left it.
+ * it. removed is the number of messages that left it and had counted against its limit.
  */
 void
 dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed)

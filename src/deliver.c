@@ -237,7 +237,8 @@ dja_deliver(bool committed)
 
 		dja_queue_push(dja_pending.lanes[mailbox->lane].lane, mailbox->mailbox, mailbox->key_hash,
 					   mailbox->position,
-					   committed && mailbox->base_depth >= 0 ? mailbox->count : -1,
+					   !committed ? -1 : mailbox->recount ? DJA_DEPTH_UNKNOWN :
+					   mailbox->base_depth >= 0 ? mailbox->count : -1,
 					   mailbox->base_depth);
 		if ((i + 1) % DJA_PUSHES_PER_LOCK == 0)
 		{
@@ -345,9 +346,18 @@ dja_deliver_xact_callback(XactEvent event, void *arg)
 	}
 }
 
+static void
+dja_deliver_subxact_callback(SubXactEvent event, SubTransactionId subid,
+							 SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		dja_pending_undone();
+}
+
 void
 dja_deliver_init(void)
 {
 	RegisterXactCallback(dja_deliver_xact_callback, NULL);
+	RegisterSubXactCallback(dja_deliver_subxact_callback, NULL);
 	dja_answers_init();
 }

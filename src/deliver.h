@@ -35,6 +35,8 @@ typedef struct DjaPendingMailbox
 	int			mailbox;		/* as announced */
 	int			count;
 	int			base_depth;		/* -1 = not counted */
+	bool		recount;		/* the run queue's depth is not to be relied
+								 * on */
 	int			bucket;
 } DjaPendingMailbox;
 

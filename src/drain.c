@@ -181,6 +181,8 @@ dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)
 	dja_drain_progress |= handled > 0 || batch->runs[0]->removed > 0 ||
 		(batch->executed > 0 && batch->runs[0]->end == DJA_END_REMAINING);
 	dja_batch_write(batch);
+	if (type->mailbox_limit > 0)
+		dja_pending_recount(type, key_hash);
 	MemoryContextDelete(batch->context);
 	return handled;
 }
@@ -214,7 +216,7 @@ dja_drain_type(DjaType *type, int64 max, bool retry)
 		after = key_hash;
 
 		/* the index may still list what is dead: claim only what has mail */
-		if (dja_mailbox_count(type->hash, key_hash, 1, GetCurrentCommandId(false)) > 0)
+		if (dja_mailbox_count(type->hash, key_hash, 1, GetCurrentCommandId(false), false) > 0)
 			handled += dja_drain_mailbox(type, key_hash, max - handled, retry);
 	}
 	return handled;

@@ -141,7 +141,12 @@ dja_cancel(PG_FUNCTION_ARGS)
 
 	/* what it may have held back is due now */
 	if (type != NULL && message->nulls[DJA_MSG_ASIDE - 1])
-		dja_pending_mailbox(type, dja_hash_text(message->key), message->position, 0);
+	{
+		uint64		key_hash = dja_hash_text(message->key);
+
+		dja_pending_mailbox(type, key_hash, message->position, 0);
+		dja_pending_recount(type, key_hash);
+	}
 	if (mate != NULL)
 		dja_wish(DJA_WISH_GONE, NULL, mate);
 	if (dja_message_is_aside(message, "deferred"))

@@ -285,11 +285,23 @@ dja_message_by_id(int64 id, Snapshot snapshot)
 }
 
 /*
- * Counts the messages of a mailbox, up to a limit; of this transaction's own
- * those that were sent before command cid.
+ * Was this message sent by somebody, or is it one of djactor's own?
+ */
+static bool
+dja_slot_is_sent(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return strcmp(TextDatumGetCString(slot_getattr(slot, DJA_MSG_KIND, &isnull)), "user") == 0;
+}
+
+/*
+ * Counts the messages of a mailbox, up to a limit, with sent only those that
+ * somebody has sent and not djactor's own; of this transaction's own those that
+ * were sent before command cid.
  */
 int
-dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid)
+dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid, bool sent)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaScan		scan;
@@ -299,7 +311,7 @@ dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid)
 	dja_mailbox_scan_begin(&scan, snapshot);
 	dja_mailbox_scan_start(&scan, type_hash, key_hash, DJA_CURSOR_START);
 	while (n < limit && dja_scan_next(&scan))
-		n++;
+		n += !sent || dja_slot_is_sent(scan.slot);
 	dja_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
 	return n;

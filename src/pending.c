@@ -124,6 +124,7 @@ dja_pending_find(int lane, uint64 key_hash, bool create)
 	mailbox->mailbox = -1;
 	mailbox->count = 0;
 	mailbox->base_depth = -1;
+	mailbox->recount = false;
 	mailbox->bucket = bucket;
 	dja_pending_buckets[bucket] = (int16) dja_pending.nmailboxes++;
 	return mailbox;
@@ -180,15 +181,17 @@ dja_pending_type(uint64 type_hash, Oid owner)
 
 /*
  * How many messages of this transaction are on their way to a mailbox, and
- * what was counted there before them (-1 = not yet).
+ * what was counted there before them (-1 = not yet); with recount what was sent
+ * before that count is in it.
  */
 int
-dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth)
+dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth, bool *recount)
 {
 	int			lane = dja_pending_find_lane(type->hash);
 	DjaPendingMailbox *mailbox = lane < 0 ? NULL : dja_pending_find(lane, key_hash, false);
 
 	*base_depth = mailbox ? mailbox->base_depth : -1;
+	*recount = mailbox != NULL && mailbox->recount;
 	return mailbox ? mailbox->count : 0;
 }
 
@@ -200,6 +203,39 @@ dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth)
 
 	if (mailbox != NULL)
 		mailbox->base_depth = base_depth;
+}
+
+static void
+dja_recount(DjaPendingMailbox *mailbox)
+{
+	mailbox->recount = true;
+	mailbox->base_depth = -1;
+	mailbox->count = 0;
+}
+
+/*
+ * This transaction has taken messages out of a mailbox, or put some back: who
+ * wants to know its depth has to count.
+ */
+void
+dja_pending_recount(DjaType *type, uint64 key_hash)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_lane(type->hash, type->owner),
+												  key_hash, true);
+
+	if (mailbox != NULL)
+		dja_recount(mailbox);
+}
+
+/*
+ * A subtransaction was undone, and perhaps some of what we have counted.
+ */
+void
+dja_pending_undone(void)
+{
+	for (int i = 0; i < dja_pending.nmailboxes; i++)
+		if (dja_pending.mailboxes[i].base_depth >= 0)
+			dja_recount(&dja_pending.mailboxes[i]);
 }
 
 /*

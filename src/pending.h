@@ -14,9 +14,11 @@
 extern void dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count);
 extern void dja_pending_due(DjaType *type, TimestampTz due);
 extern void dja_pending_type(uint64 type_hash, Oid owner);
-extern int	dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth);
+extern int	dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth, bool *recount);
 extern int64 dja_pending_position(uint64 type_hash, uint64 key_hash);
 extern void dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth);
+extern void dja_pending_recount(DjaType *type, uint64 key_hash);
+extern void dja_pending_undone(void);
 extern bool dja_pending_any(void);
 extern void dja_pending_drained(void);
 extern void dja_pending_scout(Oid database);

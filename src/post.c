@@ -102,7 +102,7 @@ dja_post(const DjaPost *post)
 	dja_row_insert(writer, values, nulls);
 	dja_writer_put(writer);
 	if (post->deliver_at == 0)
-		dja_pending_mailbox(type, dja_hash_text(post->actor_key), dja_position(0, id), 1);
+		dja_pending_mailbox(type, dja_hash_text(post->actor_key), dja_position(0, id), 0);
 	else
 		dja_pending_due(type, post->deliver_at);
 	CommandCounterIncrement();

@@ -92,7 +92,7 @@ dja_batch_begin(DjaBatch *batch)
 
 		run->start = run->cursor = DJA_CURSOR_START;
 		run->end = DJA_END_REMAINING;
-		run->removed = 0;
+		run->removed = run->freed = 0;
 		run->alone = run->reread = run->suspended = false;
 		run->type = NULL;
 		run->actors = NULL;
@@ -181,7 +181,7 @@ dja_run_handled(DjaBatch *batch, DjaRun *run, DjaMessage *message)
 		MemoryContextSwitchTo(old);
 	}
 	batch->handled[batch->nhandled++] = dja_place_of(&message->tid);
-	run->removed++;
+	dja_run_remove(run, message);
 }
 
 /*
@@ -369,7 +369,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	if ((!message->plain || message->expires_at <= now) && dja_run_without_turn(batch, run, message, now))
 	{
 		dja_turn_did_not_happen(batch, before);
-		run->removed++;
+		dja_run_remove(run, message);
 		return DJA_NEXT_MESSAGE;
 	}
 
@@ -394,7 +394,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	else if (message->fate == DJA_FATE_HANDLED)
 		dja_run_handled(batch, run, message);
 	else
-		run->removed++;			/* it is aside */
+		dja_run_remove(run, message);	/* it is aside */
 	if (error == NULL)
 	{
 		batch->turns++;

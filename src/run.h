@@ -30,6 +30,7 @@ typedef struct DjaRun
 	int64		cursor;			/* where to read from, or to go on from */
 	DjaRunEnd	end;
 	int			removed;		/* messages that left the mailbox */
+	int			freed;			/* those of them that count against its limit */
 	bool		alone;			/* its first message is to be run alone next */
 	bool		suspended;		/* after an abort: its actor has been
 								 * suspended */
@@ -99,6 +100,17 @@ typedef struct DjaBatch
 	TupleTableSlot *actor_slot;
 	BlockNumber actor_blocks;	/* while it is locked it gets no shorter */
 } DjaBatch;
+
+/*
+ * A message has left its mailbox.
+ */
+static inline void
+dja_run_remove(DjaRun *run, DjaMessage *message)
+{
+	run->removed++;
+	if (dja_message_is_kind(message, "user"))
+		run->freed++;
+}
 
 extern DjaBatch *dja_batch_create(bool own_transaction, DjaSavepoints savepoints);
 extern void dja_batch_add(DjaBatch *batch, int mailbox);

@@ -483,7 +483,7 @@ dja_queue_announce(int lane, uint64 key_hash, int64 position)
  * gave, or -2 for a push that nobody announced (the sweep's, the timekeeper's,
  * an operator's).  depth is the number of messages that came, and base_depth
  * what was counted before them, both only for types with a mailbox limit (-1
- * otherwise).
+ * otherwise); DJA_DEPTH_UNKNOWN where it has to be counted anew.
  */
 void
 dja_queue_push(int lane_id, int i, uint64 key_hash, int64 position, int depth, int base_depth)
@@ -513,7 +513,9 @@ dja_queue_push(int lane_id, int i, uint64 key_hash, int64 position, int depth, i
 	mailbox = dja_mailbox(i);
 	if (position < mailbox->cursor)
 		mailbox->cursor = position;
-	if (depth >= 0)
+	if (depth == DJA_DEPTH_UNKNOWN)
+		mailbox->depth = -1;
+	else if (depth >= 0)
 	{
 		if (mailbox->depth >= 0)
 			mailbox->depth += depth;

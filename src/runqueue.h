@@ -165,6 +165,7 @@ extern bool dja_lane_unbounded(DjaLane *lane);
 /* senders */
 extern int	dja_queue_announce(int lane, uint64 key_hash, int64 position);
 extern void dja_queue_push(int lane, int mailbox, uint64 key_hash, int64 position, int depth, int base_depth);
+#define DJA_DEPTH_UNKNOWN (-2)
 extern int	dja_queue_depth(int lane, uint64 key_hash);
 
 /* workers: claims.c */

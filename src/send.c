@@ -217,21 +217,30 @@ static bool
 dja_mailbox_has_room(DjaType *type, uint64 key_hash, CommandId cid)
 {
 	int			base;
-	int			mine = dja_pending_count(type, key_hash, &base);
+	bool		recount;
+	int			mine = dja_pending_count(type, key_hash, &base, &recount);
 	int			lane;
 	int			depth = -1;
 
-	dja_lock();
-	lane = dja_lane_find(MyDatabaseId, type->hash);
-	if (lane >= 0)
-		depth = dja_queue_depth(lane, key_hash);
-	dja_unlock();
+	if (!recount)
+	{
+		dja_lock();
+		lane = dja_lane_find(MyDatabaseId, type->hash);
+		if (lane >= 0)
+			depth = dja_queue_depth(lane, key_hash);
+		dja_unlock();
+	}
 
 	if (depth < 0)
 	{
-		/* counted before the first message of this transaction is noted */
+		/* what this transaction has sent before is among them */
 		if (base < 0)
-			base = dja_mailbox_count(type->hash, key_hash, type->mailbox_limit + 1, cid);
+		{
+			base = dja_mailbox_count(type->hash, key_hash, type->mailbox_limit + 1, cid, true);
+			if (mine > 0)
+				dja_pending_recount(type, key_hash);
+			mine = 0;
+		}
 		depth = base;
 	}
 	dja_pending_set_base_depth(type, key_hash, depth);

@@ -75,7 +75,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 			error->message, error->context};
 
 			dja_give_up(type, message, &failure);
-			run->removed++;
+			dja_run_remove(run, message);
 		}
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
