@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "shmem.h"
 #include "startup.h"
+#include "stats.h"
 #include "wish.h"
 
 DJA_MODULE_MAGIC;
@@ -43,6 +44,7 @@ _PG_init(void)
 	dja_deliver_init();
 	dja_held_init();
 	dja_wishes_init();
+	dja_stats_init();
 	dja_dbhook_init();
 	dja_launcher_register();
 }

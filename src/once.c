@@ -36,6 +36,15 @@ dja_once_find(DjaFind *find, DjaMessage *message)
 	dja_find_begin(find, DJA_ONCE_TABLE, DJA_ONCE_PKEY, 3, keys);
 }
 
+/*
+ * Is it this message that the key was noted for?
+ */
+static bool
+dja_once_is_of(DjaFind *find, DjaMessage *message)
+{
+	return DatumGetInt64(find->slot->tts_values[DJA_ONCE_MESSAGE_ID - 1]) == message->id;
+}
+
 static bool
 dja_once_expired(TupleTableSlot *slot)
 {
@@ -92,7 +101,7 @@ dja_once_is_duplicate(DjaType *type, DjaMessage *message)
 		return false;
 	dja_once_find(&find, message);
 	duplicate = dja_find_next(&find) && !dja_once_expired(find.slot) &&
-		DatumGetInt64(find.slot->tts_values[DJA_ONCE_MESSAGE_ID - 1]) != message->id;
+		!dja_once_is_of(&find, message);
 	if (duplicate)
 	{
 		writer = dja_writer_get(DJA_MESSAGE_TABLE);
@@ -118,7 +127,8 @@ dja_once_is_duplicate(DjaType *type, DjaMessage *message)
 
 /*
  * A message was handled: notes its key, with the answer that its asker has got
- * (0 = none or deferred).
+ * (0 = none or deferred).  The first answer counts: one that was given before
+ * the message was stashed stays.
  */
 void
 dja_once_complete(DjaMessage *message, bool answered, Datum reply, Datum error)
@@ -141,10 +151,21 @@ dja_once_complete(DjaMessage *message, bool answered, Datum reply, Datum error)
 
 	writer = dja_writer_get(DJA_ONCE_TABLE);
 	dja_once_find(&find, message);
-	if (dja_find_next(&find))
-		dja_row_update(writer, &find.slot->tts_tid, values, nulls);
-	else
+	if (!dja_find_next(&find))
 		dja_row_insert(writer, values, nulls);
+	else
+	{
+		if (dja_once_is_of(&find, message) && DatumGetBool(find.slot->tts_values[DJA_ONCE_ANSWERED - 1]))
+		{
+			values[DJA_ONCE_REPLY - 1] = find.slot->tts_values[DJA_ONCE_REPLY - 1];
+			nulls[DJA_ONCE_REPLY - 1] = find.slot->tts_isnull[DJA_ONCE_REPLY - 1];
+			values[DJA_ONCE_ERROR - 1] = find.slot->tts_values[DJA_ONCE_ERROR - 1];
+			nulls[DJA_ONCE_ERROR - 1] = find.slot->tts_isnull[DJA_ONCE_ERROR - 1];
+			values[DJA_ONCE_ANSWERED - 1] = BoolGetDatum(true);
+			values[DJA_ONCE_COMPLETED_AT - 1] = TimestampTzGetDatum(dja_clock());
+		}
+		dja_row_update(writer, &find.slot->tts_tid, values, nulls);
+	}
 	dja_find_end(&find);
 	dja_writer_put(writer);
 	CommandCounterIncrement();
@@ -198,7 +219,7 @@ dja_once_answer_duplicates(DjaMessage *ask, Datum reply, Datum error)
 
 /*
  * A deferred message with a key ends without an answer of its actor's: the key
- * is free again.
+ * is free again, unless another one that was brought back has been handled.
  */
 void
 dja_once_ended(DjaMessage *ask, const char *reason, const char *error)
@@ -207,7 +228,7 @@ dja_once_ended(DjaMessage *ask, const char *reason, const char *error)
 	DjaFind		find;
 
 	dja_once_find(&find, ask);
-	if (dja_find_next(&find))
+	if (dja_find_next(&find) && dja_once_is_of(&find, ask))
 		dja_row_delete(writer, &find.slot->tts_tid);
 	dja_find_end(&find);
 	dja_writer_put(writer);

@@ -124,8 +124,49 @@ dja_lock_row(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *s
 }
 
 /*
- * The first message of a mailbox, its row locked, unless it has never failed;
- * NULL then, or when there is none.
+ * The message that is being handled, or one that the batch has handled, whose
+ * row is still there?
+ */
+static bool
+dja_is_done(DjaMessage *message)
+{
+	DjaMessage *mate = dja_batch_message(message->id);
+
+	return mate != NULL && (mate == dja_turn.message || mate->fate == DJA_FATE_HANDLED);
+}
+
+/*
+ * The message of a mailbox that has failed and holds what sorts after it.  What
+ * has come before it meanwhile is of higher priority, and the first of each
+ * priority tells.
+ */
+static DjaMessage *
+dja_find_failed(Snapshot snapshot, uint64 type_hash, uint64 key_hash)
+{
+	DjaMessage *message = NULL;
+	DjaScan		scan;
+
+	dja_mailbox_scan_begin(&scan, snapshot);
+	dja_mailbox_scan_start(&scan, type_hash, key_hash, DJA_CURSOR_START);
+	while (dja_scan_next(&scan))
+	{
+		DjaMessage *next = dja_scan_message(&scan);
+
+		if (dja_is_done(next))
+			continue;
+		if (next->attempts > 0 || !TIMESTAMP_IS_NOBEGIN(next->retry_at))
+		{
+			message = next;
+			break;
+		}
+		dja_mailbox_scan_start(&scan, type_hash, key_hash, dja_position_below(next->position));
+	}
+	dja_scan_end(&scan);
+	return message;
+}
+
+/*
+ * The same, its row locked; NULL when there is none.
  */
 static DjaMessage *
 dja_failed_head(DjaWriter *writer, uint64 type_hash, uint64 key_hash)
@@ -137,16 +178,8 @@ dja_failed_head(DjaWriter *writer, uint64 type_hash, uint64 key_hash)
 	do
 	{
 		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-		DjaScan		scan;
 
-		message = NULL;
-		dja_mailbox_scan_begin(&scan, snapshot);
-		dja_mailbox_scan_start(&scan, type_hash, key_hash, DJA_CURSOR_START);
-		if (dja_scan_next(&scan))
-			message = dja_scan_message(&scan);
-		dja_scan_end(&scan);
-		if (message != NULL && message->attempts == 0 && TIMESTAMP_IS_NOBEGIN(message->retry_at))
-			message = NULL;
+		message = dja_find_failed(snapshot, type_hash, key_hash);
 		done = message == NULL || dja_lock_row(writer->rel, &message->tid, snapshot, slot,
 											   LockTupleNoKeyExclusive);
 		UnregisterSnapshot(snapshot);

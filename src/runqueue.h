@@ -202,4 +202,15 @@ dja_position(int16 priority, int64 id)
 	return (int64) (((uint64) (int64) ~priority) << 48) | id;
 }
 
+/*
+ * Where the next lower priority begins.
+ */
+static inline int64
+dja_position_below(int64 position)
+{
+	int64		below = (position >> 48) + 1;
+
+	return below > PG_INT16_MAX ? DJA_CURSOR_END : (int64) ((uint64) below << 48);
+}
+
 #endif							/* DJA_RUNQUEUE_H */

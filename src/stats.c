@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog.h"
 #include "compat.h"
 #include "fmgr.h"
@@ -79,6 +80,18 @@ typedef struct DjaStatPart
 } DjaStatPart;
 
 static DjaStatPart *dja_stat_parts = NULL;
+
+/* What was counted in subtransactions; that of the latest stands last. */
+typedef struct DjaStatNested
+{
+	DjaStatPart *part;
+	DjaStatCounter counter;
+	SubTransactionId subid;
+} DjaStatNested;
+
+static DjaStatNested *dja_stat_nested = NULL;
+static int	dja_nnested = 0;
+static int	dja_max_nested = 0;
 
 Size
 dja_stats_size(void)
@@ -193,8 +206,52 @@ dja_stat_handled(DjaType *type, int64 wait_usec, int64 run_usec)
 void
 dja_stat_count(DjaType *type, DjaStatCounter counter)
 {
-	if (dja_my_worker != NULL)
-		dja_stat_part(type)->counters[counter]++;
+	DjaStatPart *part;
+
+	if (dja_my_worker == NULL)
+		return;
+	part = dja_stat_part(type);
+	if (GetCurrentTransactionNestLevel() > 1)
+	{
+		if (dja_nnested == dja_max_nested)
+		{
+			int			size = Max(64, 2 * dja_max_nested);
+
+			dja_stat_nested = dja_stat_nested == NULL ?
+				MemoryContextAlloc(TopMemoryContext, sizeof(DjaStatNested) * size) :
+				repalloc_huge(dja_stat_nested, sizeof(DjaStatNested) * size);
+			dja_max_nested = size;
+		}
+		dja_stat_nested[dja_nnested].part = part;
+		dja_stat_nested[dja_nnested].counter = counter;
+		dja_stat_nested[dja_nnested++].subid = GetCurrentSubTransactionId();
+	}
+	part->counters[counter]++;
+}
+
+/*
+ * What a subtransaction has counted shares its fate.
+ */
+static void
+dja_stat_subxact_callback(SubXactEvent event, SubTransactionId subid,
+						  SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		for (; dja_nnested > 0 && dja_stat_nested[dja_nnested - 1].subid == subid; dja_nnested--)
+		{
+			DjaStatNested *nested = &dja_stat_nested[dja_nnested - 1];
+
+			nested->part->counters[nested->counter]--;
+		}
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		for (int i = dja_nnested - 1; i >= 0 && dja_stat_nested[i].subid == subid; i--)
+			dja_stat_nested[i].subid = parent;
+}
+
+void
+dja_stats_init(void)
+{
+	RegisterSubXactCallback(dja_stat_subxact_callback, NULL);
 }
 
 static void
@@ -249,6 +306,7 @@ dja_stat_flush(void)
 {
 	TimestampTz now;
 
+	dja_nnested = 0;
 	if (dja_stat_parts == NULL)
 		return;
 	now = GetCurrentTimestamp();
@@ -273,6 +331,7 @@ dja_stat_flush(void)
 void
 dja_stat_forget(void)
 {
+	dja_nnested = 0;
 	for (; dja_stat_parts != NULL; dja_stat_parts = dja_stat_parts->next)
 		dja_stat_clear(dja_stat_parts);
 }

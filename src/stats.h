@@ -28,6 +28,7 @@ typedef enum DjaStatCounter
 
 extern Size dja_stats_size(void);
 extern void dja_stats_setup(DjaStats *stats);
+extern void dja_stats_init(void);
 
 /* while the transaction lasts; may raise out of memory */
 extern void dja_stat_handled(DjaType *type, int64 wait_usec, int64 run_usec);

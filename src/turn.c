@@ -217,6 +217,30 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 }
 
 /*
+ * The first wish to stop an actor.  However many there are, it ends once; with
+ * discard, if one of them says so.
+ */
+static DjaWish *
+dja_first_stop(List *wishes, DjaActor *actor, bool *discard)
+{
+	DjaWish    *first = NULL;
+	ListCell   *lc;
+
+	*discard = false;
+	foreach(lc, wishes)
+	{
+		DjaWish    *wish = lfirst(lc);
+
+		if (wish->actor != actor || (wish->kind != DJA_WISH_STOP && wish->kind != DJA_WISH_DISCARD))
+			continue;
+		if (first == NULL)
+			first = wish;
+		*discard |= wish->kind == DJA_WISH_DISCARD;
+	}
+	return first;
+}
+
+/*
  * Does in the tables what the turn has wished for, and returns the wishes.
  */
 static List *
@@ -228,11 +252,11 @@ dja_fulfil_wishes(DjaActor *self, DjaMessage *message)
 	foreach(lc, wishes)
 	{
 		DjaWish    *wish = lfirst(lc);
+		bool		discard;
 
-		if (wish->kind == DJA_WISH_STOP || wish->kind == DJA_WISH_DISCARD)
+		if (wish->actor != NULL && wish == dja_first_stop(wishes, wish->actor, &discard))
 			dja_actor_end(dja_run_of_actor(wish->actor), wish->actor,
-						  wish->actor == self ? message : NULL,
-						  wish->kind == DJA_WISH_DISCARD);
+						  wish->actor == self ? message : NULL, discard);
 	}
 	return wishes;
 }
