@@ -10,6 +10,8 @@
  *   COPY into our tables	may be a restore, which brings mail before its types,
  *							and types that nobody defined; the database is a copy then
  *   INSERT into message with ids of its own	likewise: a dump made of INSERTs
+ *   ENABLE TRIGGER ALL	ends a restore of data only: the trigger for what arrives by
+ *							replication still fires for nothing else
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
@@ -26,6 +28,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
@@ -46,6 +49,7 @@
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -225,6 +229,42 @@ dja_wait_gone(int *pids, int n, int timeout)
 }
 
 /*
+ * ALTER TABLE djactor.message ENABLE TRIGGER ALL, or USER, leaves the trigger
+ * of arrived.c as it was made: else all that is sent would be put aside.
+ */
+static PlannedStmt *
+dja_keep_replica_trigger(PlannedStmt *pstmt)
+{
+	AlterTableStmt *alter = (AlterTableStmt *) pstmt->utilityStmt;
+	AlterTableCmd *again;
+	ListCell   *lc;
+	bool		all = false;
+	Oid			relid;
+
+	if (!IsA(alter, AlterTableStmt) || alter->objtype != OBJECT_TABLE)
+		return pstmt;
+	foreach(lc, alter->cmds)
+	{
+		AlterTableType subtype = lfirst_node(AlterTableCmd, lc)->subtype;
+
+		all |= subtype == AT_EnableTrigAll || subtype == AT_EnableTrigUser;
+	}
+	if (!all)
+		return pstmt;
+	relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	if (!OidIsValid(relid) || strcmp(get_rel_name(relid), "message") != 0 ||
+		dja_catalog_check(false) != DJA_INSTALLED || relid != dja_table_oid(DJA_MESSAGE_TABLE))
+		return pstmt;
+	pstmt = copyObject(pstmt);
+	again = makeNode(AlterTableCmd);
+	again->subtype = AT_EnableReplicaTrig;
+	again->name = pstrdup("arrived");
+	alter = (AlterTableStmt *) pstmt->utilityStmt;
+	alter->cmds = lappend(alter->cmds, again);
+	return pstmt;
+}
+
+/*
  * Clears a database of workers for a command that wants it without sessions.
  * Returns the database, if this command holds it now.
  */
@@ -299,8 +339,10 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	volatile bool restores = false;
 	volatile bool done = false;
 	volatile Oid held;
+	PlannedStmt *volatile run;
 
 	dja_guard(statement);
+	run = dja_keep_replica_trigger(pstmt);
 	if (dja_restores(statement, "actor_type"))
 		changes = true;
 	else if (dja_restores(statement, "message"))
@@ -317,7 +359,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	PG_TRY();
 	{
 		(dja_prev_process_utility ? dja_prev_process_utility : standard_ProcessUtility)
-			(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+			(run, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 		done = true;
 	}
 	PG_FINALLY();
