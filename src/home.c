@@ -8,7 +8,8 @@
  *
  *   no rows				a new database: at home
  *   rows, none of them mine	a clone, a start from a backup, another instance: a copy
- *   a marker, "0, 0"			mail was loaded from a dump: a copy, whatever else stands there
+ *   a marker, "0, 0"			mail was loaded from a dump, or the server started from a backup: a
+ *							copy, whatever else stands there
  *
  * A copy with mail or timers is held until djactor.resume() replaces the rows
  * by mine.  A copy without any is nobody's double: whoever looks first makes
@@ -42,6 +43,8 @@
 #include "pending.h"
 #include "rows.h"
 #include "send.h"
+#include "startup.h"
+#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "tables.h"
 #include "utils/builtins.h"
@@ -53,6 +56,8 @@ PG_FUNCTION_INFO_V1(dja_held_database);
 
 #define DJA_RESUME_HINT "Check that it may run here, then use SELECT djactor.resume()."
 
+#define DJA_FROM_BACKUP "The server was started from a backup."
+
 /* What stands in djactor.home. */
 typedef struct DjaHome
 {
@@ -61,6 +66,7 @@ typedef struct DjaHome
 	bool		marker;
 	bool		marker_stands;	/* nobody is about to delete it */
 	char	   *origin;			/* where a row that is not mine comes from */
+	bool		from_backup;	/* only the start of the server tells */
 } DjaHome;
 
 static bool dja_home_known = false; /* this session need not look again */
@@ -87,15 +93,17 @@ dja_home_difference(TupleTableSlot *slot)
 	Datum	   *values = slot->tts_values;
 
 	if (dja_home_is_marker(slot))
-		return "Rows of it were loaded from a dump.";
+		return DatumGetInt64(values[DJA_HOME_RESTORED - 1]) == 0 ?
+			"Rows of it were loaded from a dump." : DJA_FROM_BACKUP;
 	if (DatumGetInt64(values[DJA_HOME_SYSTEM_IDENTIFIER - 1]) != (int64) GetSystemIdentifier())
 		return "It was at home in another cluster.";
 	if (DatumGetObjectId(values[DJA_HOME_DATABASE - 1]) != MyDatabaseId)
 		return "It was at home in another database of this cluster.";
 	if (strcmp(TextDatumGetCString(values[DJA_HOME_INSTANCE - 1]), dja_instance) != 0)
 		return "It was at home where djactor.instance had another value.";
-	if (DatumGetInt64(values[DJA_HOME_RESTORED - 1]) != dja_shared->held->restored)
-		return "The server was started from a backup.";
+	if (dja_shared->held->restored != DJA_TOKEN_INHERITED &&
+		DatumGetInt64(values[DJA_HOME_RESTORED - 1]) != dja_shared->held->restored)
+		return DJA_FROM_BACKUP;
 	return NULL;
 }
 
@@ -133,6 +141,7 @@ dja_home_read(DjaHome *home, Snapshot snapshot)
 			home->mine++;
 		else if (home->origin == NULL)
 			home->origin = pstrdup(difference);
+		home->from_backup |= difference != NULL && strcmp(difference, DJA_FROM_BACKUP) == 0;
 		if (dja_home_is_marker(slot))
 		{
 			home->marker = true;
@@ -252,6 +261,30 @@ dja_any_mail(Snapshot snapshot, bool others)
 /* ---------- looking ---------- */
 
 /*
+ * What was started from a backup is held: a standby of this server must find
+ * that in its tables, when it is promoted.  Whoever has the table just now may
+ * be in resume(), and has it looked at again.
+ */
+static void
+dja_home_mark_backup(void)
+{
+	DjaWriter  *writer;
+	DjaHome		home;
+	Snapshot	snapshot;
+
+	if (!ConditionalLockRelationOid(dja_table_oid(DJA_HOME_TABLE), ShareRowExclusiveLock))
+		return;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	dja_home_read(&home, snapshot);
+	UnregisterSnapshot(snapshot);
+	if (home.marker || !dja_home_is_copy(&home))
+		return;
+	writer = dja_writer_open(DJA_HOME_TABLE, RowExclusiveLock);
+	dja_home_insert(writer, 0, InvalidOid, "", dja_shared->held->restored);
+	dja_writer_close(writer);
+}
+
+/*
  * In a scout or a worker, in a transaction with an active snapshot: may this
  * database be served?  One snapshot for all tables: whoever restores mail
  * commits a marker with it.
@@ -274,6 +307,8 @@ dja_home_check(void)
 	else if (home.rows != 1 || home.mine != 1)
 		dja_home_settle(snapshot, false, true);
 	UnregisterSnapshot(snapshot);
+	if (verdict == DJA_HELD && home.from_backup && !home.marker)
+		dja_home_mark_backup();
 
 	served = dja_held_verdict(&look, verdict, &news);
 	if (news)

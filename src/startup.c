@@ -8,8 +8,10 @@
  * A base backup starts with a file backup_label, recovery to a point in time
  * with recovery.signal; the startup process removes both, so the postmaster
  * looks before it exists, while it loads the library.  Each such start draws a
- * new token and keeps it in the data directory.  A standby is no copy: with
- * standby.signal the token stays what it is, through promotion too.
+ * new token and keeps it in the data directory.  A standby is no copy, but what
+ * its primary is, through promotion too: it may have been made of a backup that
+ * is older than the primary's last start from one, so a start with
+ * standby.signal leaves a token that stands for any.
  *
  * The file is copied along with the next backup, and does no harm there: the
  * start from that backup draws a token of its own.
@@ -103,15 +105,19 @@ void
 dja_startup_init(void)
 {
 	bool		standby = dja_file_exists("standby.signal");
+	int64		before;
 
 	if (IsUnderPostmaster)
 		return;
-	if (standby || (!dja_file_exists("backup_label") && !dja_file_exists("recovery.signal")))
-	{
-		dja_startup_token = dja_token_read();
+	before = dja_token_read();
+	if (standby)
+		dja_startup_token = DJA_TOKEN_INHERITED;
+	else if (dja_file_exists("backup_label") || dja_file_exists("recovery.signal"))
+		dja_startup_token = dja_token_draw();
+	else
+		dja_startup_token = before;
+	if (dja_startup_token == before)
 		return;
-	}
-	dja_startup_token = dja_token_draw();
 	if (!dja_token_write(dja_startup_token))
 		ereport(LOG,
 				(errcode_for_file_access(),

@@ -7,9 +7,12 @@
 #define DJA_STARTUP_H
 
 /*
- * A number for the latest start from a backup, 0 = none ever.  Valid in the
- * postmaster; others read it in shared memory, see held.h.
+ * A number for the latest start from a backup, 0 = none ever, or that of
+ * whoever wrote the rows that a standby has replayed.  Valid in the postmaster;
+ * others read it in shared memory, see held.h.
  */
+#define DJA_TOKEN_INHERITED (-1)
+
 extern int64 dja_startup_token;
 
 extern void dja_startup_init(void);
