@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "clock.h"
 #include "compat.h"
 #include "fmgr.h"
 #include "letters.h"
@@ -64,17 +63,6 @@ dja_is_handled(DjaRun *run, int64 id)
 	return false;
 }
 
-/*
- * Is it sent for later, and not due yet?  Then it stays.
- */
-static bool
-dja_is_delayed(DjaMessage *message)
-{
-	return !message->nulls[DJA_MSG_DELIVER_AT - 1] &&
-		!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]) &&
-		DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) > dja_clock();
-}
-
 static void
 dja_stop_message(DjaRun *run, DjaActor *actor, DjaMessage *message, bool discard)
 {
@@ -93,7 +81,7 @@ dja_stop_message(DjaRun *run, DjaActor *actor, DjaMessage *message, bool discard
 		dja_pending_mailbox(actor->type, actor->key_hash, message->position, 0);
 	}
 	else if (discard && (message->nulls[DJA_MSG_ASIDE - 1] || dja_message_is_aside(message, "stashed")) &&
-			 !dja_is_delayed(message) && !dja_is_handled(run, message->id))
+			 !dja_is_handled(run, message->id))
 		dja_give_up(actor->type, message, &failure);
 	dja_writer_put(writer);
 }
@@ -157,8 +145,8 @@ dja_actor_end(DjaRun *run, DjaActor *actor, DjaMessage *current, bool discard)
 		dja_scan_end(&scan);
 
 		/*
-		 * what has just become due stands in no mailbox yet: all of the
-		 * type's is looked at
+		 * what is delayed stands in no mailbox: all of the type's is looked
+		 * at
 		 */
 		UnregisterSnapshot(snapshot);
 		snapshot = RegisterSnapshot(GetLatestSnapshot());

@@ -26,7 +26,7 @@ SELECT count(*) AS actors, (SELECT count(*) FROM djactor.actor_identity WHERE ac
 SELECT actor_key, reason, error FROM djactor.dead_letter WHERE actor_type = 'stop';
 SELECT count(*) AS heard FROM heard();
 
--- # With discard what waits is given up: dead letters with reason stopped; also what is stashed. What is delayed stays
+-- # With discard what waits is given up: dead letters with reason stopped; also what is stashed or delayed
 BEGIN;
 SELECT tell('stop', 'd', '1', $$SELECT djactor.stash()$$), tell('stop', 'd', '2', $$SELECT djactor.stop(true)$$), tell('stop', 'd', '3'), tell('stop', 'd', '4'), tell('stop', 'kept', '5');
 INSERT INTO djactor.message (actor_type, actor_key, payload, deliver_at) VALUES ('stop', 'd', '"delayed"', now() + interval '1 h');
@@ -34,7 +34,7 @@ COMMIT;
 CALL idle('stop');
 SELECT * FROM heard();
 SELECT coalesce(payload->>'n', payload #>> '{}') AS word, reason, attempts FROM djactor.dead_letter WHERE actor_type = 'stop' AND actor_key = 'd' ORDER BY id;
-SELECT djactor.cancel(id), payload FROM djactor.message WHERE actor_type = 'stop';
+SELECT count(*) AS left FROM djactor.message WHERE actor_type = 'stop';
 SELECT djactor.stop_actor('stop', 'kept'), djactor.stop_actor('stop', 'd');
 
 -- # A stop in a subtransaction that is rolled back, or in a failed turn, is none
