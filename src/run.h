@@ -108,8 +108,7 @@ static inline void
 dja_run_remove(DjaRun *run, DjaMessage *message)
 {
 	run->removed++;
-	if (dja_message_is_kind(message, "user"))
-		run->freed++;
+	run->freed += message->plain || dja_message_is_kind(message, "user");
 }
 
 extern DjaBatch *dja_batch_create(bool own_transaction, DjaSavepoints savepoints);
