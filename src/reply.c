@@ -50,8 +50,9 @@ dja_answer_outside(DjaMessage *ask, Datum payload, Datum error)
 	values[DJA_REPLY_ERROR - 1] = error;
 	nulls[DJA_REPLY_ERROR - 1] = error == 0;
 	values[DJA_REPLY_CREATED_AT - 1] = TimestampTzGetDatum(now);
+	/* from now on: the turn, or the batch before it, may have taken long */
 	values[DJA_REPLY_EXPIRES_AT - 1] =
-		TimestampTzGetDatum(now + (int64) dja_reply_retention * USECS_PER_SEC);
+		TimestampTzGetDatum(GetCurrentTimestamp() + (int64) dja_reply_retention * USECS_PER_SEC);
 	dja_row_insert(writer, values, nulls);
 	dja_writer_put(writer);
 	dja_answers_note(ask->id);

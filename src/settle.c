@@ -51,7 +51,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 		message->attempts++;
 		if (actor != NULL)
 		{
-			actor->failures = actor->exists ? actor->failures + 1 : message->attempts;
+			actor->failures = actor->exists || actor->dirty ? actor->failures + 1 : message->attempts;
 			actor->last_error = error->message;
 			actor->dirty |= actor->exists;
 		}

@@ -186,6 +186,8 @@ dja_stop_actor(PG_FUNCTION_ARGS)
 	actor = dja_batch_actor(type, key);
 	if (actor != NULL)
 	{
+		if (!actor->exists && !actor->dirty && actor != dja_turn.actor)
+			PG_RETURN_BOOL(false);
 		dja_wish(DJA_WISH_STOP, actor, NULL);
 		PG_RETURN_BOOL(true);
 	}

@@ -76,6 +76,26 @@ idle('... in which another one stops it twice');
 is(dead('stops'), '', '... is no failure');
 is(app(q{SELECT count(*) FROM djactor.actor WHERE actor_key = 'other'}), '0', '... and it is gone');
 
+# one that an earlier turn of the batch has found absent, or has ended, is none
+app(q{CREATE TABLE stopped (was bool)});
+$lock->query('SELECT pg_advisory_lock(4711)');
+app(q{SELECT djactor.send('t.step', 'first', '{"lock": 1}')});
+ok(waits_for_lock(), 'a batch');
+app('BEGIN;', does('none', 'SELECT djactor.stop()'), does('stops', q{INSERT INTO stopped SELECT djactor.stop_actor('t.step', 'none')}), 'COMMIT');
+$lock->query('SELECT pg_advisory_unlock(4711)');
+idle('... in which an actor ends with its first turn');
+is(app(q{SELECT was FROM stopped}), 'f', '... stop_actor() finds none');
+
+# a reply stays from when it was given, however long the turn took
+$lock->query('SELECT pg_advisory_lock(4711)');
+my $slow = app(q{SELECT djactor.send('t.step', 'slow', '{"lock": 1}', wants_reply => true)});
+ok(waits_for_lock(), 'an ask');
+sleep 3;
+$lock->query('SELECT pg_advisory_unlock(4711)');
+idle('... that takes long');
+is(app(qq{SELECT expires_at - created_at > '24:00:02' FROM djactor.reply WHERE message_id = $slow}), 't', '... its reply is kept for as long as any from then on');
+app(q{DELETE FROM djactor.reply});
+
 # the first answer counts, also for duplicates that come later
 app(q{CREATE TABLE stashed (n int)});
 app(does('keyed', q{DO $$ BEGIN
@@ -130,6 +150,12 @@ $lock->query('SELECT pg_advisory_unlock(4711)');
 idle('... in which a turn fails that has sent to a full mailbox, and another one sends, too');
 is(app(q{SELECT dead, (SELECT count(*) FROM djactor.dead_letter d WHERE d.actor_type = s.actor_type) FROM djactor.stat s WHERE actor_type = 't.full'}),
 	'1|1', '... there is one dead letter');
+
+# attempts that fail in the batch that makes the actor
+app(q{SELECT djactor.define_actor_type('t.skip', 'public.step', backoff => '1 h', backoff_max => '1 h', retry_order => 'skip')});
+app('BEGIN;', map({ qq{SELECT djactor.send('t.skip', 'fails', '$_');} } '{}', '{"do": "SELECT 1/0"}', '{"do": "SELECT 1/0"}'), 'COMMIT');
+ok(wait_until('two failures', sub { app(q{SELECT count(*) FROM djactor.message WHERE actor_type = 't.skip' AND attempts = 1}) eq '2' }), 'a new actor fails twice');
+is(app(q{SELECT failures FROM djactor.actor WHERE actor_type = 't.skip'}), '2', '... which is counted');
 
 $lock->quit;
 $node->stop;
