@@ -5,6 +5,7 @@
  *
  *   COMMIT PREPARED		makes messages visible that nobody pushes: lanes are swept
  *   CREATE DATABASE		may be a copy with actors in it: the launcher scouts
+ *   ALTER DATABASE ALLOW_CONNECTIONS or IS_TEMPLATE	may open one: likewise
  *   CREATE, ALTER, DROP EXTENSION djactor	likewise, and sessions forget what they know of it;
  *							ALTER waits for running batches, as DROP does by itself
  *   COPY into our tables	may be a restore, which brings mail before its types,
@@ -203,6 +204,33 @@ dja_may_take(Oid database, bool template, bool createdb)
 }
 
 /*
+ * The database that this command may have opened for workers, which no scout
+ * looks into before; InvalidOid if none.
+ */
+static Oid
+dja_opened_database(Node *statement)
+{
+	AlterDatabaseStmt *alter = (AlterDatabaseStmt *) statement;
+	HeapTuple	tuple;
+	Oid			database;
+	bool		open;
+
+	if (!IsA(statement, AlterDatabaseStmt) ||
+		(dja_option(alter->options, "allow_connections", NULL) == NULL &&
+		 dja_option(alter->options, "is_template", NULL) == NULL))
+		return InvalidOid;
+	CommandCounterIncrement();
+	database = get_database_oid(alter->dbname, false);
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	open = ((Form_pg_database) GETSTRUCT(tuple))->datallowconn &&
+		!((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return open ? database : InvalidOid;
+}
+
+/*
  * Waits until the processes are gone; true if they are in time.
  */
 static bool
@@ -340,6 +368,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	volatile bool done = false;
 	volatile Oid held;
 	PlannedStmt *volatile run;
+	Oid			opened;
 
 	dja_guard(statement);
 	run = dja_keep_replica_trigger(pstmt);
@@ -375,6 +404,9 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 		dja_pending_dropped(held);
 	if (restores && (qc == NULL || qc->nprocessed > 0))
 		dja_home_restored();
+	opened = dja_opened_database(statement);
+	if (OidIsValid(opened))
+		dja_pending_scout(opened);
 	if (changes)
 	{
 		dja_pending_scout(IsA(statement, CreatedbStmt) ?
