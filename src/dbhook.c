@@ -11,8 +11,8 @@
  *   COPY into our tables	may be a restore, which brings mail before its types,
  *							and types that nobody defined; the database is a copy then
  *   INSERT into message with ids of its own	likewise: a dump made of INSERTs
- *   ENABLE TRIGGER ALL	ends a restore of data only: the trigger for what arrives by
- *							replication still fires for nothing else
+ *   ENABLE TRIGGER ALL	ends a restore of data only: the database is a copy then, and
+ *							the trigger for what arrives by replication fires for that only
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
@@ -402,6 +402,8 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	PG_END_TRY();
 	if (IsA(statement, DropdbStmt) && OidIsValid(held))
 		dja_pending_dropped(held);
+	if (run != pstmt)
+		dja_home_triggers_enabled();
 	if (restores && (qc == NULL || qc->nprocessed > 0))
 		dja_home_restored();
 	opened = dja_opened_database(statement);

@@ -386,6 +386,17 @@ dja_home_session_restores(void)
 }
 
 /*
+ * The triggers that were off while rows were loaded are on again: of INSERTs
+ * none has told.
+ */
+void
+dja_home_triggers_enabled(void)
+{
+	if (dja_session_restores)
+		dja_home_restored();
+}
+
+/*
  * A session sends, for the first time perhaps.  Nobody may have looked at the
  * database yet: a copy without mail has to become at home before this message
  * lies in it.  The mail of this very transaction is no copy's.

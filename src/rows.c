@@ -30,6 +30,9 @@
  * that. Anybody else's counts on being told of each change (pg_repack's would
  * bring back messages that were handled meanwhile), so nothing is written as
  * long as there is one.
+ *
+ * Nor while that of message is off which sees what is sent: rows of a dump may
+ * come then (pg_restore --disable-triggers), and nobody would know them.
  */
 static void
 dja_refuse_triggers(Relation rel)
@@ -37,9 +40,15 @@ dja_refuse_triggers(Relation rel)
 	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
 	{
 		Trigger    *trigger = &rel->trigdesc->triggers[i];
+		bool		ours = get_func_namespace(trigger->tgfoid) == RelationGetNamespace(rel);
 
-		if (trigger->tgisinternal || trigger->tgenabled == TRIGGER_DISABLED ||
-			get_func_namespace(trigger->tgfoid) == RelationGetNamespace(rel))
+		if (ours && trigger->tgenabled == TRIGGER_DISABLED && strcmp(trigger->tgname, "sent") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the triggers of table djactor.%s are disabled", RelationGetRelationName(rel)),
+					 errdetail("A restore with --disable-triggers is under way, or was cut off."),
+					 errhint("Use ALTER TABLE djactor.%s ENABLE TRIGGER ALL.", RelationGetRelationName(rel))));
+		if (trigger->tgisinternal || trigger->tgenabled == TRIGGER_DISABLED || ours)
 			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
