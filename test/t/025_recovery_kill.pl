@@ -34,7 +34,8 @@ sub make_scout
 	return $lock;
 }
 
-# The process that recovers, killed as soon as it is there; whether it was
+# The process that recovers, killed as soon as it is there; whether it was.  (A session that logs in has "startup" at the
+# end of its title.)
 sub kill_startup
 {
 	my $data = $node->data_dir;
@@ -48,7 +49,7 @@ sub kill_startup
 		{
 			for my $pid (map { m{/proc/(\d+)/} } glob '/proc/[0-9]*/cmdline')
 			{
-				next unless (readlink("/proc/$pid/cwd") // '') eq $data && eval { slurp_file("/proc/$pid/cmdline") } =~ /startup/;
+				next unless (readlink("/proc/$pid/cwd") // '') eq $data && eval { slurp_file("/proc/$pid/cmdline") } =~ /^postgres: (?:\S+: )?startup/;
 				POSIX::_exit(kill('KILL', $pid) ? 0 : 1);
 			}
 			sleep 0.001;
@@ -57,6 +58,7 @@ sub kill_startup
 	}
 	my $up = $node->start(fail_ok => 1);
 
+	kill 'TERM', $killer;    # it came too late, or is gone
 	waitpid($killer, 0);
 	$node->start unless $up;
 	return !$up;
