@@ -101,6 +101,7 @@
 			this.chart = new Chart(40);
 			this.chart.svg.removeAttribute("aria-hidden");
 			this.chart.svg.setAttribute("role", "img");
+			this.chart.svg.setAttribute("aria-label", `${about}: no figures yet`);
 			this.small = element("p", undefined, "small");
 			this.peak = element("p", undefined, "peak");
 			const axis = element("p", undefined, "axis");
