@@ -81,16 +81,12 @@ typedef struct DjaStatPart
 
 static DjaStatPart *dja_stat_parts = NULL;
 
-/*
- * What was counted in subtransactions; that of the latest stands last.  One
- * entry for each counter and subtransaction, so there are few.
- */
+/* What was counted in subtransactions; that of the latest stands last. */
 typedef struct DjaStatNested
 {
 	DjaStatPart *part;
 	DjaStatCounter counter;
 	SubTransactionId subid;
-	int64		n;
 } DjaStatNested;
 
 static DjaStatNested *dja_stat_nested = NULL;
@@ -191,27 +187,6 @@ dja_stat_part(DjaType *type)
 }
 
 /*
- * Adds to what a subtransaction has counted.  There is room
- * for one more.
- */
-static void
-dja_stat_nest(DjaStatPart *part, DjaStatCounter counter, SubTransactionId subid, int64 n)
-{
-	for (int i = dja_nnested - 1; i >= 0 && dja_stat_nested[i].subid == subid; i--)
-	{
-		if (dja_stat_nested[i].part == part && dja_stat_nested[i].counter == counter)
-		{
-			dja_stat_nested[i].n += n;
-			return;
-		}
-	}
-	dja_stat_nested[dja_nnested++] = (DjaStatNested)
-	{
-		part, counter, subid, n
-	};
-}
-
-/*
  * A turn that came out well: how long its message had waited, from when it was
  * sent or due, and how long it ran.
  */
@@ -238,18 +213,18 @@ dja_stat_count(DjaType *type, DjaStatCounter counter)
 	part = dja_stat_part(type);
 	if (GetCurrentTransactionNestLevel() > 1)
 	{
-		SubTransactionId subid = GetCurrentSubTransactionId();
-
 		if (dja_nnested == dja_max_nested)
 		{
 			int			size = Max(64, 2 * dja_max_nested);
 
 			dja_stat_nested = dja_stat_nested == NULL ?
 				MemoryContextAlloc(TopMemoryContext, sizeof(DjaStatNested) * size) :
-				repalloc(dja_stat_nested, sizeof(DjaStatNested) * size);
+				repalloc_huge(dja_stat_nested, sizeof(DjaStatNested) * size);
 			dja_max_nested = size;
 		}
-		dja_stat_nest(part, counter, subid, 1);
+		dja_stat_nested[dja_nnested].part = part;
+		dja_stat_nested[dja_nnested].counter = counter;
+		dja_stat_nested[dja_nnested++].subid = GetCurrentSubTransactionId();
 	}
 	part->counters[counter]++;
 }
@@ -266,23 +241,11 @@ dja_stat_subxact_callback(SubXactEvent event, SubTransactionId subid,
 		{
 			DjaStatNested *nested = &dja_stat_nested[dja_nnested - 1];
 
-			nested->part->counters[nested->counter] -= nested->n;
+			nested->part->counters[nested->counter]--;
 		}
 	if (event == SUBXACT_EVENT_COMMIT_SUB)
-	{
-		int			end = dja_nnested;
-		int			first = end;
-
-		while (first > 0 && dja_stat_nested[first - 1].subid == subid)
-			first--;
-		dja_nnested = first;
-		for (int i = first; i < end; i++)
-		{
-			DjaStatNested nested = dja_stat_nested[i];
-
-			dja_stat_nest(nested.part, nested.counter, parent, nested.n);
-		}
-	}
+		for (int i = dja_nnested - 1; i >= 0 && dja_stat_nested[i].subid == subid; i--)
+			dja_stat_nested[i].subid = parent;
 }
 
 void
