@@ -21,6 +21,11 @@
  * be told before it runs; else anybody could stop them.  The hold that keeps
  * new ones away ends with the transaction, whatever becomes of it, or with a
  * command that fails.
+ *
+ * A command's tree is read only before it runs.  A procedure that was called by
+ * a prepared statement may deallocate that and roll back: then its plan, and the
+ * tree in it, are gone when it returns.  So what is to be done afterwards stands
+ * in a DjaAfter, which points to nothing.
  */
 #include "postgres.h"
 
@@ -50,6 +55,7 @@
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -57,6 +63,19 @@
 #define DJA_STOP_MS 500			/* for the end of the running batch; then it
 								 * is cut off */
 #define DJA_GONE_MS 5000
+
+/* What to do after a command. */
+typedef struct DjaAfter
+{
+	bool		dropped;		/* the database that it held is gone */
+	bool		enabled;		/* a restore of data only is over */
+	bool		restored;		/* this is a copy now, if any row came */
+	bool		opened;			/* database may be open for workers now */
+	bool		created;		/* database is new */
+	bool		changed;		/* sessions forget what they know; a scout
+								 * looks here, or into what was created */
+	NameData	database;
+} DjaAfter;
 
 static ProcessUtility_hook_type dja_prev_process_utility = NULL;
 static post_parse_analyze_hook_type dja_prev_post_parse_analyze = NULL;
@@ -204,23 +223,31 @@ dja_may_take(Oid database, bool template, bool createdb)
 }
 
 /*
- * The database that this command may have opened for workers, which no scout
- * looks into before; InvalidOid if none.
+ * May this command open a database for workers?
  */
-static Oid
-dja_opened_database(Node *statement)
+static bool
+dja_opens_database(Node *statement)
 {
 	AlterDatabaseStmt *alter = (AlterDatabaseStmt *) statement;
+
+	return IsA(statement, AlterDatabaseStmt) &&
+		(dja_option(alter->options, "allow_connections", NULL) != NULL ||
+		 dja_option(alter->options, "is_template", NULL) != NULL);
+}
+
+/*
+ * Such a command has run: the database, if it is open, which no scout looks
+ * into before; else InvalidOid.
+ */
+static Oid
+dja_opened_database(const char *name)
+{
 	HeapTuple	tuple;
 	Oid			database;
 	bool		open;
 
-	if (!IsA(statement, AlterDatabaseStmt) ||
-		(dja_option(alter->options, "allow_connections", NULL) == NULL &&
-		 dja_option(alter->options, "is_template", NULL) == NULL))
-		return InvalidOid;
 	CommandCounterIncrement();
-	database = get_database_oid(alter->dbname, false);
+	database = get_database_oid(name, false);
 	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
 	if (!HeapTupleIsValid(tuple))
 		return InvalidOid;
@@ -356,6 +383,54 @@ dja_let_go(Oid database)
 	dja_ring_launcher();
 }
 
+/*
+ * Before the command runs: what is to be done after it?
+ */
+static void
+dja_plan_after(Node *statement, DjaAfter *after)
+{
+	memset(after, 0, sizeof(DjaAfter));
+	after->dropped = IsA(statement, DropdbStmt);
+	after->changed = dja_changes_installation(statement);
+	after->created = IsA(statement, CreatedbStmt);
+	after->opened = dja_opens_database(statement);
+	if (after->created)
+		namestrcpy(&after->database, ((CreatedbStmt *) statement)->dbname);
+	else if (after->opened)
+		namestrcpy(&after->database, ((AlterDatabaseStmt *) statement)->dbname);
+
+	if (dja_restores(statement, "actor_type"))
+		after->changed = true;
+	else if (dja_restores(statement, "message"))
+		after->changed = after->restored = dja_lists_column(((CopyStmt *) statement)->attlist, "id");
+	else if (dja_restores(statement, "timer") || dja_restores(statement, "home"))
+		after->restored = true;
+}
+
+static void
+dja_do_after(DjaAfter *after, Oid held, QueryCompletion *qc)
+{
+	if (after->dropped && OidIsValid(held))
+		dja_pending_dropped(held);
+	if (after->enabled)
+		dja_home_triggers_enabled();
+	if (after->restored && (qc == NULL || qc->nprocessed > 0))
+		dja_home_restored();
+	if (after->opened)
+	{
+		Oid			opened = dja_opened_database(NameStr(after->database));
+
+		if (OidIsValid(opened))
+			dja_pending_scout(opened);
+	}
+	if (after->changed)
+	{
+		dja_pending_scout(after->created ?
+						  get_database_oid(NameStr(after->database), true) : MyDatabaseId);
+		dja_catalog_forget();
+	}
+}
+
 static void
 dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 					ProcessUtilityContext context, ParamListInfo params,
@@ -363,28 +438,22 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 {
 	Node	   *statement = pstmt->utilityStmt;
 	volatile bool prepared = dja_is_commit_prepared(statement);
-	volatile bool changes = dja_changes_installation(statement);
-	volatile bool restores = false;
 	volatile bool done = false;
 	volatile Oid held;
 	PlannedStmt *volatile run;
-	Oid			opened;
+	DjaAfter	after;
 
 	dja_guard(statement);
 	run = dja_keep_replica_trigger(pstmt);
-	if (dja_restores(statement, "actor_type"))
-		changes = true;
-	else if (dja_restores(statement, "message"))
-		changes = restores = dja_lists_column(((CopyStmt *) statement)->attlist, "id");
-	else if (dja_restores(statement, "timer") || dja_restores(statement, "home"))
-		restores = true;
-	if (IsA(statement, AlterExtensionStmt) && changes)
+	dja_plan_after(statement, &after);
+	after.enabled = run != pstmt;
+	if (IsA(statement, AlterExtensionStmt) && after.changed)
 		dja_catalog_lock();
 	held = dja_clear_database(statement, context);
 	dja_session_touched |= dja_outlives_turn(statement);
 	if (prepared)
 		dja_prepared_begin();
-	dja_restoring = restores;
+	dja_restoring = after.restored;
 	PG_TRY();
 	{
 		(dja_prev_process_utility ? dja_prev_process_utility : standard_ProcessUtility)
@@ -393,6 +462,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	}
 	PG_FINALLY();
 	{
+		/* pstmt, run and statement may be gone, and another transaction begun */
 		if (prepared)
 			dja_prepared_end();
 		dja_restoring = false;
@@ -400,21 +470,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 			dja_let_go(held);
 	}
 	PG_END_TRY();
-	if (IsA(statement, DropdbStmt) && OidIsValid(held))
-		dja_pending_dropped(held);
-	if (run != pstmt)
-		dja_home_triggers_enabled();
-	if (restores && (qc == NULL || qc->nprocessed > 0))
-		dja_home_restored();
-	opened = dja_opened_database(statement);
-	if (OidIsValid(opened))
-		dja_pending_scout(opened);
-	if (changes)
-	{
-		dja_pending_scout(IsA(statement, CreatedbStmt) ?
-						  get_database_oid(((CreatedbStmt *) statement)->dbname, true) : MyDatabaseId);
-		dja_catalog_forget();
-	}
+	dja_do_after(&after, held, qc);
 }
 
 /*
