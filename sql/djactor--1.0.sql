@@ -196,7 +196,8 @@ CREATE TABLE djactor.message
 	last_error text,
 	sent_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	released boolean NOT NULL DEFAULT false,
-	aside text
+	aside text,
+	put_offs int NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 /* Only what may be delivered: a delayed message is no burden to its mailbox. */
 CREATE INDEX message_mailbox ON djactor.message
@@ -234,6 +235,7 @@ COMMENT ON COLUMN djactor.message.redrives IS 'times that redrive() has brought 
 COMMENT ON COLUMN djactor.message.retry_at IS 'next attempt, once one has failed; written by djactor';
 COMMENT ON COLUMN djactor.message.last_error IS 'message of the last failed attempt; written by djactor';
 COMMENT ON COLUMN djactor.message.sent_at IS 'start of the sender''s transaction; written by djactor';
+COMMENT ON COLUMN djactor.message.put_offs IS 'attempts that were nobody''s fault and used none up: conflicts, trouble of the server; last_error has the latest';
 COMMENT ON COLUMN djactor.message.released IS 'a delayed message has become due and lies in its mailbox; written by djactor';
 COMMENT ON COLUMN djactor.message.aside IS 'not in its mailbox: stashed by the actor, deferred (an ask whose turn is over and whose reply is to come), duplicate (of such an ask), or held (it came by replication; with what it was before, as in held stashed); written by djactor';
 

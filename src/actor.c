@@ -131,6 +131,7 @@ dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 
 		actor->exists = true;
 		actor->tid = slot->tts_tid;
+		actor->locker = dja_tuple_locker(ExecFetchSlotHeapTuple(slot, false, NULL)->t_data, true);
 		actor->id = DatumGetInt64(values[DJA_ACTOR_ID - 1]);
 		actor->state = PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_ACTOR_STATE - 1]));
 		actor->state_owned = true;

@@ -26,6 +26,7 @@ typedef struct DjaActor
 	int			stashed;
 	bool		dirty;			/* to be written */
 	ItemPointerData tid;
+	TransactionId locker;		/* somebody else's that has the row */
 	int64		id;
 	Datum		state;
 	bool		state_owned;	/* state was returned by a turn of this batch */

@@ -53,9 +53,8 @@ typedef struct DjaType
 	struct DjaHandler *call;	/* handler.c's, NULL until resolved */
 	struct DjaHandler *upgrade; /* likewise, of upgrade_handler */
 	struct DjaStatPart *stat;	/* stats.c's, NULL until counted */
-	int			careful;		/* run.c: messages to run in savepoints still */
-	uint32		batch;			/* run.c: which batch the count is of */
-	int			batch_count;
+	int			savepoints;		/* run.c: turns that still get one */
+	int64		turn_usec;		/* run.c: how long a turn takes, about */
 } DjaType;
 
 static inline bool

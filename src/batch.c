@@ -3,16 +3,12 @@
  *
  * A worker's batch; run.c has the steps.
  *
- * The batch is optimistic: no savepoints, an error aborts all of it.  Then it
- * depends on whose fault it was (failure.c):
- *
- *   a message's		its type becomes careful: the same mailboxes are run again with a
- *						savepoint around each message of that type, and so are its next ten
- *						thousand
- *   perhaps a mate's	likewise, but what fails in its savepoint then is run once more alone, and
- *						only that counts
- *   nobody's			the message is put off for a moment, without using up an attempt
- *   at the commit		as many messages as the batch held are run one by one
+ * A batch is one transaction over as many turns as there is time for, in the
+ * mailboxes that have waited longest.  It is optimistic: no savepoints, an error
+ * aborts all of it.  What comes then depends on when the error came, whose fault
+ * it is (failure.c) and whether turns shared the transaction: dja_remedies has the
+ * answer for each.  Mailboxes in which nothing was done go back to where they were
+ * claimed from, so the order of service is as if the batch had not been.
  *
  * What failed alone cannot be written down in the transaction that it aborted,
  * so that takes a second one.  The claims are kept until the outcome is
@@ -34,6 +30,7 @@
 #include "slots.h"
 #include "stats.h"
 #include "storage/ipc.h"
+#include "storage/procarray.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -41,62 +38,58 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#define DJA_CHUNK 16			/* mailboxes claimed at a time */
-#define DJA_CAREFUL_MESSAGES 10000
-#define DJA_HELP_MS 100			/* a batch that takes longer calls for another
-								 * worker */
+#define DJA_SAVEPOINT_TURNS 10000	/* of a type after one of its turns has failed */
+#define DJA_PUT_OFFS_TOLD 8		/* so often a mailbox is put off until it is said */
 
-/* How one transaction over the claimed mailboxes ended. */
+/* How a batch's transaction ended. */
 typedef enum DjaOutcome
 {
 	DJA_COMMITTED,
-	DJA_AGAIN,					/* aborted; run the same again, more carefully */
-	DJA_GIVE_BACK,				/* aborted; give the mailboxes back */
-	DJA_STALLED
+	DJA_ABORTED,				/* each run knows what comes next */
+	DJA_STALLED					/* likewise, and the server is in trouble */
 } DjaOutcome;
 
-/* Messages to be run one by one, since a commit of several failed. */
-static int	dja_alone_budget = 0;
-
-static bool dja_trouble = false;
-
-static TimeoutId dja_help_timeout;
-static bool dja_help_registered = false;
-static int	dja_help_pool;
-static int64 dja_help_message;	/* that was handled when it last fired */
+/* What to do about an error. */
+typedef enum DjaRemedy
+{
+	DJA_RECORD,					/* write down that this message has failed */
+	DJA_ALONE,					/* run this message alone, the others again */
+	DJA_SAVEPOINTS,				/* run all of it again, with savepoints around the
+								 * turns of this type */
+	DJA_EACH_ALONE,				/* run every message of the batch alone */
+	DJA_PUT_OFF,				/* somebody has a row of this mailbox: it waits */
+	DJA_STALL,					/* wait; then run every message alone, so that
+								 * one that always brings this about does not
+								 * keep the others waiting */
+	DJA_END						/* end the worker */
+} DjaRemedy;
 
 /*
- * The batch takes long, and others may wait.  Runs in a signal handler.
+ * The remedies, for an error that turns which share a transaction have met, and
+ * for one that a single turn has met.
  */
-static void
-dja_help_handler(void)
-{
-	int64		message;
+#define DJA_ANY(remedy) {(remedy), (remedy), (remedy), (remedy), (remedy)}
 
-	if (dja_my_worker == NULL)
-		return;					/* it is on its way out */
-	message = dja_my_worker->message_id;
-	dja_pool(dja_help_pool)->wanted = true;
-	if (message != 0 && message == dja_help_message)
-		dja_my_worker->long_turn = true;
-	dja_help_message = message;
-	dja_ring_launcher();
-}
-
-static void
-dja_help_arm(int pool)
-{
-	if (!dja_help_registered)
+static const DjaRemedy dja_remedies[2][DJA_PHASE_COMMITTED + 1][DJA_NBLAMES] = {
 	{
-		dja_help_timeout = RegisterTimeout(USER_TIMEOUT, dja_help_handler);
-		dja_help_registered = true;
+		/* shared: conflict, server, long, mates, message */
+		[DJA_PHASE_READING] = DJA_ANY(DJA_STALL),
+		[DJA_PHASE_TURN] = {DJA_ALONE, DJA_ALONE, DJA_ALONE, DJA_SAVEPOINTS, DJA_SAVEPOINTS},
+		[DJA_PHASE_WRITING] = {DJA_PUT_OFF, DJA_STALL, DJA_STALL, DJA_EACH_ALONE, DJA_EACH_ALONE},
+		[DJA_PHASE_COMMITTING] = {DJA_EACH_ALONE, DJA_STALL, DJA_STALL, DJA_EACH_ALONE, DJA_EACH_ALONE},
+		[DJA_PHASE_COMMITTED] = DJA_ANY(DJA_END),
+	},
+	{
+		/* single */
+		[DJA_PHASE_READING] = DJA_ANY(DJA_STALL),
+		[DJA_PHASE_TURN] = DJA_ANY(DJA_RECORD),
+		[DJA_PHASE_WRITING] = {DJA_PUT_OFF, DJA_STALL, DJA_STALL, DJA_RECORD, DJA_RECORD},
+		[DJA_PHASE_COMMITTING] = DJA_ANY(DJA_RECORD),
+		[DJA_PHASE_COMMITTED] = DJA_ANY(DJA_END),
 	}
-	dja_help_pool = pool;
-	dja_help_message = 0;
-	enable_timeout_every(dja_help_timeout,
-						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_HELP_MS),
-						 DJA_HELP_MS);
-}
+};
+
+static bool dja_trouble = false;
 
 /*
  * After an error: out of the transaction, ready for the next one.  Returns the
@@ -107,7 +100,7 @@ dja_recover(MemoryContext context)
 {
 	ErrorData  *edata;
 	DjaError   *error;
-	bool		timed_out = dja_limit_exceeded;
+	DjaLimitHit hit = dja_limit_hit;
 
 	HOLD_INTERRUPTS();
 	dja_limit_stop();
@@ -115,7 +108,7 @@ dja_recover(MemoryContext context)
 	QueryCancelPending = false;
 	MemoryContextSwitchTo(context);
 	edata = CopyErrorData();
-	error = dja_error_copy(edata, timed_out);
+	error = dja_error_copy(edata, hit);
 	FreeErrorData(edata);
 	FlushErrorState();
 	AbortOutOfAnyTransaction(); /* a handler may have left a subtransaction */
@@ -124,7 +117,7 @@ dja_recover(MemoryContext context)
 	dja_turn_over();
 	dja_session_clean();
 	dja_handlers_forget();
-	dja_limit_exceeded = false;
+	dja_limit_hit = DJA_LIMIT_NONE;
 	if (error->notify_full)
 		(void) dja_can_notify();	/* the next attempt may find room */
 	RESUME_INTERRUPTS();
@@ -171,116 +164,113 @@ dja_transaction_commit(DjaBatch *batch)
 }
 
 /*
- * Messages for each mailbox: few when many mailboxes wait, so that each gets
- * its turn soon, all that the batch may hold when there is only one.
+ * Claims the next mailbox that fits in; NULL when there is none.
  */
-static int
-dja_quota(DjaBatch *batch, int nruns)
+static DjaRun *
+dja_batch_claim(DjaBatch *batch, int pool)
 {
-	return Max(1, batch->budget / Max(1, nruns));
+	int			limit;
+	int			mailbox = dja_queue_pop(pool, batch->executed, batch->clock, &limit);
+
+	if (mailbox < 0)
+		return NULL;
+	batch->budget = Min(batch->budget, limit - batch->executed);
+	return dja_batch_add(batch, mailbox);
 }
 
 /*
- * Handles what is claimed; with grow, claims more as long as there is time.
+ * Handles mail, from a run that is claimed already on: one mailbox after the
+ * other, and when no other waits, what is left in them.
  */
 static void
-dja_batch_work(DjaBatch *batch, int pool, bool grow)
+dja_batch_work(DjaBatch *batch, DjaRun *run, int pool)
 {
-	int			first = 0;
-
-	for (;;)
+	while (run != NULL)
 	{
-		int			mailboxes[DJA_CHUNK];
-		int			n;
-
-		dja_batch_read(batch, first, dja_quota(batch, batch->nruns - first));
-		if (!dja_batch_execute(batch, first) || !grow ||
-			batch->budget <= 0 || GetCurrentTimestamp() >= batch->deadline)
+		if (run->messages == NULL)
+			dja_run_read(batch, run);
+		if (!dja_batch_visit(batch, run) || batch->budget <= 0 || batch->clock >= batch->deadline)
 			return;
 		CHECK_FOR_INTERRUPTS();
-
-		first = batch->nruns;
-		n = dja_queue_pop(pool, DJA_CHUNK, mailboxes, false);
-		if (n == 0)
-			return;
-		for (int i = 0; i < n; i++)
-			dja_batch_add(batch, mailboxes[i]);
+		run = dja_batch_claim(batch, pool);
+		if (run == NULL)
+			run = dja_batch_revisit(batch);
 	}
 }
 
 /*
  * The second transaction: writes down what became of the message that failed
- * and took its transaction along.  If even that fails the server is in
- * trouble.
+ * and took its transaction along.  DJA_PUT_OFF if somebody has its row, or its
+ * actor's.
  */
-static DjaOutcome
-dja_write_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bool charge,
-				  bool with_actor)
+static DjaRemedy
+dja_write_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bool with_actor)
 {
-	volatile DjaOutcome outcome = DJA_GIVE_BACK;
+	volatile DjaRemedy result = DJA_RECORD;
 
 	PG_TRY();
 	{
 		DjaMessage *message;
-		bool		suspended;
 
 		dja_transaction_start(batch);
+		failed->end = DJA_END_REMAINING;
 		failed->type = dja_type_by_hash(failed->type_hash);
 		message = dja_message_by_id(id, GetActiveSnapshot());
 		if (failed->type != NULL && message != NULL)
 		{
 			DjaActor   *actor = with_actor ? dja_run_actor(batch, failed, message->key) : NULL;
 
-			dja_message_failed(batch, failed, actor, message, error, charge);
+			(void) dja_message_failed(batch, failed, actor, message, error);
 		}
-		suspended = failed->end == DJA_END_DRAINED;
 		dja_transaction_commit(batch);
-		failed->suspended = suspended;
 	}
 	PG_CATCH();
 	{
 		DjaError   *second = dja_recover(batch->context);
 
-		outcome = DJA_STALLED;
-		if (with_actor && dja_error_blame(second) == DJA_BLAME_NOBODY)
-			outcome = DJA_AGAIN;	/* somebody has the actor's row: do
-									 * without */
-		else
+		result = dja_error_blame(second) == DJA_BLAME_CONFLICT ? DJA_PUT_OFF : DJA_STALL;
+		failed->freed = 0;
+		if (result == DJA_STALL)
 			ereport(LOG,
 					(errmsg("could not record the failure of message " INT64_FORMAT ": %s",
 							id, second->message)));
 	}
 	PG_END_TRY();
-	return outcome;
+	return result;
 }
 
 /*
  * The same, as well as it goes: an actor that cannot be read, or whose row
- * somebody keeps locked, does without the note of the failure.
+ * somebody keeps locked, does without the note of the failure.  A message whose own
+ * row somebody has is put off.
  */
 static DjaOutcome
-dja_record_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bool charge)
+dja_record_failure(DjaBatch *batch, DjaRun *failed, DjaError *error)
 {
-	DjaOutcome	outcome = DJA_AGAIN;
+	int64		id = batch->message->id;
+	text	   *key = batch->message->key;
+	DjaRemedy	result = DJA_PUT_OFF;
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
 
+	key = DatumGetTextPCopy(PointerGetDatum(key));	/* the attempt is emptied */
+	MemoryContextSwitchTo(old);
 	if (batch->actor_read)
-		outcome = dja_write_failure(batch, failed, id, error, charge, true);
-	if (outcome == DJA_AGAIN)
-		outcome = dja_write_failure(batch, failed, id, error, charge, false);
-	return outcome;
+		result = dja_write_failure(batch, failed, id, error, true);
+	if (result == DJA_PUT_OFF)
+		result = dja_write_failure(batch, failed, id, error, false);
+	if (result == DJA_PUT_OFF)
+		dja_run_put_off(batch, failed, key, InvalidTransactionId);
+	else if (failed->end == DJA_END_HELD)
+		failed->end = DJA_END_REMAINING;	/* whoever reads it sees how long */
+	failed->cursor = DJA_CURSOR_START;
+	return result == DJA_STALL ? DJA_STALLED : DJA_ABORTED;
 }
 
-/*
- * The transaction was aborted by an error.  Decides what comes next; see the
- * top of the file.
- */
-static DjaOutcome
-dja_batch_failed(DjaBatch *batch, DjaError *error)
+static DjaRemedy
+dja_choose_remedy(DjaBatch *batch, DjaError *error)
 {
+	DjaRemedy	remedy;
 	DjaBlame	blame;
-	DjaRun	   *run = batch->run;
-	DjaMessage *message = batch->message;
-	bool		single = batch->executed == 1;
 
 	/* what heap_update says of a row that its own transaction has changed */
 	if (batch->phase == DJA_PHASE_WRITING &&
@@ -291,98 +281,107 @@ dja_batch_failed(DjaBatch *batch, DjaError *error)
 			"HINT:  Return the new state from the handler instead of updating djactor.actor.";
 	}
 	blame = dja_error_blame(error);
-
-	if (batch->phase == DJA_PHASE_COMMITTED)
-		ereport(FATAL,
-				(errcode(error->sqlerrcode),
-				 errmsg("could not clean a worker's session: %s", error->message)));
-
-	/* our own bookkeeping: no message's fault */
-	if (batch->executed == 0 || batch->phase == DJA_PHASE_READING)
-	{
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("a batch of djactor is tried again: %s", error->message),
-				 error->context ? errcontext("%s", error->context) : 0));
-		if (batch->nruns > 1)
-			dja_alone_budget = batch->nruns;	/* so that the others go on */
-		return DJA_STALLED;
-	}
-
-	if (blame == DJA_BLAME_NOBODY)
-	{
-		/*
-		 * an actor's row changed under us: nothing to wait for, just read it
-		 * again
-		 */
-		if (batch->phase == DJA_PHASE_WRITING &&
-			error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
-			return DJA_GIVE_BACK;
-		if (batch->phase == DJA_PHASE_WRITING && run->nmessages > 0)
-			message = run->messages[0];
-		if (batch->phase == DJA_PHASE_COMMITTING && !single)
-		{
-			ereport(LOG,
-					(errcode(error->sqlerrcode),
-					 errmsg("a batch of djactor is tried again: %s", error->message)));
-			return DJA_STALLED;
-		}
-		return dja_record_failure(batch, run, message->id, error, false);
-	}
+	if (batch->executed == 0 && batch->phase != DJA_PHASE_COMMITTED)
+		return DJA_STALL;		/* our own bookkeeping */
 
 	/*
 	 * While the rows are written, only what the turn itself has brought about
 	 * is its fault: a state that is too large, a row that it has changed.
 	 */
-	if (batch->phase == DJA_PHASE_WRITING &&
+	if (batch->phase == DJA_PHASE_WRITING && !dja_is_nobodys(blame) &&
 		error->sqlerrcode != ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION &&
 		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
-	{
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("a batch of djactor is tried again: %s", error->message)));
-		dja_alone_budget = single ? 0 : batch->executed;
-		return DJA_STALLED;
-	}
+		return DJA_STALL;
 
-	/* it was alone, so it was its own doing, in its turn or at the commit */
-	if (single)
-		return dja_record_failure(batch, run, message->id, error, true);
-
-	if (batch->phase != DJA_PHASE_TURN)
-	{
-		/* anybody's fault */
-		dja_alone_budget = batch->executed;
-		return DJA_GIVE_BACK;
-	}
-	if (run->type->careful > 0)
-	{
-		/* outside its savepoint: its actor cannot be read, say */
-		run->alone = true;
-		return DJA_GIVE_BACK;
-	}
-	run->type->careful = DJA_CAREFUL_MESSAGES;
-	return DJA_AGAIN;
+	remedy = dja_remedies[batch->executed == 1][batch->phase][blame];
+	/* outside its savepoint: its actor cannot be read, say */
+	if (remedy == DJA_SAVEPOINTS && batch->run->type->savepoints > 0)
+		return DJA_ALONE;
+	return remedy;
 }
 
 /*
- * One transaction over the mailboxes of the batch.
+ * Each of the batch's messages is run alone, as many as it has had turns.
+ */
+static void
+dja_each_alone(DjaBatch *batch)
+{
+	for (int i = 0; i < batch->nruns; i++)
+		batch->runs[i]->alone = Max(1, batch->runs[i]->turns);
+}
+
+/*
+ * The transaction was aborted by an error.  Decides what comes next, for each
+ * run.
  */
 static DjaOutcome
-dja_batch_attempt(DjaBatch *batch, int pool, bool single, bool grow)
+dja_batch_failed(DjaBatch *batch, DjaError *error)
+{
+	DjaRemedy	remedy = dja_choose_remedy(batch, error);
+	DjaRun	   *run = batch->run;
+
+	for (int i = 0; i < batch->nruns; i++)
+	{
+		batch->runs[i]->end = DJA_END_RETURNED;
+		batch->runs[i]->cursor = DJA_CURSOR_START;
+		batch->runs[i]->freed = 0;
+		batch->runs[i]->long_turn = false;
+	}
+	batch->waited_for = batch->executed > 1 && dja_error_blame(error) == DJA_BLAME_CONFLICT;
+	switch (remedy)
+	{
+		case DJA_RECORD:
+			return dja_record_failure(batch, run, error);
+		case DJA_ALONE:
+			run->long_turn = dja_error_blame(error) == DJA_BLAME_LONG;
+			run->alone = 1;
+			return DJA_ABORTED;
+		case DJA_SAVEPOINTS:
+			run->type->savepoints = DJA_SAVEPOINT_TURNS;
+			return DJA_ABORTED;
+		case DJA_EACH_ALONE:
+			dja_each_alone(batch);
+			return DJA_ABORTED;
+		case DJA_PUT_OFF:
+			batch->waited_for = false;
+
+			/*
+			 * a row was changed under us: nothing to wait for, just read it
+			 * again
+			 */
+			if (error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
+				dja_run_put_off(batch, run, run->messages[0]->key, InvalidTransactionId);
+			return DJA_ABORTED;
+		case DJA_STALL:
+			ereport(LOG,
+					(errcode(error->sqlerrcode),
+					 errmsg("a batch of djactor is tried again: %s", error->message),
+					 error->context ? errcontext("%s", error->context) : 0));
+			if (batch->nruns > 1 || batch->executed > 1)
+				dja_each_alone(batch);
+			return DJA_STALLED;
+		case DJA_END:
+			break;
+	}
+	ereport(FATAL,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not clean a worker's session: %s", error->message)));
+	return DJA_STALLED;			/* not reached */
+}
+
+/*
+ * One transaction over the mailbox that is claimed, and others.
+ */
+static DjaOutcome
+dja_batch_attempt(DjaBatch *batch, int pool)
 {
 	volatile DjaOutcome outcome = DJA_COMMITTED;
 
-	dja_help_arm(pool);			/* an error has stopped the clock */
-	batch->phase = DJA_PHASE_READING;
-	batch->executed = 0;
-	batch->budget = single ? 1 : dja_batch_size;
-	batch->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), dja_batch_time);
-	batch->savepoints = single ? DJA_SAVEPOINT_NEVER : DJA_SAVEPOINT_CAREFUL;
+	dja_limit_arm();
 	PG_TRY();
 	{
 		dja_transaction_start(batch);
-		dja_batch_work(batch, pool, grow);
+		dja_batch_work(batch, batch->runs[0], pool);
 		dja_transaction_commit(batch);
 	}
 	PG_CATCH();
@@ -397,52 +396,76 @@ dja_batch_attempt(DjaBatch *batch, int pool, bool single, bool grow)
 }
 
 /*
- * Gives the mailboxes back, except those that are to be run alone first.  After
- * an abort a new start reads what there is, a hold too, from the table: what the
- * batch has seen of a mailbox, or not seen, was perhaps its own doing.
+ * Says, once, that a mailbox waits for somebody else's lock.
+ */
+static void
+dja_tell_put_off(DjaRun *run)
+{
+	int			pid = TransactionIdIsValid(run->locker) ? BackendXidGetPid(run->locker) : 0;
+
+	ereport(LOG,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("mail of actor %s waits: another transaction has locked the actor's row, or a message's",
+					run->waiting),
+			 pid != 0 ? errdetail("Process %d has.", pid) : 0,
+			 errhint("It goes on when that transaction ends. See djactor.mailbox and pg_stat_activity.")));
+}
+
+/*
+ * How the batch has gone, for the pace of its types.
+ */
+static void
+dja_batch_note(DjaBatch *batch, DjaOutcome outcome)
+{
+	for (int i = 0; i < batch->nruns; i++)
+	{
+		DjaRun	   *run = batch->runs[i];
+		DjaPaceEvent event = DJA_PACE_NOTHING;
+
+		if (batch->waited_for)
+			event = batch->executed > 1 ? DJA_PACE_CONFLICT : DJA_PACE_NOTHING;
+		else if (run->long_turn)
+			event = DJA_PACE_LONG_TURN;
+		else if (outcome == DJA_COMMITTED && run->turns > 0)
+			event = DJA_PACE_QUIET;
+		dja_queue_note(run->lane, event);
+	}
+}
+
+/*
+ * Gives the mailboxes back, first those that return to where they came from,
+ * the last of them first.
  */
 static void
 dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
 {
-	dja_lock();
-	for (int i = 0; i < batch->nruns; i++)
-	{
-		DjaRun	   *run = batch->runs[i];
+	TimestampTz now = GetCurrentTimestamp();
 
-		if (run->alone)
+	dja_batch_note(batch, outcome);
+	dja_lock();
+	for (int i = 0; i < 2 * batch->nruns; i++)
+	{
+		bool		returning = i < batch->nruns;
+		DjaRun	   *run = batch->runs[returning ? batch->nruns - 1 - i : i - batch->nruns];
+
+		if ((run->end == DJA_END_RETURNED) != returning)
 			continue;
-		if (outcome != DJA_COMMITTED)
-		{
-			run->end = run->suspended ? DJA_END_DRAINED : DJA_END_REMAINING;
-			run->cursor = DJA_CURSOR_START;
-			run->freed = 0;
-		}
-		dja_queue_finish(run->mailbox, run->end, run->cursor, run->freed);
+		if (run->end == DJA_END_PUT_OFF && dja_mailbox(run->mailbox)->put_offs != DJA_PUT_OFFS_TOLD - 1)
+			run->waiting = NULL;
+		dja_queue_finish(run->mailbox, run->end, run->cursor, run->freed, run->alone);
 		if ((i + 1) % 64 == 0)
 		{
 			dja_unlock();
 			dja_lock();
 		}
 	}
+	if (outcome == DJA_COMMITTED && batch->turns > 0)
+		dja_trouble_over(&dja_shared->queue->trouble, now);
+	dja_queue_leave_lanes(batch->executed, now - batch->started, now);
 	dja_unlock();
-}
-
-/*
- * Runs the first message of a mailbox in a transaction of its own.
- */
-static DjaOutcome
-dja_run_alone(DjaRun *run, int pool)
-{
-	DjaBatch   *batch = dja_batch_create(true, DJA_SAVEPOINT_NEVER);
-	DjaOutcome	outcome;
-
-	dja_batch_add(batch, run->mailbox);
-	outcome = dja_batch_attempt(batch, pool, true, false);
-	batch->runs[0]->alone = false;
-	dja_batch_release(batch, outcome);
-	MemoryContextSwitchTo(TopMemoryContext);
-	MemoryContextDelete(batch->context);
-	return outcome;
+	for (int i = 0; i < batch->nruns; i++)
+		if (batch->runs[i]->end == DJA_END_PUT_OFF && batch->runs[i]->waiting != NULL)
+			dja_tell_put_off(batch->runs[i]);
 }
 
 /*
@@ -451,42 +474,24 @@ dja_run_alone(DjaRun *run, int pool)
 DjaBatchResult
 dja_batch_run(int pool)
 {
-	bool		single = dja_alone_budget > 0;
-	int			mailboxes[DJA_CHUNK];
-	int			n = dja_queue_pop(pool, single ? 1 : DJA_CHUNK, mailboxes, true);
-	DjaBatch   *batch;
-	DjaOutcome	outcome;
+	DjaBatch   *batch = dja_batch_create(true, DJA_MODE_FAST);
+	DjaOutcome	outcome = DJA_COMMITTED;
+	bool		any;
 
-	if (n == 0)
-		return DJA_BATCH_EMPTY;
-	batch = dja_batch_create(true, DJA_SAVEPOINT_CAREFUL);
-	for (int i = 0; i < n; i++)
-		dja_batch_add(batch, mailboxes[i]);
-	if (single)
-		dja_alone_budget--;
-
-	do
+	batch->started = batch->clock = GetCurrentTimestamp();
+	batch->deadline = TimestampTzPlusMilliseconds(batch->started, dja_batch_time);
+	batch->budget = dja_batch_size;
+	any = dja_batch_claim(batch, pool) != NULL;
+	if (any)
 	{
-		outcome = dja_batch_attempt(batch, pool, single, !single);
-	} while (outcome == DJA_AGAIN);
-
-	dja_batch_release(batch, outcome);
-	for (int i = 0; i < batch->nruns; i++)
-	{
-		if (!batch->runs[i]->alone)
-			continue;
-		if (dja_run_alone(batch->runs[i], pool) == DJA_STALLED)
-			outcome = DJA_STALLED;
+		outcome = dja_batch_attempt(batch, pool);
+		dja_batch_release(batch, outcome);
+		dja_limit_rest();
+		dja_my_worker->long_turn = false;
 	}
-	disable_timeout(dja_help_timeout, false);
-	dja_my_worker->long_turn = false;
-	dja_limit_rest();
-	dja_lock();
-	dja_queue_leave_lanes();
-	dja_unlock();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextDelete(batch->context);
-	return outcome == DJA_STALLED ? DJA_BATCH_STALLED : DJA_BATCH_DONE;
+	return !any ? DJA_BATCH_EMPTY : outcome == DJA_STALLED ? DJA_BATCH_STALLED : DJA_BATCH_DONE;
 }
 
 /*

@@ -17,19 +17,35 @@
 #include "utils/timestamp.h"
 
 #define DJA_ROOM_MS 50			/* between two looks for room in the queue */
+#define DJA_PUT_OFF_MS 20		/* the first times; then doubled, up to ... */
+#define DJA_PUT_OFF_MAX_MS 1000
+#define DJA_PUT_OFFS_QUICK 3
+
+/* A lane that this backend occupies, and how that goes. */
+typedef struct DjaOccupied
+{
+	int			lane;
+	DjaPaceEvent event;
+} DjaOccupied;
 
 /* This backend's claims and the lanes it occupies; freed by nobody. */
 static int *dja_claims = NULL;
 static int	dja_nclaims = 0;
 static int	dja_max_claims = 0;
-static int *dja_occupied = NULL;
+static DjaOccupied *dja_occupied = NULL;
 static int	dja_noccupied = 0;
+
+/*
+ * The first lane that the present batch has passed over, since its messages
+ * do not fit in: the next one begins there.  -1 = none.
+ */
+static int	dja_passed_over = -1;
 
 static bool
 dja_occupies(int lane)
 {
 	for (int i = 0; i < dja_noccupied; i++)
-		if (dja_occupied[i] == lane)
+		if (dja_occupied[i].lane == lane)
 			return true;
 	return false;
 }
@@ -43,12 +59,36 @@ dja_lane_busy(int i)
 	return dja_lane(i)->workers > (dja_occupies(i) ? 1 : 0);
 }
 
+/*
+ * So many workers may be in a lane at once.
+ */
+static int
+dja_lane_places(DjaLane *lane)
+{
+	int			places = lane->concurrency > 0 ? lane->concurrency : PG_INT32_MAX;
+
+	return lane->pace.workers > 0 ? Min(places, lane->pace.workers) : places;
+}
+
+/*
+ * So many turns may share a transaction with the next one of a lane.
+ */
+static int
+dja_lane_turns(DjaLane *lane)
+{
+	int			turns = lane->batch_size > 0 ? lane->batch_size : PG_INT32_MAX;
+
+	if (dja_mailbox(lane->head)->alone > 0)
+		return 1;
+	return lane->pace.turns > 0 ? Min(turns, lane->pace.turns) : turns;
+}
+
 static bool
 dja_lane_ready(DjaLane *lane, int i)
 {
 	return lane->queued > 0 && !lane->blocked &&
 		!dja_crash_owed(lane->database, lane->type_hash, false) &&
-		(lane->concurrency == 0 || lane->workers < lane->concurrency || dja_occupies(i));
+		(lane->workers < dja_lane_places(lane) || dja_occupies(i));
 }
 
 /*
@@ -72,6 +112,8 @@ dja_queue_has_work(int pool, bool resident, TimestampTz now)
 		DjaLane    *lane = dja_lane(i);
 
 		if (dja_lane_ready(lane, i) || dja_crash_owed(lane->database, lane->type_hash, true))
+			return true;
+		if (lane->put_off_due <= now && !lane->blocked)
 			return true;
 		if (!resident)
 			continue;
@@ -97,6 +139,8 @@ dja_queue_next_due(int pool, TimestampTz now)
 		DjaLane    *lane = dja_lane(i);
 
 		due = Min(due, dja_lane_due(lane));
+		if (!lane->blocked)
+			due = Min(due, lane->put_off_due);
 		/* a sweep that finds no room: who makes some tells nobody */
 		if (!lane->blocked && (lane->sweeping || lane->sweep_wanted))
 			due = Min(due, TimestampTzPlusMilliseconds(now, DJA_ROOM_MS));
@@ -148,7 +192,8 @@ static void
 dja_reserve_claims(int n)
 {
 	if (dja_occupied == NULL)
-		dja_occupied = MemoryContextAlloc(TopMemoryContext, sizeof(int) * DJA_MAX_LANES);
+		dja_occupied = MemoryContextAlloc(TopMemoryContext,
+										  sizeof(DjaOccupied) * DJA_MAX_LANES);
 	if (dja_nclaims + n > dja_max_claims)
 	{
 		int			size = Max(256, 2 * (dja_nclaims + n));
@@ -175,59 +220,67 @@ dja_claim(int i)
 	dja_claims[dja_nclaims++] = i;
 	if (!dja_occupies(mailbox->lane))
 	{
-		dja_occupied[dja_noccupied++] = mailbox->lane;
+		dja_occupied[dja_noccupied].lane = mailbox->lane;
+		dja_occupied[dja_noccupied++].event = DJA_PACE_NOTHING;
 		dja_lane(mailbox->lane)->workers++;
 	}
 }
 
+static bool
+dja_is_of_pool(int lane, int pool)
+{
+	return lane >= 0 && dja_lane(lane)->in_use && dja_lane(lane)->pool == pool;
+}
+
 /*
- * Claims up to want mailboxes for this worker, one of each lane in turn.  A
- * lane whose messages want transactions of their own gives one mailbox and
- * nothing beside it: only if alone is true, that is, when the batch is still
- * empty.  Takes the lock itself, since it may allocate.
+ * Claims the next mailbox for a batch that has had so many turns; -1 when there
+ * is none that fits in.  limit is how many turns the batch may then have.
+ * Lanes take turns; what does not fit into this batch comes first in the next
+ * one.  Takes the lock itself, since it may allocate.
  */
 int
-dja_queue_pop(int pool, int want, int *mailboxes, bool alone)
+dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 {
 	DjaRunQueue *queue = dja_shared->queue;
-	int			n = 0;
+	int			mailbox = -1;
+	int			first;
 	int			i;
-	int			dry = -1;		/* first lane of a round that gave nothing */
 
-	dja_reserve_claims(want);
+	dja_reserve_claims(1);
 	dja_lock();
-	i = queue->pool_rotor[pool];
-	while (n < want && queue->pool_lanes[pool] >= 0)
+	if (turns == 0 && dja_is_of_pool(dja_passed_over, pool))
+		queue->pool_rotor[pool] = dja_passed_over;
+	if (turns == 0)
+		dja_passed_over = -1;
+	if (queue->pool_rotor[pool] < 0)
+		queue->pool_rotor[pool] = queue->pool_lanes[pool];
+	i = first = queue->pool_rotor[pool];
+	while (i >= 0 && mailbox < 0)
 	{
-		DjaLane    *lane;
+		DjaLane    *lane = dja_lane(i);
 
-		if (i < 0)
-			i = queue->pool_lanes[pool];
-		lane = dja_lane(i);
-		if (i == dry)
-			break;				/* once around without a find */
-
-		if (dja_lane_ready(lane, i) && (!lane->solo || alone))
+		if (lane->put_off_due <= now)
+			dja_mailboxes_come_back(lane, now);
+		if (dja_lane_ready(lane, i))
 		{
-			int			mailbox = dja_mailbox_dequeue(lane);
-
-			dja_claim(mailbox);
-			mailboxes[n++] = mailbox;
-			dry = -1;
-			alone = false;
-			if (lane->solo)
+			*limit = dja_lane_turns(lane);
+			if (turns < *limit)
 			{
-				i = lane->next_in_pool;
-				break;
+				mailbox = dja_mailbox_dequeue(lane);
+				queue->pool_rotor[pool] = lane->next_in_pool;
+				if (dja_mailbox(mailbox)->alone > 0)
+					dja_mailbox(mailbox)->alone--;
+				dja_claim(mailbox);
 			}
+			else if (dja_passed_over < 0)
+				dja_passed_over = i;
 		}
-		else if (dry < 0)
-			dry = i;
-		i = lane->next_in_pool;
+		i = lane->next_in_pool >= 0 ? lane->next_in_pool : queue->pool_lanes[pool];
+		if (i == first)
+			break;				/* once around */
 	}
-	queue->pool_rotor[pool] = i;
 	dja_unlock();
-	return n;
+	return mailbox;
 }
 
 /*
@@ -260,24 +313,8 @@ dja_queue_claim(int lane_id, uint64 key_hash)
 		i = dja_mailbox(i)->claimer == dja_my_procno() ? i : -1;
 	else
 	{
-		DjaLane    *lane = dja_lane(lane_id);
-
-		if (dja_mailbox(i)->state == DJA_MAILBOX_QUEUED)
-		{
-			/* rare, so a walk will do */
-			int		   *link = &lane->head;
-			int			last = -1;
-
-			while (*link != i)
-			{
-				last = *link;
-				link = &dja_mailbox(*link)->fifo_next;
-			}
-			*link = dja_mailbox(i)->fifo_next;
-			if (lane->tail == i)
-				lane->tail = last;
-			lane->queued--;
-		}
+		if (dja_mailbox(i)->state != DJA_MAILBOX_WAITING)
+			dja_mailbox_unlink(i);
 		dja_claim(i);
 	}
 	queue->drained += dja_nclaims - before;
@@ -299,6 +336,22 @@ dja_queue_read_cursor(int i)
 	return Min(mailbox->cursor, mailbox->claimed_cursor);
 }
 
+/*
+ * The same mailbox is to be read on, by its claimer: takes the cursor again, which
+ * is what has been pushed since.  Takes the lock itself.
+ */
+void
+dja_queue_claim_again(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	dja_lock();
+	mailbox->claimed_cursor = mailbox->cursor;
+	if (mailbox->announced == 0)
+		mailbox->cursor = DJA_CURSOR_END;
+	dja_unlock();
+}
+
 static bool
 dja_in_other_pool(DjaLane *lane)
 {
@@ -306,11 +359,26 @@ dja_in_other_pool(DjaLane *lane)
 }
 
 /*
+ * Until when a mailbox waits that has been put off so many times in a row.  The
+ * moments are rounded, so that many come back together.
+ */
+static TimestampTz
+dja_put_off_until(int times)
+{
+	int			ms = DJA_PUT_OFF_MS << Min(Max(times - DJA_PUT_OFFS_QUICK, 0), 8);
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													Min(ms, DJA_PUT_OFF_MAX_MS));
+
+	return until - until % (DJA_PUT_OFF_MS * 1000) + DJA_PUT_OFF_MS * 1000;
+}
+
+/*
  * Lets go of a claimed mailbox after the commit or the abort of what ran in
- * it. removed is the number of messages that left it and had counted against its limit.
+ * it.  removed is the number of messages that left it and had counted against
+ * its limit; so many of those that are left are run alone next.
  */
 void
-dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed)
+dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed, int alone)
 {
 	DjaMailbox *mailbox = dja_mailbox(i);
 	DjaLane    *lane = dja_lane(mailbox->lane);
@@ -326,10 +394,19 @@ dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed)
 		mailbox->depth = Max(0, mailbox->depth - removed);
 	if (end != DJA_END_DRAINED && cursor < mailbox->cursor)
 		mailbox->cursor = cursor;
+	mailbox->alone = (uint16) Min(Max(mailbox->alone, alone), PG_UINT16_MAX);
+	if (end == DJA_END_PUT_OFF)
+		mailbox->put_offs += mailbox->put_offs < PG_UINT16_MAX;
+	else if (end != DJA_END_RETURNED)
+		mailbox->put_offs = 0;
 
 	if (lane->in_use && end == DJA_END_DROPPED)
 		lane->sweep_wanted = true;
-	if (lane->in_use && (mailbox->more || end == DJA_END_REMAINING) && end != DJA_END_DROPPED)
+	if (lane->in_use && end == DJA_END_PUT_OFF)
+		dja_mailbox_put_off(i, dja_put_off_until(mailbox->put_offs));
+	else if (lane->in_use && end == DJA_END_RETURNED)
+		dja_mailbox_return(i);
+	else if (lane->in_use && (mailbox->more || end == DJA_END_REMAINING) && end != DJA_END_DROPPED)
 		dja_mailbox_enqueue(i);
 	else if (mailbox->announced > 0 || (lane->in_use && end == DJA_END_HELD))
 		mailbox->state = DJA_MAILBOX_WAITING;
@@ -347,15 +424,30 @@ dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed)
 }
 
 /*
- * The worker's batch is over: other workers may take its place in the lanes.
+ * Notes how a batch has gone for a lane that it was in; the worst counts.  Needs
+ * no lock.
  */
 void
-dja_queue_leave_lanes(void)
+dja_queue_note(int lane, DjaPaceEvent event)
+{
+	for (int i = 0; i < dja_noccupied; i++)
+		if (dja_occupied[i].lane == lane)
+			dja_occupied[i].event = Max(dja_occupied[i].event, event);
+}
+
+/*
+ * The worker's batch is over, which had so many turns and took usec: other
+ * workers may take its place in the lanes.
+ */
+void
+dja_queue_leave_lanes(int turns, int64 usec, TimestampTz now)
 {
 	while (dja_noccupied > 0)
 	{
-		DjaLane    *lane = dja_lane(dja_occupied[--dja_noccupied]);
+		DjaOccupied *occupied = &dja_occupied[--dja_noccupied];
+		DjaLane    *lane = dja_lane(occupied->lane);
 
+		dja_pace_note(&lane->pace, occupied->event, turns, usec, lane->workers, now);
 		lane->workers--;
 		if (lane->in_use && lane->queued > 0 && dja_in_other_pool(lane))
 			dja_wake_pool(lane->pool);
@@ -374,7 +466,7 @@ dja_release_claims(void)
 		return;
 	dja_lock();
 	while (dja_nclaims > 0)
-		dja_queue_finish(dja_claims[dja_nclaims - 1], DJA_END_REMAINING, DJA_CURSOR_START, 0);
-	dja_queue_leave_lanes();
+		dja_queue_finish(dja_claims[dja_nclaims - 1], DJA_END_REMAINING, DJA_CURSOR_START, 0, 0);
+	dja_queue_leave_lanes(0, 0, GetCurrentTimestamp());
 	dja_unlock();
 }

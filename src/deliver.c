@@ -66,8 +66,8 @@ dja_read_changes(void)
 			continue;
 		pending->owner = type->owner;
 		pending->concurrency = type->concurrency;
-		pending->solo = type->batch_size == 1 ||
-			(dja_handler_resolve(type, &problem) != NULL && type->call->solo);
+		pending->batch_size = dja_handler_resolve(type, &problem) != NULL ?
+			dja_handler_batch_size(type) : type->batch_size;
 	}
 }
 
@@ -208,7 +208,7 @@ dja_apply_type_change(DjaPendingLane *pending)
 		return;
 	}
 	dja_lane(pending->lane)->concurrency = pending->concurrency;
-	dja_lane(pending->lane)->solo = pending->solo;
+	dja_lane(pending->lane)->batch_size = pending->batch_size;
 
 	/*
 	 * made before the commit; should it be gone, the old pool's worker moves

@@ -23,7 +23,7 @@ typedef struct DjaPendingLane
 	bool		stopped;		/* by us, until the end of the transaction */
 	bool		flood;			/* announced as one: swept or changed */
 	int			concurrency;	/* of a type that is changed */
-	bool		solo;
+	int			batch_size;
 	TimestampTz next_due;
 } DjaPendingLane;
 

@@ -168,18 +168,18 @@ dja_drain_advance(TimestampTz until)
 static int64
 dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)
 {
-	DjaBatch   *batch = dja_batch_create(false, retry ? DJA_SAVEPOINT_ALWAYS : DJA_SAVEPOINT_NEVER);
+	DjaBatch   *batch = dja_batch_create(false, retry ? DJA_MODE_SAVEPOINTS : DJA_MODE_FAST);
+	DjaRun	   *run = dja_batch_add(batch, dja_drain_claim(type, key_hash));
 	int64		handled;
 
-	dja_batch_add(batch, dja_drain_claim(type, key_hash));
 	dja_batch_begin(batch);
 	batch->budget = (int) Min(max, 1000);
 	batch->deadline = DT_NOEND;
-	dja_batch_read(batch, 0, batch->budget);
-	(void) dja_batch_execute(batch, 0);
+	dja_run_read(batch, run);
+	(void) dja_batch_visit(batch, run);
 	handled = batch->turns;
-	dja_drain_progress |= handled > 0 || batch->runs[0]->removed > 0 ||
-		(batch->executed > 0 && batch->runs[0]->end == DJA_END_REMAINING);
+	dja_drain_progress |= handled > 0 || run->removed > 0 ||
+		(batch->executed > 0 && run->end == DJA_END_REMAINING);
 	dja_batch_write(batch);
 	if (type->mailbox_limit > 0)
 		dja_pending_recount(type, key_hash);
@@ -286,7 +286,8 @@ dja_drain(PG_FUNCTION_ARGS)
 	}
 	PG_CATCH();
 	{
-		bool		timed_out = dja_limit_exceeded && geterrcode() == ERRCODE_QUERY_CANCELED;
+		bool		timed_out = dja_limit_hit == DJA_LIMIT_EXCEEDED &&
+			geterrcode() == ERRCODE_QUERY_CANCELED;
 
 		dja_clock_reset();
 		dja_turn_over();

@@ -10,6 +10,9 @@
 #include "failure.h"
 #include "utils/timestamp.h"
 
+#define DJA_CONFLICT_MS 20
+#define DJA_TROUBLE_MS 250
+
 /* ERRCODE_TO_CATEGORY leaves the class, as in errcodes.h */
 #define DJA_CLASS(a, b) MAKE_SQLSTATE((a), (b), '0', '0', '0')
 
@@ -17,14 +20,15 @@
  * Copies what matters of an error into the current memory context.
  */
 DjaError *
-dja_error_copy(ErrorData *edata, bool timed_out)
+dja_error_copy(ErrorData *edata, DjaLimitHit limit)
 {
 	DjaError   *error = palloc0(sizeof(DjaError));
 	StringInfoData text;
 
 	initStringInfo(&text);
-	error->timed_out = timed_out && edata->sqlerrcode == ERRCODE_QUERY_CANCELED;
-	if (error->timed_out)
+	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		error->limit = limit;
+	if (error->limit == DJA_LIMIT_EXCEEDED)
 		appendStringInfoString(&text, "canceling handler due to handler_timeout");
 	else
 		appendStringInfoString(&text, edata->message ? edata->message : "unknown error");
@@ -51,27 +55,37 @@ dja_error_blame(DjaError *error)
 {
 	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
-	if (error->timed_out)
-		return DJA_BLAME_MESSAGE;
+	switch (error->limit)
+	{
+		case DJA_LIMIT_EXCEEDED:
+			return DJA_BLAME_MESSAGE;
+		case DJA_LIMIT_LONG:
+			return DJA_BLAME_LONG;
+		case DJA_LIMIT_BLOCKED:
+			return DJA_BLAME_CONFLICT;
+		case DJA_LIMIT_NONE:
+			break;
+	}
 	if (error->notify_full)
-		return DJA_BLAME_NOBODY;
+		return DJA_BLAME_SERVER;
 	switch (error->sqlerrcode)
 	{
 		case ERRCODE_T_R_SERIALIZATION_FAILURE:
 		case ERRCODE_T_R_DEADLOCK_DETECTED:
 		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return DJA_BLAME_CONFLICT;
 		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
-			return DJA_BLAME_NOBODY;
+			return DJA_BLAME_SERVER;
 		case ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION:
-			return DJA_BLAME_ALONE; /* see dja_row_trouble */
+			return DJA_BLAME_MATES; /* see dja_row_trouble */
 		default:
 			break;
 	}
 	if (class == DJA_CLASS('5', '3') || class == DJA_CLASS('5', '7') || class == DJA_CLASS('5', '8'))
-		return DJA_BLAME_NOBODY;
+		return DJA_BLAME_SERVER;
 	if (class == DJA_CLASS('4', '2') || class == DJA_CLASS('2', '5') || class == DJA_CLASS('0', 'A') ||
 		class == DJA_CLASS('5', '5') || class == DJA_CLASS('X', 'X'))
-		return DJA_BLAME_ALONE;
+		return DJA_BLAME_MATES;
 	return DJA_BLAME_MESSAGE;
 }
 
@@ -92,16 +106,16 @@ dja_retry_time(DjaType *type, int attempts, TimestampTz now)
 }
 
 /*
- * When to try again what nobody is to blame for: soon after a lock or a
- * conflict, later when the server itself is in trouble.
+ * When to try again what is nobody's fault and was put off so many times, this
+ * one included: soon after a conflict, later when the server is in trouble, and
+ * as after a failure when that did not do.
  */
 TimestampTz
-dja_postpone_time(DjaError *error, TimestampTz now)
+dja_put_off_time(DjaType *type, DjaBlame blame, int put_offs, TimestampTz now)
 {
-	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
-	double		ms = 1000;
+	double		ms = blame == DJA_BLAME_CONFLICT ? DJA_CONFLICT_MS : DJA_TROUBLE_MS;
 
-	if (class == DJA_CLASS('4', '0') || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		ms = 20;
+	if (put_offs > DJA_QUICK_TRIES)
+		return dja_retry_time(type, put_offs - DJA_QUICK_TRIES, now);
 	return now + (int64) (ms * 1000 * (1 + pg_prng_double(&pg_global_prng_state)));
 }

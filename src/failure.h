@@ -7,16 +7,29 @@
 #define DJA_FAILURE_H
 
 #include "actor_type.h"
+#include "limit.h"
 #include "mailbox.h"
 
 typedef enum DjaBlame
 {
-	DJA_BLAME_NOBODY,			/* try again, no attempt is used up (contract
-								 * 12) */
-	DJA_BLAME_ALONE,			/* batch-mates may have caused it: counts only
-								 * when it repeats alone */
-	DJA_BLAME_MESSAGE
+	/* nobody: another attempt may do, and uses none up at first (contract 12) */
+	DJA_BLAME_CONFLICT,			/* somebody else's lock or transaction */
+	DJA_BLAME_SERVER,			/* the server is in trouble */
+	DJA_BLAME_LONG,				/* it lasted too long to share a transaction */
+
+	DJA_BLAME_MATES,			/* perhaps what shared its transaction: counts
+								 * only when it repeats alone */
+	DJA_BLAME_MESSAGE,
+	DJA_NBLAMES
 } DjaBlame;
+
+#define dja_is_nobodys(blame) ((blame) < DJA_BLAME_MATES)
+
+/*
+ * So many times what is nobody's fault is soon tried again.  From then on it is
+ * tried as seldom as what has failed, and may count as a failed attempt.
+ */
+#define DJA_QUICK_TRIES 3
 
 /* An error, copied out of the way of the abort. */
 typedef struct DjaError
@@ -24,7 +37,7 @@ typedef struct DjaError
 	int			sqlerrcode;
 	char	   *message;		/* with detail and hint */
 	char	   *context;
-	bool		timed_out;
+	DjaLimitHit limit;			/* why the turn was cancelled, if it was */
 	bool		rejected;		/* by the handler: no retry */
 	bool		notify_full;	/* the server cannot queue a NOTIFY */
 } DjaError;
@@ -34,9 +47,9 @@ typedef struct DjaError
 #define DJA_ERRCODE_ASK_FAILED MAKE_SQLSTATE('J', 'A', '0', '0', '2')
 #define DJA_ERRCODE_REJECTED MAKE_SQLSTATE('J', 'A', '0', '0', '3')
 
-extern DjaError *dja_error_copy(ErrorData *edata, bool timed_out);
+extern DjaError *dja_error_copy(ErrorData *edata, DjaLimitHit limit);
 extern DjaBlame dja_error_blame(DjaError *error);
 extern TimestampTz dja_retry_time(DjaType *type, int attempts, TimestampTz now);
-extern TimestampTz dja_postpone_time(DjaError *error, TimestampTz now);
+extern TimestampTz dja_put_off_time(DjaType *type, DjaBlame blame, int put_offs, TimestampTz now);
 
 #endif							/* DJA_FAILURE_H */

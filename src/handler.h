@@ -41,6 +41,16 @@ typedef struct DjaHandler
 	MemoryContext context;
 } DjaHandler;
 
+/*
+ * So many turns of a type whose handler has been resolved may share a
+ * transaction; 0 = no limit.
+ */
+static inline int
+dja_handler_batch_size(const DjaType *type)
+{
+	return type->call->solo ? 1 : type->batch_size;
+}
+
 extern void dja_handlers_init(void);
 extern Oid	dja_handler_parse(const char *handler, DjaHandlerKind kind);
 extern char *dja_handler_problem(Oid function, DjaHandlerKind kind, const char *name, Oid role,

@@ -266,7 +266,8 @@ dja_redrive(PG_FUNCTION_ARGS)
 	values[DJA_MSG_REDRIVES - 1] =
 		Int16GetDatum(Min(PG_INT16_MAX, DatumGetInt16(dead[DJA_MSG_REDRIVES - 1]) + 1));
 	values[DJA_MSG_RELEASED - 1] = BoolGetDatum(false);
-	nulls[DJA_MSG_RELEASED - 1] = false;
+	values[DJA_MSG_PUT_OFFS - 1] = Int32GetDatum(0);
+	nulls[DJA_MSG_RELEASED - 1] = nulls[DJA_MSG_PUT_OFFS - 1] = false;
 
 	writer = dja_writer_get(DJA_MESSAGE_TABLE);
 	dja_row_insert(writer, values, nulls);

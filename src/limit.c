@@ -1,20 +1,35 @@
 /*
  * limit.c
  *
- * The time limit of a turn; see limit.h.
+ * The clock of turns; see limit.h.
  *
- * It is a timeout of our own, since statement_timeout is never armed in a
- * background worker.  It cancels as a user would, and again each second for a
+ * The time limit is a timeout of our own, since statement_timeout is never armed
+ * in a background worker.  It cancels as a user would, and again each second for a
  * handler that catches the first.  A worker whose handler catches ten of them
  * ends: no handler can catch that, and its message is charged with a crash
  * (crash.c).
  *
+ * A turn that shares its transaction with earlier ones keeps their effects from
+ * everybody, and their locks, for as long as it lasts.  Nobody knows beforehand
+ * how long that is.  So when it has lasted for some ten milliseconds it is
+ * cancelled, too, once: the others run again without it, and it runs alone
+ * (batch.c).
+ *
  * Turns last microseconds, and setting a timeout takes nearly one: so the timer
  * ticks from the first turn of a batch to the end of the batch, and a turn only
- * notes when its time is over.  The ticks come eight times in the shortest
- * limit and at least every tenth of a second, so by that much a turn may last
- * longer than its limit.  A tick also sees whether the server waits for this
- * process, and if it runs Python code, which does not look, tells it.
+ * notes when its time is over.  The ticks come eight times in the shortest limit,
+ * and in a worker at least every hundredth of a second; by that much a turn may last
+ * longer than its limit.  A turn counts as long from the second tick on, since a
+ * process that was kept from running gets only one.  A tick also sees whether
+ * the server waits for this process, and if it runs Python code, which does
+ * not look, tells it.
+ *
+ * The server looks for a deadlock once in a wait.  A worker that waits may come to
+ * be part of one later, found by somebody else, who would be its victim; so a
+ * tick has it look again.
+ *
+ * All of it runs in a signal handler but what the turn calls, which writes first
+ * what the handler reads and then dja_running.
  */
 #include "postgres.h"
 
@@ -24,74 +39,142 @@
 #include "python.h"
 #include "slots.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #define DJA_TICKS 8				/* in the shortest limit */
 #define DJA_TICK_MAX 100		/* ms */
+#define DJA_WORKER_TICK 10		/* ms */
+#define DJA_AGAIN_USEC 100000	/* between two calls for help, and two looks for
+								 * a deadlock */
 #define DJA_CANCEL_AGAIN 1000	/* ms */
 #define DJA_CANCELS 10			/* a handler may ignore */
 
-volatile bool dja_limit_exceeded = false;
+volatile DjaLimitHit dja_limit_hit = DJA_LIMIT_NONE;
 
 static TimeoutId dja_ticker;
 static bool dja_ticker_registered = false;
 static int	dja_tick;			/* ms, while the ticker is active */
 
-/* written by the turn, read by the signal handler, deadline before running */
 static volatile bool dja_running = false;
+static volatile bool dja_shared_turn;	/* others are in its transaction */
+static volatile TimestampTz dja_started;
 static volatile TimestampTz dja_deadline;
+static volatile int dja_ticked; /* so often in this turn */
 static volatile int dja_cancels;
+static volatile TimestampTz dja_help_at;	/* when others are called next */
 
-/*
- * Runs in a signal handler.
- */
 static void
-dja_tick_handler(void)
+dja_cancel_turn(DjaLimitHit hit)
 {
-	TimestampTz now;
-
-	if (!dja_running)
-		return;
-	if (InterruptPending)
-		dja_python_nudge();		/* it may be long before it looks */
-	now = GetCurrentTimestamp();
-	if (now < dja_deadline)
-		return;
-	dja_deadline = TimestampTzPlusMilliseconds(now, DJA_CANCEL_AGAIN);
-	dja_limit_exceeded = true;
-	if (dja_cancels++ >= DJA_CANCELS && dja_my_worker != NULL)
-		ProcDiePending = true;
+	dja_limit_hit = hit;
 	QueryCancelPending = true;
 	InterruptPending = true;
 	SetLatch(MyLatch);
 	dja_python_nudge();
 }
 
-/*
- * A turn begins: what runs is cancelled timeout ms from now (0 = never).
- */
-void
-dja_limit_begin(int timeout, TimestampTz now)
+static bool
+dja_waits_for_lock(void)
 {
-	int			tick = timeout <= 0 ? DJA_TICK_MAX : Max(1, Min(timeout / DJA_TICKS, DJA_TICK_MAX));
+	return (*(volatile uint32 *) my_wait_event_info & 0xFF000000U) == PG_WAIT_LOCK;
+}
 
-	dja_limit_exceeded = false;
-	dja_cancels = 0;
+/*
+ * This worker takes long, and others may wait: somebody else is wanted.
+ */
+static void
+dja_call_others(TimestampTz now)
+{
+	dja_help_at = now + DJA_AGAIN_USEC;
+	dja_pool(dja_my_worker->pool)->wanted = true;
+	dja_ring_launcher();
+}
+
+static void
+dja_long_turn(TimestampTz now)
+{
+	bool		first = !dja_my_worker->long_turn;
+
+	dja_my_worker->long_turn = true;
+	if (first || now >= dja_help_at)
+	{
+		dja_call_others(now);
+		if (dja_waits_for_lock())
+			CheckDeadLockAlert();
+	}
+	if (dja_shared_turn && dja_limit_hit == DJA_LIMIT_NONE)
+		dja_cancel_turn(dja_waits_for_lock() ? DJA_LIMIT_BLOCKED : DJA_LIMIT_LONG);
+}
+
+static void
+dja_tick_handler(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (dja_my_worker != NULL && now >= dja_help_at)
+		dja_call_others(now);
+	if (!dja_running)
+		return;
+	if (InterruptPending)
+		dja_python_nudge();		/* it may be long before it looks */
+	if (dja_my_worker != NULL && dja_ticked++ > 0 && now >= dja_started + DJA_LONG_TURN_USEC)
+		dja_long_turn(now);
+	if (now < dja_deadline)
+		return;
+	dja_deadline = TimestampTzPlusMilliseconds(now, DJA_CANCEL_AGAIN);
+	if (dja_cancels++ >= DJA_CANCELS && dja_my_worker != NULL)
+		ProcDiePending = true;
+	dja_cancel_turn(DJA_LIMIT_EXCEEDED);
+}
+
+static void
+dja_start_ticker(int tick)
+{
 	if (!dja_ticker_registered)
 	{
 		dja_ticker = RegisterTimeout(USER_TIMEOUT, dja_tick_handler);
 		dja_ticker_registered = true;
 	}
-	dja_deadline = timeout <= 0 ? DT_NOEND : TimestampTzPlusMilliseconds(now, timeout);
-	pg_compiler_barrier();
-	dja_running = true;
 	if (tick < dja_tick || !get_timeout_active(dja_ticker))
 	{
 		dja_tick = tick;
 		enable_timeout_every(dja_ticker, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), tick),
 							 tick);
 	}
+}
+
+/*
+ * A worker's transaction begins: from now on others are called when it takes
+ * long.
+ */
+void
+dja_limit_arm(void)
+{
+	dja_help_at = GetCurrentTimestamp() + DJA_AGAIN_USEC;
+	dja_start_ticker(DJA_WORKER_TICK);
+}
+
+/*
+ * A turn begins: what runs is cancelled timeout ms from now (0 = never), and
+ * sooner if it is shared, that is, others are in its transaction.
+ */
+void
+dja_limit_begin(int timeout, TimestampTz now, bool shared)
+{
+	int			tick = dja_my_worker != NULL ? DJA_WORKER_TICK : DJA_TICK_MAX;
+
+	dja_limit_hit = DJA_LIMIT_NONE;
+	dja_cancels = 0;
+	dja_ticked = 0;
+	dja_shared_turn = shared;
+	dja_started = now;
+	dja_deadline = timeout <= 0 ? DT_NOEND : TimestampTzPlusMilliseconds(now, timeout);
+	pg_compiler_barrier();
+	dja_running = true;
+	dja_start_ticker(timeout <= 0 ? tick : Max(1, Min(timeout / DJA_TICKS, tick)));
 }
 
 /*
@@ -102,7 +185,7 @@ dja_limit_stop(void)
 {
 	dja_running = false;
 	dja_python_end();
-	if (dja_limit_exceeded)
+	if (dja_limit_hit != DJA_LIMIT_NONE)
 		QueryCancelPending = false;
 	if (dja_cancels > DJA_CANCELS && dja_my_worker != NULL)
 	{
@@ -115,17 +198,24 @@ dja_limit_stop(void)
 }
 
 /*
- * The turn is over.  A cancel that came too late to be served is dropped, and
- * one that was caught by the handler counts all the same.
+ * The turn is over.  That it has lasted too long counts even if the handler
+ * has caught the cancel, or if that came too late to be served.  A turn that
+ * was long, and ended before it noticed, has come out well.
  */
 void
 dja_limit_end(void)
 {
+	bool		unnoticed = QueryCancelPending && dja_limit_hit != DJA_LIMIT_EXCEEDED;
+
 	dja_limit_stop();
-	if (dja_limit_exceeded)
+	if (unnoticed)
+		dja_limit_hit = DJA_LIMIT_NONE;
+	if (dja_limit_hit != DJA_LIMIT_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling handler due to handler_timeout")));
+				 dja_limit_hit == DJA_LIMIT_EXCEEDED ?
+				 errmsg("canceling handler due to handler_timeout") :
+				 errmsg("canceling handler that keeps others waiting, to run it alone")));
 }
 
 /*

@@ -237,6 +237,8 @@ dja_message_from_slot(TupleTableSlot *slot)
 	message->position = dja_position(DatumGetInt16(message->values[DJA_MSG_PRIORITY - 1]),
 									 message->id);
 	message->attempts = DatumGetInt32(message->values[DJA_MSG_ATTEMPTS - 1]);
+	message->put_offs = DatumGetInt32(message->values[DJA_MSG_PUT_OFFS - 1]);
+	message->locker = dja_tuple_locker(tuple->t_data, false);
 	message->retry_at = message->nulls[DJA_MSG_RETRY_AT - 1] ? DT_NOBEGIN :
 		DatumGetTimestampTz(message->values[DJA_MSG_RETRY_AT - 1]);
 	message->expires_at = message->nulls[DJA_MSG_EXPIRES_AT - 1] ? DT_NOEND :
@@ -355,20 +357,20 @@ dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 }
 
 /*
- * Puts a message off until its next attempt.  Under retry_order skip it is
- * delayed anew, which takes it out of its mailbox; else it stays and holds
- * what sorts after it.
+ * Puts a message off until its next attempt, with its attempts and put_offs as
+ * they are by now.  Under retry_order skip it is delayed anew, which takes it
+ * out of its mailbox; else it stays and holds what sorts after it.
  */
 void
-dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,
-				  TimestampTz retry_at, const char *error, bool skip)
+dja_message_retry(DjaWriter *messages, DjaMessage *message, TimestampTz retry_at,
+				  const char *error, bool skip)
 {
 	Datum	   *values = message->values;
 	bool	   *nulls = message->nulls;
 
-	message->attempts = attempts;
 	message->retry_at = retry_at;
-	values[DJA_MSG_ATTEMPTS - 1] = Int32GetDatum(attempts);
+	values[DJA_MSG_ATTEMPTS - 1] = Int32GetDatum(message->attempts);
+	values[DJA_MSG_PUT_OFFS - 1] = Int32GetDatum(message->put_offs);
 	nulls[DJA_MSG_RETRY_AT - 1] = TIMESTAMP_IS_NOBEGIN(retry_at);
 	values[DJA_MSG_RETRY_AT - 1] = TimestampTzGetDatum(retry_at);
 	dja_set_text(values, nulls, DJA_MSG_LAST_ERROR, error);

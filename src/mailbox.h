@@ -26,6 +26,8 @@ typedef struct DjaMessage
 	int64		id;
 	int64		position;
 	int			attempts;
+	int			put_offs;		/* attempts that used none up */
+	TransactionId locker;		/* somebody else's that has its row */
 	TimestampTz retry_at;		/* DT_NOBEGIN = none */
 	TimestampTz expires_at;		/* DT_NOEND = never */
 	bool		plain;			/* of kind user, asks nothing, has no
@@ -88,8 +90,8 @@ extern DjaMessage *dja_message_by_id(int64 id, Snapshot snapshot);
 extern int	dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid, bool sent);
 extern void dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 							 DjaMessage *message, DjaFailure *failure);
-extern void dja_message_retry(DjaWriter *messages, DjaMessage *message, int attempts,
-							  TimestampTz retry_at, const char *error, bool skip);
+extern void dja_message_retry(DjaWriter *messages, DjaMessage *message, TimestampTz retry_at,
+							  const char *error, bool skip);
 extern TM_Result dja_message_release(DjaWriter *messages, DjaMessage *message);
 extern void dja_message_delay(DjaWriter *messages, DjaMessage *message);
 extern void dja_message_set_aside(DjaWriter *messages, DjaMessage *message, const char *aside,

@@ -198,9 +198,12 @@ dja_reset_attempts(DjaType *type, uint64 key_hash)
 	DjaMessage *message = dja_failed_head(writer, type->hash, key_hash);
 
 	if (message != NULL)
-		dja_message_retry(writer, message, 0, DT_NOBEGIN,
+	{
+		message->attempts = message->put_offs = 0;
+		dja_message_retry(writer, message, DT_NOBEGIN,
 						  message->nulls[DJA_MSG_LAST_ERROR - 1] ? NULL :
 						  TextDatumGetCString(message->values[DJA_MSG_LAST_ERROR - 1]), false);
+	}
 	dja_writer_close(writer);
 }
 

@@ -77,11 +77,12 @@ dja_post(const DjaPost *post)
 	values[DJA_MSG_REDRIVES - 1] = Int16GetDatum(0);
 	values[DJA_MSG_SENT_AT - 1] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	values[DJA_MSG_RELEASED - 1] = BoolGetDatum(false);
+	values[DJA_MSG_PUT_OFFS - 1] = Int32GetDatum(0);
 	nulls[DJA_MSG_ID - 1] = nulls[DJA_MSG_ACTOR_TYPE - 1] = nulls[DJA_MSG_ACTOR_KEY - 1] =
 		nulls[DJA_MSG_PAYLOAD - 1] = nulls[DJA_MSG_PRIORITY - 1] = nulls[DJA_MSG_WANTS_REPLY - 1] =
 		nulls[DJA_MSG_TRACE_ID - 1] = nulls[DJA_MSG_KIND - 1] = nulls[DJA_MSG_ATTEMPTS - 1] =
 		nulls[DJA_MSG_CRASHES - 1] = nulls[DJA_MSG_REDRIVES - 1] = nulls[DJA_MSG_SENT_AT - 1] =
-		nulls[DJA_MSG_RELEASED - 1] = false;
+		nulls[DJA_MSG_RELEASED - 1] = nulls[DJA_MSG_PUT_OFFS - 1] = false;
 	dja_post_origin(post, values, nulls);
 	nulls[DJA_MSG_META - 1] = post->meta == 0;
 	values[DJA_MSG_META - 1] = post->meta;

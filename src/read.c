@@ -1,12 +1,11 @@
 /*
  * read.c
  *
- * Reads claimed mailboxes for a batch, under a snapshot taken after the
- * claims, and finds out whether their type can be run at all.
+ * Reads a claimed mailbox for a batch, under a snapshot taken after the claim, and
+ * finds out whether its type can be run at all.
  *
- * The mailboxes are looked up in the index one after the other, and then the
- * rows of all of them fetched in the order of their pages: what was sent at the
- * same time to many actors lies side by side in the table.
+ * A message whose row somebody else has locked, or is deleting, ends what is read: the
+ * mailbox is put off before any handler is called for it.
  */
 #include "postgres.h"
 
@@ -22,6 +21,8 @@
 #define DJA_READ_BYTES ((Size) 16 * 1024 * 1024)	/* of one mailbox at a
 													 * time */
 #define DJA_READ_ENTRIES 4096	/* index entries at a time */
+#define DJA_VISIT_MESSAGES 64	/* read at first; doubled as long as nobody else
+								 * waits */
 #define DJA_RECHECK_MS 1000		/* a handler that cannot be called */
 
 /*
@@ -135,13 +136,12 @@ typedef struct DjaEntry
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
-/* The runs that are read together. */
+/* A mailbox that is being read. */
 typedef struct DjaReading
 {
 	DjaScan		scan;
-	DjaEntry   *entries;		/* of all runs, in their order */
+	DjaEntry   *entries;
 	int			nentries;
-	int			size;
 	DjaMessage **messages;		/* one for each entry, NULL if its row is not
 								 * visible */
 	bool	   *dead;			/* to everybody, so is the entry */
@@ -151,7 +151,7 @@ typedef struct DjaReading
  * Takes a message into a run; false if the run ends before it.
  */
 static bool
-dja_run_take(DjaRun *run, DjaMessage *message, TimestampTz now)
+dja_run_take(DjaBatch *batch, DjaRun *run, DjaMessage *message, TimestampTz now)
 {
 	run->cursor = message->position;
 	if (!dja_type_is_named(run->type, DatumGetTextPP(message->values[DJA_MSG_ACTOR_TYPE - 1])))
@@ -161,39 +161,40 @@ dja_run_take(DjaRun *run, DjaMessage *message, TimestampTz now)
 		run->end = DJA_END_HELD;
 		return false;
 	}
+	if (batch->own_transaction && TransactionIdIsValid(message->locker))
+	{
+		dja_run_put_off(batch, run, message->key, message->locker);
+		return false;
+	}
 	run->messages[run->nmessages++] = message;
 	run->cursor++;
 	return true;
 }
 
 /*
- * Reads a run row by row: past any number of entries whose rows are not to be
- * seen, getting rid of those that are dead.
+ * Reads row by row: past any number of entries whose rows are not to be seen,
+ * getting rid of those that are dead.
  */
 static void
-dja_run_read(DjaReading *reading, DjaRun *run, TimestampTz now)
+dja_read_rows(DjaBatch *batch, DjaReading *reading, DjaRun *run, TimestampTz now)
 {
-	int			size = 16;
 	Size		bytes = 0;
-	DjaMessage *message;
 
-	run->messages = palloc(sizeof(DjaMessage *) * size);
+	run->messages = palloc(sizeof(DjaMessage *) * run->quota);
+	run->nmessages = 0;
 	run->end = DJA_END_REMAINING;
 	dja_mailbox_scan_start(&reading->scan, run->type_hash, run->key_hash, run->cursor);
 	while (run->nmessages < run->quota && bytes <= DJA_READ_BYTES)
 	{
+		DjaMessage *message;
+
 		if (!dja_scan_next(&reading->scan))
 		{
 			run->end = DJA_END_DRAINED;
 			break;
 		}
-		if (run->nmessages == size)
-		{
-			size *= 2;
-			run->messages = repalloc(run->messages, sizeof(DjaMessage *) * size);
-		}
 		message = dja_scan_message(&reading->scan);
-		if (!dja_run_take(run, message, now))
+		if (!dja_run_take(batch, run, message, now))
 			break;
 		bytes += sizeof(DjaMessage) +
 			VARSIZE_ANY(DatumGetPointer(message->values[DJA_MSG_PAYLOAD - 1]));
@@ -201,45 +202,29 @@ dja_run_read(DjaReading *reading, DjaRun *run, TimestampTz now)
 }
 
 /*
- * Notes what the index says of a run.
+ * Notes what the index says, and fetches the rows page by page.
  */
 static void
-dja_run_look_up(DjaReading *reading, DjaRun *run)
+dja_read_entries(DjaReading *reading, DjaRun *run)
 {
 	ItemPointerData tid;
 
-	run->first_entry = reading->nentries;
+	reading->entries = palloc(sizeof(DjaEntry) * run->quota);
+	reading->nentries = 0;
 	dja_mailbox_scan_start(&reading->scan, run->type_hash, run->key_hash, run->cursor);
-	while (reading->nentries - run->first_entry < run->quota &&
-		   dja_scan_next_entry(&reading->scan, &tid))
+	while (reading->nentries < run->quota && dja_scan_next_entry(&reading->scan, &tid))
 	{
-		DjaEntry   *entry;
-
-		if (reading->nentries == reading->size)
-		{
-			reading->size *= 2;
-			reading->entries = repalloc(reading->entries, sizeof(DjaEntry) * reading->size);
-		}
-		entry = &reading->entries[reading->nentries];
-		entry->place = dja_place_of(&tid);
-		entry->nth = reading->nentries++;
+		reading->entries[reading->nentries].place = dja_place_of(&tid);
+		reading->entries[reading->nentries].nth = reading->nentries;
+		reading->nentries++;
 	}
-	run->nentries = reading->nentries - run->first_entry;
-}
 
-/*
- * Fetches the rows of all entries, page by page.
- */
-static void
-dja_fetch_entries(DjaReading *reading)
-{
 	reading->messages = palloc0(sizeof(DjaMessage *) * Max(reading->nentries, 1));
 	reading->dead = palloc0(sizeof(bool) * Max(reading->nentries, 1));
 	dja_sort_entries(reading->entries, reading->nentries);
 	for (int i = 0; i < reading->nentries; i++)
 	{
 		DjaEntry   *entry = &reading->entries[i];
-		ItemPointerData tid;
 
 		CHECK_FOR_INTERRUPTS();
 		dja_place_tid(entry->place, &tid);
@@ -252,85 +237,125 @@ dja_fetch_entries(DjaReading *reading)
  * Hands a run its messages; false if it has to be read row by row.
  */
 static bool
-dja_run_receive(DjaReading *reading, DjaRun *run, TimestampTz now)
+dja_run_receive(DjaBatch *batch, DjaReading *reading, DjaRun *run, TimestampTz now)
 {
-	DjaMessage **found = &reading->messages[run->first_entry];
-	bool		full = run->nentries >= run->quota;
+	bool		full = reading->nentries >= run->quota;
 
-	for (int i = 0; i < run->nentries; i++)
-		if (found[i] == NULL && (full || reading->dead[run->first_entry + i]))
+	for (int i = 0; i < reading->nentries; i++)
+		if (reading->messages[i] == NULL && (full || reading->dead[i]))
 			return false;
 	run->end = full ? DJA_END_REMAINING : DJA_END_DRAINED;
-	run->messages = found;		/* none is overtaken by what is put in its
-								 * place */
-	for (int i = 0; i < run->nentries; i++)
-		if (found[i] != NULL && !dja_run_take(run, found[i], now))
+	/* none is overtaken by what is put in its place */
+	run->messages = reading->messages;
+	run->nmessages = 0;
+	for (int i = 0; i < reading->nentries; i++)
+		if (reading->messages[i] != NULL && !dja_run_take(batch, run, reading->messages[i], now))
 			break;
 	return true;
 }
 
 /*
- * As many messages as a type may have in one transaction.
+ * Where to read a mailbox from, under a snapshot that was taken since its claim.
+ * What the transaction has sent itself is in no cursor.
  */
-static int
-dja_type_quota(DjaBatch *batch, DjaType *type)
+static int64
+dja_run_lowest(DjaBatch *batch, DjaRun *run)
 {
+	int64		lowest;
+
+	dja_lock();
+	run->epoch = dja_lane(run->lane)->epoch;
+	lowest = dja_queue_read_cursor(run->mailbox);
+	dja_unlock();
 	if (!batch->own_transaction)
-		return PG_INT32_MAX;
-	if (type->call->solo)
-		return 1;
-	return type->batch_size > 0 ? type->batch_size : PG_INT32_MAX;
+		return DJA_CURSOR_START;
+	return Min(lowest, dja_pending_position(run->type_hash, run->key_hash));
 }
 
 /*
- * Reads the runs from first on, up to quota messages each.
+ * Reads the messages of a run whose cursor says from where on.
+ */
+static void
+dja_run_fetch(DjaBatch *batch, DjaRun *run, Snapshot snapshot)
+{
+	TimestampTz now = dja_clock();
+	DjaReading	reading;
+
+	run->next = 0;
+	dja_mailbox_scan_begin(&reading.scan, snapshot);
+	dja_read_entries(&reading, run);
+	if (!dja_run_receive(batch, &reading, run, now))
+		dja_read_rows(batch, &reading, run, now);
+	run->more = run->end == DJA_END_REMAINING;
+	run->read_end = run->end;
+	run->read_cursor = run->cursor;
+	dja_scan_end(&reading.scan);
+}
+
+/*
+ * As many messages as are worth reading: what the batch may still have, and no more
+ * than there is time for.
+ */
+static int
+dja_run_quota(DjaBatch *batch, DjaRun *run, int quota)
+{
+	if (!batch->own_transaction)
+		return Max(1, Min(batch->budget, DJA_READ_ENTRIES));
+	if (run->type->turn_usec > 0)
+		quota = (int) Min(quota, DJA_VISIT_USEC / run->type->turn_usec + 1);
+	return Max(1, Min(Min(quota, batch->budget), DJA_READ_ENTRIES));
+}
+
+/*
+ * Reads a mailbox that has just been claimed.
  */
 void
-dja_batch_read(DjaBatch *batch, int first, int quota)
+dja_run_read(DjaBatch *batch, DjaRun *run)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
-	TimestampTz now = dja_clock();
 	Snapshot	snapshot;
-	DjaReading	reading = {.size = 1024};
 
-	/* the snapshot comes after the claims and before the cursors */
+	/* the snapshot comes after the claim and before the cursor */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	dja_lock();
-	for (int i = first; i < batch->nruns; i++)
+	run->start = run->cursor = dja_run_lowest(batch, run);
+	run->visit = DJA_VISIT_MESSAGES;
+	if (dja_run_resolve(batch, run))
 	{
-		DjaRun	   *run = batch->runs[i];
-
-		run->epoch = dja_lane(run->lane)->epoch;
-		/* what the transaction has sent itself is in no cursor */
-		run->start = !batch->own_transaction ? DJA_CURSOR_START :
-			Min(dja_queue_read_cursor(run->mailbox),
-				dja_pending_position(run->type_hash, run->key_hash));
-		run->cursor = run->start;
+		run->quota = dja_run_quota(batch, run, run->visit);
+		dja_run_fetch(batch, run, snapshot);
 	}
-	dja_unlock();
-
-	reading.entries = palloc(sizeof(DjaEntry) * reading.size);
-	quota = Min(quota, Max(1, DJA_READ_ENTRIES / Max(1, batch->nruns - first)));
-	dja_mailbox_scan_begin(&reading.scan, snapshot);
-	for (int i = first; i < batch->nruns; i++)
-	{
-		DjaRun	   *run = batch->runs[i];
-
-		run->quota = dja_run_resolve(batch, run) ? Min(quota, dja_type_quota(batch, run->type)) : 0;
-		if (run->quota > 0)
-			dja_run_look_up(&reading, run);
-	}
-	dja_fetch_entries(&reading);
-	for (int i = first; i < batch->nruns; i++)
-	{
-		DjaRun	   *run = batch->runs[i];
-
-		if (run->quota > 0 && !dja_run_receive(&reading, run, now))
-			dja_run_read(&reading, run, now);
-	}
-	dja_scan_end(&reading.scan);
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Reads on in a mailbox of which all that was read has been handled.  That is as
+ * if it were claimed anew, but that the rows which the batch has handled are still
+ * there: false if there may be anything below them, which another batch will see.
+ */
+bool
+dja_run_read_on(DjaBatch *batch, DjaRun *run)
+{
+	MemoryContext old;
+	Snapshot	snapshot;
+	int64		lowest;
+
+	dja_queue_claim_again(run->mailbox);
+	old = MemoryContextSwitchTo(batch->attempt);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	lowest = dja_run_lowest(batch, run);
+	run->more = lowest >= run->cursor;
+	if (run->more)
+	{
+		run->visit *= 2;
+		run->quota = dja_run_quota(batch, run, run->visit);
+		dja_run_fetch(batch, run, snapshot);
+	}
+	else
+		run->cursor = lowest;
+	UnregisterSnapshot(snapshot);
+	MemoryContextSwitchTo(old);
+	return run->nmessages > run->next;
 }
 
 /*

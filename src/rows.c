@@ -180,28 +180,40 @@ dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
 }
 
 /*
- * Is anybody but our own transaction among those who lock a version, or are
- * changing it?  Locks of different strength, or of several subtransactions, make
- * a multixact even if all are ours.
+ * The transaction in progress, other than our own, that has locked a version or
+ * is changing it; InvalidTransactionId if there is none.  Locks of different
+ * strength, or of several subtransactions, make a multixact even if all are
+ * ours.  With shared_keys a key share lock is none: it goes together with an
+ * update that leaves the key alone, as djactor's do, but not with a delete.
  */
-static bool
-dja_locked_by_others(HeapTupleHeader tuple)
+TransactionId
+dja_tuple_locker(HeapTupleHeader tuple, bool shared_keys)
 {
 	TransactionId xmax = HeapTupleHeaderGetRawXmax(tuple);
+	TransactionId locker = InvalidTransactionId;
 	MultiXactMember *members;
-	bool		others = false;
 	int			n;
 
+	if (tuple->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_COMMITTED))
+		return InvalidTransactionId;
 	if (!(tuple->t_infomask & HEAP_XMAX_IS_MULTI))
-		return !TransactionIdIsCurrentTransactionId(xmax);
+	{
+		if ((shared_keys && HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask) &&
+			 HEAP_XMAX_IS_KEYSHR_LOCKED(tuple->t_infomask)) ||
+			TransactionIdIsCurrentTransactionId(xmax) || !TransactionIdIsInProgress(xmax))
+			return InvalidTransactionId;
+		return xmax;
+	}
 	n = GetMultiXactIdMembers(xmax, &members, false,
 							  HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask));
-	for (int i = 0; i < n && !others; i++)
-		others = !TransactionIdIsCurrentTransactionId(members[i].xid) &&
-			TransactionIdIsInProgress(members[i].xid);
+	for (int i = 0; i < n && !TransactionIdIsValid(locker); i++)
+		if (!(shared_keys && members[i].status == MultiXactStatusForKeyShare) &&
+			!TransactionIdIsCurrentTransactionId(members[i].xid) &&
+			TransactionIdIsInProgress(members[i].xid))
+			locker = members[i].xid;
 	if (n > 0)
 		pfree(members);
-	return others;
+	return locker;
 }
 
 /*
@@ -209,7 +221,7 @@ dja_locked_by_others(HeapTupleHeader tuple)
  * of our own transaction (SELECT FOR UPDATE in a handler, say) is none.
  */
 static bool
-dja_row_is_locked(Relation rel, ItemPointer tid, CommandId cid)
+dja_row_is_locked(Relation rel, ItemPointer tid, CommandId cid, bool shared_keys)
 {
 	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
 	bool		locked = false;
@@ -226,10 +238,26 @@ dja_row_is_locked(Relation rel, ItemPointer tid, CommandId cid)
 		tuple.t_len = ItemIdGetLength(item);
 		tuple.t_self = *tid;
 		locked = HeapTupleSatisfiesUpdate(&tuple, cid, buffer) == TM_BeingModified &&
-			dja_locked_by_others(tuple.t_data);
+			TransactionIdIsValid(dja_tuple_locker(tuple.t_data, shared_keys));
 	}
 	UnlockReleaseBuffer(buffer);
 	return locked;
+}
+
+/*
+ * Locks the very version at tid until the end of the transaction, unless
+ * somebody else has.  slot is one of the table's, to work with.
+ */
+TM_Result
+dja_row_lock(DjaWriter *writer, ItemPointer tid, LockTupleMode mode, TupleTableSlot *slot)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_lock(writer->rel, tid, GetActiveSnapshot(), slot,
+							  GetCurrentCommandId(true), mode, LockWaitSkip, 0, &failure);
+	ExecClearTuple(slot);
+	return result;
 }
 
 /*
@@ -246,7 +274,7 @@ dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, cons
 	TM_FailureData failure;
 	TM_Result	result;
 
-	if (dja_row_is_locked(writer->rel, tid, cid))
+	if (dja_row_is_locked(writer->rel, tid, cid, true))
 		return TM_BeingModified;
 	dja_writer_fill(writer, values, nulls);
 	result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
@@ -265,7 +293,7 @@ dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
 
 	result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, false, &failure);
 	/* past a lock of our own the server goes only when it may wait */
-	if (result == TM_BeingModified && !dja_row_is_locked(writer->rel, tid, cid))
+	if (result == TM_BeingModified && !dja_row_is_locked(writer->rel, tid, cid, false))
 		result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, true, &failure);
 	return result;
 }

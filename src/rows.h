@@ -83,6 +83,8 @@ extern void dja_row_make_room(DjaWriter *writer, ItemPointer tid, Size size);
 extern void dja_row_delete(DjaWriter *writer, ItemPointer tid);
 extern TM_Result dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
 extern TM_Result dja_row_try_delete(DjaWriter *writer, ItemPointer tid);
+extern TM_Result dja_row_lock(DjaWriter *writer, ItemPointer tid, LockTupleMode mode, TupleTableSlot *slot);
+extern TransactionId dja_tuple_locker(HeapTupleHeader tuple, bool shared_keys);
 extern void dja_row_trouble(TM_Result result);
 
 extern void dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys);

@@ -7,6 +7,10 @@
  * Handled messages are deleted and touched actors written only at the end, in
  * one go.  Failures under a savepoint are written at once, in the same
  * transaction.
+ *
+ * The batch ends when it has had its turns or its time, when a turn leaves
+ * something for the next ones to meet, and as soon as somebody waits for what
+ * it has locked.
  */
 #include "postgres.h"
 
@@ -33,10 +37,8 @@
 													 * in one transaction */
 #define DJA_WRITING_MAX 60		/* below PGPROC's cache of 64 subtransactions */
 
-static uint32 dja_batch_serial = 0;
-
 DjaBatch *
-dja_batch_create(bool own_transaction, DjaSavepoints savepoints)
+dja_batch_create(bool own_transaction, DjaMode mode)
 {
 	MemoryContext context = AllocSetContextCreate(own_transaction ? TopMemoryContext : CurrentMemoryContext,
 												  "djactor batch", ALLOCSET_DEFAULT_SIZES);
@@ -46,14 +48,14 @@ dja_batch_create(bool own_transaction, DjaSavepoints savepoints)
 	batch->attempt = AllocSetContextCreate(context, "djactor attempt", ALLOCSET_DEFAULT_SIZES);
 	batch->turn = AllocSetContextCreate(context, "djactor turn", ALLOCSET_DEFAULT_SIZES);
 	batch->own_transaction = own_transaction;
-	batch->savepoints = savepoints;
+	batch->mode = mode;
 	return batch;
 }
 
 /*
  * Takes a claimed mailbox into the batch.
  */
-void
+DjaRun *
 dja_batch_add(DjaBatch *batch, int mailbox)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
@@ -72,12 +74,15 @@ dja_batch_add(DjaBatch *batch, int mailbox)
 	run->lane = dja_mailbox(mailbox)->lane;
 	run->key_hash = dja_mailbox(mailbox)->key_hash;
 	run->type_hash = dja_lane(run->lane)->type_hash;
+	run->start = run->cursor = DJA_CURSOR_START;
+	run->end = DJA_END_RETURNED;
 	MemoryContextSwitchTo(old);
+	return run;
 }
 
 /*
- * A transaction begins, for the first time or anew after an abort.  The caller
- * has checked the extension.
+ * A transaction begins, or another one after an abort.  The caller has checked
+ * the extension.
  */
 void
 dja_batch_begin(DjaBatch *batch)
@@ -88,16 +93,10 @@ dja_batch_begin(DjaBatch *batch)
 	MemoryContextReset(batch->turn);
 	for (int i = 0; i < batch->nruns; i++)
 	{
-		DjaRun	   *run = batch->runs[i];
-
-		run->start = run->cursor = DJA_CURSOR_START;
-		run->end = DJA_END_REMAINING;
-		run->removed = run->freed = 0;
-		run->alone = run->reread = run->suspended = false;
-		run->type = NULL;
-		run->actors = NULL;
-		run->messages = NULL;
-		run->nmessages = 0;
+		batch->runs[i]->type = NULL;
+		batch->runs[i]->actors = NULL;
+		batch->runs[i]->messages = NULL;
+		batch->runs[i]->nmessages = batch->runs[i]->removed = batch->runs[i]->freed = 0;
 	}
 	batch->writing = batch->executed = batch->turns = 0;
 	batch->run = NULL;
@@ -105,7 +104,6 @@ dja_batch_begin(DjaBatch *batch)
 	batch->phase = DJA_PHASE_READING;
 	batch->nhandled = batch->max_handled = 0;
 	batch->handled = NULL;
-	dja_batch_serial++;
 	dja_turn_batch(batch);
 
 	old = MemoryContextSwitchTo(batch->attempt);
@@ -113,6 +111,7 @@ dja_batch_begin(DjaBatch *batch)
 	batch->messages = dja_writer_get(DJA_MESSAGE_TABLE);
 	batch->actors = dja_writer_get(DJA_ACTOR_TABLE);
 	batch->identities = dja_writer_get(DJA_IDENTITY_TABLE);
+	batch->message_slot = table_slot_create(batch->messages->rel, NULL);
 	batch->actor_slot = table_slot_create(batch->actors->rel, NULL);
 	batch->actor_blocks = RelationGetNumberOfBlocks(batch->actors->rel);
 	MemoryContextSwitchTo(old);
@@ -129,10 +128,17 @@ dja_batch_begin(DjaBatch *batch)
 static void
 dja_run_leave(DjaRun *run, int from)
 {
+	bool		touched = run->turns > 0 || run->removed > 0;
+
 	if (from < run->nmessages)
 	{
-		run->end = DJA_END_REMAINING;
+		run->end = touched ? DJA_END_REMAINING : DJA_END_RETURNED;
 		run->cursor = run->messages[from]->position;
+	}
+	else
+	{
+		run->end = run->read_end;
+		run->cursor = run->read_cursor;
 	}
 }
 
@@ -147,21 +153,39 @@ dja_run_again(DjaRun *run)
 }
 
 /*
- * A turn that failed under its savepoint.  True if the run can go on.
+ * Somebody else has a row locked that a turn of this mailbox would write: the
+ * mailbox waits until that is over, and nobody else does.
+ */
+void
+dja_run_put_off(DjaBatch *batch, DjaRun *run, text *key, TransactionId locker)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+
+	run->end = DJA_END_PUT_OFF;
+	run->waiting = psprintf("%s \"%s\"", run->type ? run->type->name : "?", text_to_cstring(key));
+	run->locker = locker;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * A turn that failed under its savepoint.  What is not plainly its own fault is
+ * settled by running it alone.  True if the run can go on.
  */
 static bool
 dja_run_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, int i, DjaError *error)
 {
 	DjaBlame	blame = dja_error_blame(error);
 
-	if (blame == DJA_BLAME_ALONE && batch->own_transaction && batch->executed > 1)
+	if (blame != DJA_BLAME_MESSAGE && batch->own_transaction && batch->executed > 1)
 	{
-		run->alone = true;
+		/* what it waited for may wait for us */
+		batch->waited_for |= blame == DJA_BLAME_CONFLICT;
+		run->long_turn |= blame == DJA_BLAME_LONG;
+		run->alone = 1;
 		dja_run_leave(run, i);
 		return false;
 	}
-	return dja_message_failed(batch, run, actor, run->messages[i], error,
-							  blame != DJA_BLAME_NOBODY);
+	return dja_message_failed(batch, run, actor, run->messages[i], error);
 }
 
 /*
@@ -176,25 +200,29 @@ dja_run_handled(DjaBatch *batch, DjaRun *run, DjaMessage *message)
 
 		batch->max_handled = Max(64, 2 * batch->max_handled);
 		batch->handled = batch->handled == NULL ?
-			palloc(sizeof(uint64) * batch->max_handled) :
-			repalloc(batch->handled, sizeof(uint64) * batch->max_handled);
+			palloc(sizeof(DjaHandled) * batch->max_handled) :
+			repalloc(batch->handled, sizeof(DjaHandled) * batch->max_handled);
 		MemoryContextSwitchTo(old);
 	}
-	batch->handled[batch->nhandled++] = dja_place_of(&message->tid);
+	batch->handled[batch->nhandled].place = dja_place_of(&message->tid);
+	batch->handled[batch->nhandled++].run = run;
 	dja_run_remove(run, message);
 }
 
 /*
- * A turn is over: what it took, for djactor.stat.
+ * A turn is over: what it took.
  */
 static void
 dja_run_note(DjaRun *run, DjaMessage *message, TimestampTz start, TimestampTz end)
 {
+	DjaType    *type = run->type;
 	TimestampTz due = DatumGetTimestampTz(message->values[DJA_MSG_SENT_AT - 1]);
 
 	if (!message->nulls[DJA_MSG_DELIVER_AT - 1])
 		due = Max(due, DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]));
-	dja_stat_handled(run->type, start - due, end - start);
+	dja_stat_handled(type, start - due, end - start);
+	type->turn_usec = type->turn_usec == 0 ? end - start : (7 * type->turn_usec + (end - start)) / 8;
+	run->long_turn |= end - start >= DJA_LONG_TURN_USEC;
 }
 
 /*
@@ -259,6 +287,7 @@ dja_turn_begins(DjaBatch *batch, DjaRun *run, DjaMessage *message)
 	batch->message = message;
 	batch->actor_read = false;
 	batch->executed++;
+	run->turns++;
 	return before;
 }
 
@@ -266,6 +295,7 @@ static void
 dja_turn_did_not_happen(DjaBatch *batch, DjaTurnBefore before)
 {
 	batch->phase = DJA_PHASE_READING;
+	batch->run->turns--;
 	batch->run = before.run;
 	batch->message = before.message;
 	batch->executed--;
@@ -282,6 +312,145 @@ typedef enum DjaNext
 } DjaNext;
 
 /*
+ * How the next turn is to be made.
+ */
+static DjaMode
+dja_turn_mode(DjaBatch *batch, DjaRun *run)
+{
+	if (!batch->own_transaction)
+		return batch->mode;
+	if (batch->executed == 0 && batch->budget == 1)
+		return DJA_MODE_ONE;
+	return run->type->savepoints > 0 ? DJA_MODE_SAVEPOINTS : DJA_MODE_FAST;
+}
+
+/*
+ * May the transaction have one more turn, and this one?  What its type, or its
+ * past, wants to be alone with is told by the budget.
+ */
+static bool
+dja_turn_fits(DjaBatch *batch, DjaRun *run, DjaMessage *message, TimestampTz now)
+{
+	int			limit;
+
+	if (!batch->own_transaction)
+		return batch->budget > 0;
+	limit = dja_handler_batch_size(run->type);
+	if (dja_is_dangerous(message))
+	{
+		limit = 1;
+		run->alone = batch->executed > 0;
+	}
+	if (limit > 0)
+		batch->budget = Min(batch->budget, limit - batch->executed);
+	return batch->budget > 0 && (batch->executed == 0 || now < batch->deadline);
+}
+
+/*
+ * Before a handler is called whose repetition could be seen from outside: locks
+ * the rows that its turn will write.  False if somebody else has one of them.
+ */
+static bool
+dja_turn_lock_rows(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message)
+{
+	TM_Result	result = dja_row_lock(batch->messages, &message->tid, LockTupleExclusive,
+									  batch->message_slot);
+
+	if (result == TM_Ok && actor->exists)
+		result = dja_row_lock(batch->actors, &actor->tid, LockTupleNoKeyExclusive, batch->actor_slot);
+	if (result == TM_WouldBlock)
+		dja_run_put_off(batch, run, message->key, InvalidTransactionId);
+	else if (result != TM_Ok)
+		dja_run_again(run);
+	return result == TM_Ok;
+}
+
+/*
+ * Can the actor have a turn now?  If not, the run knows how it ends.
+ */
+static bool
+dja_actor_is_ready(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message)
+{
+	if (actor->suspended || actor->paused)
+	{
+		run->end = DJA_END_DRAINED; /* resume() pushes the mailbox */
+		return false;
+	}
+	if (actor->exists && actor->state_version > run->type->state_version)
+	{
+		dja_log_newer(actor);
+		run->end = DJA_END_DRAINED; /* defining the type anew has the lane
+									 * swept */
+		return false;
+	}
+	if (run->reread)
+	{
+		dja_run_again(run);		/* it waited until just now */
+		return false;
+	}
+	if (batch->own_transaction && TransactionIdIsValid(actor->locker))
+	{
+		run->cursor = message->position;
+		dja_run_put_off(batch, run, actor->key, actor->locker);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * The turn itself, and what its outcome means to the message and the run.
+ */
+static bool
+dja_run_turn(DjaBatch *batch, DjaRun *run, DjaActor *actor, int i, DjaMode mode, TimestampTz now)
+{
+	DjaMessage *message = run->messages[i];
+	DjaError   *error = NULL;
+
+	batch->budget--;
+	dja_worker_shows(run->type, message);
+	if (mode == DJA_MODE_SAVEPOINTS)
+	{
+		error = dja_turn_in_savepoint(batch, run, actor, message, now);
+		if (run->type->savepoints > 0)
+			run->type->savepoints--;
+	}
+	else
+		dja_turn_execute(batch, run, actor, message, now);
+	batch->clock = GetCurrentTimestamp();
+	dja_worker_shows(run->type, NULL);
+	batch->phase = DJA_PHASE_READING;
+	if (error != NULL)
+		return dja_run_failed(batch, run, actor, i, error);
+
+	if (message->fate == DJA_FATE_HANDLED)
+		dja_run_handled(batch, run, message);
+	else
+		dja_run_remove(run, message);	/* it is aside */
+	batch->turns++;
+	dja_run_note(run, message, now, batch->clock);
+	return true;
+}
+
+/*
+ * Does the batch end after a turn?  It does with one that leaves something for
+ * the next ones to meet, or that somebody waits for.
+ */
+static bool
+dja_batch_is_over(DjaBatch *batch)
+{
+	bool		over = batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
+		MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES;
+
+	if (batch->own_transaction)
+	{
+		batch->waited_for |= dja_session_waited_for();
+		over |= batch->waited_for || dja_session_touched ||
+			(MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0;
+	}
+	return over;
+}
+
+/*
  * Handles, or otherwise deals with, message i of a run.  The run's end is set
  * where the answer is not DJA_NEXT_MESSAGE.
  */
@@ -292,10 +461,9 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	TimestampTz now = batch->own_transaction ? batch->clock : dja_clock();
 	DjaTurnBefore before;
 	DjaActor   *actor;
-	DjaError   *error = NULL;
-	bool		go_on = true;
-	bool		over = false;
-	bool		solo;
+	DjaMode		mode;
+	bool		go_on;
+	bool		over;
 
 	if (message->fate != DJA_FATE_OPEN)
 		return DJA_NEXT_MESSAGE;	/* an earlier turn has cancelled it */
@@ -314,55 +482,18 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 			dja_run_leave(run, i);
 		return DJA_NEXT_RUN;
 	}
-
-	solo = run->type->call->solo || run->type->batch_size == 1;
-	if (batch->executed > 0 && (now >= batch->deadline || solo))
+	if (!dja_turn_fits(batch, run, message, now))
 	{
 		dja_run_leave(run, i);
 		return DJA_NEXT_BATCH;
 	}
-	if (batch->own_transaction && dja_is_dangerous(message))
-	{
-		if (batch->executed > 0)
-		{
-			run->alone = true;
-			dja_run_leave(run, i);
-			return DJA_NEXT_RUN;
-		}
-		solo = true;
-	}
-	if (run->type->batch != dja_batch_serial)
-	{
-		run->type->batch = dja_batch_serial;
-		run->type->batch_count = 0;
-	}
-	if (run->type->batch_size > 0 && run->type->batch_count >= run->type->batch_size &&
-		batch->own_transaction)
-	{
-		dja_run_leave(run, i);
-		return DJA_NEXT_RUN;
-	}
+	mode = dja_turn_mode(batch, run);
 
 	before = dja_turn_begins(batch, run, message);
 	actor = dja_run_actor(batch, run, message->key);
 	batch->actor_read = true;
-	if (actor->suspended || actor->paused)
+	if (!dja_actor_is_ready(batch, run, actor, message))
 	{
-		run->end = DJA_END_DRAINED; /* resume() pushes the mailbox */
-		dja_turn_did_not_happen(batch, before);
-		return DJA_NEXT_RUN;
-	}
-	if (actor->exists && actor->state_version > run->type->state_version)
-	{
-		dja_log_newer(actor);
-		run->end = DJA_END_DRAINED; /* defining the type anew has the lane
-									 * swept */
-		dja_turn_did_not_happen(batch, before);
-		return DJA_NEXT_RUN;
-	}
-	if (run->reread)
-	{
-		dja_run_again(run);		/* it waited until just now */
 		dja_turn_did_not_happen(batch, before);
 		return DJA_NEXT_RUN;
 	}
@@ -372,43 +503,14 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 		dja_run_remove(run, message);
 		return DJA_NEXT_MESSAGE;
 	}
-
-	batch->budget--;
-	run->type->batch_count++;
-	dja_worker_shows(run->type, message);
-	if (batch->savepoints == DJA_SAVEPOINT_ALWAYS ||
-		(batch->savepoints == DJA_SAVEPOINT_CAREFUL && run->type->careful > 0 && !solo))
+	if (mode == DJA_MODE_ONE && !dja_turn_lock_rows(batch, run, actor, message))
 	{
-		error = dja_turn_in_savepoint(batch, run, actor, message, now);
-		if (run->type->careful > 0)
-			run->type->careful--;
-	}
-	else
-		dja_turn_execute(batch, run, actor, message, now);
-	batch->clock = GetCurrentTimestamp();
-	dja_worker_shows(run->type, NULL);
-	batch->phase = DJA_PHASE_READING;
-
-	if (error != NULL)
-		go_on = dja_run_failed(batch, run, actor, i, error);
-	else if (message->fate == DJA_FATE_HANDLED)
-		dja_run_handled(batch, run, message);
-	else
-		dja_run_remove(run, message);	/* it is aside */
-	if (error == NULL)
-	{
-		batch->turns++;
-		dja_run_note(run, message, now, batch->clock);
+		dja_turn_did_not_happen(batch, before);
+		return DJA_NEXT_RUN;
 	}
 
-	/* a turn that leaves something for the next ones to meet ends the batch */
-	if (batch->own_transaction)
-	{
-		dja_session_unlock();
-		over = dja_session_touched || (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE);
-	}
-	over |= solo || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
-		MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES;
+	go_on = dja_run_turn(batch, run, actor, i, mode, now);
+	over = dja_batch_is_over(batch);
 	if (go_on && run->reread)
 	{
 		dja_run_again(run);		/* what was put back sorts before */
@@ -420,38 +522,60 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 }
 
 /*
- * Handles what was read of the runs from first on.  False when the batch has
- * to end here; each run knows how it ends.
+ * Visits a mailbox: handles what was read of it until that is done, or its
+ * moment is over.  False when the batch has to end here; the run knows how it
+ * ends.
  */
 bool
-dja_batch_execute(DjaBatch *batch, int first)
+dja_batch_visit(DjaBatch *batch, DjaRun *run)
 {
-	/* after the snapshot of dja_batch_read(): rows of a restore are not run */
-	bool		over = batch->own_transaction && dja_held(MyDatabaseId);
+	DjaNext		next = DJA_NEXT_MESSAGE;
+	TimestampTz until;
 
-	batch->clock = GetCurrentTimestamp();
-	for (int r = first; r < batch->nruns; r++)
+	/* after the snapshot that it was read with: rows of a restore are not run */
+	if (batch->own_transaction && dja_held(MyDatabaseId))
 	{
-		DjaRun	   *run = batch->runs[r];
-		DjaNext		next = DJA_NEXT_MESSAGE;
-
-		if (over)
-		{
-			dja_run_leave(run, 0);
-			continue;
-		}
-		for (int i = 0; i < run->nmessages && next == DJA_NEXT_MESSAGE; i++)
-			next = dja_run_message(batch, run, i);
-		over = next == DJA_NEXT_BATCH;
+		dja_run_leave(run, run->next);
+		return false;
 	}
-	return !over;
+	batch->clock = GetCurrentTimestamp();
+	until = batch->own_transaction ? batch->clock + DJA_VISIT_USEC : DT_NOEND;
+	while (next == DJA_NEXT_MESSAGE && run->next < run->nmessages && batch->clock < until)
+	{
+		next = dja_run_message(batch, run, run->next);
+		run->next += next == DJA_NEXT_MESSAGE;
+	}
+	if (next == DJA_NEXT_MESSAGE && run->type != NULL && run->nmessages > 0)
+		dja_run_leave(run, run->next);
+	run->closed |= next != DJA_NEXT_MESSAGE;
+	return next != DJA_NEXT_BATCH;
+}
+
+/*
+ * Has the batch left anything in its mailboxes?  The next one to come back to,
+ * in their order, or NULL.
+ */
+DjaRun *
+dja_batch_revisit(DjaBatch *batch)
+{
+	for (int n = 0; n < batch->nruns; n++)
+	{
+		DjaRun	   *run = batch->runs[batch->revisit++ % batch->nruns];
+
+		if (run->closed)
+			continue;
+		if (run->next < run->nmessages || (run->more && dja_run_read_on(batch, run)))
+			return run;
+		run->closed = true;
+	}
+	return NULL;
 }
 
 /* ---------- writing ---------- */
 
-#define ST_SORT dja_sort_places
-#define ST_ELEMENT_TYPE uint64
-#define ST_COMPARE(a, b) (*(a) < *(b) ? -1 : *(a) > *(b))
+#define ST_SORT dja_sort_handled
+#define ST_ELEMENT_TYPE DjaHandled
+#define ST_COMPARE(a, b) ((a)->place < (b)->place ? -1 : (a)->place > (b)->place)
 #define ST_SCOPE static
 #define ST_DEFINE
 #include "lib/sort_template.h"
@@ -467,12 +591,13 @@ dja_batch_write(DjaBatch *batch)
 
 	/* neighbours share pages */
 	batch->phase = DJA_PHASE_WRITING;
-	dja_sort_places(batch->handled, batch->nhandled);
+	dja_sort_handled(batch->handled, batch->nhandled);
 	for (int i = 0; i < batch->nhandled; i++)
 	{
 		ItemPointerData tid;
 
-		dja_place_tid(batch->handled[i], &tid);
+		batch->run = batch->handled[i].run;
+		dja_place_tid(batch->handled[i].place, &tid);
 		dja_row_delete(batch->messages, &tid);
 	}
 	batch->nhandled = 0;
@@ -483,14 +608,14 @@ dja_batch_write(DjaBatch *batch)
 		{
 			if (!actor->dirty)
 				continue;
-			if (batch->executed > 1)
-				batch->run = batch->runs[r];
+			batch->run = batch->runs[r];
 			dja_actor_write(actor, batch->actors, batch->identities);
 		}
 	}
 	PopActiveSnapshot();
 	CommandCounterIncrement();
 
+	ExecDropSingleTupleTableSlot(batch->message_slot);
 	ExecDropSingleTupleTableSlot(batch->actor_slot);
 	dja_writers_close();
 	MemoryContextSwitchTo(old);

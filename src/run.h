@@ -1,13 +1,16 @@
 /*
  * run.h
  *
- * The steps of a batch turn: read claimed mailboxes, call the handlers one
- * after the other, write what came of it.  Two put them together: batch.c in a
- * worker's own transactions, drain.c inside its caller's.
+ * The steps of a batch turn: read a claimed mailbox, call its handler for one
+ * message after the other, write what came of it.  Two put them together:
+ * batch.c in a worker's own transactions, drain.c inside its caller's.
+ *
+ * A batch takes one mailbox after the other, and visits each for a moment:
+ * what is left of it is visited again when no other waits.
  *
  * Everything hangs on a DjaBatch.  batch->context lives until the claims are
- * given back; batch->attempt is emptied whenever the transaction has to start
- * over.
+ * given back; batch->attempt is emptied when the transaction has ended and another
+ * one writes down what became of it.
  */
 #ifndef DJA_RUN_H
 #define DJA_RUN_H
@@ -17,6 +20,21 @@
 #include "handler.h"
 #include "mailbox.h"
 #include "runqueue.h"
+
+#define DJA_VISIT_USEC 1000		/* then it is another mailbox's turn */
+
+/*
+ * How an attempt is made, the most careful last: what it shares, and so what an
+ * error takes along and who may have caused it.
+ */
+typedef enum DjaMode
+{
+	DJA_MODE_FAST,				/* a transaction with others: an error takes
+								 * all of them along */
+	DJA_MODE_SAVEPOINTS,		/* likewise, a savepoint around each turn */
+	DJA_MODE_ONE				/* a transaction of its own, its rows locked
+								 * before the handler is called */
+} DjaMode;
 
 /* A claimed mailbox in a batch. */
 typedef struct DjaRun
@@ -29,30 +47,30 @@ typedef struct DjaRun
 	int64		start;			/* where it was read from */
 	int64		cursor;			/* where to read from, or to go on from */
 	DjaRunEnd	end;
+	int64		read_cursor;	/* the same when all that was read is dealt
+								 * with */
+	DjaRunEnd	read_end;
 	int			removed;		/* messages that left the mailbox */
 	int			freed;			/* those of them that count against its limit */
-	bool		alone;			/* its first message is to be run alone next */
-	bool		suspended;		/* after an abort: its actor has been
-								 * suspended */
+	int			turns;			/* handlers called in this transaction */
+	int			alone;			/* so many of its messages are to be run alone
+								 * next */
+	char	   *waiting;		/* when put off: the actor, for people */
+	TransactionId locker;		/* ... and who has the row, if known */
 	DjaType    *type;
 	uint32		generation;		/* of the type, when it was looked at */
 	DjaActor   *actors;
-	int			quota;			/* messages to be read; 0 = its type cannot be
-								 * run */
-	int			first_entry;	/* while it is read: its entries in the index */
-	int			nentries;
+	int			visit;			/* messages that a visit may read */
+	int			quota;			/* messages to be read */
 	DjaMessage **messages;		/* read, in their order */
 	int			nmessages;
+	int			next;			/* the first of them not yet dealt with */
+	bool		more;			/* there are more than were read */
+	bool		closed;			/* this batch does not come back to it */
+	bool		long_turn;		/* a turn has lasted long */
 	bool		reread;			/* what was read is not what waits: read it
 								 * anew */
 } DjaRun;
-
-typedef enum DjaSavepoints
-{
-	DJA_SAVEPOINT_NEVER,		/* an error aborts the whole transaction */
-	DJA_SAVEPOINT_CAREFUL,		/* one around each message of a careful type */
-	DJA_SAVEPOINT_ALWAYS
-} DjaSavepoints;
 
 typedef enum DjaPhase
 {
@@ -63,6 +81,13 @@ typedef enum DjaPhase
 	DJA_PHASE_COMMITTED
 } DjaPhase;
 
+/* A handled message: where its row is, and whose it was. */
+typedef struct DjaHandled
+{
+	uint64		place;
+	DjaRun	   *run;
+} DjaHandled;
+
 /* What stands in one transaction, or in one round of drain(). */
 typedef struct DjaBatch
 {
@@ -71,11 +96,13 @@ typedef struct DjaBatch
 	MemoryContext turn;			/* what one handler leaves */
 	bool		own_transaction;	/* a worker's: deferred triggers fire in
 									 * each turn */
-	DjaSavepoints savepoints;
+	DjaMode		mode;			/* of each turn, at least */
 	DjaRun	  **runs;
 	int			nruns;
 	int			max_runs;
-	int			budget;			/* messages still to be handled */
+	int			revisit;		/* where to look for what is left */
+	int			budget;			/* turns that it may still have */
+	TimestampTz started;
 	TimestampTz deadline;
 	TimestampTz clock;			/* end of the last turn, where the next one
 								 * starts */
@@ -90,13 +117,16 @@ typedef struct DjaBatch
 	int			turns;			/* those that came out well */
 	bool		actor_read;		/* the last turn's actor */
 
+	bool		waited_for;		/* somebody waits for what it has locked */
+
 	/* what the end of the transaction has to do */
-	uint64	   *handled;		/* places of their rows */
+	DjaHandled *handled;
 	int			nhandled;
 	int			max_handled;
 	DjaWriter  *messages;
 	DjaWriter  *actors;
 	DjaWriter  *identities;
+	TupleTableSlot *message_slot;
 	TupleTableSlot *actor_slot;
 	BlockNumber actor_blocks;	/* while it is locked it gets no shorter */
 } DjaBatch;
@@ -111,12 +141,17 @@ dja_run_remove(DjaRun *run, DjaMessage *message)
 	run->freed += message->plain || dja_message_is_kind(message, "user");
 }
 
-extern DjaBatch *dja_batch_create(bool own_transaction, DjaSavepoints savepoints);
-extern void dja_batch_add(DjaBatch *batch, int mailbox);
+extern DjaBatch *dja_batch_create(bool own_transaction, DjaMode mode);
+extern DjaRun *dja_batch_add(DjaBatch *batch, int mailbox);
 extern void dja_batch_begin(DjaBatch *batch);
-extern void dja_batch_read(DjaBatch *batch, int first, int quota);
-extern bool dja_batch_execute(DjaBatch *batch, int first);
+extern bool dja_batch_visit(DjaBatch *batch, DjaRun *run);
+extern DjaRun *dja_batch_revisit(DjaBatch *batch);
 extern void dja_batch_write(DjaBatch *batch);
+extern void dja_run_put_off(DjaBatch *batch, DjaRun *run, text *key, TransactionId locker);
+
+/* read.c */
+extern void dja_run_read(DjaBatch *batch, DjaRun *run);
+extern bool dja_run_read_on(DjaBatch *batch, DjaRun *run);
 extern DjaActor *dja_run_actor(DjaBatch *batch, DjaRun *run, text *key);
 extern bool dja_run_resolve(DjaBatch *batch, DjaRun *run);
 

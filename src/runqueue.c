@@ -128,6 +128,88 @@ dja_mailbox_enqueue(int i)
 	lane->tail = i;
 }
 
+/*
+ * Back to where it was claimed from.
+ */
+void
+dja_mailbox_return(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaLane    *lane = dja_lane(mailbox->lane);
+
+	mailbox->state = DJA_MAILBOX_QUEUED;
+	mailbox->more = false;
+	mailbox->fifo_next = lane->head;
+	if (lane->queued++ == 0)
+	{
+		mailbox->fifo_next = -1;
+		lane->tail = i;
+	}
+	lane->head = i;
+}
+
+/*
+ * Out of its lane's list, or of the list of those that are put off.  Rare, so
+ * a walk will do.
+ */
+void
+dja_mailbox_unlink(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaLane    *lane = dja_lane(mailbox->lane);
+	bool		queued = mailbox->state == DJA_MAILBOX_QUEUED;
+	int		   *link = queued ? &lane->head : &lane->put_off;
+	int			last = -1;
+
+	while (*link != i)
+	{
+		last = *link;
+		link = &dja_mailbox(*link)->fifo_next;
+	}
+	*link = mailbox->fifo_next;
+	if (!queued)
+		return;
+	if (lane->tail == i)
+		lane->tail = last;
+	lane->queued--;
+}
+
+void
+dja_mailbox_put_off(int i, TimestampTz until)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaLane    *lane = dja_lane(mailbox->lane);
+
+	mailbox->state = DJA_MAILBOX_PUT_OFF;
+	mailbox->more = false;
+	mailbox->not_before = until;
+	mailbox->fifo_next = lane->put_off;
+	lane->put_off = i;
+	lane->put_off_due = Min(lane->put_off_due, until);
+}
+
+/*
+ * Queues what was put off long enough.
+ */
+void
+dja_mailboxes_come_back(DjaLane *lane, TimestampTz now)
+{
+	int			i = lane->put_off;
+
+	lane->put_off = -1;
+	lane->put_off_due = DJA_NEVER;
+	while (i >= 0)
+	{
+		int			next = dja_mailbox(i)->fifo_next;
+
+		if (dja_mailbox(i)->not_before <= now)
+			dja_mailbox_enqueue(i);
+		else
+			dja_mailbox_put_off(i, dja_mailbox(i)->not_before);
+		i = next;
+	}
+}
+
 int
 dja_mailbox_dequeue(DjaLane *lane)
 {
@@ -197,6 +279,7 @@ dja_mailbox_create(int lane, uint64 key_hash, int64 cursor)
 	mailbox->claim_index = -1;
 	mailbox->depth = -1;
 	mailbox->announced = 0;
+	mailbox->put_offs = mailbox->alone = 0;
 	mailbox->state = DJA_MAILBOX_WAITING;
 	mailbox->more = false;
 	*bucket = i;
@@ -290,8 +373,10 @@ dja_lane_create(Oid database, uint64 type_hash, int pool)
 	lane->type_hash = type_hash;
 	lane->pool = -1;
 	lane->concurrency = 0;
-	lane->solo = false;
-	lane->head = lane->tail = -1;
+	lane->batch_size = 0;
+	memset(&lane->pace, 0, sizeof(DjaPace));
+	lane->head = lane->tail = lane->put_off = -1;
+	lane->put_off_due = DJA_NEVER;
 	lane->queued = 0;
 	lane->sweeping = lane->sweep_started = false;
 	dja_lane_unblock(i);
@@ -344,6 +429,7 @@ dja_lane_free(int i)
 	DjaLane    *lane = dja_lane(i);
 
 	dja_lane_unlink(i);
+	dja_mailboxes_come_back(lane, DT_NOEND);
 	while (lane->queued > 0)
 	{
 		int			mailbox = dja_mailbox_dequeue(lane);

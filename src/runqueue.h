@@ -14,11 +14,20 @@
  *
  *             push                 pop                 finish: drained
  *   (absent) ------> QUEUED ----------------> RUNNING -----------------> (absent)
- *      |               ^  ^                      |  |
- *      | announce      |  |  more, remaining     |  | finish: held, or announced
- *      v               |  +----------------------+  v
- *   WAITING -----------+<------------------------ WAITING
- *             push
+ *      |               ^  ^                     |  |  |
+ *      | announce      |  | remaining, returned |  |  | finish: held, or announced
+ *      v               |  +---------------------+  |  v
+ *   WAITING -----------+<--------------------------|- WAITING
+ *             push     |                           | finish: put off
+ *                      +--------- PUT_OFF <--------+
+ *                       its time is over
+ *
+ * Workers claim a mailbox when its turn comes, and none ahead of that, so one
+ * that is kept for long keeps nobody else's mail.  Those of a lane come in the
+ * order in which they were queued.  One that is given back untouched returns to
+ * the front; one that was served goes to the end.  A mailbox is put off while
+ * somebody has one of djactor's rows locked that its turn would write: nothing
+ * of that stands in a table, so it is remembered here.
  *
  * The cursor of a mailbox is a position in it (see dja_position) below which
  * it is known to hold no deliverable message, so that a worker need not walk
@@ -40,8 +49,10 @@
 #define DJA_RUNQUEUE_H
 
 #include "datatype/timestamp.h"
+#include "pace.h"
 #include "shmem.h"
 #include "slots.h"
+#include "trouble.h"
 
 #define DJA_MAX_LANES 4096
 #define DJA_BREAKER_PARTS 8		/* of a type's breaker_window */
@@ -59,7 +70,9 @@ typedef struct DjaLane
 
 	/* what the type's definition says */
 	int			concurrency;	/* 0 = no limit */
-	bool		solo;			/* a transaction of its own for each message */
+	int			batch_size;		/* turns in a transaction with one of these,
+								 * 0 = no limit, 1 = one of its own for each */
+	DjaPace		pace;			/* what conflicts make of that */
 
 	uint64		epoch;			/* the queue's count of changes, at the type's
 								 * last */
@@ -69,6 +82,8 @@ typedef struct DjaLane
 	int			head;			/* queued mailboxes, first in first out */
 	int			tail;
 	int			queued;
+	int			put_off;		/* first mailbox that is put off, -1 = none */
+	TimestampTz put_off_due;	/* when the first of them comes back */
 	int			workers;		/* workers with a mailbox of this lane */
 	int			mailboxes;		/* in any state */
 
@@ -90,7 +105,8 @@ typedef enum DjaMailboxState
 	DJA_MAILBOX_FREE,
 	DJA_MAILBOX_WAITING,
 	DJA_MAILBOX_QUEUED,
-	DJA_MAILBOX_RUNNING
+	DJA_MAILBOX_RUNNING,
+	DJA_MAILBOX_PUT_OFF
 } DjaMailboxState;
 
 typedef struct DjaMailbox
@@ -100,11 +116,15 @@ typedef struct DjaMailbox
 	int64		claimed_cursor; /* what cursor was when the claimer took it */
 	int			lane;
 	int			hash_next;
-	int			fifo_next;		/* in its lane, or in the free list */
+	int			fifo_next;		/* in its lane, among those that are put off,
+								 * or in the free list */
 	int			claimer;		/* procno of the backend that runs it */
 	int			claim_index;	/* its place in that backend's list */
 	int			depth;			/* messages waiting, -1 = not counted */
+	TimestampTz not_before;		/* when put off: until then */
 	uint16		announced;		/* transactions between announce and push */
+	uint16		put_offs;		/* in a row, so far */
+	uint16		alone;			/* so many of its messages are run alone */
 	uint8		state;
 	bool		more;			/* pushed while running */
 } DjaMailbox;
@@ -117,6 +137,7 @@ struct DjaRunQueue
 	int			free_head;
 	int			free_count;
 	int			clock;			/* where eviction goes on looking */
+	DjaTrouble	trouble;
 	int			drained;		/* claimed by backends that drain, for as long
 								 * as their transactions last */
 	int			pool_lanes[DJA_MAX_POOLS];	/* first lane of each pool, -1 =
@@ -131,6 +152,9 @@ typedef enum DjaRunEnd
 {
 	DJA_END_DRAINED,			/* nothing deliverable left */
 	DJA_END_REMAINING,			/* more to do, from the cursor on */
+	DJA_END_RETURNED,			/* nothing was done: as if it had not been
+								 * claimed */
+	DJA_END_PUT_OFF,			/* somebody has a row locked: later */
 	DJA_END_HELD,				/* waits for the retry of the message at the
 								 * cursor */
 	DJA_END_DROPPED				/* the lane is blocked: the sweep finds it
@@ -159,7 +183,11 @@ extern int	dja_mailbox_find(int lane, uint64 key_hash);
 extern int	dja_mailbox_create(int lane, uint64 key_hash, int64 cursor);
 extern void dja_mailbox_free(int mailbox);
 extern void dja_mailbox_enqueue(int mailbox);
+extern void dja_mailbox_return(int mailbox);
 extern int	dja_mailbox_dequeue(DjaLane *lane);
+extern void dja_mailbox_put_off(int mailbox, TimestampTz until);
+extern void dja_mailboxes_come_back(DjaLane *lane, TimestampTz now);
+extern void dja_mailbox_unlink(int mailbox);
 extern bool dja_lane_unbounded(DjaLane *lane);
 
 /* senders */
@@ -171,11 +199,13 @@ extern int	dja_queue_depth(int lane, uint64 key_hash);
 /* workers: claims.c */
 extern bool dja_queue_has_work(int pool, bool resident, TimestampTz now);
 extern int	dja_queue_length(int pool);
-extern int	dja_queue_pop(int pool, int want, int *mailboxes, bool alone);
+extern int	dja_queue_pop(int pool, int turns, TimestampTz now, int *limit);
 extern int	dja_queue_claim(int lane, uint64 key_hash);
 extern int64 dja_queue_read_cursor(int mailbox);
-extern void dja_queue_finish(int mailbox, DjaRunEnd end, int64 cursor, int removed);
-extern void dja_queue_leave_lanes(void);
+extern void dja_queue_claim_again(int mailbox);
+extern void dja_queue_finish(int mailbox, DjaRunEnd end, int64 cursor, int removed, int alone);
+extern void dja_queue_note(int lane, DjaPaceEvent event);
+extern void dja_queue_leave_lanes(int turns, int64 usec, TimestampTz now);
 extern void dja_release_claims(void);
 extern int	dja_queue_room(void);
 extern TimestampTz dja_queue_next_due(int pool, TimestampTz now);

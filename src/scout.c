@@ -66,8 +66,10 @@ dja_announce_type(DjaType *type)
 	int			pool;
 	int			lane = -1;
 	char	   *problem;
-	DjaHandler *handler = dja_handler_resolve(type, &problem);
+	int			batch_size;
 
+	batch_size = dja_handler_resolve(type, &problem) != NULL ?
+		dja_handler_batch_size(type) : type->batch_size;
 	dja_lock();
 	pool = dja_pool_find(MyDatabaseId, type->owner, true);
 	if (pool >= 0)
@@ -76,7 +78,7 @@ dja_announce_type(DjaType *type)
 	{
 		dja_lane_move(lane, pool);
 		dja_lane(lane)->concurrency = type->concurrency;
-		dja_lane(lane)->solo = type->batch_size == 1 || (handler != NULL && handler->solo);
+		dja_lane(lane)->batch_size = batch_size;
 		dja_lane_unblock(lane);
 		if (dja_pool(pool)->resident >= 0)
 			SetLatch(dja_pool_latch(pool));

@@ -21,6 +21,12 @@
 #include "utils/portal.h"
 #include "utils/syscache.h"
 
+/*
+ * So soon a worker looks whether the lock that it waits for is part of a deadlock:
+ * who looks first is the victim, and that should be nobody but us.
+ */
+#define DJA_DEADLOCK_TIMEOUT "10ms"
+
 bool		dja_session_touched = false;
 
 static bool dja_role_changed = true;
@@ -48,6 +54,7 @@ dja_session_settings(const char *application_name)
 		{"application_name", application_name},
 		{"transaction_timeout", "0"},
 		{"exit_on_error", "off"},
+		{"deadlock_timeout", DJA_DEADLOCK_TIMEOUT},
 	};
 
 	for (size_t i = 0; i < lengthof(settings); i++)
@@ -106,15 +113,18 @@ dja_session_check(void)
 }
 
 /*
- * Does this process hold an advisory lock, for its session or its transaction?
- * Nobody else adds one to its lists, so an empty list needs no lock to be seen.
+ * What the locks of this process say: is one of them an advisory lock, for the
+ * session or the transaction, and does anybody wait for one?  Who waits for a
+ * row waits for the lock on our transaction id.  Nobody else adds a lock to the lists
+ * of a process, so an empty one needs no lock to be seen.
  */
 static bool
-dja_holds_advisory(void)
+dja_look_at_locks(bool *waited_for)
 {
-	bool		found = false;
+	bool		advisory = false;
 
-	for (int i = 0; i < NUM_LOCK_PARTITIONS && !found; i++)
+	*waited_for = false;
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 	{
 		dja_lock_list *list = &MyProc->myProcLocks[i];
 		LWLock	   *partition = LockHashPartitionLockByIndex(i);
@@ -122,24 +132,31 @@ dja_holds_advisory(void)
 		if (dja_lock_list_empty(list))
 			continue;
 		LWLockAcquire(partition, LW_SHARED);
-		for (PROCLOCK *lock = dja_lock_list_next(list, NULL); lock != NULL && !found;
+		for (PROCLOCK *lock = dja_lock_list_next(list, NULL); lock != NULL;
 			 lock = dja_lock_list_next(list, lock))
-			found = lock->tag.myLock->tag.locktag_lockmethodid == USER_LOCKMETHOD;
+		{
+			advisory |= lock->tag.myLock->tag.locktag_lockmethodid == USER_LOCKMETHOD;
+			*waited_for |= lock->tag.myLock->waitMask != 0;
+		}
 		LWLockRelease(partition);
 	}
-	return found;
+	return advisory;
 }
 
 /*
- * Gives back the advisory locks that a turn has taken for the session.  The
- * server's own way looks at everything that the process has ever locked in the
- * transaction, which costs more than a small turn.
+ * After a turn: gives back the advisory locks that it has taken for the session,
+ * and tells whether anybody waits for what the transaction has locked.  The
+ * server's own way of unlocking looks at everything that the process has ever
+ * locked in the transaction, which costs more than a small turn.
  */
-void
-dja_session_unlock(void)
+bool
+dja_session_waited_for(void)
 {
-	if (dja_holds_advisory())
+	bool		waited_for;
+
+	if (dja_look_at_locks(&waited_for))
 		LockReleaseSession(USER_LOCKMETHOD);
+	return waited_for;
 }
 
 /*

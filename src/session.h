@@ -15,7 +15,7 @@ extern bool dja_session_touched;
 extern void dja_session_settings(const char *application_name);
 extern void dja_session_begin(void);
 extern void dja_session_check(void);
-extern void dja_session_unlock(void);
+extern bool dja_session_waited_for(void);
 extern void dja_session_clean(void);
 
 #endif							/* DJA_SESSION_H */

@@ -27,26 +27,124 @@
 #include "watch.h"
 
 /*
- * Writes down a failed attempt, in the present transaction.  With charge it
- * counts, else the message is only put off.  actor is NULL when it cannot be
- * read.  True if the run can go on with the next message.
+ * Does this error use up an attempt?  What is nobody's fault does not, unless
+ * it has repeated alone while the server serves others.
+ */
+static bool
+dja_error_charges(DjaBatch *batch, DjaMessage *message, DjaBlame blame)
+{
+	bool		its_own = true;
+
+	if (!dja_is_nobodys(blame))
+		return true;
+	if (batch->own_transaction)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		dja_lock();
+		its_own = dja_trouble_is_its_own(&dja_shared->queue->trouble, message->id,
+										 message->retry_at, now);
+		dja_unlock();
+	}
+	return its_own && message->put_offs >= DJA_QUICK_TRIES;
+}
+
+/*
+ * The message has had its last attempt.  True if the run can go on.
+ */
+static bool
+dja_message_exhausted(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
+					  DjaError *error)
+{
+	DjaType    *type = run->type;
+	bool		suspend = type->suspend && actor != NULL && !error->rejected;
+
+	if (suspend)
+	{
+		actor->suspended = actor->dirty = true;
+		dja_message_retry(batch->messages, message, DT_NOBEGIN, error->message, false);
+		dja_watchers_tell(type, message->key, "suspended", false);
+		run->end = DJA_END_DRAINED; /* until resume() */
+	}
+	else
+	{
+		DjaFailure	failure = {error->rejected ? "rejected" : "failed", error->sqlerrcode,
+		error->message, error->context};
+
+		dja_give_up(type, message, &failure);
+		dja_run_remove(run, message);
+	}
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 error->rejected ?
+			 errmsg("actor %s \"%s\" rejected message " INT64_FORMAT ": %s",
+					type->name, text_to_cstring(message->key), message->id, error->message) :
+			 errmsg("actor %s \"%s\", message " INT64_FORMAT " failed %d times: %s",
+					type->name, text_to_cstring(message->key), message->id, message->attempts,
+					error->message),
+			 error->context ? errcontext("%s", error->context) : 0,
+			 suspend ? errhint("The actor is suspended until djactor.resume().") :
+			 errhint("The message is in djactor.dead_letter.")));
+	return !suspend;
+}
+
+/*
+ * The message gets another attempt, later.  True if the run can go on.
+ */
+static bool
+dja_message_tried_again(DjaBatch *batch, DjaRun *run, DjaMessage *message, DjaError *error,
+						TimestampTz retry_at, bool charge)
+{
+	DjaType    *type = run->type;
+
+	dja_message_retry(batch->messages, message, retry_at, error->message, type->skip);
+	dja_pending_due(type, retry_at);
+	dja_stat_count(type, DJA_STAT_RETRIED);
+	if (!type->skip)
+	{
+		run->end = DJA_END_HELD;
+		run->cursor = message->position;
+	}
+	if (charge)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("actor %s \"%s\", message " INT64_FORMAT " failed (attempt %d of %d): %s",
+						type->name, text_to_cstring(message->key), message->id,
+						message->attempts, type->max_attempts, error->message),
+				 error->context ? errcontext("%s", error->context) : 0));
+	else
+		ereport(message->put_offs == DJA_QUICK_TRIES ? LOG : DEBUG1,
+				(errcode(error->sqlerrcode),
+				 errmsg("actor %s \"%s\", message " INT64_FORMAT " is put off: %s",
+						type->name, text_to_cstring(message->key), message->id, error->message),
+				 errdetail("That may be the server's or somebody else's doing, so it has used up no attempt %d times.",
+						   message->put_offs),
+				 error->context ? errcontext("%s", error->context) : 0));
+	return type->skip;
+}
+
+/*
+ * Writes down an attempt that failed, in the present transaction.  actor is NULL
+ * when it cannot be read.  True if the run can go on with the next message.
  */
 bool
 dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
-				   DjaError *error, bool charge)
+				   DjaError *error)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
 	TimestampTz now = dja_clock();
 	DjaType    *type = run->type;
-	TimestampTz retry_at;
-	bool		go_on = true;
-	bool		give_up;
+	DjaBlame	blame = dja_error_blame(error);
+	bool		charge = dja_error_charges(batch, message, blame);
+	bool		go_on;
 
 	/* it cannot be suspended now: later, then */
 	if (actor == NULL && type->suspend && !error->rejected &&
 		message->attempts + 1 >= type->max_attempts)
 		charge = false;
-	if (charge && !error->rejected)
+	if (!charge)
+		message->put_offs++;
+	else if (!error->rejected)
 	{
 		message->attempts++;
 		if (actor != NULL)
@@ -57,59 +155,13 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 		}
 		dja_stat_count(type, DJA_STAT_FAILED);
 	}
-	give_up = charge && (error->rejected || message->attempts >= type->max_attempts);
-	if (give_up)
-	{
-		if (type->suspend && actor != NULL && !error->rejected)
-		{
-			actor->suspended = actor->dirty = true;
-			dja_message_retry(batch->messages, message, message->attempts, DT_NOBEGIN,
-							  error->message, false);
-			dja_watchers_tell(type, message->key, "suspended", false);
-			run->end = DJA_END_DRAINED; /* until resume() */
-			go_on = false;
-		}
-		else
-		{
-			DjaFailure	failure = {error->rejected ? "rejected" : "failed", error->sqlerrcode,
-			error->message, error->context};
-
-			dja_give_up(type, message, &failure);
-			dja_run_remove(run, message);
-		}
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 error->rejected ?
-				 errmsg("actor %s \"%s\" rejected message " INT64_FORMAT ": %s",
-						type->name, text_to_cstring(message->key), message->id, error->message) :
-				 errmsg("actor %s \"%s\", message " INT64_FORMAT " failed %d times: %s",
-						type->name, text_to_cstring(message->key), message->id, message->attempts,
-						error->message),
-				 error->context ? errcontext("%s", error->context) : 0,
-				 actor != NULL && actor->suspended ? errhint("The actor is suspended until djactor.resume().") :
-				 errhint("The message is in djactor.dead_letter.")));
-	}
+	if (charge && (error->rejected || message->attempts >= type->max_attempts))
+		go_on = dja_message_exhausted(batch, run, actor, message, error);
 	else
-	{
-		retry_at = charge ? dja_retry_time(type, message->attempts, now) :
-			dja_postpone_time(error, now);
-		dja_message_retry(batch->messages, message, message->attempts, retry_at,
-						  error->message, type->skip);
-		dja_pending_due(type, retry_at);
-		dja_stat_count(type, DJA_STAT_RETRIED);
-		if (!type->skip)
-		{
-			run->end = DJA_END_HELD;
-			run->cursor = message->position;
-			go_on = false;
-		}
-		ereport(charge ? LOG : DEBUG1,
-				(errcode(error->sqlerrcode),
-				 errmsg("actor %s \"%s\", message " INT64_FORMAT " failed (attempt %d of %d): %s",
-						type->name, text_to_cstring(message->key), message->id,
-						message->attempts + (charge ? 0 : 1), type->max_attempts, error->message),
-				 error->context ? errcontext("%s", error->context) : 0));
-	}
+		go_on = dja_message_tried_again(batch, run, message, error,
+										charge ? dja_retry_time(type, message->attempts, now) :
+										dja_put_off_time(type, blame, message->put_offs, now),
+										charge);
 	if (charge && !error->rejected && batch->own_transaction)
 		dja_breaker_count(run->lane, type);
 	MemoryContextSwitchTo(old);

@@ -9,7 +9,7 @@
 #include "run.h"
 
 extern bool dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
-							   DjaError *error, bool charge);
+							   DjaError *error);
 extern bool dja_run_without_turn(DjaBatch *batch, DjaRun *run, DjaMessage *message, TimestampTz now);
 extern void dja_log_newer(DjaActor *actor);
 

@@ -118,15 +118,35 @@ dja_is_resident(void)
 }
 
 /*
+ * Are all workers of a pool in long turns?  Then nobody looks at what comes.
+ */
+static bool
+dja_pool_is_stuck(int pool)
+{
+	for (int i = 0; i < dja_max_workers; i++)
+		if (dja_worker(i)->state != DJA_WORKER_FREE && dja_worker(i)->pool == pool &&
+			!dja_worker(i)->long_turn)
+			return false;
+	return true;
+}
+
+/*
  * There is something new for a pool to do: wakes its resident, if that waits,
- * or the launcher, if there is none.
+ * or another worker, if the resident takes long; or the launcher, if there is none.
  */
 void
 dja_wake_pool(int pool)
 {
+	int			resident = dja_pool(pool)->resident;
+
 	switch (dja_pool(pool)->state)
 	{
 		case DJA_POOL_BUSY:
+			if (resident < 0 || !dja_worker(resident)->long_turn || dja_wake_idle(pool) ||
+				dja_pool(pool)->wanted || !dja_pool_is_stuck(pool))
+				break;
+			dja_pool(pool)->wanted = true;
+			dja_ring_launcher();
 			break;
 		case DJA_POOL_ABSENT:
 			dja_ring_launcher();

@@ -354,7 +354,8 @@ dja_turn_run(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	dja_limit_begin(run->type->handler_timeout,
-					batch->own_transaction ? now : GetCurrentTimestamp());
+					batch->own_transaction ? now : GetCurrentTimestamp(),
+					batch->own_transaction && batch->executed > 1);
 	xact_level = GetCurrentTransactionNestLevel();
 	if (actor->state_version != run->type->state_version)
 		dja_turn_upgrade(batch, actor);
@@ -450,12 +451,13 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 		FlushErrorState();
 		dja_turn.actor = NULL;
 		dja_turn.message = NULL;
-		error = dja_error_copy(edata, dja_limit_exceeded);
+		error = dja_error_copy(edata, dja_limit_hit);
 		dja_limit_stop();
 		RollbackAndReleaseCurrentSubTransaction();
 		dja_handlers_forget();
 		/* drain() is asked to stop, and not by the turn's time limit */
-		if (!batch->own_transaction && edata->sqlerrcode == ERRCODE_QUERY_CANCELED && !dja_limit_exceeded)
+		if (!batch->own_transaction && edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+			dja_limit_hit == DJA_LIMIT_NONE)
 		{
 			MemoryContextSwitchTo(old);
 			CurrentResourceOwner = owner;

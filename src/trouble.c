@@ -1,0 +1,50 @@
+/*
+ * trouble.c
+ *
+ * Whose trouble it is; see trouble.h.
+ *
+ * The server serves others if a batch has come out well since the message was
+ * due, or if so few messages have had such an error of late that the server
+ * has hardly been asked: one bad message on a quiet server has no others beside
+ * it.  That its error could be written down each time shows that the server
+ * works.
+ */
+#include "postgres.h"
+
+#include "trouble.h"
+#include "utils/timestamp.h"
+
+#define DJA_OF_LATE (60 * USECS_PER_SEC)
+
+/*
+ * A batch with turns in it has been committed.
+ */
+void
+dja_trouble_over(DjaTrouble *trouble, TimestampTz now)
+{
+	trouble->served_at = now;
+}
+
+/*
+ * A message that was due then has met an error of the server.  Is that its own,
+ * since the server serves others?
+ */
+bool
+dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz due, TimestampTz now)
+{
+	int			mine = 0;
+	int			recent = 0;
+
+	for (int i = 0; i < DJA_TROUBLED; i++)
+	{
+		recent += trouble->put_off[i].message_id != 0 && trouble->put_off[i].at >= now - DJA_OF_LATE;
+		if (trouble->put_off[mine].message_id == message_id)
+			continue;
+		if (trouble->put_off[i].message_id == message_id ||
+			trouble->put_off[i].at < trouble->put_off[mine].at)
+			mine = i;
+	}
+	trouble->put_off[mine].message_id = message_id;
+	trouble->put_off[mine].at = now;
+	return trouble->served_at >= due || recent < DJA_TROUBLED;
+}
