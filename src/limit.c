@@ -47,12 +47,14 @@
 #define DJA_TICKS 8				/* in the shortest limit */
 #define DJA_TICK_MAX 100		/* ms */
 #define DJA_WORKER_TICK 10		/* ms */
+#define DJA_LONG_TURN_USEC 10000
 #define DJA_AGAIN_USEC 100000	/* between two calls for help, and two looks for
 								 * a deadlock */
 #define DJA_CANCEL_AGAIN 1000	/* ms */
 #define DJA_CANCELS 10			/* a handler may ignore */
 
 volatile DjaLimitHit dja_limit_hit = DJA_LIMIT_NONE;
+volatile bool dja_limit_long = false;
 
 static TimeoutId dja_ticker;
 static bool dja_ticker_registered = false;
@@ -98,7 +100,7 @@ dja_long_turn(TimestampTz now)
 {
 	bool		first = !dja_my_worker->long_turn;
 
-	dja_my_worker->long_turn = true;
+	dja_my_worker->long_turn = dja_limit_long = true;
 	if (first || now >= dja_help_at)
 	{
 		dja_call_others(now);
@@ -167,6 +169,7 @@ dja_limit_begin(int timeout, TimestampTz now, bool shared)
 	int			tick = dja_my_worker != NULL ? DJA_WORKER_TICK : DJA_TICK_MAX;
 
 	dja_limit_hit = DJA_LIMIT_NONE;
+	dja_limit_long = false;
 	dja_cancels = 0;
 	dja_ticked = 0;
 	dja_shared_turn = shared;

@@ -10,8 +10,6 @@
 
 #include "datatype/timestamp.h"
 
-#define DJA_LONG_TURN_USEC 10000	/* from then on a turn is a long one */
-
 /* Why the running turn was cancelled. */
 typedef enum DjaLimitHit
 {
@@ -23,6 +21,7 @@ typedef enum DjaLimitHit
 } DjaLimitHit;
 
 extern volatile DjaLimitHit dja_limit_hit;
+extern volatile bool dja_limit_long;	/* the last turn was a long one */
 
 extern void dja_limit_arm(void);
 extern void dja_limit_begin(int timeout, TimestampTz now, bool shared);

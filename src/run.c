@@ -222,7 +222,7 @@ dja_run_note(DjaRun *run, DjaMessage *message, TimestampTz start, TimestampTz en
 		due = Max(due, DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]));
 	dja_stat_handled(type, start - due, end - start);
 	type->turn_usec = type->turn_usec == 0 ? end - start : (7 * type->turn_usec + (end - start)) / 8;
-	run->long_turn |= end - start >= DJA_LONG_TURN_USEC;
+	run->long_turn |= dja_limit_long;
 }
 
 /*
