@@ -461,7 +461,7 @@ dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
 	}
 	if (outcome == DJA_COMMITTED && batch->turns > 0)
 		dja_trouble_over(&dja_shared->queue->trouble, now);
-	dja_queue_leave_lanes(batch->executed, now - batch->started, now);
+	dja_queue_leave_lanes(batch->executed, batch->started, now);
 	dja_unlock();
 	for (int i = 0; i < batch->nruns; i++)
 		if (batch->runs[i]->end == DJA_END_PUT_OFF && batch->runs[i]->waiting != NULL)

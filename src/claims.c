@@ -436,18 +436,18 @@ dja_queue_note(int lane, DjaPaceEvent event)
 }
 
 /*
- * The worker's batch is over, which had so many turns and took usec: other
+ * The worker's batch is over, which had so many turns and began then: other
  * workers may take its place in the lanes.
  */
 void
-dja_queue_leave_lanes(int turns, int64 usec, TimestampTz now)
+dja_queue_leave_lanes(int turns, TimestampTz started, TimestampTz now)
 {
 	while (dja_noccupied > 0)
 	{
 		DjaOccupied *occupied = &dja_occupied[--dja_noccupied];
 		DjaLane    *lane = dja_lane(occupied->lane);
 
-		dja_pace_note(&lane->pace, occupied->event, turns, usec, lane->workers, now);
+		dja_pace_note(&lane->pace, occupied->event, turns, lane->workers, started, now);
 		lane->workers--;
 		if (lane->in_use && lane->queued > 0 && dja_in_other_pool(lane))
 			dja_wake_pool(lane->pool);
@@ -467,6 +467,6 @@ dja_release_claims(void)
 	dja_lock();
 	while (dja_nclaims > 0)
 		dja_queue_finish(dja_claims[dja_nclaims - 1], DJA_END_REMAINING, DJA_CURSOR_START, 0, 0);
-	dja_queue_leave_lanes(0, 0, GetCurrentTimestamp());
+	dja_queue_leave_lanes(0, 0, 0);
 	dja_unlock();
 }

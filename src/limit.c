@@ -13,7 +13,8 @@
  * everybody, and their locks, for as long as it lasts.  Nobody knows beforehand
  * how long that is.  So when it has lasted for some ten milliseconds it is
  * cancelled, too, once: the others run again without it, and it runs alone
- * (batch.c).
+ * (batch.c).  If it waits for a lock, which somebody may keep who waits for what the
+ * others have locked, it need not even last so long.
  *
  * Turns last microseconds, and setting a timeout takes nearly one: so the timer
  * ticks from the first turn of a batch to the end of the batch, and a turn only
@@ -108,7 +109,7 @@ dja_long_turn(TimestampTz now)
 			CheckDeadLockAlert();
 	}
 	if (dja_shared_turn && dja_limit_hit == DJA_LIMIT_NONE)
-		dja_cancel_turn(dja_waits_for_lock() ? DJA_LIMIT_BLOCKED : DJA_LIMIT_LONG);
+		dja_cancel_turn(DJA_LIMIT_LONG);
 }
 
 static void
@@ -122,6 +123,8 @@ dja_tick_handler(void)
 		return;
 	if (InterruptPending)
 		dja_python_nudge();		/* it may be long before it looks */
+	if (dja_shared_turn && dja_limit_hit == DJA_LIMIT_NONE && dja_waits_for_lock())
+		dja_cancel_turn(DJA_LIMIT_BLOCKED);
 	if (dja_my_worker != NULL && dja_ticked++ > 0 && now >= dja_started + DJA_LONG_TURN_USEC)
 		dja_long_turn(now);
 	if (now < dja_deadline)

@@ -11,6 +11,9 @@
  * get smaller.  Where one worker is left, or somebody from outside is in the way,
  * only smaller batches help.
  *
+ * Both sides of a conflict notice it, and what was under way then may meet more of the
+ * kind; but a batch that began before a limit was lowered tells nothing new.
+ *
  * A long turn says nothing about conflicts, so after one the former size is
  * reached again in few steps.
  */
@@ -25,10 +28,11 @@
 #define DJA_LIKE_COMMIT_USEC 1000	/* a turn so long gains nothing from a batch */
 
 static void
-dja_pace_slow_down(DjaPace *pace, int turns, int64 usec, int workers, TimestampTz now)
+dja_pace_slow_down(DjaPace *pace, int turns, int workers, int64 usec, TimestampTz now)
 {
 	pace->conflicts++;
-	pace->workers_since = now;
+	pace->lowered_at = now;
+	pace->worker_at = TimestampTzPlusMilliseconds(now, DJA_PACE_WORKER_MS);
 	if (workers > 1 && usec < (int64) turns * DJA_LIKE_COMMIT_USEC)
 		pace->workers = workers / 2;
 	else
@@ -47,34 +51,36 @@ dja_pace_speed_up(DjaPace *pace, TimestampTz now)
 		if (pace->turns >= dja_batch_size)
 			pace->turns = pace->threshold = 0;
 	}
-	if (pace->workers > 0 && now >= TimestampTzPlusMilliseconds(pace->workers_since, DJA_PACE_WORKER_MS))
+	if (pace->workers > 0 && now >= pace->worker_at)
 	{
-		pace->workers_since = now;
+		pace->worker_at = TimestampTzPlusMilliseconds(now, DJA_PACE_WORKER_MS);
 		if (++pace->workers >= dja_max_workers)
 			pace->workers = 0;
 	}
 }
 
 /*
- * A batch of so many turns, which took usec altogether, has come to its end, while
- * so many workers ran the type.
+ * A batch of so many turns, which began then, has come to its end, while so
+ * many workers ran the type.
  */
 void
-dja_pace_note(DjaPace *pace, DjaPaceEvent event, int turns, int64 usec, int workers,
-			  TimestampTz now)
+dja_pace_note(DjaPace *pace, DjaPaceEvent event, int turns, int workers,
+			  TimestampTz started, TimestampTz now)
 {
 	switch (event)
 	{
 		case DJA_PACE_NOTHING:
 			break;
 		case DJA_PACE_QUIET:
-			dja_pace_speed_up(pace, now);
-			break;
-		case DJA_PACE_CONFLICT:
-			dja_pace_slow_down(pace, turns, usec, workers, now);
+			if (started >= pace->lowered_at)
+				dja_pace_speed_up(pace, now);
 			break;
 		case DJA_PACE_LONG_TURN:
 			pace->turns = 1;
+			break;
+		case DJA_PACE_CONFLICT:
+			if (started >= pace->lowered_at)
+				dja_pace_slow_down(pace, turns, workers, now - started, now);
 			break;
 	}
 }

@@ -20,7 +20,8 @@ typedef struct DjaPace
 	int			turns;			/* in a transaction, 0 = no limit */
 	int			threshold;		/* below it turns are doubled, 0 = everywhere */
 	int			workers;		/* at once, 0 = no limit */
-	TimestampTz workers_since;
+	TimestampTz lowered_at;		/* either of them, by a conflict */
+	TimestampTz worker_at;		/* when another worker may be tried */
 	uint64		conflicts;		/* so far, for djactor.stat */
 } DjaPace;
 
@@ -34,7 +35,7 @@ typedef enum DjaPaceEvent
 								 * locked, or one of them for somebody else */
 } DjaPaceEvent;
 
-extern void dja_pace_note(DjaPace *pace, DjaPaceEvent event, int turns, int64 usec,
-						  int workers, TimestampTz now);
+extern void dja_pace_note(DjaPace *pace, DjaPaceEvent event, int turns, int workers,
+						  TimestampTz started, TimestampTz now);
 
 #endif							/* DJA_PACE_H */

@@ -432,13 +432,13 @@ dja_run_turn(DjaBatch *batch, DjaRun *run, DjaActor *actor, int i, DjaMode mode,
 }
 
 /*
- * Does the batch end after a turn?  It does with one that leaves something for
- * the next ones to meet, or that somebody waits for.
+ * Does the batch end after a turn?  It does with one that has lasted long, that leaves
+ * something for the next ones to meet, or that somebody waits for.
  */
 static bool
-dja_batch_is_over(DjaBatch *batch)
+dja_batch_is_over(DjaBatch *batch, DjaRun *run)
 {
-	bool		over = batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
+	bool		over = run->long_turn || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
 		MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES;
 
 	if (batch->own_transaction)
@@ -510,7 +510,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	}
 
 	go_on = dja_run_turn(batch, run, actor, i, mode, now);
-	over = dja_batch_is_over(batch);
+	over = dja_batch_is_over(batch, run);
 	if (go_on && run->reread)
 	{
 		dja_run_again(run);		/* what was put back sorts before */

@@ -205,7 +205,7 @@ extern int64 dja_queue_read_cursor(int mailbox);
 extern void dja_queue_claim_again(int mailbox);
 extern void dja_queue_finish(int mailbox, DjaRunEnd end, int64 cursor, int removed, int alone);
 extern void dja_queue_note(int lane, DjaPaceEvent event);
-extern void dja_queue_leave_lanes(int turns, int64 usec, TimestampTz now);
+extern void dja_queue_leave_lanes(int turns, TimestampTz started, TimestampTz now);
 extern void dja_release_claims(void);
 extern int	dja_queue_room(void);
 extern TimestampTz dja_queue_next_due(int pool, TimestampTz now);

@@ -25,7 +25,7 @@
  * So soon a worker looks whether the lock that it waits for is part of a deadlock:
  * who looks first is the victim, and that should be nobody but us.
  */
-#define DJA_DEADLOCK_TIMEOUT "10ms"
+#define DJA_DEADLOCK_TIMEOUT "2ms"
 
 bool		dja_session_touched = false;
 
