@@ -852,7 +852,8 @@ CREATE FUNCTION djactor.stat_list
 	OUT actor_type text, OUT handled bigint, OUT failed bigint, OUT retried bigint, OUT dead bigint,
 	OUT duplicates bigint, OUT expired bigint, OUT turns_per_second double precision,
 	OUT wait_p50 interval, OUT wait_p95 interval, OUT wait_p99 interval,
-	OUT run_p50 interval, OUT run_p95 interval, OUT run_p99 interval, OUT since timestamptz
+	OUT run_p50 interval, OUT run_p95 interval, OUT run_p99 interval, OUT since timestamptz,
+	OUT conflicts bigint, OUT batch_limit int, OUT worker_limit int
 ) RETURNS SETOF record
 	LANGUAGE c VOLATILE ROWS 100
 	AS 'MODULE_PATHNAME', 'dja_stat_list';
@@ -860,7 +861,8 @@ COMMENT ON FUNCTION djactor.stat_list() IS 'counters, rates and times of the act
 
 CREATE VIEW djactor.stat AS
 	SELECT actor_type, handled, failed, retried, dead, duplicates, expired, turns_per_second,
-		wait_p50, wait_p95, wait_p99, run_p50, run_p95, run_p99, since
+		wait_p50, wait_p95, wait_p99, run_p50, run_p95, run_p99, since,
+		conflicts, batch_limit, worker_limit
 	FROM djactor.stat_list();
 COMMENT ON VIEW djactor.stat IS 'what workers have done for each actor type since the server started, and how quickly in the last one to two minutes; committed work only, not that of drain()';
 COMMENT ON COLUMN djactor.stat.actor_type IS 'kind of actor';
@@ -879,19 +881,44 @@ COMMENT ON COLUMN djactor.stat.run_p95 IS 'likewise: what 95 of 100 did not exce
 COMMENT ON COLUMN djactor.stat.run_p99 IS 'likewise: what 99 of 100 did not exceed';
 COMMENT ON COLUMN djactor.stat.since IS 'when counting began: the start of the server, or later where room for statistics had gone to another type';
 
+COMMENT ON COLUMN djactor.stat.conflicts IS 'batches, since the lane of the type was made, that others waited for or that failed for what others had locked, while they held what several turns had locked';
+COMMENT ON COLUMN djactor.stat.batch_limit IS 'turns that share a transaction at most, after conflicts or long turns; grows again when it is quiet; NULL = only djactor.batch_size and the type''s own batch_size count';
+COMMENT ON COLUMN djactor.stat.worker_limit IS 'workers that run the type at once at most, after conflicts between them; grows again when it is quiet; NULL = only djactor.max_workers and the type''s concurrency count';
+
+CREATE FUNCTION djactor.put_off_list
+(
+	OUT type_hash bigint, OUT key_hash bigint, OUT times int, OUT until timestamptz
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE ROWS 10
+	AS 'MODULE_PATHNAME', 'dja_put_off_list';
+COMMENT ON FUNCTION djactor.put_off_list() IS 'mailboxes of this database that wait for a row that another transaction has locked, from shared memory: hashes as in djactor.name_hash(), how often they were put off so far, and until when';
+
 CREATE VIEW djactor.mailbox AS
-	SELECT actor_type, actor_key, pg_catalog.count(*) AS depth,
-		pg_catalog.min(sent_at) AS oldest_sent_at,
-		pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.min(sent_at) AS oldest_age
-	FROM djactor.message
-	WHERE aside IS NULL OR aside OPERATOR(pg_catalog.<>) ALL (ARRAY['deferred', 'duplicate', 'held deferred', 'held duplicate'])
-	GROUP BY actor_type, actor_key;
+	SELECT m.actor_type, m.actor_key, m.depth, m.oldest_sent_at,
+		pg_catalog.now() OPERATOR(pg_catalog.-) m.oldest_sent_at AS oldest_age,
+		m.put_offs OPERATOR(pg_catalog.+) COALESCE(locked.times, 0) AS put_offs,
+		CASE WHEN locked.times IS NULL THEN m.last_error
+			ELSE 'another transaction has locked the actor''s row, or a message''s' END AS last_error
+	FROM (
+		SELECT actor_type, actor_key, pg_catalog.count(*) AS depth,
+			pg_catalog.min(sent_at) AS oldest_sent_at, pg_catalog.max(put_offs) AS put_offs,
+			(pg_catalog.array_agg(last_error ORDER BY djactor.mailbox_position(priority, id))
+				FILTER (WHERE last_error IS NOT NULL))[1] AS last_error
+		FROM djactor.message
+		WHERE aside IS NULL OR aside OPERATOR(pg_catalog.<>) ALL (ARRAY['deferred', 'duplicate', 'held deferred', 'held duplicate'])
+		GROUP BY actor_type, actor_key
+	) m
+	LEFT JOIN djactor.put_off_list() locked
+		ON locked.type_hash OPERATOR(pg_catalog.=) djactor.name_hash(m.actor_type)
+		AND locked.key_hash OPERATOR(pg_catalog.=) djactor.name_hash(m.actor_key);
 COMMENT ON VIEW djactor.mailbox IS 'waiting messages of each actor and the age of the oldest';
 COMMENT ON COLUMN djactor.mailbox.actor_type IS 'kind of the receiving actor';
 COMMENT ON COLUMN djactor.mailbox.actor_key IS 'key of the receiving actor';
 COMMENT ON COLUMN djactor.mailbox.depth IS 'messages that wait, delayed ones included';
 COMMENT ON COLUMN djactor.mailbox.oldest_sent_at IS 'when the oldest of them was sent';
 COMMENT ON COLUMN djactor.mailbox.oldest_age IS 'how long ago that is';
+COMMENT ON COLUMN djactor.mailbox.put_offs IS 'how often its mail was put off for what is nobody''s fault: the most of one message, or how often in a row for a row that another transaction has locked';
+COMMENT ON COLUMN djactor.mailbox.last_error IS 'why, or how its first message that has failed did; NULL = neither';
 
 /* ---------- grants: by themselves to the database's owner, whoever that is, who may pass them on ---------- */
 

@@ -18,7 +18,7 @@
 
 #define DJA_ROOM_MS 50			/* between two looks for room in the queue */
 #define DJA_PUT_OFF_MS 20		/* the first times; then doubled, up to ... */
-#define DJA_PUT_OFF_MAX_MS 1000
+#define DJA_PUT_OFF_MAX_MS 320
 #define DJA_PUT_OFFS_QUICK 3
 
 /* A lane that this backend occupies, and how that goes. */

@@ -39,6 +39,7 @@ PG_FUNCTION_INFO_V1(dja_pause_actor);
 PG_FUNCTION_INFO_V1(dja_resume_actor);
 PG_FUNCTION_INFO_V1(dja_wait_idle);
 PG_FUNCTION_INFO_V1(dja_worker_list);
+PG_FUNCTION_INFO_V1(dja_put_off_list);
 PG_FUNCTION_INFO_V1(dja_reload);
 PG_FUNCTION_INFO_V1(dja_check_preload);
 
@@ -480,6 +481,53 @@ dja_worker_list(PG_FUNCTION_ARGS)
 		values[6] = TimestampTzGetDatum(worker.since);
 		nulls[6] = worker.since == 0;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * Mailboxes that are put off, lane by lane: which cannot be many, but nothing
+ * is allocated under the lock.
+ */
+Datum
+dja_put_off_list(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	DjaMailbox *found = NULL;
+	int			room = 0;
+
+	dja_require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < DJA_MAX_LANES; i++)
+	{
+		uint64		type_hash;
+		int			n;
+
+		CHECK_FOR_INTERRUPTS();
+		/* a glance without the lock: nearly all have none */
+		if (!dja_lane(i)->in_use || dja_lane(i)->put_off < 0)
+			continue;
+		for (;;)
+		{
+			dja_lock();
+			n = dja_lane_put_off(i, MyDatabaseId, &type_hash, found, room);
+			dja_unlock();
+			if (n <= room)
+				break;
+			room = 2 * n;
+			found = palloc(sizeof(DjaMailbox) * room);
+		}
+		for (int m = 0; m < n; m++)
+		{
+			Datum		values[4];
+			bool		nulls[4] = {0};
+
+			values[0] = Int64GetDatum((int64) type_hash);
+			values[1] = Int64GetDatum((int64) found[m].key_hash);
+			values[2] = Int32GetDatum(found[m].put_offs);
+			values[3] = TimestampTzGetDatum(found[m].not_before);
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		}
 	}
 	return (Datum) 0;
 }

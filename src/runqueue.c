@@ -532,6 +532,28 @@ dja_pool_lane_count(int pool)
 	return n;
 }
 
+/*
+ * Copies the mailboxes of a lane that are put off, as far as there is room, if it
+ * is of this database; returns how many there are.
+ */
+int
+dja_lane_put_off(int i, Oid database, uint64 *type_hash, DjaMailbox *mailboxes, int room)
+{
+	DjaLane    *lane = dja_lane(i);
+	int			n = 0;
+
+	*type_hash = lane->type_hash;
+	if (!lane->in_use || lane->database != database)
+		return 0;
+	for (int m = lane->put_off; m >= 0; m = dja_mailbox(m)->fifo_next)
+	{
+		if (n < room)
+			mailboxes[n] = *dja_mailbox(m);
+		n++;
+	}
+	return n;
+}
+
 bool
 dja_lane_unbounded(DjaLane *lane)
 {

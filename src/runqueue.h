@@ -177,6 +177,7 @@ extern void dja_lane_unblock(int lane);
 extern uint64 dja_queue_changes(void);
 extern int	dja_pool_lane_count(int pool);
 extern bool dja_lane_busy(int lane);
+extern int	dja_lane_put_off(int lane, Oid database, uint64 *type_hash, DjaMailbox *mailboxes, int room);
 
 /* building blocks of the files behind this header */
 extern int	dja_mailbox_find(int lane, uint64 key_hash);

@@ -16,7 +16,8 @@
  * listed, so that a flush touches no other.
  *
  * All slots stand under dja_shared->lock.  Workers write them in
- * dja_stat_flush, nobody else does.
+ * dja_stat_flush, nobody else does.  The limits that adapt to conflicts are shown beside
+ * them; they stand in the lanes (pace.h).
  */
 #include "postgres.h"
 
@@ -343,10 +344,13 @@ dja_stat_forget(void)
 #define DJA_STAT_WAIT (DJA_STAT_RATE + 1)
 #define DJA_STAT_RUN (DJA_STAT_WAIT + 3)
 #define DJA_STAT_SINCE (DJA_STAT_RUN + 3)
-#define DJA_STAT_NCOLUMNS (DJA_STAT_SINCE + 1)
+#define DJA_STAT_CONFLICTS (DJA_STAT_SINCE + 1)
+#define DJA_STAT_BATCH_LIMIT (DJA_STAT_CONFLICTS + 1)
+#define DJA_STAT_WORKER_LIMIT (DJA_STAT_BATCH_LIMIT + 1)
+#define DJA_STAT_NCOLUMNS (DJA_STAT_WORKER_LIMIT + 1)
 
 static void
-dja_stat_row(DjaType *type, DjaStat *stat, TimestampTz now, Datum *values, bool *nulls)
+dja_stat_row(DjaType *type, DjaStat *stat, DjaPace *pace, TimestampTz now, Datum *values, bool *nulls)
 {
 	static const double parts[3] = {0.5, 0.95, 0.99};
 	int64		minute = now / DJA_STAT_WINDOW;
@@ -375,6 +379,11 @@ dja_stat_row(DjaType *type, DjaStat *stat, TimestampTz now, Datum *values, bool 
 		values[DJA_STAT_RUN + i] = dja_stat_percentile(times.run, turns, parts[i]);
 	}
 	values[DJA_STAT_SINCE] = TimestampTzGetDatum(stat->since);
+	values[DJA_STAT_CONFLICTS] = Int64GetDatum((int64) pace->conflicts);
+	nulls[DJA_STAT_BATCH_LIMIT] = pace->turns == 0;
+	values[DJA_STAT_BATCH_LIMIT] = Int32GetDatum(pace->turns);
+	nulls[DJA_STAT_WORKER_LIMIT] = pace->workers == 0;
+	values[DJA_STAT_WORKER_LIMIT] = Int32GetDatum(pace->workers);
 }
 
 /*
@@ -394,6 +403,7 @@ dja_stat_list(PG_FUNCTION_ARGS)
 	{
 		DjaType    *type = lfirst(lc);
 		DjaStat		stat = {0};
+		DjaPace		pace = {0};
 		Datum		values[DJA_STAT_NCOLUMNS];
 		bool		nulls[DJA_STAT_NCOLUMNS];
 		int			place;
@@ -402,14 +412,17 @@ dja_stat_list(PG_FUNCTION_ARGS)
 		dja_lock();
 		place = dja_lane_place(MyDatabaseId, type->hash);
 		if (place >= 0)
+		{
 			stat = dja_shared->stats->slots[place];
+			pace = dja_lane(place)->pace;
+		}
 		dja_unlock();
 		if (stat.type_hash != type->hash || stat.database != MyDatabaseId)
 		{
 			memset(&stat, 0, sizeof(stat));
 			stat.since = dja_shared->stats->started;
 		}
-		dja_stat_row(type, &stat, now, values, nulls);
+		dja_stat_row(type, &stat, &pace, now, values, nulls);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
