@@ -1,8 +1,8 @@
 /*
  * operate.c
  *
- * What an operator calls: pause(), resume(), wait_idle(), reload(), and the
- * list of workers.
+ * What an operator calls: pause(), resume(), reload(), and the list of
+ * workers.
  *
  * Who may: for a type, and its actors, whoever may act for the type's owner.
  */
@@ -20,7 +20,6 @@
 #include "mailbox.h"
 #include "operate.h"
 #include "pending.h"
-#include "pgstat.h"
 #include "run.h"
 #include "runqueue.h"
 #include "slots.h"
@@ -37,14 +36,10 @@ PG_FUNCTION_INFO_V1(dja_pause_type);
 PG_FUNCTION_INFO_V1(dja_resume_type);
 PG_FUNCTION_INFO_V1(dja_pause_actor);
 PG_FUNCTION_INFO_V1(dja_resume_actor);
-PG_FUNCTION_INFO_V1(dja_wait_idle);
 PG_FUNCTION_INFO_V1(dja_worker_list);
 PG_FUNCTION_INFO_V1(dja_put_off_list);
 PG_FUNCTION_INFO_V1(dja_reload);
 PG_FUNCTION_INFO_V1(dja_check_preload);
-
-#define DJA_LOOK_AGAIN_MS 5		/* wait_idle: first wait, doubled up to ... */
-#define DJA_LOOK_AGAIN_MAX_MS 50
 
 DjaType *
 dja_require_type(text *name)
@@ -287,162 +282,6 @@ dja_resume_actor(PG_FUNCTION_ARGS)
 {
 	dja_set_actor_paused(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), false);
 	PG_RETURN_VOID();
-}
-
-/* ---------- waiting until all is done ---------- */
-
-/*
- * Where wait_idle() has seen mail that waits: it looks there first when it looks
- * again, or it would walk each time over all that was handled meanwhile.
- */
-typedef struct DjaSeen
-{
-	uint64		type_hash;		/* 0 = nowhere */
-	uint64		key_hash;
-} DjaSeen;
-
-/*
- * Does a mailbox of a type wait to be run, from that of a key on?
- */
-static bool
-dja_mail_waits(DjaType *type, Snapshot snapshot, DjaScanFrom from, uint64 key_hash, DjaSeen *seen)
-{
-	Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor mailbox",
-												  ALLOCSET_SMALL_SIZES);
-	bool		waits = false;
-	DjaScan		scan;
-
-	dja_mailbox_scan_begin(&scan, snapshot);
-	dja_mailbox_scan_type(&scan, type->hash, from, key_hash);
-	while (!waits && dja_scan_next(&scan))
-	{
-		MemoryContext old = MemoryContextSwitchTo(context);
-		text	   *key = dja_scan_message(&scan)->key;
-
-		key_hash = dja_hash_text(key);
-		waits = !dja_actor_halted(rel, slot, type, key, snapshot);
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(context);
-		if (!waits)
-			dja_mailbox_scan_type(&scan, type->hash, DJA_SCAN_AFTER_KEY, key_hash);
-	}
-	if (waits)
-	{
-		seen->type_hash = type->hash;
-		seen->key_hash = key_hash;
-	}
-	dja_scan_end(&scan);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	return waits;
-}
-
-/*
- * Is there nothing of a type that workers have to do now, or will have to do
- * after a retry's wait?
- */
-static bool
-dja_type_is_idle(DjaType *type, Snapshot snapshot, DjaSeen *seen)
-{
-	bool		idle = true;
-	DjaScan		scan;
-
-	if (type->paused)
-		return true;
-	if (dja_mail_waits(type, snapshot, DJA_SCAN_ALL_KEYS, 0, seen))
-		return false;
-
-	/*
-	 * under retry_order skip, what waits for its retry is delayed, and not
-	 * idle either
-	 */
-	if (type->skip)
-	{
-		dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);
-		while (idle && dja_scan_next(&scan))
-		{
-			DjaMessage *message = dja_scan_message(&scan);
-
-			idle = message->nulls[DJA_MSG_RETRY_AT - 1] || !message->nulls[DJA_MSG_ASIDE - 1];
-		}
-		dja_scan_end(&scan);
-	}
-	return idle;
-}
-
-static bool
-dja_is_idle(text *name, DjaSeen *seen)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor idle",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	Snapshot	snapshot;
-	List	   *types = name ? list_make1(dja_require_type(name)) : dja_types_all();
-	DjaType    *last = seen->type_hash != 0 ? dja_type_by_hash(seen->type_hash) : NULL;
-	bool		idle;
-	ListCell   *lc;
-
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	idle = last == NULL || last->paused ||
-		!dja_mail_waits(last, snapshot, DJA_SCAN_FROM_KEY, seen->key_hash, seen);
-	foreach(lc, types)
-	{
-		if (!idle)
-			break;
-		idle = dja_type_is_idle(lfirst(lc), snapshot, seen);
-	}
-	UnregisterSnapshot(snapshot);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
-	return idle;
-}
-
-/*
- * wait_idle(timeout, actor_type)
- */
-Datum
-dja_wait_idle(PG_FUNCTION_ARGS)
-{
-	static uint32 wait_event = 0;
-	TimestampTz until;
-	text	   *name = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
-	long		wait = DJA_LOOK_AGAIN_MS;
-	DjaSeen		seen = {0};
-
-	dja_require_preload();
-	dja_catalog_require();
-	if (PG_ARGISNULL(0) || dja_interval_usec(PG_GETARG_INTERVAL_P(0)) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout must not be null or negative")));
-	if (dja_turn.actor != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("wait_idle() cannot be called inside a turn")));
-	if (dja_pending_any())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("wait_idle() cannot wait for messages that this transaction has sent"),
-				 errdetail("Workers see them only after its commit."),
-				 errhint("Commit first; in a test that never commits use djactor.drain().")));
-
-	until = GetCurrentTimestamp() + dja_interval_usec(PG_GETARG_INTERVAL_P(0));
-	while (!dja_is_idle(name, &seen))
-	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		if (now >= until)
-			PG_RETURN_BOOL(false);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(wait, (long) ((until - now) / 1000 + 1)),
-						 DJA_WAIT_EVENT(wait_event, "DjactorWaitIdle"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		wait = Min(2 * wait, DJA_LOOK_AGAIN_MAX_MS);
-	}
-	PG_RETURN_BOOL(true);
 }
 
 /* ---------- looking at workers ---------- */
