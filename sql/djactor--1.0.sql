@@ -655,7 +655,13 @@ COMMENT ON FUNCTION djactor.unwatch(text, text) IS 'undoes watch()';
 CREATE FUNCTION djactor.wait_reply(message_id bigint, timeout interval DEFAULT '5 s'::interval) RETURNS jsonb
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_wait_reply';
 COMMENT ON FUNCTION djactor.wait_reply(bigint, interval) IS
-'waits for the answer to an ask and returns it, without consuming it; JA001: none came in time, JA002: it is an error, in DETAIL as jsonb';
+'waits for the answer to an ask and returns it, without consuming it; JA001: none came in time, JA002: it is an error, in DETAIL as jsonb; holds its statement''s snapshot while it waits, CALL wait_reply() does not';
+
+-- No defaults here and below: SELECT f(...) shall mean the function, CALL f(...) the procedure.
+CREATE PROCEDURE djactor.wait_reply(message_id bigint, timeout interval, INOUT reply jsonb)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_call_wait_reply';
+COMMENT ON PROCEDURE djactor.wait_reply(bigint, interval, jsonb) IS
+'commits, and waits as the function wait_reply() does, but holds no snapshot and no lock while it waits';
 
 CREATE PROCEDURE djactor.ask
 (
@@ -667,7 +673,7 @@ CREATE PROCEDURE djactor.ask
 )
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_ask';
 COMMENT ON PROCEDURE djactor.ask(text, text, jsonb, interval, jsonb) IS
-'sends, commits, and waits for the answer as wait_reply() does; the message expires with the timeout';
+'sends, commits, and waits for the answer as CALL wait_reply() does; the message expires with the timeout';
 
 /* ---------- operating ---------- */
 
@@ -720,7 +726,12 @@ COMMENT ON FUNCTION djactor.discard(bigint) IS 'deletes a dead letter';
 CREATE FUNCTION djactor.wait_idle(timeout interval, actor_type text DEFAULT NULL) RETURNS boolean
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_wait_idle';
 COMMENT ON FUNCTION djactor.wait_idle(interval, text) IS
-'waits until no mail is left that could be handled, and tells whether that came true in time; a message that waits for its retry is not idle, delayed and paused mail is';
+'waits until no mail is left that could be handled, and tells whether that came true in time; a message that waits for its retry is not idle, delayed and paused mail is; holds its statement''s snapshot while it waits, CALL wait_idle() does not';
+
+CREATE PROCEDURE djactor.wait_idle(timeout interval, actor_type text, INOUT idle boolean)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_call_wait_idle';
+COMMENT ON PROCEDURE djactor.wait_idle(interval, text, boolean) IS
+'commits, and waits as the function wait_idle() does, but holds no snapshot and no lock while it waits';
 
 CREATE FUNCTION djactor.reload() RETURNS int
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_reload';

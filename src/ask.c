@@ -6,34 +6,35 @@
  *
  * The answer is a row of djactor.reply.  Who waits says so in shared memory
  * (waiters.c) before it looks, and is woken after the commit that answers; so
- * nothing is missed, and between two looks no snapshot is held.
+ * nothing is missed.  Each look has a snapshot of its own; what is held between
+ * two looks depends on the form (wait.c): by the procedures nothing, by the
+ * function its caller's snapshot.
  *
  * A wait that cannot end is refused at once (contract 17): inside a turn, and
  * in the transaction that has sent the message, which nobody sees yet.
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "failure.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "json.h"
 #include "mailbox.h"
 #include "send.h"
 #include "shmem.h"
-#include "storage/latch.h"
 #include "turn.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "wait.h"
 #include "waiters.h"
 
 PG_FUNCTION_INFO_V1(dja_wait_reply);
+PG_FUNCTION_INFO_V1(dja_call_wait_reply);
 PG_FUNCTION_INFO_V1(dja_ask);
 
 #define DJA_LOOK_MS 1000		/* the net below the latch */
@@ -129,7 +130,7 @@ dja_check_ask(int64 id)
 }
 
 static Datum
-dja_wait(int64 id, int64 timeout)
+dja_wait(int64 id, int64 timeout, bool commit)
 {
 	static uint32 wait_event = 0;
 	TimestampTz until = GetCurrentTimestamp() + timeout;
@@ -152,11 +153,8 @@ dja_wait(int64 id, int64 timeout)
 			now = GetCurrentTimestamp();
 			if (now >= until)
 				break;
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 Min(DJA_LOOK_MS, (long) ((until - now) / 1000 + 1)),
-							 DJA_WAIT_EVENT(wait_event, "DjactorWaitReply"));
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
+			dja_nap(commit, Min(DJA_LOOK_MS, (long) ((until - now) / 1000 + 1)),
+					DJA_WAIT_EVENT(wait_event, "DjactorWaitReply"));
 		}
 	}
 	PG_FINALLY();
@@ -174,10 +172,10 @@ dja_wait(int64 id, int64 timeout)
 }
 
 /*
- * wait_reply(message_id, timeout)
+ * What both forms of wait_reply() check; the result is the timeout.
  */
-Datum
-dja_wait_reply(PG_FUNCTION_ARGS)
+static int64
+dja_check_wait_reply(FunctionCallInfo fcinfo)
 {
 	int64		timeout;
 
@@ -194,7 +192,35 @@ dja_wait_reply(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for table %s", "djactor.reply"),
 				 errhint("Grant SELECT on it to who waits for replies.")));
-	PG_RETURN_DATUM(dja_wait(PG_GETARG_INT64(0), timeout));
+	return timeout;
+}
+
+/*
+ * wait_reply(message_id, timeout)
+ */
+Datum
+dja_wait_reply(PG_FUNCTION_ARGS)
+{
+	int64		timeout = dja_check_wait_reply(fcinfo);
+
+	PG_RETURN_DATUM(dja_wait(PG_GETARG_INT64(0), timeout, false));
+}
+
+/*
+ * CALL wait_reply(message_id, timeout, INOUT reply): commits, waits.
+ */
+Datum
+dja_call_wait_reply(PG_FUNCTION_ARGS)
+{
+	int64		timeout = dja_check_wait_reply(fcinfo);
+	int64		id = PG_GETARG_INT64(0);
+	TupleDesc	row;
+
+	row = dja_call_begin(fcinfo, "CALL wait_reply()",
+						 "It commits, so that it holds no snapshot while it waits.",
+						 "Commit first, or use SELECT djactor.wait_reply(), which keeps the snapshot of its statement.");
+	SPI_commit();
+	return dja_call_end(row, dja_wait(id, timeout, true));
 }
 
 /*
@@ -204,26 +230,18 @@ dja_wait_reply(PG_FUNCTION_ARGS)
 Datum
 dja_ask(PG_FUNCTION_ARGS)
 {
-	CallContext *call = NULL;
 	Datum		values[DJA_SEND_NARGS] = {0};
 	bool		nulls[DJA_SEND_NARGS];
-	TupleDesc	desc;
+	TupleDesc	row;
 	int64		timeout;
 	int64		id;
-	Datum		reply;
-	bool		isnull = false;
 
 	dja_require_preload();
 	dja_catalog_require();
 	dja_refuse_wait("ask()");
-	if (fcinfo->context != NULL && IsA(fcinfo->context, CallContext))
-		call = castNode(CallContext, fcinfo->context);
-	if (call == NULL || call->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("ask() cannot be called inside a transaction block"),
-				 errdetail("It has to commit the message before it can wait for the reply."),
-				 errhint("Use djactor.send() with wants_reply, commit, then djactor.wait_reply().")));
+	row = dja_call_begin(fcinfo, "ask()",
+						 "It has to commit the message before it can wait for the reply.",
+						 "Use djactor.send() with wants_reply, commit, then djactor.wait_reply().");
 	timeout = dja_check_timeout(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
 
 	memset(nulls, true, sizeof(nulls));
@@ -237,14 +255,7 @@ dja_ask(PG_FUNCTION_ARGS)
 	values[7] = BoolGetDatum(true);
 	nulls[3] = nulls[5] = nulls[7] = false;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "djactor.ask() must return a row");
-	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
-	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	id = dja_message_send(values, nulls);
 	SPI_commit();
-	reply = dja_wait(id, timeout);
-	reply = SPI_datumTransfer(reply, false, -1);
-	SPI_finish();
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, &reply, &isnull)));
+	return dja_call_end(row, dja_wait(id, timeout, true));
 }

@@ -11,6 +11,9 @@
  *
  * What is delayed, paused, suspended or newer than its type counts as done:
  * workers leave it alone for now.  What waits for its retry does not.
+ *
+ * As a function it keeps its caller's snapshot while it waits, as a procedure
+ * nothing (wait.c).
  */
 #include "postgres.h"
 
@@ -18,20 +21,22 @@
 #include "actor.h"
 #include "actor_type.h"
 #include "compat.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "mailbox.h"
 #include "operate.h"
 #include "pending.h"
 #include "shmem.h"
-#include "storage/latch.h"
 #include "tables.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "wait.h"
 
 PG_FUNCTION_INFO_V1(dja_wait_idle);
+PG_FUNCTION_INFO_V1(dja_call_wait_idle);
 
 #define DJA_LOOK_AGAIN_MS 5		/* first wait, doubled up to ... */
 #define DJA_LOOK_AGAIN_MAX_MS 50
@@ -145,17 +150,11 @@ dja_is_idle(text *name, DjaSeen *seen)
 }
 
 /*
- * wait_idle(timeout, actor_type)
+ * What both forms check; the result is when to give up.
  */
-Datum
-dja_wait_idle(PG_FUNCTION_ARGS)
+static TimestampTz
+dja_idle_deadline(FunctionCallInfo fcinfo)
 {
-	static uint32 wait_event = 0;
-	TimestampTz until;
-	text	   *name = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
-	long		wait = DJA_LOOK_AGAIN_MS;
-	DjaSeen		seen = {0};
-
 	dja_require_preload();
 	dja_catalog_require();
 	if (PG_ARGISNULL(0) || dja_interval_usec(PG_GETARG_INTERVAL_P(0)) < 0)
@@ -166,26 +165,60 @@ dja_wait_idle(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("wait_idle() cannot be called inside a turn")));
+	return GetCurrentTimestamp() + dja_interval_usec(PG_GETARG_INTERVAL_P(0));
+}
+
+static bool
+dja_wait_until_idle(text *name, TimestampTz until, bool commit)
+{
+	static uint32 wait_event = 0;
+	long		wait = DJA_LOOK_AGAIN_MS;
+	DjaSeen		seen = {0};
+
+	while (!dja_is_idle(name, &seen))
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (now >= until)
+			return false;
+		dja_nap(commit, Min(wait, (long) ((until - now) / 1000 + 1)),
+				DJA_WAIT_EVENT(wait_event, "DjactorWaitIdle"));
+		wait = Min(2 * wait, DJA_LOOK_AGAIN_MAX_MS);
+	}
+	return true;
+}
+
+/*
+ * wait_idle(timeout, actor_type)
+ */
+Datum
+dja_wait_idle(PG_FUNCTION_ARGS)
+{
+	TimestampTz until = dja_idle_deadline(fcinfo);
+
 	if (dja_pending_any())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("wait_idle() cannot wait for messages that this transaction has sent"),
 				 errdetail("Workers see them only after its commit."),
 				 errhint("Commit first; in a test that never commits use djactor.drain().")));
+	PG_RETURN_BOOL(dja_wait_until_idle(PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), until,
+									   false));
+}
 
-	until = GetCurrentTimestamp() + dja_interval_usec(PG_GETARG_INTERVAL_P(0));
-	while (!dja_is_idle(name, &seen))
-	{
-		TimestampTz now = GetCurrentTimestamp();
+/*
+ * CALL wait_idle(timeout, actor_type, INOUT idle): commits, waits.
+ */
+Datum
+dja_call_wait_idle(PG_FUNCTION_ARGS)
+{
+	TimestampTz until = dja_idle_deadline(fcinfo);
+	text	   *name = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_P_COPY(1);
+	TupleDesc	row;
 
-		if (now >= until)
-			PG_RETURN_BOOL(false);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(wait, (long) ((until - now) / 1000 + 1)),
-						 DJA_WAIT_EVENT(wait_event, "DjactorWaitIdle"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		wait = Min(2 * wait, DJA_LOOK_AGAIN_MAX_MS);
-	}
-	PG_RETURN_BOOL(true);
+	row = dja_call_begin(fcinfo, "CALL wait_idle()",
+						 "It commits, so that it holds no snapshot while it waits.",
+						 "Commit first, or use SELECT djactor.wait_idle(), which keeps the snapshot of its statement.");
+	SPI_commit();
+	return dja_call_end(row, BoolGetDatum(dja_wait_until_idle(name, until, true)));
 }

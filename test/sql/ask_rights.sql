@@ -38,6 +38,7 @@ CALL tries('cancel', 'deferred');
 CALL tries('redrive', 'dead 1');
 CALL tries('discard', 'dead 1');
 CALL tries('wait_reply', 'dead 1');
+CALL refused($$CALL djactor.wait_reply(1, '1 s', NULL)$$);
 -- what is not there is said to be so to everybody
 SELECT djactor.cancel(-1);
 -- # He may ask, and gets the reply to what he has asked
