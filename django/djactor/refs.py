@@ -3,7 +3,7 @@
 Sending is an insert on the connection of the database alias, so it is committed or rolled
 back with what surrounds it; there is no need for ``transaction.on_commit``.  Asking is
 sending and waiting for the answer, so the message must be committed at once: inside
-``atomic()`` it is refused.
+``atomic()`` it is refused.  Who waits holds no snapshot and no lock on the server.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class ActorRef:
         idempotency_key: str | None = None,
     ) -> int:
         connection = connections[self.using]
-        if connection.in_atomic_block or not connection.get_autocommit():
+        if in_transaction(self.using):
             raise AskInTransaction(
                 f"ask() of {self.type} {self.key} inside a transaction would wait for ever:"
                 " nobody sees the message before the commit."
@@ -153,8 +153,9 @@ class ActorRef:
     def _answer(self, message_id: int, wait: float, timeout: float) -> Any:
         try:
             with connections[self.using].cursor() as cursor:
+                # The function of that name would hold a snapshot until it returns.
                 cursor.execute(
-                    "SELECT djactor.wait_reply(%s, make_interval(secs => %s))::text",
+                    "CALL djactor.wait_reply(%s, make_interval(secs => %s), NULL)",
                     [message_id, wait],
                 )
                 text = cursor.fetchone()[0]
@@ -167,6 +168,12 @@ class ActorRef:
                 raise AskFailed(message_id, json.loads(detail) if detail else None) from error
             raise
         return None if text is None else json.loads(text)
+
+
+def in_transaction(alias: str) -> bool:
+    """Whether a statement on this connection would be part of a transaction."""
+    connection = connections[alias]
+    return bool(connection.in_atomic_block or not connection.get_autocommit())
 
 
 def actor(actor_type: str, key: object, *, using: str | None = None) -> ActorRef:

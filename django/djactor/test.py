@@ -14,6 +14,7 @@ from typing import Any
 from django.db import connections, transaction
 
 from djactor import conf, listener
+from djactor.refs import in_transaction
 
 
 def drain(
@@ -44,13 +45,15 @@ def wait_idle(
 ) -> None:
     """Wait until the workers have handled everything that is due or in backoff.
 
+    It holds no snapshot while it waits, unless it is called inside ``atomic()``.
+
     Errors: AssertionError if that takes more than ``timeout`` seconds.
     """
-    done = _call(
-        using,
-        "SELECT djactor.wait_idle(make_interval(secs => %s), %s::text)",
-        [timeout, actor_type],
-    )
+    if in_transaction(using or conf.get("DATABASE")):
+        statement = "SELECT djactor.wait_idle(make_interval(secs => %s), %s::text)"
+    else:
+        statement = "CALL djactor.wait_idle(make_interval(secs => %s), %s::text, NULL)"
+    done = _call(using, statement, [timeout, actor_type])
     if not done:
         raise AssertionError(f"messages still wait after {timeout:g} s: look at djactor.mailbox")
 

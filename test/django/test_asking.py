@@ -54,6 +54,54 @@ def test_ask_inside_a_transaction_is_refused_and_sends_nothing():
     assert djactor.actor(TYPE, 1).state() is None
 
 
+def waits_and_holds_nothing(what):
+    """A session waits in there, without a snapshot, and its transaction is a new one."""
+    with connections["admin"].cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE query ~ %s AND pid <> pg_backend_pid()"
+            " AND state = 'active' AND wait_event_type = 'Extension'"
+            " AND backend_xmin IS NULL AND backend_xid IS NULL AND xact_start > query_start",
+            [what],
+        )
+        return cursor.fetchone() == (1,)
+
+
+def in_a_thread(work):
+    """What ``work`` returns, later, from a thread with its own connection."""
+
+    def with_connection():
+        try:
+            return work()
+        finally:
+            connections.close_all()
+
+    return ThreadPoolExecutor(1).submit(with_connection)
+
+
+def test_who_asks_holds_no_snapshot(paused):
+    answer = in_a_thread(lambda: djactor.actor(TYPE, 1).ask({"add": 1}, timeout=60))
+    until(lambda: waits_and_holds_nothing("wait_reply"), 10)
+    resume_when(lambda: True)
+    assert answer.result() == {"n": 1}
+
+
+def test_nor_does_who_waits_for_the_workers():
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE shop_sale IN SHARE MODE")  # the turn waits for it
+        djactor.actor(TYPE, 1, using="admin").send({"add": 1})
+        done = in_a_thread(lambda: wait_idle(60))
+        until(lambda: waits_and_holds_nothing("wait_idle"), 10)
+    done.result()
+    assert djactor.actor(TYPE, 1).state() == {"n": 1}
+
+
+def test_in_a_transaction_one_may_still_wait_for_the_workers():
+    djactor.actor(TYPE, 1).send({"add": 1})
+    with transaction.atomic():
+        wait_idle(60)
+    assert djactor.actor(TYPE, 1).state() == {"n": 1}
+
+
 def test_an_error_is_an_answer():
     with pytest.raises(djactor.AskFailed, match="told to fail") as raised:
         djactor.actor(TYPE, 1).ask({"fail": True})
