@@ -949,6 +949,7 @@ GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal TO pg_databa
 REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.stat_list() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.put_off_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_arrived() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.home_changed() FROM PUBLIC;
@@ -956,6 +957,7 @@ REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.stat_list() TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.put_off_list() TO pg_database_owner WITH GRANT OPTION;
 
 /* ---------- pg_dump carries the users' data ---------- */
 

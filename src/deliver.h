@@ -34,6 +34,8 @@ typedef struct DjaPendingMailbox
 	int			lane;			/* index into the lanes */
 	int			mailbox;		/* as announced */
 	int			count;
+	CommandId	command;		/* the latest that sent to it ... */
+	int			before;			/* ... and count before that */
 	int			base_depth;		/* -1 = not counted */
 	bool		recount;		/* the run queue's depth is not to be relied
 								 * on */

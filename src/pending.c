@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "compat.h"
 #include "deliver.h"
 #include "miscadmin.h"
@@ -122,7 +123,8 @@ dja_pending_find(int lane, uint64 key_hash, bool create)
 	mailbox->position = DJA_CURSOR_END;
 	mailbox->lane = lane;
 	mailbox->mailbox = -1;
-	mailbox->count = 0;
+	mailbox->count = mailbox->before = 0;
+	mailbox->command = InvalidCommandId;
 	mailbox->base_depth = -1;
 	mailbox->recount = false;
 	mailbox->bucket = bucket;
@@ -152,6 +154,11 @@ dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count)
 	{
 		dja_pending_sweep(type);
 		return;
+	}
+	if (mailbox->command != GetCurrentCommandId(false))
+	{
+		mailbox->command = GetCurrentCommandId(false);
+		mailbox->before = mailbox->count;
 	}
 	mailbox->count += count;
 	if (position < mailbox->position)
@@ -210,7 +217,7 @@ dja_recount(DjaPendingMailbox *mailbox)
 {
 	mailbox->recount = true;
 	mailbox->base_depth = -1;
-	mailbox->count = 0;
+	mailbox->count = mailbox->before = 0;
 }
 
 /*
@@ -225,6 +232,27 @@ dja_pending_recount(DjaType *type, uint64 key_hash)
 
 	if (mailbox != NULL)
 		dja_recount(mailbox);
+}
+
+/*
+ * The messages of a mailbox have been counted, those included that this transaction
+ * had sent before its present command.  Returns how many this command has sent.
+ */
+int
+dja_pending_counted(DjaType *type, uint64 key_hash, int depth)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_lane(type->hash, type->owner),
+												  key_hash, true);
+	int			mine = 0;
+
+	if (mailbox == NULL)
+		return 0;
+	if (mailbox->command == GetCurrentCommandId(false))
+		mine = mailbox->count - mailbox->before;
+	dja_recount(mailbox);
+	mailbox->base_depth = depth;
+	mailbox->count = mine;
+	return mine;
 }
 
 /*

@@ -210,15 +210,32 @@ dja_check_key(text *key, const char *what)
 }
 
 /*
+ * Messages of a mailbox that the batch under way has handled, the present one
+ * included: their rows are still there, but they wait no more.
+ */
+static int
+dja_mailbox_in_hand(DjaType *type, uint64 key_hash)
+{
+	DjaRun	   *run = dja_batch_mailbox(type, key_hash);
+
+	if (run == NULL)
+		return 0;
+	return run->freed + (dja_turn.actor->type == type && dja_turn.actor->key_hash == key_hash &&
+						 dja_message_is_kind(dja_turn.message, "user"));
+}
+
+/*
  * Is there room in the mailbox for one more?  What waits is known from the run queue,
- * or counted once in the transaction.
+ * more or less; before anything is refused it is counted.
  */
 static bool
 dja_mailbox_has_room(DjaType *type, uint64 key_hash, CommandId cid)
 {
+	int			limit = type->mailbox_limit + dja_mailbox_in_hand(type, key_hash);
 	int			base;
 	bool		recount;
 	int			mine = dja_pending_count(type, key_hash, &base, &recount);
+	bool		known;
 	int			lane;
 	int			depth = -1;
 
@@ -230,21 +247,20 @@ dja_mailbox_has_room(DjaType *type, uint64 key_hash, CommandId cid)
 			depth = dja_queue_depth(lane, key_hash);
 		dja_unlock();
 	}
-
+	known = depth >= 0 || base >= 0 || mine > 0;
 	if (depth < 0)
-	{
-		/* what this transaction has sent before is among them */
-		if (base < 0)
-		{
-			base = dja_mailbox_count(type->hash, key_hash, type->mailbox_limit + 1, cid, true);
-			if (mine > 0)
-				dja_pending_recount(type, key_hash);
-			mine = 0;
-		}
 		depth = base;
+	if (depth < 0 || depth + mine >= limit)
+	{
+		depth = dja_mailbox_count(type->hash, key_hash, limit + 1, cid, true);
+		if (known)
+		{
+			mine = dja_pending_counted(type, key_hash, depth);
+			return depth + mine < limit;
+		}
 	}
 	dja_pending_set_base_depth(type, key_hash, depth);
-	return depth + mine < type->mailbox_limit;
+	return depth + mine < limit;
 }
 
 /*

@@ -120,6 +120,7 @@ refused("outcome() of another's message", 'mallory', '42501', "SELECT djactor.ou
 refused('trace()', 'mallory', '42501', 'SELECT djactor.trace(gen_random_uuid())');
 refused('stat_list()', 'mallory', '42501', 'SELECT djactor.stat_list()');
 refused('worker_list()', 'mallory', '42501', 'SELECT djactor.worker_list()');
+refused('put_off_list()', 'mallory', '42501', 'SELECT djactor.put_off_list()');
 is($session{mallory}->query(q{SELECT djactor.message() IS NULL AND (djactor.self()).actor_key IS NULL AND djactor.current_headers() IS NULL}), 't',
 	'message() and self() outside a turn tell nothing');
 
