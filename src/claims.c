@@ -60,14 +60,16 @@ dja_lane_busy(int i)
 }
 
 /*
- * So many workers may be in a lane at once.
+ * May one more worker come into a lane?  One that is in a long turn is in nobody's
+ * way, so far as its pace goes.
  */
-static int
-dja_lane_places(DjaLane *lane)
+static bool
+dja_lane_has_room(DjaLane *lane)
 {
-	int			places = lane->concurrency > 0 ? lane->concurrency : PG_INT32_MAX;
-
-	return lane->pace.workers > 0 ? Min(places, lane->pace.workers) : places;
+	if (lane->concurrency > 0 && lane->workers >= lane->concurrency)
+		return false;
+	return lane->pace.workers == 0 ||
+		lane->workers < lane->pace.workers + dja_long_turns(lane->pool);
 }
 
 /*
@@ -88,7 +90,7 @@ dja_lane_ready(DjaLane *lane, int i)
 {
 	return lane->queued > 0 && !lane->blocked &&
 		!dja_crash_owed(lane->database, lane->type_hash, false) &&
-		(lane->workers < dja_lane_places(lane) || dja_occupies(i));
+		(dja_lane_has_room(lane) || dja_occupies(i));
 }
 
 /*

@@ -26,7 +26,9 @@ dja_error_copy(ErrorData *edata, DjaLimitHit limit)
 	StringInfoData text;
 
 	initStringInfo(&text);
-	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	/* whatever a turn makes of its being broken off is not its own doing */
+	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		limit == DJA_LIMIT_LONG || limit == DJA_LIMIT_BLOCKED)
 		error->limit = limit;
 	if (error->limit == DJA_LIMIT_EXCEEDED)
 		appendStringInfoString(&text, "canceling handler due to handler_timeout");

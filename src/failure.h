@@ -27,9 +27,11 @@ typedef enum DjaBlame
 
 /*
  * So many times what is nobody's fault is soon tried again.  From then on it is
- * tried as seldom as what has failed, and may count as a failed attempt.
+ * tried as seldom as what has failed, and may count as a failed attempt: at once
+ * if it is an error of the server, later if somebody else may just keep a lock.
  */
 #define DJA_QUICK_TRIES 3
+#define DJA_CONFLICT_TRIES 8
 
 /* An error, copied out of the way of the abort. */
 typedef struct DjaError

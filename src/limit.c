@@ -211,8 +211,11 @@ dja_limit_stop(void)
 void
 dja_limit_end(void)
 {
-	bool		unnoticed = QueryCancelPending && dja_limit_hit != DJA_LIMIT_EXCEEDED;
+	bool		unnoticed;
 
+	dja_running = false;
+	pg_compiler_barrier();
+	unnoticed = QueryCancelPending && dja_limit_hit != DJA_LIMIT_EXCEEDED;
 	dja_limit_stop();
 	if (unnoticed)
 		dja_limit_hit = DJA_LIMIT_NONE;

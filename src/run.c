@@ -359,7 +359,10 @@ dja_turn_lock_rows(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 	if (result == TM_Ok && actor->exists)
 		result = dja_row_lock(batch->actors, &actor->tid, LockTupleNoKeyExclusive, batch->actor_slot);
 	if (result == TM_WouldBlock)
+	{
+		run->cursor = message->position;
 		dja_run_put_off(batch, run, message->key, InvalidTransactionId);
+	}
 	else if (result != TM_Ok)
 		dja_run_again(run);
 	return result == TM_Ok;

@@ -37,6 +37,8 @@ dja_error_charges(DjaBatch *batch, DjaMessage *message, DjaBlame blame)
 
 	if (!dja_is_nobodys(blame))
 		return true;
+	if (blame == DJA_BLAME_CONFLICT)
+		return message->put_offs >= DJA_CONFLICT_TRIES;
 	if (batch->own_transaction)
 	{
 		TimestampTz now = GetCurrentTimestamp();

@@ -118,16 +118,26 @@ dja_is_resident(void)
 }
 
 /*
+ * So many workers of a pool are in long turns.
+ */
+int
+dja_long_turns(int pool)
+{
+	int			n = 0;
+
+	for (int i = 0; i < dja_max_workers; i++)
+		n += dja_worker(i)->state != DJA_WORKER_FREE && dja_worker(i)->pool == pool &&
+			dja_worker(i)->long_turn;
+	return n;
+}
+
+/*
  * Are all workers of a pool in long turns?  Then nobody looks at what comes.
  */
 static bool
 dja_pool_is_stuck(int pool)
 {
-	for (int i = 0; i < dja_max_workers; i++)
-		if (dja_worker(i)->state != DJA_WORKER_FREE && dja_worker(i)->pool == pool &&
-			!dja_worker(i)->long_turn)
-			return false;
-	return true;
+	return dja_long_turns(pool) >= dja_pool(pool)->workers;
 }
 
 /*

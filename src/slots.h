@@ -118,6 +118,7 @@ extern void dja_pool_free(int pool);
 extern Latch *dja_pool_latch(int pool);
 extern bool dja_wake_idle(int pool);
 extern bool dja_is_resident(void);
+extern int	dja_long_turns(int pool);
 extern void dja_wake_pool(int pool);
 extern bool dja_database_held(Oid database);
 extern bool dja_hold_database(Oid database);

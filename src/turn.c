@@ -463,6 +463,7 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 			CurrentResourceOwner = owner;
 			ReThrowError(edata);
 		}
+		dja_limit_hit = DJA_LIMIT_NONE;
 		dja_wishes_begin(batch->attempt);
 		*actor = before;
 		*message = message_before;
