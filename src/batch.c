@@ -490,7 +490,7 @@ dja_batch_run(int pool)
 		dja_my_worker->long_turn = false;
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
-	MemoryContextDelete(batch->context);
+	dja_batch_free(batch);
 	return !any ? DJA_BATCH_EMPTY : outcome == DJA_STALLED ? DJA_BATCH_STALLED : DJA_BATCH_DONE;
 }
 

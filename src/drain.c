@@ -183,7 +183,7 @@ dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)
 	dja_batch_write(batch);
 	if (type->mailbox_limit > 0)
 		dja_pending_recount(type, key_hash);
-	MemoryContextDelete(batch->context);
+	dja_batch_free(batch);
 	return handled;
 }
 

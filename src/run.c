@@ -35,7 +35,14 @@
 
 #define DJA_ATTEMPT_BYTES ((Size) 64 * 1024 * 1024) /* of states and messages
 													 * in one transaction */
+#define DJA_KEPT_BYTES ((Size) 1024 * 1024) /* of them, from batch to batch */
 #define DJA_WRITING_MAX 60		/* below PGPROC's cache of 64 subtransactions */
+
+/*
+ * A worker's memory for what its batches read: kept from one to the next, since a
+ * batch wants much for a moment, and each new page of it costs as much as a turn.
+ */
+static MemoryContext dja_worker_attempt = NULL;
 
 DjaBatch *
 dja_batch_create(bool own_transaction, DjaMode mode)
@@ -44,12 +51,27 @@ dja_batch_create(bool own_transaction, DjaMode mode)
 												  "djactor batch", ALLOCSET_DEFAULT_SIZES);
 	DjaBatch   *batch = MemoryContextAllocZero(context, sizeof(DjaBatch));
 
+	if (own_transaction && dja_worker_attempt == NULL)
+		dja_worker_attempt = AllocSetContextCreate(TopMemoryContext, "djactor attempt",
+												   DJA_KEPT_BYTES, DJA_KEPT_BYTES,
+												   ALLOCSET_DEFAULT_MAXSIZE);
 	batch->context = context;
-	batch->attempt = AllocSetContextCreate(context, "djactor attempt", ALLOCSET_DEFAULT_SIZES);
+	batch->attempt = own_transaction ? dja_worker_attempt :
+		AllocSetContextCreate(context, "djactor attempt", ALLOCSET_DEFAULT_SIZES);
 	batch->turn = AllocSetContextCreate(context, "djactor turn", ALLOCSET_DEFAULT_SIZES);
 	batch->own_transaction = own_transaction;
 	batch->mode = mode;
 	return batch;
+}
+
+/*
+ * The batch is over, and its claims given back.
+ */
+void
+dja_batch_free(DjaBatch *batch)
+{
+	MemoryContextReset(batch->attempt);
+	MemoryContextDelete(batch->context);
 }
 
 /*

@@ -142,6 +142,7 @@ dja_run_remove(DjaRun *run, DjaMessage *message)
 }
 
 extern DjaBatch *dja_batch_create(bool own_transaction, DjaMode mode);
+extern void dja_batch_free(DjaBatch *batch);
 extern DjaRun *dja_batch_add(DjaBatch *batch, int mailbox);
 extern void dja_batch_begin(DjaBatch *batch);
 extern bool dja_batch_visit(DjaBatch *batch, DjaRun *run);

@@ -38,8 +38,8 @@ sub app { return as_role($node, 'app', 'app', join("\n", @_)) }
 # in this order, in one batch: the sweep after resume() goes by place in the mailbox
 app(q{SELECT djactor.pause('t.step')});
 my $id = app(q{SELECT djactor.send('t.step', 'cancelled')});
-app(qq{SELECT djactor.send('t.step', 'canceller', '{"cancel": $id}', priority => 1)},
-	q{SELECT djactor.send('t.step', 'last', '{"fail": true}')});
+app(qq{SELECT djactor.send('t.step', 'canceller', '{"cancel": $id}', priority => 1);},
+	q{SELECT djactor.send('t.step', 'last', '{"fail": true}');});
 app(q{SELECT djactor.resume('t.step')});
 ok(wait_drained($node, 'app'), 'a batch starts over, in which a message was cancelled');
 is(app(q{SELECT last_value FROM cancels}) . ' ' . app(q{SELECT last_value FROM failures}), '2 2', '... and cancels nothing then');
