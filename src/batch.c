@@ -38,8 +38,10 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#define DJA_SAVEPOINT_TURNS 10000	/* of a type after one of its turns has failed */
-#define DJA_PUT_OFFS_TOLD 8		/* so often a mailbox is put off until it is said */
+#define DJA_SAVEPOINT_TURNS 10000	/* of a type after one of its turns has
+									 * failed */
+#define DJA_PUT_OFFS_TOLD 8		/* so often a mailbox is put off until it is
+								 * said */
 
 /* How a batch's transaction ended. */
 typedef enum DjaOutcome
@@ -54,10 +56,11 @@ typedef enum DjaRemedy
 {
 	DJA_RECORD,					/* write down that this message has failed */
 	DJA_ALONE,					/* run this message alone, the others again */
-	DJA_SAVEPOINTS,				/* run all of it again, with savepoints around the
-								 * turns of this type */
+	DJA_SAVEPOINTS,				/* run all of it again, with savepoints around
+								 * the turns of this type */
 	DJA_EACH_ALONE,				/* run every message of the batch alone */
-	DJA_PUT_OFF,				/* somebody has a row of this mailbox: it waits */
+	DJA_PUT_OFF,				/* somebody has a row of this mailbox: it
+								 * waits */
 	DJA_STALL,					/* wait; then run every message alone, so that
 								 * one that always brings this about does not
 								 * keep the others waiting */

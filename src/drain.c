@@ -287,7 +287,7 @@ dja_drain(PG_FUNCTION_ARGS)
 	PG_CATCH();
 	{
 		bool		timed_out = dja_limit_hit == DJA_LIMIT_EXCEEDED &&
-			geterrcode() == ERRCODE_QUERY_CANCELED;
+		geterrcode() == ERRCODE_QUERY_CANCELED;
 
 		dja_clock_reset();
 		dja_turn_over();

@@ -49,8 +49,8 @@
 #define DJA_TICK_MAX 100		/* ms */
 #define DJA_WORKER_TICK 10		/* ms */
 #define DJA_LONG_TURN_USEC 10000
-#define DJA_AGAIN_USEC 100000	/* between two calls for help, and two looks for
-								 * a deadlock */
+#define DJA_AGAIN_USEC 100000	/* between two calls for help, and two looks
+								 * for a deadlock */
 #define DJA_CANCEL_AGAIN 1000	/* ms */
 #define DJA_CANCELS 10			/* a handler may ignore */
 

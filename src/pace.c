@@ -25,7 +25,8 @@
 
 #define DJA_PACE_STEP 4			/* turns more after a quiet batch */
 #define DJA_PACE_WORKER_MS 1000 /* of quiet until another worker is tried */
-#define DJA_LIKE_COMMIT_USEC 1000	/* a turn so long gains nothing from a batch */
+#define DJA_LIKE_COMMIT_USEC 1000	/* a turn so long gains nothing from a
+									 * batch */
 
 static void
 dja_pace_slow_down(DjaPace *pace, int turns, int workers, int64 usec, TimestampTz now)

@@ -30,7 +30,8 @@ typedef enum DjaPaceEvent
 {
 	DJA_PACE_NOTHING,			/* it tells nothing */
 	DJA_PACE_QUIET,				/* committed, and was in nobody's way */
-	DJA_PACE_LONG_TURN,			/* a turn lasted too long to share a transaction */
+	DJA_PACE_LONG_TURN,			/* a turn lasted too long to share a
+								 * transaction */
 	DJA_PACE_CONFLICT			/* somebody waited for what several turns had
 								 * locked, or one of them for somebody else */
 } DjaPaceEvent;

@@ -21,8 +21,8 @@
 #define DJA_READ_BYTES ((Size) 16 * 1024 * 1024)	/* of one mailbox at a
 													 * time */
 #define DJA_READ_ENTRIES 4096	/* index entries at a time */
-#define DJA_VISIT_MESSAGES 64	/* read at first; doubled as long as nobody else
-								 * waits */
+#define DJA_VISIT_MESSAGES 64	/* read at first; doubled as long as nobody
+								 * else waits */
 #define DJA_RECHECK_MS 1000		/* a handler that cannot be called */
 
 /*

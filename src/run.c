@@ -463,9 +463,9 @@ dja_run_turn(DjaBatch *batch, DjaRun *run, DjaActor *actor, int i, DjaMode mode,
 static bool
 dja_batch_is_over(DjaBatch *batch, DjaRun *run)
 {
-	bool		over = run->long_turn || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX ||
-		MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES;
+	bool		over = run->long_turn || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX;
 
+	over |= MemoryContextMemAllocated(batch->attempt, false) > DJA_ATTEMPT_BYTES;
 	if (batch->own_transaction)
 	{
 		batch->waited_for |= dja_session_waited_for();

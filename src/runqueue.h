@@ -70,8 +70,8 @@ typedef struct DjaLane
 
 	/* what the type's definition says */
 	int			concurrency;	/* 0 = no limit */
-	int			batch_size;		/* turns in a transaction with one of these,
-								 * 0 = no limit, 1 = one of its own for each */
+	int			batch_size;		/* turns that may share a transaction with one
+								 * of these; 0 = no limit */
 	DjaPace		pace;			/* what conflicts make of that */
 
 	uint64		epoch;			/* the queue's count of changes, at the type's
