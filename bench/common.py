@@ -21,6 +21,7 @@ What always holds:
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,6 +57,10 @@ class Options:
     runs: int
     quick: bool
     minutes: float = 3.0  # of the benchmark sizes
+    rounds: int = 1  # of the benchmark neighbours
+    cases: tuple[int, ...] = ()  # of neighbours; empty: all
+    against: Path | None = None  # programs of a server with another build, for neighbours
+    watch: float = 20.0  # seconds for which neighbours watches what is put off
 
 
 @dataclass
@@ -84,6 +89,73 @@ class Figure:
 
 
 @dataclass
+class Bounded:
+    """A measured quantity with its bound, and what another build showed beside it.
+
+    ``pick`` says which of the values is judged, those of all rounds: the median, or the worst one.
+    A value that is not a number was not there to be measured.
+    """
+
+    name: str
+    unit: str
+    values: list[float]
+    most: float | None = None
+    least: float | None = None
+    pick: str = "median"  # or "max", "min"
+    of_before: float | None = None  # at least so many times what the other build showed
+    before: list[float] = field(default_factory=list)
+
+    def _picked(self, values: list[float]) -> float:
+        there = [value for value in values if not math.isnan(value)]
+        if not there:
+            return math.nan
+        return {"median": statistics.median, "max": max, "min": min}[self.pick](there)
+
+    @property
+    def value(self) -> float:
+        """The one that is judged."""
+        return self._picked(self.values)
+
+    @property
+    def value_before(self) -> float:
+        """The same of the other build."""
+        return self._picked(self.before)
+
+    @property
+    def ratio(self) -> float:
+        """Times what the other build showed; the median of the rounds one by one."""
+        pairs = zip(self.values, self.before, strict=False)  # one may have ended early
+        return statistics.median([value / before for value, before in pairs])
+
+    @property
+    def bound(self) -> str:
+        """In words, for tables."""
+        words = []
+        if self.most is not None:
+            words.append(f"at most {self.most:,g}")
+        if self.least is not None:
+            words.append(f"at least {self.least:,g}")
+        if self.of_before is not None:
+            words.append(f"{self.of_before:g} of before")
+        return ", ".join(words)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the bound was kept; None: nothing to judge."""
+        value = self.value
+        if math.isnan(value):
+            return None
+        judged = []
+        if self.most is not None:
+            judged.append(value <= self.most)
+        if self.least is not None:
+            judged.append(value >= self.least)
+        if self.of_before is not None and self.before:
+            judged.append(self.ratio >= self.of_before)
+        return all(judged) if judged else None
+
+
+@dataclass
 class Promise:
     """Something that djactor promises with a number, and whether it held here."""
 
@@ -99,6 +171,7 @@ class Result:
     title: str
     settings: dict[str, str | int | float | bool] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
+    bounded: list[Bounded] = field(default_factory=list)
     promises: list[Promise] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     series: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)  # for plots
@@ -117,6 +190,13 @@ class Result:
         """Note whether a promise held."""
         self.promises.append(Promise(text, holds))
 
+    @property
+    def holds(self) -> bool:
+        """Whether every promise and every bound was kept."""
+        return all(p.holds for p in self.promises) and all(
+            row.holds is not False for row in self.bounded
+        )
+
 
 class BenchmarkError(Exception):
     """The measurement is void: what was measured is not what it claims to be."""
@@ -133,12 +213,17 @@ def require(condition: bool, what: str) -> None:
 
 @contextmanager
 def server(
-    result: Result, settings: Mapping[str, str | int | float | bool] | None = None
+    result: Result,
+    settings: Mapping[str, str | int | float | bool] | None = None,
+    bindir: Path | None = None,
 ) -> Iterator[PrivateServer]:
-    """A server with the common settings and a benchmark's own, which the report lists."""
+    """A server with the common settings and a benchmark's own, which the report lists.
+
+    ``bindir`` names the programs of another build than this tree's.
+    """
     merged = SETTINGS | dict(settings or {})
     result.settings |= merged
-    with PrivateServer(merged) as private:
+    with PrivateServer(merged, bindir=bindir) as private:
         private.createuser(OWNER)
         try:
             yield private

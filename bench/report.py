@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import platform
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import psycopg
 
-from common import Figure, Promise, Result
+from common import Bounded, Figure, Promise, Result
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -93,6 +94,8 @@ def print_machine(where: Machine) -> None:
 
 
 def _shown(value: float) -> str:
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else "never"
     if value == 0 or (value == int(value) and abs(value) < 100):
         return f"{value:.0f}"
     if abs(value) < 1:
@@ -112,6 +115,23 @@ def _row(figure: Figure) -> list[str]:
 
 
 HEAD = ["", "median", "min", "p95", "p99", "max", "n", ""]
+BOUNDED_HEAD = ["", "now", "before", "", "bound", ""]
+
+
+def _bounded_row(row: Bounded) -> list[str]:
+    verdict = {True: "PASS", False: "FAIL", None: ""}[row.holds]
+    before = _shown(row.value_before) if row.before else ""
+    return [row.name, _shown(row.value), before, row.unit, row.bound, verdict]
+
+
+def _print_table(rows: list[list[str]], left: set[int]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print(("  " + "  ".join(cells)).rstrip())
 
 
 def print_result(result: Result) -> None:
@@ -126,12 +146,10 @@ def print_result(result: Result) -> None:
     print(f"  settings: fsync = on, {settings}")
     for note in result.notes:
         print(f"  {note}")
-    rows = [HEAD, *(_row(figure) for figure in result.figures)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
-        print(("  " + "  ".join([*cells, row[-1]])).rstrip())
+    if result.figures:
+        _print_table([HEAD, *(_row(figure) for figure in result.figures)], {0, len(HEAD) - 1})
+    if result.bounded:
+        _print_table([BOUNDED_HEAD, *(_bounded_row(row) for row in result.bounded)], {0, 3, 4, 5})
     for promise in result.promises:
         print(f"  {'PASS' if promise.holds else 'FAIL'}  {promise.text}")
 
@@ -154,6 +172,7 @@ def newest(directory: Path = RESULTS) -> list[tuple[Machine, Result]]:
         if fields is None:
             continue  # a comparison with other queues, which has a page of its own
         fields["figures"] = [Figure(**figure) for figure in fields["figures"]]
+        fields["bounded"] = [Bounded(**row) for row in fields.get("bounded", [])]
         fields["promises"] = [Promise(**promise) for promise in fields["promises"]]
         kept[fields["name"]] = (Machine(**content["machine"]), Result(**fields))
     return [kept[name] for name in sorted(kept)]
@@ -161,8 +180,13 @@ def newest(directory: Path = RESULTS) -> list[tuple[Machine, Result]]:
 
 def _markdown(where: Machine, result: Result) -> list[str]:
     settings = ", ".join(f"{name} = {value}" for name, value in result.settings.items())
-    rows = [HEAD, ["---"] + ["---:"] * (len(HEAD) - 2) + ["---"]]
-    rows += [_row(figure) for figure in result.figures]
+    rows = []
+    if result.figures:
+        rows = [HEAD, ["---"] + ["---:"] * (len(HEAD) - 2) + ["---"]]
+        rows += [_row(figure) for figure in result.figures]
+    if result.bounded:
+        rows += [BOUNDED_HEAD, ["---", "---:", "---:", "---", "---", "---"]]
+        rows += [_bounded_row(row) for row in result.bounded]
     plot = PLOTS / f"{result.name}.png"
     lines = [
         f"## {result.name}: {result.title}",
