@@ -32,13 +32,13 @@ import time
 import psycopg
 
 import beside.case
-from beside import shared, slow
+from beside import held, shared, slow
 from beside.case import Build, Case
 from common import SETTINGS, BenchmarkError, Bounded, Options, Result
 from private_server import ServerError
 
 NAME = "neighbours"
-CASES: dict[int, Case] = {case.number: case for case in (*slow.CASES, *shared.CASES)}
+CASES: dict[int, Case] = {case.number: case for case in (*slow.CASES, *shared.CASES, *held.CASES)}
 
 
 class Findings:

@@ -190,6 +190,10 @@ class Database:
             self.settle()
         require(False, f"{self.workers()} workers where {workers} were asked for")
 
+    def now(self) -> float:
+        """The server's time, in seconds of the epoch."""
+        return number(self.su, "SELECT extract(epoch FROM clock_timestamp())")
+
     def committed(self, xid: int) -> float:
         """When a transaction was committed, in seconds of the epoch."""
         return number(
