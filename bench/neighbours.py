@@ -32,7 +32,7 @@ import time
 import psycopg
 
 import beside.case
-from beside import held, put_off, shared, slow, waiting
+from beside import held, places, put_off, shared, slow, waiting
 from beside.case import Build, Case
 from common import SETTINGS, BenchmarkError, Bounded, Options, Result
 from private_server import ServerError
@@ -40,7 +40,14 @@ from private_server import ServerError
 NAME = "neighbours"
 CASES: dict[int, Case] = {
     case.number: case
-    for case in (*slow.CASES, *shared.CASES, *held.CASES, *put_off.CASES, *waiting.CASES)
+    for case in (
+        *slow.CASES,
+        *shared.CASES,
+        *held.CASES,
+        *put_off.CASES,
+        *waiting.CASES,
+        *places.CASES,
+    )
 }
 
 

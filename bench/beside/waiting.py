@@ -33,12 +33,12 @@ OF_ALONE = 0.9
 
 NOBODY = "nobody"
 # How somebody waits, and the procedure that has to exist for it.
-WAITS: dict[str, tuple[str, tuple[str, int] | None]] = {
+WAITS: dict[str, tuple[str, str | None]] = {
     "SELECT wait_idle()": ("SELECT djactor.wait_idle('25 s')", None),
     "SELECT wait_reply()": ("SELECT djactor.wait_reply(%(id)s, '25 s')", None),
-    "CALL wait_idle()": ("CALL djactor.wait_idle('25 s', NULL, NULL)", ("wait_idle", 3)),
-    "CALL wait_reply()": ("CALL djactor.wait_reply(%(id)s, '25 s', NULL)", ("wait_reply", 3)),
-    "CALL ask()": ("CALL djactor.ask('bench.paused', 'one', '{}', '25 s')", ("ask", 5)),
+    "CALL wait_idle()": ("CALL djactor.wait_idle('25 s', NULL, NULL)", "wait_idle"),
+    "CALL wait_reply()": ("CALL djactor.wait_reply(%(id)s, '25 s', NULL)", "wait_reply"),
+    "CALL ask()": ("CALL djactor.ask('bench.paused', 'one', '{}', '25 s')", "ask"),
 }
 
 
@@ -70,14 +70,14 @@ class Waiter(threading.Thread):
         require(waited, f"did not wait: {self._statement}: {self._error or 'it returned'}")
 
 
-def exists(private: PrivateServer, procedure: tuple[str, int]) -> bool:
-    """Whether this build has a procedure with so many arguments."""
+def exists(private: PrivateServer, procedure: str) -> bool:
+    """Whether this build has a procedure of that name."""
     with Database(private, "look") as db:
         found = number(
             db.su,
             "SELECT count(*) FROM pg_proc WHERE pronamespace = 'djactor'::regnamespace"
-            " AND prokind = 'p' AND proname = %s AND pronargs = %s",
-            list(procedure),
+            " AND prokind = 'p' AND proname = %s",
+            [procedure],
         )
     return found > 0
 
