@@ -216,14 +216,16 @@ def server(
     result: Result,
     settings: Mapping[str, str | int | float | bool] | None = None,
     bindir: Path | None = None,
+    directory: Path | None = None,
 ) -> Iterator[PrivateServer]:
     """A server with the common settings and a benchmark's own, which the report lists.
 
-    ``bindir`` names the programs of another build than this tree's.
+    ``bindir`` names the programs of another build than this tree's, ``directory`` another
+    place for the data than the usual one.
     """
     merged = SETTINGS | dict(settings or {})
     result.settings |= merged
-    with PrivateServer(merged, bindir=bindir) as private:
+    with PrivateServer(merged, bindir=bindir, directory=directory) as private:
         private.createuser(OWNER)
         try:
             yield private

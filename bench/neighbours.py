@@ -32,23 +32,14 @@ import time
 import psycopg
 
 import beside.case
-from beside import held, places, put_off, shared, slow, waiting
+from beside import held, places, put_off, scaling, shared, slow, waiting
 from beside.case import Build, Case
 from common import SETTINGS, BenchmarkError, Bounded, Options, Result
 from private_server import ServerError
 
 NAME = "neighbours"
-CASES: dict[int, Case] = {
-    case.number: case
-    for case in (
-        *slow.CASES,
-        *shared.CASES,
-        *held.CASES,
-        *put_off.CASES,
-        *waiting.CASES,
-        *places.CASES,
-    )
-}
+FILES = (slow, shared, held, put_off, waiting, places, scaling)
+CASES: dict[int, Case] = {case.number: case for file in FILES for case in file.CASES}
 
 
 class Findings:

@@ -58,9 +58,10 @@ class Build:
         self.curves[name] = values
 
     @contextmanager
-    def server(self, settings: Settings) -> Iterator[PrivateServer]:
+    def server(self, settings: Settings, directory: Path | None = None) -> Iterator[PrivateServer]:
         """A server of this build."""
-        with server(Result("", ""), {**SETTINGS, **settings}, self.bindir) as private:
+        merged = {**SETTINGS, **settings}
+        with server(Result("", ""), merged, self.bindir, directory) as private:
             yield private
 
     def seconds(self, full: float) -> float:
