@@ -904,6 +904,7 @@ CREATE FUNCTION djactor.put_off_list
 	AS 'MODULE_PATHNAME', 'dja_put_off_list';
 COMMENT ON FUNCTION djactor.put_off_list() IS 'mailboxes of this database that wait for a row that another transaction has locked, from shared memory: hashes as in djactor.name_hash(), how often they were put off so far, and until when';
 
+/* The last_error of the first message would be nicer, but wants all mail sorted. */
 CREATE VIEW djactor.mailbox AS
 	SELECT m.actor_type, m.actor_key, m.depth, m.oldest_sent_at,
 		pg_catalog.now() OPERATOR(pg_catalog.-) m.oldest_sent_at AS oldest_age,
@@ -913,8 +914,7 @@ CREATE VIEW djactor.mailbox AS
 	FROM (
 		SELECT actor_type, actor_key, pg_catalog.count(*) AS depth,
 			pg_catalog.min(sent_at) AS oldest_sent_at, pg_catalog.max(put_offs) AS put_offs,
-			(pg_catalog.array_agg(last_error ORDER BY djactor.mailbox_position(priority, id))
-				FILTER (WHERE last_error IS NOT NULL))[1] AS last_error
+			pg_catalog.min(last_error) AS last_error
 		FROM djactor.message
 		WHERE aside IS NULL OR aside OPERATOR(pg_catalog.<>) ALL (ARRAY['deferred', 'duplicate', 'held deferred', 'held duplicate'])
 		GROUP BY actor_type, actor_key
@@ -929,7 +929,7 @@ COMMENT ON COLUMN djactor.mailbox.depth IS 'messages that wait, delayed ones inc
 COMMENT ON COLUMN djactor.mailbox.oldest_sent_at IS 'when the oldest of them was sent';
 COMMENT ON COLUMN djactor.mailbox.oldest_age IS 'how long ago that is';
 COMMENT ON COLUMN djactor.mailbox.put_offs IS 'how often its mail was put off for what is nobody''s fault: the most of one message, or how often in a row for a row that another transaction has locked';
-COMMENT ON COLUMN djactor.mailbox.last_error IS 'why, or how its first message that has failed did; NULL = neither';
+COMMENT ON COLUMN djactor.mailbox.last_error IS 'why, or the error of one of its messages that has failed; NULL = neither';
 
 /* ---------- grants: by themselves to the database's owner, whoever that is, who may pass them on ---------- */
 
