@@ -387,10 +387,13 @@ class MessageAdmin(_MailAdmin):
     """What waits."""
 
     list_display = (
-        "id", "_actor", "kind", "_waits", "attempts", "sent_at_shown", "trace"
+        "id", "_actor", "kind", "_waits", "attempts", "put_offs", "sent_at_shown", "trace"
     )  # fmt: skip
     list_filter = (TypeFilter, _by("kind", "user", "reply", "error", "timer", "down"))
-    first = ("actor_type", "actor_key", "kind", "payload", "attempts", "last_error", "retry_at")
+    first = (
+        "actor_type", "actor_key", "kind", "payload", "attempts", "put_offs", "last_error",
+        "retry_at",
+    )  # fmt: skip
 
     _waits = _column("state", _message_state)
 

@@ -19,6 +19,7 @@ SAMPLE = 100_000  # messages looked at
 LETTERS = 10_000  # dead letters looked at
 TYPES = 200  # shown on the live page, the busiest
 SHOWN = 100  # mailboxes, and timers
+PUT_OFFS = 3  # what is put off less often may be over in a moment
 
 # An ask whose reply is to come, and its duplicates, wait for nobody's turn.
 _MAIL = (
@@ -88,6 +89,24 @@ _MAILBOXES = f"""
     GROUP BY actor_type, actor_key
     ORDER BY depth DESC, min(greatest(sent_at, deliver_at)), actor_type, actor_key LIMIT %s"""
 
+_PUT_OFF = f"""
+    WITH sample AS MATERIALIZED (
+        SELECT actor_type, actor_key, sent_at, put_offs, last_error FROM djactor.message
+        WHERE {_MAIL} LIMIT %s),
+    boxes AS (
+        SELECT actor_type, actor_key, clock_timestamp() - min(sent_at) AS age,
+            max(put_offs) + coalesce(max(locked.times), 0) AS put_offs,
+            CASE WHEN max(locked.times) IS NULL THEN min(last_error)
+                ELSE 'another transaction has locked the actor''s row, or a message''s'
+            END AS error
+        FROM sample LEFT JOIN djactor.put_off_list() locked
+            ON locked.type_hash = djactor.name_hash(actor_type)
+            AND locked.key_hash = djactor.name_hash(actor_key)
+        WHERE put_offs > 0 OR locked.times > 0
+        GROUP BY actor_type, actor_key)
+    SELECT * FROM boxes WHERE put_offs >= {PUT_OFFS}
+    ORDER BY put_offs DESC, actor_type, actor_key LIMIT %s"""
+
 _TIMERS = """
     SELECT actor_type, actor_key, name, due_at, every, due_at - clock_timestamp() AS remaining
     FROM djactor.timer ORDER BY due_at, actor_type, actor_key, name LIMIT %s"""
@@ -112,6 +131,11 @@ def snapshot(using: str) -> dict[str, Any]:
 def mailboxes(using: str) -> list[dict[str, Any]]:
     """The longest mailboxes, at most ``SHOWN`` of them."""
     return _rows(using, _MAILBOXES, [SAMPLE, SHOWN])
+
+
+def put_off(using: str) -> list[dict[str, Any]]:
+    """The mailboxes that were put off most often, with the reason, at most ``SHOWN`` of them."""
+    return _rows(using, _PUT_OFF, [SAMPLE, SHOWN])
 
 
 def timers(using: str) -> list[dict[str, Any]]:

@@ -78,6 +78,7 @@ class Message(models.Model):
     sender_key = fields.ServerTextField(null=True)
     cause_id = fields.ServerIntegerField(null=True)
     attempts = fields.ServerIntegerField()
+    put_offs = fields.ServerIntegerField()
     retry_at = fields.ServerDateTimeField(null=True)
     last_error = fields.ServerTextField(null=True)
     sent_at = fields.ServerDateTimeField()
@@ -259,7 +260,7 @@ class Timer(models.Model):
 
 
 class Mailbox(models.Model):
-    """How much waits for an actor, and for how long."""
+    """How much waits for an actor, for how long, and why if it was put off."""
 
     pk = models.CompositePrimaryKey("actor_type", "actor_key")
     actor_type = models.TextField()
@@ -267,6 +268,8 @@ class Mailbox(models.Model):
     depth = models.BigIntegerField()
     oldest_sent_at = models.DateTimeField()
     oldest_age = models.DurationField()
+    put_offs = models.IntegerField()
+    last_error = models.TextField(null=True)
 
     class Meta:
         managed = False
@@ -295,6 +298,9 @@ class Stat(models.Model):
     run_p95 = models.DurationField(null=True)
     run_p99 = models.DurationField(null=True)
     since = models.DateTimeField(null=True)
+    conflicts = models.BigIntegerField()
+    batch_limit = models.IntegerField(null=True)
+    worker_limit = models.IntegerField(null=True)
 
     class Meta:
         managed = False

@@ -59,7 +59,7 @@ class PagesMixin(admin.ModelAdmin):
             return JsonResponse({"error": str(error)}, status=503)
 
     def mailboxes_view(self, request: HttpRequest) -> HttpResponse:
-        """The longest mailboxes and the next timers."""
+        """The longest mailboxes, those that were put off, and the next timers."""
         _may(request, "mailbox")
         return self._page(
             request,
@@ -67,6 +67,7 @@ class PagesMixin(admin.ModelAdmin):
             "Mailboxes",
             lambda using: {
                 "mailboxes": live.mailboxes(using),
+                "put_off": live.put_off(using),
                 "timers": live.timers(using),
                 "shown": live.SHOWN,
                 "sample": live.SAMPLE,

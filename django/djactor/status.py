@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from djactor import live
-from djactor.display import duration
+from djactor.display import duration, shortened
 
 _TYPES = (
     "type",
@@ -18,6 +18,8 @@ _TYPES = (
     "turns/s",
     "run p95",
 )
+_PUT_OFF = ("put off", "key", "times", "oldest", "why")
+_MOST = 10  # mailboxes that were put off
 _WORKERS = ("worker", "role", "state", "for", "type", "message")
 
 
@@ -40,23 +42,14 @@ def lines(using: str) -> list[str]:
         f" {now['scheduled']:,}{mail} are scheduled; {now['letters']:,}{letters} dead letters;"
         f" {now['rate']:,.0f} turns/s",
         "",
-        *_table(
-            _WORKERS,
-            [
-                (
-                    row["pid"],
-                    row["role"],
-                    row["state"],
-                    duration(row["seconds"]),
-                    row["type"],
-                    row["message"] or "",
-                )
-                for row in now["workers"]
-            ],
-            numbers=[0],
-        ),
     ]
-    return out
+    put_off = live.put_off(using)
+    if put_off:
+        out += _table(_PUT_OFF, [_put_off(row) for row in put_off[:_MOST]], numbers=(2, 3))
+        if len(put_off) > _MOST:
+            out.append("and others")
+        out.append("")
+    return out + _table(_WORKERS, [_worker(row) for row in now["workers"]], numbers=[0])
 
 
 def _type(row: dict[str, Any]) -> tuple[object, ...]:
@@ -71,6 +64,27 @@ def _type(row: dict[str, Any]) -> tuple[object, ...]:
         f"{row['rate']:,.0f}",
         duration(row["run"]),
         row["note"] or ("" if row["state"] == "running" else row["state"]),
+    )
+
+
+def _worker(row: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        row["pid"],
+        row["role"],
+        row["state"],
+        duration(row["seconds"]),
+        row["type"],
+        row["message"] or "",
+    )
+
+
+def _put_off(row: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        row["actor_type"],
+        shortened(row["actor_key"]),
+        f"{row['put_offs']:,}",
+        duration(row["age"]),
+        shortened(row["error"] or ""),
     )
 
 

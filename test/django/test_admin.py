@@ -7,14 +7,14 @@ from uuid import uuid4
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+from django.db import connection, connections, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 import djactor
-from djactor import admin, diagram, display, live
-from djactor.models import Actor, ActorType, DeadLetter, Message, Stat
+from djactor import admin, diagram, display, live, status
+from djactor.models import Actor, ActorType, DeadLetter, Mailbox, Message, Stat
 from djactor.test import wait_idle
 from waiting import until
 
@@ -172,6 +172,46 @@ def test_mailboxes_are_shown_longest_first(browser, paused):
         djactor.actor("shop.counter", key).send({"add": 1})
     page = text(browser.get(reverse("admin:djactor_mailboxes")))
     assert page.index("q=2") < page.index("q=1")
+
+
+def test_mail_that_waits_for_somebodys_lock_is_shown(browser, paused):
+    number = djactor.actor("shop.counter", 7).send({"add": 1})
+    assert "Put off" not in text(browser.get(reverse("admin:djactor_mailboxes")))
+    with transaction.atomic(using="admin"):  # it stays open
+        with connections["admin"].cursor() as cursor:
+            cursor.execute("SELECT djactor.cancel(%s)", [number])
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT djactor.resume('shop.counter')")
+        until(lambda: live.put_off("default"))
+        page = text(browser.get(reverse("admin:djactor_mailboxes")))
+        assert ">Put off</h2>" in page and "another transaction has locked the actor" in page
+        (line,) = [line for line in status.lines("default") if "another transaction" in line]
+        assert line.split()[:2] == ["shop.counter", "7"]
+        transaction.set_rollback(True, using="admin")
+    wait_idle(60)
+    assert not live.put_off("default") and djactor.actor("shop.counter", 7).state() == {"n": 1}
+
+
+def test_mail_that_the_server_cannot_handle_is_shown(browser):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION no_file(state jsonb, message jsonb) RETURNS void LANGUAGE plpgsql AS"
+            " $$BEGIN RAISE 'no such file' USING ERRCODE = '58P01'; END$$;"
+            "SELECT djactor.define_actor_type('shop.put_off', 'no_file', backoff => '1 h')"
+        )
+        number = djactor.actor("shop.put_off", 7).send({})
+        try:
+            until(lambda: live.put_off("default"))
+            (box,) = Mailbox.objects.all()
+            assert box.put_offs == 3 and box.last_error == "no such file"
+            page = text(browser.get(reverse("admin:djactor_mailboxes")))
+            assert "no such file" in page and reverse("admin:djactor_message_changelist") in page
+            assert any("no such file" in line for line in status.lines("default"))
+            url = reverse("admin:djactor_message_change", args=[number])
+            assert "Put offs:" in text(browser.get(url))
+        finally:
+            cursor.execute("SELECT djactor.drop_actor_type('shop.put_off', discard => true)")
+            cursor.execute("DROP FUNCTION no_file(jsonb, jsonb)")
 
 
 def test_a_trace_is_a_sequence_diagram(browser):

@@ -273,6 +273,14 @@ def test_every_table_and_view_has_a_model():
     assert Worker.objects.exists()
 
 
+def test_views_have_no_column_that_their_model_does_not_know():
+    for model in (Mailbox, Stat, Worker):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT * FROM {model._meta.db_table} LIMIT 0")
+            columns = {column.name for column in cursor.description}
+        assert columns == {field.column for field in model._meta.concrete_fields}
+
+
 def test_drain_is_part_of_the_transaction():
     with transaction.atomic():
         djactor.actor(TYPE, 1).send({"add": 1})

@@ -156,6 +156,8 @@ class Migration(migrations.Migration):
                 ("depth", models.BigIntegerField()),
                 ("oldest_sent_at", models.DateTimeField()),
                 ("oldest_age", models.DurationField()),
+                ("put_offs", models.IntegerField()),
+                ("last_error", models.TextField(null=True)),
             ],
             options={
                 "verbose_name_plural": "mailboxes",
@@ -192,6 +194,7 @@ class Migration(migrations.Migration):
                 ("sender_key", djactor.fields.ServerTextField(null=True)),
                 ("cause_id", djactor.fields.ServerIntegerField(null=True)),
                 ("attempts", djactor.fields.ServerIntegerField()),
+                ("put_offs", djactor.fields.ServerIntegerField()),
                 ("retry_at", djactor.fields.ServerDateTimeField(null=True)),
                 ("last_error", djactor.fields.ServerTextField(null=True)),
                 ("sent_at", djactor.fields.ServerDateTimeField()),
@@ -234,6 +237,9 @@ class Migration(migrations.Migration):
                 ("run_p95", models.DurationField(null=True)),
                 ("run_p99", models.DurationField(null=True)),
                 ("since", models.DateTimeField(null=True)),
+                ("conflicts", models.BigIntegerField()),
+                ("batch_limit", models.IntegerField(null=True)),
+                ("worker_limit", models.IntegerField(null=True)),
             ],
             options={
                 "db_table": '"djactor"."stat"',
