@@ -25,6 +25,7 @@ BLOCKS = [
     for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
 ]
 MONITOR = "djactor_monitor"
+LOCKED = 'mail of actor t "k" waits: another transaction has locked'
 PATIENCE = 60.0  # seconds that the slowest machine may take
 
 
@@ -61,6 +62,8 @@ def server() -> Iterator[PrivateServer]:
             BEGIN
                 IF message ? 'fail' THEN
                     RAISE EXCEPTION 'told to fail';
+                ELSIF message ? 'no file' THEN
+                    RAISE EXCEPTION 'no such file' USING ERRCODE = '58P01';
                 END IF;
                 PERFORM pg_sleep(COALESCE((message->>'sleep')::float8, 0));
                 RETURN (state, '"done"'::jsonb);
@@ -136,6 +139,30 @@ def mail_is_late(server: PrivateServer) -> None:
         assert alarm(server, "Mail is late") == ""
     finally:
         server.sql("ALTER ROLE app LOGIN")
+
+
+def mail_is_put_off(server: PrivateServer) -> None:
+    name, threshold, short = "Mail is put off", "1 minute", "0.1 s"
+    app(server, "SELECT djactor.pause('t')")
+    message = app(server, "SELECT djactor.send('t', 'k')")
+    session = open_session(server, f"BEGIN; SELECT djactor.cancel({message})")
+    try:
+        app(server, "SELECT djactor.resume('t')")
+        said = goes_off(server, name, threshold, short)
+        assert re.fullmatch(r"t\|k\|\d+\|00:0\S+\|another transaction has locked .*", said)
+        assert app(server, "CALL djactor.ask('t', 'other', '{}', '1 min')") == '"done"'
+        while LOCKED not in server.log_file.read_text():
+            goes_off(server, name, threshold, short)
+    finally:
+        session.communicate("")  # which rolls back
+    app(server, "CALL djactor.wait_idle('1 min', 't', NULL)")
+    assert alarm(server, name, threshold, short) == ""
+
+    app(server, "SELECT djactor.define_actor_type('t', 'work', backoff => '1 h')")
+    app(server, "SELECT djactor.send('t', 'k', '{\"no file\": true}')")
+    said = goes_off(server, name, threshold, short)
+    assert re.fullmatch(r"t\|k\|3\|00:0\S+\|no such file", said)
+    assert alarm(server, name) == ""
 
 
 def a_type_stands_still(server: PrivateServer) -> None:
@@ -232,6 +259,7 @@ def notifications_pile_up(server: PrivateServer) -> None:
 FAULTS: dict[str, Callable[[PrivateServer], None]] = {
     "No launcher": no_launcher,
     "Mail is late": mail_is_late,
+    "Mail is put off": mail_is_put_off,
     "A type stands still": a_type_stands_still,
     "An actor stands still": an_actor_stands_still,
     "Messages were given up within the hour": messages_were_given_up,
