@@ -111,7 +111,7 @@ COMMENT ON COLUMN djactor.actor_type.on_exhausted IS 'what becomes of a message 
 COMMENT ON COLUMN djactor.actor_type.handler_timeout IS 'longest run of a handler for one message, deferred triggers included; 0 = no limit';
 COMMENT ON COLUMN djactor.actor_type.batch_size IS 'messages of this type in one transaction at most; 1 gives each message a transaction of its own; NULL = djactor.batch_size';
 COMMENT ON COLUMN djactor.actor_type.concurrency IS 'workers that may run this type at the same time; NULL = no limit';
-COMMENT ON COLUMN djactor.actor_type.mailbox_limit IS 'waiting messages of one actor beyond which sending fails (approximate); NULL = no limit';
+COMMENT ON COLUMN djactor.actor_type.mailbox_limit IS 'waiting messages of one actor beyond which sending fails, counted before it does; senders that overlap may exceed it by what they have in flight; NULL = no limit';
 COMMENT ON COLUMN djactor.actor_type.on_full IS 'what becomes of a message beyond mailbox_limit: raise (SQLSTATE 53400 in the sender) or dead_letter';
 COMMENT ON COLUMN djactor.actor_type.breaker_failures IS 'failed attempts within breaker_window beyond which the type is paused; NULL = never';
 COMMENT ON COLUMN djactor.actor_type.breaker_window IS 'span of time in which failed attempts are counted';
@@ -232,8 +232,8 @@ COMMENT ON COLUMN djactor.message.cause_id IS 'id of the message whose turn sent
 COMMENT ON COLUMN djactor.message.attempts IS 'failed attempts so far; written by djactor';
 COMMENT ON COLUMN djactor.message.crashes IS 'times that the process which ran its handler was killed; written by djactor';
 COMMENT ON COLUMN djactor.message.redrives IS 'times that redrive() has brought it back; written by djactor';
-COMMENT ON COLUMN djactor.message.retry_at IS 'next attempt, once one has failed; written by djactor';
-COMMENT ON COLUMN djactor.message.last_error IS 'message of the last failed attempt; written by djactor';
+COMMENT ON COLUMN djactor.message.retry_at IS 'next attempt, once one has failed or was put off; written by djactor';
+COMMENT ON COLUMN djactor.message.last_error IS 'error of the last attempt that failed or was put off; written by djactor';
 COMMENT ON COLUMN djactor.message.sent_at IS 'start of the sender''s transaction; written by djactor';
 COMMENT ON COLUMN djactor.message.put_offs IS 'attempts that were nobody''s fault and used none up: conflicts, trouble of the server; last_error has the latest';
 COMMENT ON COLUMN djactor.message.released IS 'a delayed message has become due and lies in its mailbox; written by djactor';
@@ -892,7 +892,7 @@ COMMENT ON COLUMN djactor.stat.run_p95 IS 'likewise: what 95 of 100 did not exce
 COMMENT ON COLUMN djactor.stat.run_p99 IS 'likewise: what 99 of 100 did not exceed';
 COMMENT ON COLUMN djactor.stat.since IS 'when counting began: the start of the server, or later where room for statistics had gone to another type';
 
-COMMENT ON COLUMN djactor.stat.conflicts IS 'batches, since the lane of the type was made, that others waited for or that failed for what others had locked, while they held what several turns had locked';
+COMMENT ON COLUMN djactor.stat.conflicts IS 'batches that others waited for or that failed for what others had locked, while they held what several turns had locked; since the server started, or the type was defined';
 COMMENT ON COLUMN djactor.stat.batch_limit IS 'turns that share a transaction at most, after conflicts or long turns; grows again when it is quiet; NULL = only djactor.batch_size and the type''s own batch_size count';
 COMMENT ON COLUMN djactor.stat.worker_limit IS 'workers that run the type at once at most, after conflicts between them; grows again when it is quiet; NULL = only djactor.max_workers and the type''s concurrency count';
 

@@ -49,7 +49,7 @@ dja_guc_init(void)
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("djactor.batch_time",
 							"Time after which a worker commits what it has handled.",
-							"No further handler is called in that transaction; one that runs is not cut off.",
+							"No further handler is called in that transaction. Sooner when somebody waits for its locks.",
 							&dja_batch_time, 10, 1, 60 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("djactor.poll_interval",
