@@ -374,6 +374,28 @@ def test_every_page_is_for_everybody(site, visit, accessible, fits, screenshot, 
         fits(page)
 
 
+def test_what_was_put_off_is_for_everybody_too(site, visit, accessible, fits, screenshot):
+    site.sql(
+        f"""CREATE FUNCTION shop_invoice_handle(state jsonb, message jsonb) RETURNS void
+        LANGUAGE plpgsql AS $$BEGIN
+            RAISE 'could not open file "/srv/invoices/template-of-the-year.html": no such file'
+                USING ERRCODE = '58P01';
+        END$$;
+        SELECT djactor.define_actor_type('shop.invoice', 'shop_invoice_handle', backoff => '1 h');
+        SELECT djactor.send('shop.invoice', '{LONG_KEY}', '{{}}')"""
+    )
+    until(site, "SELECT max(put_offs) = 3 FROM djactor.mailbox")
+    page = visit(f"{ADMIN}/actortype/mailboxes/", **LOOKS["phone"])
+    expect(page.get_by_role("region", name="Put off")).to_contain_text("could not open file")
+    screenshot(page, "admin-mailboxes-put-off")
+    accessible(page, advice=False, within="main")
+    fits(page)
+    site.sql(
+        "SELECT djactor.drop_actor_type('shop.invoice', true);"
+        " DROP FUNCTION shop_invoice_handle(jsonb, jsonb)"
+    )
+
+
 def test_the_admins_own_switch_of_light_and_dark_counts(site, visit, accessible):
     page = visit(LIVE)
     tile = page.locator("[data-tile='rate']")
