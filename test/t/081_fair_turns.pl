@@ -1,0 +1,82 @@
+# Service is first come, first served, also when handlers are slow (contract 28).
+#
+# Each of many actors has a backlog, and a turn takes longer than batch_time.  Whenever one looks, the actors' numbers of turns
+# differ by two at most, with one, two and four workers; also when each third message fails at first.  Who asks a
+# fresh actor waits for about one turn of each.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DjactorTest;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $node = new_server('turns', 'djactor.poll_interval' => '1h', fsync => 'off');
+my $sender = 0;
+
+new_app($node, 'app');
+
+# look($type, $keys, $rounds): what was seen until each actor of a type has had so many turns: the greatest
+# difference between two of them.
+sub look
+{
+	my ($type, $keys, $rounds) = @_;
+	my ($worst, $looks) = (0, 0);
+
+	wait_until("$rounds rounds", sub {
+		my ($least, $most) = split /\|/, $node->safe_psql('app', qq{
+			SELECT coalesce(min(turns), 0), coalesce(max(turns), 0) FROM generate_series(0, $keys - 1) k
+			LEFT JOIN LATERAL (SELECT count(*) AS turns FROM ledger WHERE sender = $sender AND actor_key = 'k' || k) l ON true});
+
+		$worst = $most - $least if $most - $least > $worst;
+		$looks++;
+		return $least >= $rounds;
+	});
+	note("$looks looks");
+	return $worst;
+}
+
+for my $workers (1, 2, 4)
+{
+	my $keys = 16 * $workers;
+
+	$node->append_conf('postgresql.conf', "djactor.max_workers = $workers\n");
+	$node->restart;
+	for my $fail (0, 1)
+	{
+		my $type = "t.fair$workers$fail";
+		my $rounds = 8;
+
+		define_work($node, 'app', 'app', $type);
+		$sender++;
+		# the backlog is there when the first turn begins, and does not end before the last look
+		as_role($node, 'app', 'app', qq{
+			SELECT djactor.pause('$type');
+			INSERT INTO sent SELECT $sender, s, '$type', 'k' || s % $keys FROM generate_series(1, $keys * 15) s;
+			INSERT INTO djactor.message (actor_type, actor_key, payload)
+				SELECT '$type', actor_key, jsonb_build_object('sender', sender, 'seq', seq, 'sleep', 0.025,
+					'fail', CASE WHEN (seq % $keys + seq / $keys) % 3 = 0 THEN $fail ELSE 0 END)
+				FROM sent WHERE sender = $sender ORDER BY seq;
+			SELECT djactor.resume('$type')});
+		cmp_ok(look($type, $keys, $rounds), '<=', 2,
+			"$keys actors, $workers workers" . ($fail ? ', turns fail now and then' : '') . ': their numbers of turns differ by two at most');
+		# how many turns came before that of one who asks now
+		my $before = $node->safe_psql('app', qq{
+			SELECT djactor.send('$type', 'fresh', '{"sender": 0, "seq": $sender}');
+			COMMIT;
+			SELECT count(*) FROM ledger}) =~ /(\d+)$/ ? $1 : undef;
+		ok(wait_until('the fresh actor', sub { $node->safe_psql('app', "SELECT count(*) FROM ledger WHERE sender = 0 AND seq = $sender") eq '1' }),
+			'... a fresh actor has its turn');
+		my $after = $node->safe_psql('app', qq{
+			SELECT count(*) FROM ledger WHERE serial < (SELECT serial FROM ledger WHERE sender = 0 AND seq = $sender)});
+		cmp_ok($after - $before, '<=', $keys + 2 * $workers, '... when the others had had about one');
+		cmp_ok($node->safe_psql('app', "SELECT count(*) FROM djactor.message WHERE actor_type = '$type'"), '>', 0, '... and there was mail for all of them');
+		as_role($node, 'app', 'app', qq{INSERT INTO sent VALUES (0, $sender, '$type', 'fresh')});
+		ok(wait_drained($node, 'app'), '... which is handled');
+	}
+}
+check_ledger($node, 'app');
+$node->stop;
+done_testing();
