@@ -68,6 +68,7 @@ static volatile TimestampTz dja_deadline;
 static volatile int dja_ticked; /* so often in this turn */
 static volatile int dja_cancels;
 static volatile TimestampTz dja_help_at;	/* when others are called next */
+static volatile TimestampTz dja_look_at;	/* when a deadlock is looked for next */
 
 static void
 dja_cancel_turn(DjaLimitHit hit)
@@ -99,14 +100,13 @@ dja_call_others(TimestampTz now)
 static void
 dja_long_turn(TimestampTz now)
 {
-	bool		first = !dja_my_worker->long_turn;
-
-	dja_my_worker->long_turn = dja_limit_long = true;
-	if (first || now >= dja_help_at)
-	{
+	if (!dja_my_worker->long_turn)
 		dja_call_others(now);
-		if (dja_waits_for_lock())
-			CheckDeadLockAlert();
+	dja_my_worker->long_turn = dja_limit_long = true;
+	if (now >= dja_look_at && dja_waits_for_lock())
+	{
+		dja_look_at = now + DJA_AGAIN_USEC;
+		CheckDeadLockAlert();
 	}
 	if (dja_shared_turn && dja_limit_hit == DJA_LIMIT_NONE)
 		dja_cancel_turn(DJA_LIMIT_LONG);
