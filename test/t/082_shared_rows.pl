@@ -19,9 +19,11 @@ as_role($node, 'app', 'app', q{
 	CREATE TABLE product (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) WITH (fillfactor = 20);
 	INSERT INTO product SELECT generate_series(1, 20);
 	CREATE FUNCTION sell(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+	DECLARE
+		some int := 1 + floor(random() * 20);
 	BEGIN
 		IF NOT message ? 'calm' THEN
-			UPDATE product SET n = n + 1 WHERE id = 1 + floor(random() * 20)::int;
+			UPDATE product SET n = n + 1 WHERE id = some;
 		END IF;
 		RETURN work(state, message);
 	END $$});
