@@ -60,16 +60,16 @@ dja_lane_busy(int i)
 }
 
 /*
- * May one more worker come into a lane?  One that is in a long turn is in nobody's
- * way, so far as its pace goes.
+ * May one more worker come into a lane, beside so many?  One that is in a long turn
+ * is in nobody's way, so far as its pace goes.
  */
 static bool
-dja_lane_has_room(DjaLane *lane)
+dja_lane_has_room(DjaLane *lane, int workers)
 {
-	if (lane->concurrency > 0 && lane->workers >= lane->concurrency)
+	if (lane->concurrency > 0 && workers >= lane->concurrency)
 		return false;
 	return lane->pace.workers == 0 ||
-		lane->workers < lane->pace.workers + dja_long_turns(lane->pool);
+		workers < lane->pace.workers + dja_long_turns(lane->pool);
 }
 
 /*
@@ -86,11 +86,16 @@ dja_lane_turns(DjaLane *lane)
 }
 
 static bool
-dja_lane_ready(DjaLane *lane, int i)
+dja_lane_waits(DjaLane *lane)
 {
 	return lane->queued > 0 && !lane->blocked &&
-		!dja_crash_owed(lane->database, lane->type_hash, false) &&
-		(dja_lane_has_room(lane) || dja_occupies(i));
+		!dja_crash_owed(lane->database, lane->type_hash, false);
+}
+
+static bool
+dja_lane_ready(DjaLane *lane, int i)
+{
+	return dja_lane_waits(lane) && (dja_lane_has_room(lane, lane->workers) || dja_occupies(i));
 }
 
 /*
@@ -184,6 +189,19 @@ dja_queue_length(int pool)
 		if (dja_lane_ready(dja_lane(i), i))
 			n += dja_lane(i)->queued;
 	return n;
+}
+
+/*
+ * Does anything wait that another worker of this pool could take while the present
+ * one goes on?
+ */
+bool
+dja_queue_wants_help(int pool)
+{
+	for (int i = dja_shared->queue->pool_lanes[pool]; i >= 0; i = dja_lane(i)->next_in_pool)
+		if (dja_lane_waits(dja_lane(i)) && dja_lane_has_room(dja_lane(i), dja_lane(i)->workers + 1))
+			return true;
+	return false;
 }
 
 /*

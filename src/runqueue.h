@@ -200,6 +200,7 @@ extern int	dja_queue_depth(int lane, uint64 key_hash);
 /* workers: claims.c */
 extern bool dja_queue_has_work(int pool, bool resident, TimestampTz now);
 extern int	dja_queue_length(int pool);
+extern bool dja_queue_wants_help(int pool);
 extern int	dja_queue_pop(int pool, int turns, TimestampTz now, int *limit);
 extern int	dja_queue_claim(int lane, uint64 key_hash);
 extern int64 dja_queue_read_cursor(int mailbox);

@@ -364,7 +364,7 @@ dja_call_for_help(bool worked)
 		return;
 	batches = 0;
 	dja_lock();
-	waiting = dja_queue_length(dja_my_pool) > 0;
+	waiting = dja_queue_wants_help(dja_my_pool);
 	if (waiting)
 		dja_pool(dja_my_pool)->wanted = true;
 	dja_unlock();
