@@ -20,10 +20,10 @@ as_role($node, 'app', 'app', q{
 	INSERT INTO product SELECT generate_series(1, 20);
 	CREATE FUNCTION sell(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 	DECLARE
-		some int := 1 + floor(random() * 20);
+		item int := 1 + floor(random() * 20);
 	BEGIN
 		IF NOT message ? 'calm' THEN
-			UPDATE product SET n = n + 1 WHERE id = some;
+			UPDATE product SET n = n + 1 WHERE id = item;
 		END IF;
 		RETURN work(state, message);
 	END $$});
