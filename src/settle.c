@@ -44,8 +44,7 @@ dja_error_charges(DjaBatch *batch, DjaMessage *message, DjaBlame blame)
 		TimestampTz now = GetCurrentTimestamp();
 
 		dja_lock();
-		its_own = dja_trouble_is_its_own(&dja_shared->queue->trouble, message->id,
-										 message->retry_at, now);
+		its_own = dja_trouble_is_its_own(&dja_shared->queue->trouble, message->id, now);
 		dja_unlock();
 	}
 	return its_own && message->put_offs >= DJA_QUICK_TRIES;

@@ -3,11 +3,15 @@
  *
  * Whose trouble it is; see trouble.h.
  *
- * The server serves others if a batch has come out well since the message was
- * due, or if so few messages have had such an error of late that the server
- * has hardly been asked: one bad message on a quiet server has no others beside
- * it.  That its error could be written down each time shows that the server
- * works.
+ * The server serves others if a batch has come out well just now, or if so few
+ * messages have had such an error of late that the server has hardly been asked:
+ * one bad message on a quiet server has no others beside it.  That its error
+ * could be written down each time shows that the server works.
+ *
+ * "Just now" is less than the quick tries of a message take that the server's
+ * trouble has put off: who is charged after them has met it all the time, while
+ * others were served.  Since the message was due would be too short: mail is
+ * taken within a moment.
  */
 #include "postgres.h"
 
@@ -15,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #define DJA_OF_LATE (60 * USECS_PER_SEC)
+#define DJA_JUST_NOW (500 * INT64CONST(1000))
 
 /*
  * A batch with turns in it has been committed.
@@ -26,11 +31,11 @@ dja_trouble_over(DjaTrouble *trouble, TimestampTz now)
 }
 
 /*
- * A message that was due then has met an error of the server.  Is that its own,
- * since the server serves others?
+ * A message has met an error of the server.  Is that its own, since the server
+ * serves others?
  */
 bool
-dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz due, TimestampTz now)
+dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz now)
 {
 	int			mine = 0;
 	int			recent = 0;
@@ -46,5 +51,5 @@ dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz due, T
 	}
 	trouble->put_off[mine].message_id = message_id;
 	trouble->put_off[mine].at = now;
-	return trouble->served_at >= due || recent < DJA_TROUBLED;
+	return trouble->served_at >= now - DJA_JUST_NOW || recent < DJA_TROUBLED;
 }

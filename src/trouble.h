@@ -28,7 +28,6 @@ typedef struct DjaTrouble
 } DjaTrouble;
 
 extern void dja_trouble_over(DjaTrouble *trouble, TimestampTz now);
-extern bool dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz due,
-								   TimestampTz now);
+extern bool dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz now);
 
 #endif							/* DJA_TROUBLE_H */
