@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "compat.h"
 #include "deliver.h"
 #include "miscadmin.h"
@@ -155,11 +154,6 @@ dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count)
 		dja_pending_sweep(type);
 		return;
 	}
-	if (mailbox->command != GetCurrentCommandId(false))
-	{
-		mailbox->command = GetCurrentCommandId(false);
-		mailbox->before = mailbox->count;
-	}
 	mailbox->count += count;
 	if (position < mailbox->position)
 		mailbox->position = position;
@@ -235,6 +229,21 @@ dja_pending_recount(DjaType *type, uint64 key_hash)
 }
 
 /*
+ * This command is about to send to a mailbox.
+ */
+void
+dja_pending_command(DjaType *type, uint64 key_hash, CommandId command)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_lane(type->hash, type->owner),
+												  key_hash, true);
+
+	if (mailbox == NULL || mailbox->command == command)
+		return;
+	mailbox->command = command;
+	mailbox->before = mailbox->count;
+}
+
+/*
  * The messages of a mailbox have been counted, those included that this transaction
  * had sent before its present command.  Returns how many this command has sent.
  */
@@ -243,12 +252,11 @@ dja_pending_counted(DjaType *type, uint64 key_hash, int depth)
 {
 	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_lane(type->hash, type->owner),
 												  key_hash, true);
-	int			mine = 0;
+	int			mine;
 
 	if (mailbox == NULL)
 		return 0;
-	if (mailbox->command == GetCurrentCommandId(false))
-		mine = mailbox->count - mailbox->before;
+	mine = mailbox->count - mailbox->before;
 	dja_recount(mailbox);
 	mailbox->base_depth = depth;
 	mailbox->count = mine;

@@ -18,6 +18,7 @@ extern int	dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth, bo
 extern int64 dja_pending_position(uint64 type_hash, uint64 key_hash);
 extern void dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth);
 extern void dja_pending_recount(DjaType *type, uint64 key_hash);
+extern void dja_pending_command(DjaType *type, uint64 key_hash, CommandId command);
 extern int	dja_pending_counted(DjaType *type, uint64 key_hash, int depth);
 extern void dja_pending_undone(void);
 extern bool dja_pending_any(void);

@@ -239,6 +239,7 @@ dja_mailbox_has_room(DjaType *type, uint64 key_hash, CommandId cid)
 	int			lane;
 	int			depth = -1;
 
+	dja_pending_command(type, key_hash, cid);
 	if (!recount)
 	{
 		dja_lock();
