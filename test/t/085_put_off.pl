@@ -68,14 +68,18 @@ is(app(q{SELECT count(*) FROM djactor.dead_letter}), 0, '... nothing was given u
 # It is this message: others are served
 #
 start_ticking($node, 'app', 'app', '20 ms');
+ok(wait_until('ticks', sub { (app(q{SELECT state->>'ticks' FROM djactor.actor WHERE actor_type = 't.ticks'}) || 0) > 10 }), 'others are served');
 type('t.shown', q{max_attempts => 2, backoff => '1 h', backoff_max => '1 h'});
 bad('t.shown');
-ok(wait_until('charged', sub { app(q{SELECT count(*) FROM djactor.message WHERE actor_type = 't.shown' AND attempts = 1}) eq @states }),
-	'what repeats alone counts as a failed attempt');
-is(app(q{SELECT DISTINCT put_offs, last_error FROM djactor.message WHERE actor_type = 't.shown'}), '3|no luck', '... after three that did not, which are shown');
-is(app(q{SELECT DISTINCT put_offs, last_error FROM djactor.mailbox WHERE actor_type = 't.shown'}), '3|no luck', '... in its mailbox, too');
+ok(wait_until('tries', sub { app(q{SELECT count(*) FROM djactor.message WHERE actor_type = 't.shown' AND attempts + put_offs = 4}) eq @states }),
+	'what repeats alone is tried again three times, and then as seldom as what has failed');
+is(app(q{SELECT string_agg(actor_key, ' ' ORDER BY id) FROM djactor.message WHERE actor_type = 't.shown' AND attempts = 1}), '58P01 53000 57014 25006',
+	'... an error of the server that others do not meet counts as a failed attempt');
+is(app(q{SELECT DISTINCT put_offs + attempts, last_error FROM djactor.message WHERE actor_type = 't.shown'}), '4|no luck', '... the message shows it');
+is(app(q{SELECT count(*) FROM djactor.mailbox JOIN djactor.message USING (actor_type, actor_key, put_offs, last_error) WHERE actor_type = 't.shown'}), scalar @states, '... its mailbox, too');
 @ids = split /\n/, app(q{SELECT id FROM djactor.message WHERE actor_type = 't.shown'});
 is(join(' ', grep { lines_about($_, 'is put off: no luck') != 1 } @ids), '', '... the log says it once of each');
+@ids = split /\n/, app(q{SELECT id FROM djactor.message WHERE actor_type = 't.shown' AND attempts = 1});
 is(join(' ', grep { lines_about($_, qr/failed \(attempt 1 of 2\): no luck/) != 1 } @ids), '', '... and that it has failed then');
 
 type('t.dead', q{max_attempts => 2, backoff => '10 ms', backoff_max => '20 ms'});
