@@ -18,6 +18,9 @@ SELECT handled, failed, retried, dead, duplicates, expired, turns_per_second,
 	COALESCE(wait_p50, wait_p95, wait_p99, run_p50, run_p95, run_p99) IS NULL AS no_times, since <= now() AS since
 FROM djactor.stat WHERE actor_type = 'stat';
 
+-- # ... and no conflicts, so no limits but those that were set
+SELECT conflicts, batch_limit, worker_limit FROM djactor.stat WHERE actor_type = 'stat';
+
 -- # Turns are counted once they have committed, and timed
 INSERT INTO djactor.message (actor_type, actor_key) SELECT 'stat', (i % 10)::text FROM generate_series(1, 100) i;
 CALL wait_until($$(SELECT handled = 100 FROM djactor.stat WHERE actor_type = 'stat')$$);

@@ -7,11 +7,11 @@
 CREATE FUNCTION wait_for_lock(state jsonb, message jsonb) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(816); END';
 SELECT djactor.define_actor_type('views', 'wait_for_lock');
 
--- # mailbox: depth and age of what waits, for each actor with mail
+-- # mailbox: depth and age of what waits, for each actor with mail; none of it was put off
 SELECT djactor.pause('views');
 INSERT INTO djactor.message (actor_type, actor_key) VALUES ('views', 'a'), ('views', 'a'), ('views', 'b');
 INSERT INTO djactor.message (actor_type, actor_key, deliver_at) VALUES ('views', 'b', now() + '1 d');
-SELECT actor_type, actor_key, depth, oldest_sent_at <= now() AS sent, oldest_age >= '0' AS aged FROM djactor.mailbox WHERE actor_type = 'views' ORDER BY 2;
+SELECT actor_type, actor_key, depth, oldest_sent_at <= now() AS sent, oldest_age >= '0' AS aged, put_offs, last_error FROM djactor.mailbox WHERE actor_type = 'views' ORDER BY 2;
 
 -- # worker: who runs what, since when
 SELECT pg_advisory_lock(816);
