@@ -11,6 +11,7 @@ is a cut axis, or bars of different runs side by side; there is neither.
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 import report
-from common import Figure, Result
+from common import Bounded, Figure, Result
 
 INK = "#222222"
 FAINT = "#8a8a8a"
@@ -34,6 +35,9 @@ OURS = "#1f6f8b"
 BARE = "#b5b5b5"
 PROMISE = "#c0392b"
 OVER = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # text that crosses a line
+SCALE = (0.01, 1000.0)  # of bounds
+TURNS = "turns of each key, "
+RATE = "messages/s"
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 11,
@@ -282,12 +286,94 @@ def over_time(result: Result) -> Drawing:
     return drawing
 
 
+def of_bound(row: Bounded, value: float) -> float:
+    """How many times its bound a value is, so that 1 is just good enough and less is better.
+
+    What is off the scale lies at its end.
+    """
+    if row.most is not None:
+        times = value / row.most
+    else:
+        times = (row.least or 0.0) / value if value else math.inf
+    return min(max(times, SCALE[0]), SCALE[1])
+
+
+def bounds(axes: Axes, rows: Sequence[Bounded]) -> None:
+    """A dot for each row that is judged, and a ring for the other build."""
+    for place, row in enumerate(rows):
+        color = OURS if row.holds else PROMISE
+        axes.plot(of_bound(row, row.value), place, "o", color=color, markersize=6)
+        if row.before and not math.isnan(row.value_before):
+            before = of_bound(row, row.value_before)
+            axes.plot(before, place, "o", color=FAINT, markersize=9, fillstyle="none")
+    axes.axvline(1, color=PROMISE, linewidth=1, linestyle="--", zorder=0)
+    axes.set_yticks(range(len(rows)), [f"{row.name}: {row.bound} {row.unit}" for row in rows])
+    axes.tick_params(axis="y", labelsize=6.5)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set_xscale("log")
+    axes.set_xlim(SCALE[0] / 1.5, SCALE[1] * 1.5)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def neighbours(result: Result) -> Drawing:
+    """How fair, how fast with shared rows, and what has a bound on one scale.
+
+    A bound of zero is not on that scale: it is kept or not, as the table says.
+    """
+    turns = {n: v for n, (_, v) in result.series.items() if n.startswith(TURNS) and sum(v)}
+    rates = [row for row in result.bounded if row.name.startswith("3: ") and row.unit == RATE]
+    judged = [row for row in result.bounded if (row.most or row.least) and row.holds is not None]
+    shown = [
+        Figure(row.name.removeprefix("3: ") + title, row.unit, values)
+        for row in rates
+        for title, values in ((", before", row.before), ("", row.values))
+        if values
+    ]
+    heights = [8 if turns else 0, len(shown), len(judged) * 2 // 3]
+    drawing, panels = stacked(sum(map(bool, heights)), [rows for rows in heights if rows])
+    left = iter(panels)
+    if turns:
+        axes = next(left)
+        loads = list(dict.fromkeys(name.rpartition(", ")[0] for name in turns))
+        for name, values in turns.items():
+            load, _, build = name.rpartition(", ")
+            mean = sum(values) / len(values)
+            axes.plot(
+                [100 * i / (len(values) - 1) for i in range(len(values))],
+                [value / mean for value in values],
+                color=f"C{loads.index(load)}",
+                linestyle="-" if build == "now" else ":",
+                linewidth=1.4,
+                label=f"{load.removeprefix(TURNS)}, {build}",
+            )
+        axes.set_title("Fairness: turns of each key, the keys in the order of their turns")
+        axes.set_xlabel("percent of the keys")
+        axes.set_ylabel("times the mean")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=7, frameon=False, loc="upper left")
+    if shown:
+        axes = next(left)
+        bars(axes, shown, lambda f: BARE if f.name.endswith("before") else OURS, None)
+        axes.set_title("Handlers that update one of some rows, chosen at random")
+        axes.set_xlabel("messages a second")
+    if judged:
+        axes = next(left)
+        bounds(axes, judged)
+        axes.set_title("What is bounded: left of the line is within the bound")
+        axes.set_xlabel("times the bound; logarithmic; ring: before")
+    return drawing
+
+
 PLOTS: dict[str, Callable[[Result], Drawing]] = {
     "throughput": throughput,
     "matrix": matrix,
     "response": response,
     "sender": sender,
     "concurrency": concurrency,
+    "neighbours": neighbours,
     "flatness": over_time,
     "memory": over_time,
     "sizes": over_time,
