@@ -185,6 +185,15 @@ dja_scan_next(DjaScan *scan)
 }
 
 /*
+ * The last one of all that there are, as the first call after a start.
+ */
+bool
+dja_scan_last(DjaScan *scan)
+{
+	return index_getnext_slot(scan->scan, BackwardScanDirection, scan->slot);
+}
+
+/*
  * The two halves of dja_scan_next(): the index first, rows later, in any order.
  * An entry's row need not be visible, and is dead if nobody sees it any more:
  * then it is dja_scan_next() that rids the index of the entry.

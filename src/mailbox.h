@@ -79,6 +79,7 @@ extern bool dja_mailbox_scan_skip(DjaScan *scan, uint64 type_hash, bool first, u
 extern void dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot snapshot);
 extern void dja_aside_scan_begin(DjaScan *scan, uint64 type_hash, uint64 key_hash, Snapshot snapshot);
 extern bool dja_scan_next(DjaScan *scan);
+extern bool dja_scan_last(DjaScan *scan);
 extern bool dja_scan_next_entry(DjaScan *scan, ItemPointer tid);
 extern bool dja_scan_fetch(DjaScan *scan, ItemPointerData tid, bool *dead);
 extern void dja_scan_end(DjaScan *scan);

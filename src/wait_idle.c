@@ -52,6 +52,28 @@ typedef struct DjaSeen
 } DjaSeen;
 
 /*
+ * Does the mailbox of a key wait to be run?  Its last message is looked for,
+ * since what was handled since the last look lies before it.
+ */
+static bool
+dja_mailbox_waits(DjaType *type, Snapshot snapshot, uint64 key_hash)
+{
+	Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	DjaScan		scan;
+	bool		waits;
+
+	dja_mailbox_scan_begin(&scan, snapshot);
+	dja_mailbox_scan_start(&scan, type->hash, key_hash, DJA_CURSOR_START);
+	waits = dja_scan_last(&scan) &&
+		!dja_actor_halted(rel, slot, type, dja_scan_message(&scan)->key, snapshot);
+	dja_scan_end(&scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return waits;
+}
+
+/*
  * Does a mailbox of a type wait to be run, from that of a key on?
  */
 static bool
@@ -136,7 +158,8 @@ dja_is_idle(text *name, DjaSeen *seen)
 
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	idle = last == NULL || last->paused ||
-		!dja_mail_waits(last, snapshot, DJA_SCAN_FROM_KEY, seen->key_hash, seen);
+		(!dja_mailbox_waits(last, snapshot, seen->key_hash) &&
+		 !dja_mail_waits(last, snapshot, DJA_SCAN_FROM_KEY, seen->key_hash, seen));
 	foreach(lc, types)
 	{
 		if (!idle)
