@@ -68,7 +68,8 @@ static volatile TimestampTz dja_deadline;
 static volatile int dja_ticked; /* so often in this turn */
 static volatile int dja_cancels;
 static volatile TimestampTz dja_help_at;	/* when others are called next */
-static volatile TimestampTz dja_look_at;	/* when a deadlock is looked for next */
+static volatile TimestampTz dja_look_at;	/* when a deadlock is looked for
+											 * next */
 
 static void
 dja_cancel_turn(DjaLimitHit hit)

@@ -1,11 +1,9 @@
 /*
  * run.c
  *
- * The steps of a batch turn; see run.h.  read.c reads the mailboxes, turn.c
- * calls the handlers; here is what stands around them.
- *
- * Handled messages are deleted and touched actors written only at the end, in
- * one go.  Failures under a savepoint are written at once, in the same
+ * Visiting mailboxes: one turn after the other, and what each of them means to
+ * its message, its mailbox and its batch; see run.h.  read.c reads the mailboxes,
+ * turn.c calls the handlers, attempt.c begins and ends what stands in one
  * transaction.
  *
  * The batch ends when it has had its turns or its time, when a turn leaves
@@ -19,130 +17,20 @@
 #include "compat.h"
 #include "crash.h"
 #include "held.h"
-#include "pending.h"
 #include "pgstat.h"
 #include "run.h"
 #include "session.h"
 #include "settle.h"
 #include "slots.h"
 #include "stats.h"
-#include "storage/bufmgr.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #define DJA_ATTEMPT_BYTES ((Size) 64 * 1024 * 1024) /* of states and messages
 													 * in one transaction */
-#define DJA_KEPT_BYTES ((Size) 1024 * 1024) /* of them, from batch to batch */
 #define DJA_WRITING_MAX 60		/* below PGPROC's cache of 64 subtransactions */
-
-/*
- * A worker's memory for what its batches read: kept from one to the next, since a
- * batch wants much for a moment, and each new page of it costs as much as a turn.
- */
-static MemoryContext dja_worker_attempt = NULL;
-
-DjaBatch *
-dja_batch_create(bool own_transaction, DjaMode mode)
-{
-	MemoryContext context = AllocSetContextCreate(own_transaction ? TopMemoryContext : CurrentMemoryContext,
-												  "djactor batch", ALLOCSET_DEFAULT_SIZES);
-	DjaBatch   *batch = MemoryContextAllocZero(context, sizeof(DjaBatch));
-
-	if (own_transaction && dja_worker_attempt == NULL)
-		dja_worker_attempt = AllocSetContextCreate(TopMemoryContext, "djactor attempt",
-												   DJA_KEPT_BYTES, DJA_KEPT_BYTES,
-												   ALLOCSET_DEFAULT_MAXSIZE);
-	batch->context = context;
-	batch->attempt = own_transaction ? dja_worker_attempt :
-		AllocSetContextCreate(context, "djactor attempt", ALLOCSET_DEFAULT_SIZES);
-	batch->turn = AllocSetContextCreate(context, "djactor turn", ALLOCSET_DEFAULT_SIZES);
-	batch->own_transaction = own_transaction;
-	batch->mode = mode;
-	return batch;
-}
-
-/*
- * The batch is over, and its claims given back.
- */
-void
-dja_batch_free(DjaBatch *batch)
-{
-	MemoryContextReset(batch->attempt);
-	MemoryContextDelete(batch->context);
-}
-
-/*
- * Takes a claimed mailbox into the batch.
- */
-DjaRun *
-dja_batch_add(DjaBatch *batch, int mailbox)
-{
-	MemoryContext old = MemoryContextSwitchTo(batch->context);
-	DjaRun	   *run = palloc0(sizeof(DjaRun));
-
-	if (batch->nruns == batch->max_runs)
-	{
-		batch->max_runs = Max(64, 2 * batch->max_runs);
-		batch->runs = batch->runs == NULL ? palloc(sizeof(DjaRun *) * batch->max_runs) :
-			repalloc(batch->runs, sizeof(DjaRun *) * batch->max_runs);
-	}
-	batch->runs[batch->nruns++] = run;
-
-	/* a claimed mailbox stays where it is, so these need no lock */
-	run->mailbox = mailbox;
-	run->lane = dja_mailbox(mailbox)->lane;
-	run->key_hash = dja_mailbox(mailbox)->key_hash;
-	run->type_hash = dja_lane(run->lane)->type_hash;
-	run->start = run->cursor = DJA_CURSOR_START;
-	run->end = DJA_END_RETURNED;
-	MemoryContextSwitchTo(old);
-	return run;
-}
-
-/*
- * A transaction begins, or another one after an abort.  The caller has checked
- * the extension.
- */
-void
-dja_batch_begin(DjaBatch *batch)
-{
-	MemoryContext old;
-
-	MemoryContextReset(batch->attempt);
-	MemoryContextReset(batch->turn);
-	for (int i = 0; i < batch->nruns; i++)
-	{
-		batch->runs[i]->type = NULL;
-		batch->runs[i]->actors = NULL;
-		batch->runs[i]->messages = NULL;
-		batch->runs[i]->nmessages = batch->runs[i]->removed = batch->runs[i]->freed = 0;
-	}
-	batch->writing = batch->executed = batch->turns = 0;
-	batch->run = NULL;
-	batch->message = NULL;
-	batch->phase = DJA_PHASE_READING;
-	batch->nhandled = batch->max_handled = 0;
-	batch->handled = NULL;
-	dja_turn_batch(batch);
-
-	old = MemoryContextSwitchTo(batch->attempt);
-	dja_writers_keep(batch->attempt);
-	batch->messages = dja_writer_get(DJA_MESSAGE_TABLE);
-	batch->actors = dja_writer_get(DJA_ACTOR_TABLE);
-	batch->identities = dja_writer_get(DJA_IDENTITY_TABLE);
-	batch->message_slot = table_slot_create(batch->messages->rel, NULL);
-	batch->actor_slot = table_slot_create(batch->actors->rel, NULL);
-	batch->actor_blocks = RelationGetNumberOfBlocks(batch->actors->rel);
-	MemoryContextSwitchTo(old);
-
-	/* for what is read and written between the turns */
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-/* ---------- executing ---------- */
 
 /*
  * Leaves the rest of a run, from one of its messages on, for another time.
@@ -594,55 +482,4 @@ dja_batch_revisit(DjaBatch *batch)
 		run->closed = true;
 	}
 	return NULL;
-}
-
-/* ---------- writing ---------- */
-
-#define ST_SORT dja_sort_handled
-#define ST_ELEMENT_TYPE DjaHandled
-#define ST_COMPARE(a, b) ((a)->place < (b)->place ? -1 : (a)->place > (b)->place)
-#define ST_SCOPE static
-#define ST_DEFINE
-#include "lib/sort_template.h"
-
-/*
- * Deletes what was handled, writes the actors that were touched.  Any row that
- * is not as it was read makes this raise an error: then all of it starts over.
- */
-void
-dja_batch_write(DjaBatch *batch)
-{
-	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
-
-	/* neighbours share pages */
-	batch->phase = DJA_PHASE_WRITING;
-	dja_sort_handled(batch->handled, batch->nhandled);
-	for (int i = 0; i < batch->nhandled; i++)
-	{
-		ItemPointerData tid;
-
-		batch->run = batch->handled[i].run;
-		dja_place_tid(batch->handled[i].place, &tid);
-		dja_row_delete(batch->messages, &tid);
-	}
-	batch->nhandled = 0;
-
-	for (int r = 0; r < batch->nruns; r++)
-	{
-		for (DjaActor *actor = batch->runs[r]->actors; actor != NULL; actor = actor->next)
-		{
-			if (!actor->dirty)
-				continue;
-			batch->run = batch->runs[r];
-			dja_actor_write(actor, batch->actors, batch->identities);
-		}
-	}
-	PopActiveSnapshot();
-	CommandCounterIncrement();
-
-	ExecDropSingleTupleTableSlot(batch->message_slot);
-	ExecDropSingleTupleTableSlot(batch->actor_slot);
-	dja_writers_close();
-	MemoryContextSwitchTo(old);
-	dja_turn_batch(NULL);
 }
