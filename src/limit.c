@@ -12,9 +12,10 @@
  * A turn that shares its transaction with earlier ones keeps their effects from
  * everybody, and their locks, for as long as it lasts.  Nobody knows beforehand
  * how long that is.  So when it has lasted for some ten milliseconds it is
- * cancelled, too, once: the others run again without it, and it runs alone
- * (batch.c).  If it waits for a lock, which somebody may keep who waits for what the
- * others have locked, it need not even last so long.
+ * cancelled, too: the others run again without it, and it runs alone (batch.c).
+ * One that catches the cancel and goes on is cancelled again.  If it waits for a
+ * lock, which somebody may keep who waits for what the others have locked, it need
+ * not even last so long.
  *
  * Turns last microseconds, and setting a timeout takes nearly one: so the timer
  * ticks from the first turn of a batch to the end of the batch, and a turn only
@@ -70,6 +71,9 @@ static volatile int dja_cancels;
 static volatile TimestampTz dja_help_at;	/* when others are called next */
 static volatile TimestampTz dja_look_at;	/* when a deadlock is looked for
 											 * next */
+static volatile TimestampTz dja_break_at;	/* when a shared turn is cancelled
+											 * next */
+static volatile bool dja_noticed;	/* it has caught such a cancel */
 
 static void
 dja_cancel_turn(DjaLimitHit hit)
@@ -79,6 +83,19 @@ dja_cancel_turn(DjaLimitHit hit)
 	InterruptPending = true;
 	SetLatch(MyLatch);
 	dja_python_nudge();
+}
+
+/*
+ * The turn keeps those waiting that share its transaction.
+ */
+static void
+dja_break_off(DjaLimitHit hit, TimestampTz now)
+{
+	if (!dja_shared_turn || now < dja_break_at || dja_limit_hit == DJA_LIMIT_EXCEEDED)
+		return;
+	dja_break_at = now + DJA_AGAIN_USEC;
+	dja_noticed |= dja_limit_hit != DJA_LIMIT_NONE && !QueryCancelPending;
+	dja_cancel_turn(dja_limit_hit == DJA_LIMIT_NONE ? hit : dja_limit_hit);
 }
 
 static bool
@@ -109,8 +126,7 @@ dja_long_turn(TimestampTz now)
 		dja_look_at = now + DJA_AGAIN_USEC;
 		CheckDeadLockAlert();
 	}
-	if (dja_shared_turn && dja_limit_hit == DJA_LIMIT_NONE)
-		dja_cancel_turn(DJA_LIMIT_LONG);
+	dja_break_off(DJA_LIMIT_LONG, now);
 }
 
 static void
@@ -124,8 +140,8 @@ dja_tick_handler(void)
 		return;
 	if (InterruptPending)
 		dja_python_nudge();		/* it may be long before it looks */
-	if (dja_shared_turn && dja_limit_hit == DJA_LIMIT_NONE && dja_waits_for_lock())
-		dja_cancel_turn(DJA_LIMIT_BLOCKED);
+	if (dja_waits_for_lock())
+		dja_break_off(DJA_LIMIT_BLOCKED, now);
 	if (dja_my_worker != NULL && dja_ticked++ > 0 && now >= dja_started + DJA_LONG_TURN_USEC)
 		dja_long_turn(now);
 	if (now < dja_deadline)
@@ -177,6 +193,8 @@ dja_limit_begin(int timeout, TimestampTz now, bool shared)
 	dja_cancels = 0;
 	dja_ticked = 0;
 	dja_shared_turn = shared;
+	dja_break_at = now;
+	dja_noticed = false;
 	dja_started = now;
 	dja_deadline = timeout <= 0 ? DT_NOEND : TimestampTzPlusMilliseconds(now, timeout);
 	pg_compiler_barrier();

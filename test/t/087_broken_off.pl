@@ -1,6 +1,6 @@
 # A turn that is broken off, since it takes long and others share its transaction (contract 7 and 31).
 #
-# Handlers that catch the cancel come to nothing all the same, and run again alone; so do turns with a savepoint.  Once it runs alone nobody cancels it.  All effects are there once, no attempt is used up.
+# Handlers that catch the cancel, and even go on, come to nothing all the same, and run again alone; so do turns with a savepoint.  Once it runs alone nobody cancels it.  All effects are there once, no attempt is used up.
 
 use strict;
 use warnings;
@@ -30,7 +30,7 @@ as_role($node, 'app', 'app', q{
 	BEGIN
 		IF message ? 'fails once' AND (djactor.message()).attempts = 0 THEN
 			RAISE EXCEPTION 'fails once';
-		ELSIF message ? 'until' AND (djactor.self()).actor_type = 't.catches' THEN
+		ELSIF message ? 'until' AND (djactor.self()).actor_type IN ('t.catches', 't.goes.on') THEN
 			PERFORM nextval('calls');
 			BEGIN
 				PERFORM until_told((message->>'until')::int);
@@ -38,6 +38,9 @@ as_role($node, 'app', 'app', q{
 				PERFORM nextval('catches');
 				INSERT INTO caught VALUES ((message->>'until')::int);
 			END;
+			IF (djactor.self()).actor_type = 't.goes.on' THEN
+				PERFORM until_told((message->>'until')::int);
+			END IF;
 		ELSIF message ? 'until' THEN
 			PERFORM nextval('calls');
 			PERFORM until_told((message->>'until')::int);
@@ -47,7 +50,7 @@ as_role($node, 'app', 'app', q{
 		RETURN work(state, message);
 	END $$;
 	SELECT djactor.define_actor_type(name, 'public.step', max_attempts => 2, backoff => '1 ms', handler_timeout => '5 min')
-		FROM unnest('{t.catches,t.plain,t.savepoints}'::text[]) name;
+		FROM unnest('{t.catches,t.goes.on,t.plain,t.savepoints}'::text[]) name;
 	-- from now on there is a savepoint around each turn of the type
 	SELECT djactor.send('t.savepoints', 'k0', '{"fails once": true, "sender": 0, "seq": 0}')});
 ok(wait_drained($node, 'app'), 'a type that has had a failure');
@@ -56,7 +59,7 @@ as_role($node, 'app', 'app', q{INSERT INTO sent VALUES (0, 0, 't.savepoints', 'k
 sub counted { return $node->safe_psql('app', qq{SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM $_[0]}) }
 
 my $round = 0;
-for my $type ('t.catches', 't.plain', 't.savepoints')
+for my $type ('t.catches', 't.goes.on', 't.plain', 't.savepoints')
 {
 	for my $place (5, 10)
 	{
