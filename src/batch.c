@@ -399,13 +399,18 @@ dja_batch_attempt(DjaBatch *batch, int pool)
 }
 
 /*
- * Says, once, that a mailbox waits for somebody else's lock.
+ * Says, once, that a mailbox waits for somebody else's lock.  One transaction may
+ * have locked very many rows: then the first of them stands for all.
  */
 static void
 dja_tell_put_off(DjaRun *run)
 {
+	static TransactionId told = InvalidTransactionId;
 	int			pid = TransactionIdIsValid(run->locker) ? BackendXidGetPid(run->locker) : 0;
 
+	if (TransactionIdIsValid(run->locker) && run->locker == told)
+		return;
+	told = run->locker;
 	ereport(LOG,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 			 errmsg("mail of actor %s waits: another transaction has locked the actor's row, or a message's",

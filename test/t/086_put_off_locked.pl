@@ -1,7 +1,7 @@
 # An actor whose row, or whose message's row, somebody else has locked waits, and says so (contract 31).
 #
 # djactor.mailbox shows it for as long as it lasts, the log says it once, with the process that has the row where that
-# is known.  When it is over nothing tells of it, and the next time it is said anew.
+# is known; where one transaction has the rows of many actors, not of each.  When it is over nothing tells of it, and the next time it is said anew.
 
 use strict;
 use warnings;
@@ -68,6 +68,18 @@ for my $type ('t.work', 't.one')
 	ok(wait_drained($node, 'app'), '... when that is over the mail is handled');
 	is($node->safe_psql('app', 'SELECT sum(failures) FROM djactor.actor'), 0, '... and none of it has failed');
 }
+
+# one transaction may have the rows of many
+as_role($node, 'app', 'app', q{SELECT post(2, 1, 100, 't.work', 100)});
+ok(wait_drained($node, 'app'), 'a hundred actors');
+my $before = log_count($node, qr/LOG:  mail of actor/);
+$web->query(q{BEGIN; UPDATE djactor.actor SET state = state WHERE actor_type = 't.work'});
+as_role($node, 'app', 'app', q{SELECT post(2, 101, 100, 't.work', 100)});
+ok(wait_until('all', sub { $node->safe_psql('app', 'SELECT count(*) FROM djactor.mailbox WHERE put_offs >= 9') eq '100' }), '... all locked by one transaction, and put off');
+cmp_ok(log_count($node, qr/LOG:  mail of actor/) - $before, '<=', 2, '... each of two workers says it once');
+$web->query('COMMIT');
+ok(wait_drained($node, 'app'), '... they go on');
+
 $web->quit;
 check_ledger($node, 'app');
 $node->stop;
