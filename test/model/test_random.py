@@ -1,29 +1,41 @@
 """Random operations against a model of what djactor promises.
 
 Several clients send at random (one or many messages, commits, rollbacks, savepoints, priorities,
-delays, messages that fail in various ways, sends from inside handlers), while an operator pauses,
-resumes, redefines types, edits states, and cancels, terminates and kills workers.  Polling is off:
-what is handled was announced.  In the end everything is resumed and waited for, and then:
+delays, messages that fail in various ways, sends from inside handlers, handlers that last or that
+update rows which all keys share), while an operator pauses, resumes, redefines types, edits states,
+and cancels, terminates and kills workers.  Somebody keeps transactions open that have rows of
+djactor locked, and a web application updates the shared rows, two at a time and in one order.
+Polling is off: what is handled was announced.  In the end everything is resumed and waited for, and
+then:
 
 * each committed message was handled exactly once, or is a dead letter, as its payload demands, with
   as many attempts as it demands; nothing that was rolled back was handled (contract 3, 4, 6, 11 to
   13); one whose worker was killed again and again may be dead as crashed (15);
+* what is nobody's fault has used up no attempt: deadlocks, locks of others, a server in trouble for
+  a while (12);
+* each shared row was updated once by each turn that should;
 * each actor handled its messages in order, where contract 9 promises one;
 * no delayed message was early;
 * each actor's state is the fold over what it handled, and no edit by hand was lost (contract 21);
-* with the mailbox full, priority decides (contract 8).
+* with the mailbox full, priority decides (contract 8);
+* service is first come, first served, also when handlers are slow, and nobody waits for a
+  stranger's turn while a worker is free (28; see Fairness);
+* the web application was never the victim of a deadlock, and never waited long (31).
 
-The seed is printed; DJACTOR_SEED repeats the choices of all threads (not their timing), and
-DJACTOR_SECONDS says how long to go on.
+The seed is printed; DJACTOR_SEED repeats the choices of all threads (not their timing).
+DJACTOR_SECONDS says how long to go on (half of it where no process is ended), DJACTOR_WORKERS how
+many workers there are.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -40,18 +52,29 @@ from private_server import PrivateServer
 SENDERS = 4
 SECONDS = float(os.environ.get("DJACTOR_SECONDS", "40"))
 PATIENCE = float(os.environ.get("DJACTOR_PATIENCE", "120"))  # for all mail to be handled in the end
+WORKERS = os.environ.get("DJACTOR_WORKERS")
 NEVER = float("inf")
+SHARED = 50  # rows that handlers and the web application update
+WEB_SECONDS = 5.0  # a transaction of the web application lasts no longer
+QUICK_TRIES = 3  # of what is nobody's fault; from then on it may be charged
+LONG = 2.0  # seconds that the long turn lasts which strangers must not wait for
+SCRAPE = re.compile(r"BEGAN (\S+) (\S+) (\S+) ([0-9.]+) (\d+)")
 
 SCHEMA = """
 CREATE TABLE sent (uid text PRIMARY KEY, actor_type text NOT NULL, actor_key text NOT NULL,
     payload jsonb NOT NULL, deliver_at timestamptz, waived bool NOT NULL);
 CREATE TABLE ledger (serial bigserial PRIMARY KEY, uid text NOT NULL, actor_type text NOT NULL,
-    actor_key text NOT NULL, turn int NOT NULL, attempts int NOT NULL, at timestamptz NOT NULL);
+    actor_key text NOT NULL, turn int NOT NULL, attempts int NOT NULL, at timestamptz NOT NULL,
+    xact xid8 NOT NULL DEFAULT pg_current_xact_id());
 CREATE TABLE edit (actor_type text NOT NULL, actor_key text NOT NULL);
 CREATE TABLE good (id int PRIMARY KEY);
 CREATE TABLE checked (id int REFERENCES good DEFERRABLE INITIALLY DEFERRED);
 -- what is mended stops failing: for types that suspend
 CREATE TABLE mended (done bool);
+-- what all keys update, and the web application, which says so in the other
+CREATE TABLE shared (id int PRIMARY KEY, n int NOT NULL);
+CREATE TABLE web (row int NOT NULL);
+CREATE TABLE cancelled (uid text NOT NULL);
 
 CREATE FUNCTION post(uid text, actor_type text, actor_key text, payload jsonb, priority int,
         delay interval, expires interval) RETURNS void LANGUAGE sql AS $$
@@ -65,7 +88,13 @@ CREATE FUNCTION work(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql 
 DECLARE
     m djactor.message := djactor.message();
     turn int := coalesce((state->>'turn')::int, 0) + 1;
+    which int;
 BEGIN
+    -- a log is the only journal that keeps what is rolled back
+    IF message ? 'watched' THEN
+        RAISE LOG 'BEGAN % % % % %', m.actor_type, m.actor_key, message->>'uid',
+            extract(epoch FROM clock_timestamp()), m.put_offs;
+    END IF;
     IF NOT pg_try_advisory_xact_lock(hashtext(m.actor_type), hashtext(m.actor_key)) THEN
         RAISE LOG 'OVERLAP: two turns of % % at once', m.actor_type, m.actor_key;
     END IF;
@@ -80,9 +109,15 @@ BEGIN
             WHEN 'null' THEN RETURN NULL;
         END CASE;
     END IF;
-    IF message ? 'flaky' AND random() < 0.5 THEN
+    IF message ? 'flaky' AND m.put_offs < 2 AND random() < 0.5 THEN
         RAISE serialization_failure;
     END IF;
+    IF m.put_offs + m.attempts < coalesce((message->>'trouble')::int, 0) THEN
+        RAISE EXCEPTION 'nobody''s fault' USING ERRCODE = message->>'state';
+    END IF;
+    FOR which IN SELECT jsonb_array_elements_text(message->'shared') LOOP
+        UPDATE shared SET n = n + 1 WHERE id = which;
+    END LOOP;
     IF message ? 'sleep' THEN
         PERFORM pg_sleep((message->>'sleep')::float8);
     END IF;
@@ -117,6 +152,7 @@ class Message:
     place: int  # within its transaction
     started: float  # the INSERT was not under way before
     committed: float = NEVER  # the COMMIT was answered by then
+    visible: float = NEVER  # the same by the clock that the server has, too
 
 
 @dataclass
@@ -134,6 +170,129 @@ class Books:
             self.counts[what] += n
 
 
+class Fairness:
+    """The oracles of service, from what the log and the ledger say of the fair types.
+
+    Two oracles look at what has been served.  *First come, first served*: while a mailbox waits,
+    from the commit of its last turn, or of its message, to its next attempt, no other mailbox of
+    its type is visited more than once, or twice: one more for what a worker had taken, or not yet
+    given back, at either end.  A visit is a turn in another transaction, or one that begins more
+    than a millisecond after the visit did.  An attempt that was rolled back is only in the log.
+    From commit to commit, with all attempts between, there may be ROUNDS more: a turn that shared
+    an aborted batch is made again at once.
+
+    *Level*: of keys with as many messages each, sent at once, with turns that last equally long,
+    none is more than LEVEL turns ahead of another as long as all of them have some left.
+
+    No oracle looks at a time in which the server was ended.  A worker that is ended gives back what
+    it had at the end of the queue, so what it had is not looked at, either.
+    """
+
+    ONCE = 2
+    ROUNDS = 3
+    LEVEL = 2
+    VISIT = 0.001
+
+    def __init__(self, run: Run, rows: list[tuple[Any, ...]]) -> None:
+        self.run = run
+        # of the ledger, in order, with uid, type, key, start, transaction, commit
+        self.rows = sorted(rows, key=lambda row: row[3])
+        self.wrong: list[str] = []
+        self.checked = self.levelled = 0
+        self.most = self.uneven = 0
+        self.attempts: dict[str, list[tuple[float, str, str, int]]] = defaultdict(list)
+        log = run.server.log_file.open(errors="replace")
+        with log:
+            log.seek(run.log_start)
+            for line in log:
+                if " LOG:  BEGAN " in line and (said := SCRAPE.search(line)):
+                    kind, key, uid, at, put_offs = said.groups()
+                    self.attempts[kind].append((float(at), key, uid, int(put_offs)))
+
+    def first_come(self, kind: str) -> None:
+        """See above; for one type."""
+        served: dict[str, list[tuple[float, float]]] = defaultdict(list)  # start, commit
+        visits: dict[str, list[float]] = defaultdict(list)
+        last: dict[str, str] = {}
+        done: dict[str, float] = {}
+        for uid, type_name, key, start, xact, commit in self.rows:
+            if type_name != kind:
+                continue
+            done[uid] = start
+            served[key].append((start, commit))
+            if last.get(key) != xact or start > visits[key][-1] + self.VISIT:
+                visits[key].append(start)
+            last[key] = xact
+        before: dict[str, float] = {}  # the last attempt that was rolled back
+        for at, key, uid, put_offs in sorted(self.attempts[kind]):
+            message = self.run.books.messages.get(uid)
+            if uid not in done or message is None:
+                continue
+            good = abs(done[uid] - at) < 0.0005
+            place = bisect.bisect_left(served[key], (at - 0.0005, 0.0)) - 1
+            since = message.visible
+            if place >= 0:
+                since = max(since, served[key][place][1])
+            again = before.get(key, 0.0) > since
+            if not good:
+                before[key] = at
+            if put_offs > 0 or since >= at or self.run.disturbed(since, at, again):
+                continue
+            if again and not good:
+                continue
+            limit = self.ROUNDS + self.ONCE if again else self.ONCE
+            self.checked += 1
+            for other, starts in visits.items():
+                if other == key:
+                    continue
+                low = bisect.bisect_right(starts, since)
+                high = bisect.bisect_left(starts, at)
+                if not again:
+                    self.most = max(self.most, high - low)
+                if high - low > limit:
+                    self.wrong.append(
+                        f"{kind} {key} waited {at - since:.3f} s for {uid}, after"
+                        f" {'an attempt' if again else 'none'}, {since:.3f} to {at:.3f};"
+                        f" meanwhile {other} was visited {high - low} times"
+                    )
+
+    def level(self, bursts: list[Burst]) -> None:
+        """See above."""
+        by_uid = {row[0]: row for row in self.rows}
+        for burst in bursts:
+            rows = [by_uid[uid] for uid in burst.uids if uid in by_uid]
+            if len(rows) < len(burst.uids):
+                continue
+            begins, ends = min(row[3] for row in rows), max(row[5] for row in rows)
+            if self.run.disturbed(begins, ends, by_any=True) or burst.visible == NEVER:
+                continue
+            self.levelled += 1
+            turns = dict.fromkeys((row[2] for row in rows), 0)
+            each = len(rows) // len(turns)
+            for row in sorted(rows, key=lambda row: row[3]):
+                if max(turns.values()) == each:
+                    break
+                turns[row[2]] += 1
+                uneven = max(turns.values()) - min(turns.values())
+                self.uneven = max(self.uneven, uneven)
+                if uneven > burst.limit:
+                    self.wrong.append(
+                        f"turns of {burst.seconds} s each that differ by {uneven}, not"
+                        f" {burst.limit}: {turns}, {row[3] - begins:.3f} s after the first"
+                    )
+                    break
+
+
+@dataclass
+class Burst:
+    """Messages to keys that get equally many at once."""
+
+    uids: list[str]
+    seconds: float  # that each turn lasts
+    limit: int
+    visible: float = NEVER
+
+
 class Run:
     """One run of the test; a calm one ends no worker and cancels nothing."""
 
@@ -145,6 +304,12 @@ class Run:
         self.wrong: list[str] = []
         self.stop = threading.Event()
         self.serial = itertools.count(1)
+        self.log_start = server.log_file.stat().st_size
+        self.disturbances: list[tuple[float, bool]] = []
+        self.misses: list[str] = []
+        self.bursts: list[Burst] = []
+        self.workers, self.batch_time, self.room = 1, 0.01, 0
+        self.longest = {"web": 0.0, "stranger": 0.0}
         rng = random.Random(seed)
         self.types = [
             Type("m.plain", rng.choice([3, 5]), "hold", "dead_letter"),
@@ -153,6 +318,14 @@ class Run:
             Type("m.once", 1, "hold", "dead_letter"),
             Type("m.suspend", 2, "hold", "suspend"),
         ]
+        # Those whose service is looked at: nobody pauses them, changes them or locks their rows.
+        self.fair = [
+            Type("m.fair", 3, "hold", "dead_letter"),
+            Type("m.level", 3, "hold", "dead_letter"),
+            Type("m.long", 3, "hold", "dead_letter"),
+            Type("m.fresh", 3, "hold", "dead_letter"),
+        ]
+        self.all = self.types + self.fair
         self.keys = rng.choice([3, 12, 60])
 
     # Connections, through crashes of the server.
@@ -167,6 +340,17 @@ class Run:
                     raise
                 time.sleep(0.05)
 
+    def disturb(self, crash: bool = True) -> None:
+        """Now a worker is ended, or the server, with all that it knows of who has waited."""
+        self.disturbances.append((time.time(), crash))
+
+    def disturbed(self, since: float, until: float, by_any: bool = False) -> bool:
+        """Was the server ended then, or any worker?"""
+        return any(
+            since - 1 <= at <= until + 0.5 if crash else by_any and since - 0.1 <= at <= until + 0.1
+            for at, crash in self.disturbances
+        )
+
     def define(self, connection: psycopg.Connection[Any], kind: Type, rng: random.Random) -> None:
         connection.execute(
             "SELECT djactor.define_actor_type(%s, 'public.work', max_attempts => %s,"
@@ -180,13 +364,14 @@ class Run:
                 kind.on_exhausted,
                 rng.choice(["1 ms", "20 ms"]),
                 rng.choice([None, None, 1, 7]),
-                rng.choice([None, None, 1, 2]),
+                None if kind in self.fair else rng.choice([None, None, 1, 2]),
             ),
         )
 
     # Senders.
 
     def payload(self, rng: random.Random) -> dict[str, Any]:
+        """What a message demands: one thing at most, so that the books know what comes."""
         payload: dict[str, Any] = {"value": rng.randrange(1000)}
         what = rng.random()
         if what < 0.12:
@@ -199,6 +384,11 @@ class Run:
             payload["flaky"] = True
         elif what < 0.17:
             payload["sleep"] = rng.random() * 0.05
+        elif what < 0.171:
+            payload["sleep"] = 0.3
+        elif what < 0.18:
+            payload["trouble"] = rng.choice([1, 1, 2, 6])
+            payload["state"] = rng.choice(["40001", "58P01"])
         elif what < 0.25:
             uid = f"f{self.seed}-{next(self.serial)}"
             kind = rng.choice(self.types)
@@ -209,6 +399,18 @@ class Run:
                 "key": f"k{rng.randrange(self.keys)}",
                 "value": 1,
             }
+        elif what < 0.4:
+            payload |= self.updates(rng)
+        return payload
+
+    def updates(self, rng: random.Random) -> dict[str, Any]:
+        """Shared rows, in ascending order or in any, in a turn that may last."""
+        rows = rng.sample(range(SHARED), rng.choice([1, 1, 2, 3]))
+        if rng.random() < 0.5:
+            rows.sort()
+        payload: dict[str, Any] = {"shared": rows}
+        if rng.random() < 0.05:
+            payload["sleep"] = rng.random() * 0.06
         return payload
 
     def send_some(
@@ -269,9 +471,9 @@ class Run:
             self.books.count("rolled back", len(gone))
         else:
             connection.commit()
-            committed = time.monotonic()
+            committed, visible = time.monotonic(), time.time()
             for message in kept:
-                message.committed = committed
+                message.committed, message.visible = committed, visible
         with self.books.lock:
             self.books.rolled_back.update(message.uid for message in gone)
 
@@ -292,7 +494,178 @@ class Run:
                 time.sleep(rng.random() * 1.5)  # the pool may lapse into sleep
         connection.close()
 
+    # Senders to the fair types.
+
+    def send_watched(
+        self, connection: psycopg.Connection[Any], kind: str, rows: list[tuple[str, dict[str, Any]]]
+    ) -> list[Message]:
+        """Messages for these keys, in one transaction."""
+        transaction = next(self.serial)
+        messages = []
+        payloads = []
+        for place, (_, payload) in enumerate(rows):
+            uid = f"w{self.seed}-{next(self.serial)}"
+            messages.append(Message(uid, transaction, place, time.monotonic()))
+            payloads.append(json.dumps({"value": 1, "uid": uid, "watched": True} | payload))
+        with self.books.lock:
+            self.books.messages.update((message.uid, message) for message in messages)
+        connection.execute(
+            "SELECT post(p->>'uid', %s, k, p, 0, NULL, NULL)"
+            " FROM unnest(%s::text[], %s::jsonb[]) WITH ORDINALITY AS x (k, p, o) ORDER BY o",
+            (kind, [key for key, _ in rows], payloads),
+        )
+        connection.commit()
+        committed, visible = time.monotonic(), time.time()
+        for message in messages:
+            message.committed, message.visible = committed, visible
+        return messages
+
+    def slow(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        """Mail whose turns last, to a few keys or to many, as fast as it is handled."""
+        waiting = connection.execute(
+            "SELECT count(*) FILTER (WHERE actor_type = 'm.fair'),"
+            " count(*) FILTER (WHERE actor_type = 'm.level') FROM djactor.message"
+        ).fetchone()
+        connection.rollback()
+        assert waiting is not None
+        if waiting[0] < 40:
+            rows = []
+            for _ in range(rng.choice([1, 2, 10, 40])):
+                payload: dict[str, Any] = {"sleep": rng.choice([0, 0.005, 0.02, 0.06])}
+                if rng.random() < 0.02:
+                    payload["sleep"] = 0.3
+                rows.append((f"k{rng.randrange(self.keys)}", payload))
+            self.send_watched(connection, "m.fair", rows)
+        if waiting[1] == 0 and rng.random() < 0.1:
+            keys, each = rng.choice([(8, 8), (16, 6), (40, 4)])
+            seconds = rng.choice([0.005, 0.005, 0.02])
+            burst = Burst([], seconds, max(Fairness.LEVEL, int(self.batch_time / seconds)))
+            messages = self.send_watched(
+                connection,
+                "m.level",
+                [(f"k{key}", {"sleep": seconds}) for _ in range(each) for key in range(keys)],
+            )
+            burst.uids = [message.uid for message in messages]
+            burst.visible = messages[0].visible
+            self.bursts.append(burst)
+
+    def stranger(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        """A message to a fresh key is handled while the long turn of another goes on."""
+        alone = self.workers == 1
+        seconds = 0.3 if alone else LONG
+        began = time.time()
+        long = self.send_watched(connection, "m.long", [("k", {"sleep": seconds})])[0]
+        query = "SELECT uid FROM ledger WHERE uid = ANY (%s)"
+        running = "SELECT FROM djactor.worker w JOIN djactor.message m ON m.id = w.message_id"
+        while not self.stop.is_set():
+            connection.rollback()
+            if (
+                connection.execute(running + " WHERE payload->>'uid' = %s", (long.uid,)).fetchone()
+                or connection.execute(query, ([long.uid],)).fetchone()
+            ):
+                break
+            time.sleep(0.01)
+        connection.rollback()
+        key = f"fresh{next(self.serial)}"
+        fresh = self.send_watched(connection, "m.fresh", [(key, {})])[0]
+        while not self.stop.is_set():
+            done = {row[0] for row in connection.execute(query, ([long.uid, fresh.uid],))}
+            now = time.time()
+            workers = connection.execute(
+                "SELECT pid, state, actor_type, message_id, since FROM djactor.worker"
+            ).fetchall()
+            connection.rollback()
+            if done:
+                break
+            time.sleep(0.005)
+        else:
+            return
+        if alone or self.disturbed(began, now):
+            return
+        self.books.count("strangers")
+        self.longest["stranger"] = max(self.longest["stranger"], now - fresh.visible)
+        if fresh.uid not in done and now - fresh.visible > LONG / 2:
+            self.misses.append(
+                f"{fresh.uid} waited {now - fresh.visible:.3f} s for the long turn of {long.uid},"
+                f" {fresh.visible:.3f} to {now:.3f}: {workers}"
+            )
+
+    def beside(self, which: str) -> None:
+        """One of the threads that send, or update, beside the random senders."""
+        step, pause = {
+            "slow": (self.slow, 0.1),
+            "stranger": (self.stranger, 2.0),
+            "web": (self.web, 0.01),
+            "bystander": (self.bystander, 0.3),
+        }[which]
+        rng = random.Random(f"{self.seed} {which}")
+        user = "postgres" if which == "bystander" else "app"
+        connection = self.connect(user)
+        while not self.stop.is_set():
+            try:
+                step(connection, rng)
+            except psycopg.errors.DeadlockDetected:
+                raise
+            except psycopg.OperationalError:
+                self.books.count("connections lost")
+                with contextlib.suppress(psycopg.Error):
+                    connection.close()
+                connection = self.connect(user)
+            self.stop.wait(rng.random() * pause)
+        connection.close()
+
+    # Those who are in the way.
+
+    def web(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        """A request: two shared rows, in ascending order.  Errors: a deadlock."""
+        began = time.time()
+        for row in sorted(rng.sample(range(SHARED), 2)):
+            connection.execute("UPDATE shared SET n = n + 1 WHERE id = %s", (row,))
+            connection.execute("INSERT INTO web VALUES (%s)", (row,))
+        connection.commit()
+        now = time.time()
+        self.books.count("web")
+        if self.disturbed(began, now):
+            return
+        self.longest["web"] = max(self.longest["web"], now - began)
+        if now - began > WEB_SECONDS:
+            self.misses.append(f"a request took {now - began:.3f} s, until {now:.3f}")
+
+    def bystander(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        """A transaction that locks rows of djactor stays open for a while."""
+        kind = rng.choice(self.types).name
+        key = f"k{rng.randrange(self.keys)}"
+        what = rng.choice(["cancel", "cancel", "edit", "share"])
+        if what == "cancel":
+            row = connection.execute(
+                "SELECT id, payload->>'uid' FROM djactor.message WHERE actor_type = %s LIMIT 1",
+                (kind,),
+            ).fetchone()
+            cancelled = row and connection.execute("SELECT djactor.cancel(%s)", row[:1]).fetchone()
+            if row and cancelled and cancelled[0]:
+                connection.execute("INSERT INTO cancelled VALUES (%s)", row[1:])
+        elif what == "edit":
+            self.edit(connection, kind, key)
+        else:
+            connection.execute(
+                "SELECT FROM djactor.actor WHERE actor_type = %s AND actor_key = %s FOR KEY SHARE",
+                (kind, key),
+            )
+        self.books.count(f"left open: {what}")
+        self.stop.wait(rng.choice([0.02, 0.1, 0.5]))
+        connection.commit() if rng.random() < 0.3 else connection.rollback()
+
     # The operator.
+
+    def edit(self, connection: psycopg.Connection[Any], kind: str, key: str) -> None:
+        """Change an actor's state by hand, in the present transaction."""
+        connection.execute(
+            "WITH u AS (UPDATE djactor.actor SET state = state ||"
+            "  jsonb_build_object('edits', coalesce((state->>'edits')::int, 0) + 1)"
+            "  WHERE actor_type = %s AND actor_key = %s RETURNING actor_type, actor_key)"
+            " INSERT INTO edit SELECT * FROM u",
+            (kind, key),
+        )
 
     def operate(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
         kind = rng.choice(self.types)
@@ -315,13 +688,7 @@ class Run:
         elif what < 0.75:
             self.books.count("edits")
             connection.autocommit = False
-            connection.execute(
-                "WITH u AS (UPDATE djactor.actor SET state = state ||"
-                "  jsonb_build_object('edits', coalesce((state->>'edits')::int, 0) + 1)"
-                "  WHERE actor_type = %s AND actor_key = %s RETURNING actor_type, actor_key)"
-                " INSERT INTO edit SELECT * FROM u",
-                (kind.name, key),
-            )
+            self.edit(connection, kind.name, key)
             time.sleep(rng.choice([0, 0.005, 0.1]))
             connection.rollback() if rng.random() < 0.2 else connection.commit()
         elif self.calm:
@@ -329,6 +696,8 @@ class Run:
         elif what < 0.97:
             verb = rng.choice(["cancel", "terminate"])
             self.books.count(verb)
+            if verb == "terminate":
+                self.disturb(crash=False)
             connection.execute(
                 f"SELECT pg_{verb}_backend(pid) FROM djactor.worker WHERE pid IS NOT NULL"
                 " ORDER BY random() LIMIT 1"
@@ -339,9 +708,11 @@ class Run:
             ).fetchone()
             if row is not None:
                 self.books.count("killed")
+                self.disturb()
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(row[0], signal.SIGKILL)
                 time.sleep(1)
+                self.disturb()
 
     def operator(self) -> None:
         rng = random.Random(self.seed * 1000 + 999)
@@ -355,6 +726,7 @@ class Run:
                 with contextlib.suppress(psycopg.Error):
                     connection.close()
                 connection = self.connect("postgres")
+                self.disturb()
             except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
                 connection.rollback()
             time.sleep(rng.random() * 0.15)
@@ -375,13 +747,28 @@ class Run:
             for number in range(SENDERS)
         ]
         threads.append(threading.Thread(target=self.guarded, args=(self.operator,)))
+        threads += [
+            threading.Thread(target=self.guarded, args=(self.beside, which))
+            for which in ("slow", "stranger", "web", "bystander")
+        ]
+        with self.connect("postgres") as connection:
+            row = connection.execute(
+                "SELECT current_setting('djactor.max_workers')::int,"
+                " extract(epoch FROM current_setting('djactor.batch_time')::interval)::float8,"
+                " current_setting('djactor.run_queue_size')::int"
+            ).fetchone()
+            assert row is not None
+            self.workers, self.batch_time, self.room = row
+            connection.execute(
+                "INSERT INTO shared SELECT i, 0 FROM generate_series(0, %s) i", (SHARED - 1,)
+            )
         for thread in threads:
             thread.start()
         try:
             if meanwhile is not None:
                 meanwhile()
             else:
-                self.stop.wait(SECONDS)
+                self.stop.wait(SECONDS / 2 if self.calm else SECONDS)
         finally:
             self.stop.set()
         for thread in threads:
@@ -393,7 +780,7 @@ class Run:
         """Resume all that is paused or suspended, and wait until nothing is left."""
         with self.connect("postgres") as connection:
             connection.autocommit = True
-            for kind in self.types:
+            for kind in self.all:
                 connection.execute("SELECT djactor.resume(%s)", (kind.name,))
             deadline = time.monotonic() + PATIENCE
             while True:
@@ -437,6 +824,19 @@ class Run:
             ledger = connection.execute(
                 "SELECT uid, actor_type, actor_key, turn, attempts, at FROM ledger ORDER BY serial"
             ).fetchall()
+            watched = connection.execute(
+                "SELECT uid, actor_type, actor_key, extract(epoch FROM at)::float8, xact::text,"
+                " extract(epoch FROM pg_xact_commit_timestamp(xact::xid))::float8"
+                " FROM ledger WHERE actor_type = ANY (%s)",
+                ([kind.name for kind in self.fair],),
+            ).fetchall()
+            cancelled = {row[0] for row in connection.execute("SELECT uid FROM cancelled")}
+            uneven = connection.execute(
+                "SELECT id, n, should FROM shared LEFT JOIN (SELECT row::int AS id, count(*) AS"
+                " should FROM (SELECT row FROM web UNION ALL SELECT r::int FROM ledger JOIN sent"
+                " USING (uid), jsonb_array_elements_text(payload->'shared') r) AS x GROUP BY 1)"
+                " AS y USING (id) WHERE n <> coalesce(should, 0)"
+            ).fetchall()
             dead = {
                 row[0]: row[1:]
                 for row in connection.execute(
@@ -457,7 +857,14 @@ class Run:
                 )
             }
         wrong = self.wrong
-        types = {kind.name: kind for kind in self.types}
+        types = {kind.name: kind for kind in self.all}
+        wrong += self.misses
+        for row in uneven:
+            wrong.append(f"shared row {row[0]} was updated {row[1]} times, not {row[2]}")
+        for uid in cancelled & {row[0] for row in ledger}:
+            wrong.append(f"{uid} was cancelled, and handled")
+        for uid in cancelled & dead.keys():
+            wrong.append(f"{uid} was cancelled, and is a dead letter")
 
         # Exactly once, as often tried as demanded.
         handled: dict[str, tuple[Any, ...]] = {}
@@ -480,7 +887,10 @@ class Run:
         for uid, (type_name, key, payload, deliver_at, _) in sent.items():
             kind = types[type_name]
             fail = payload.get("fail", 0)
-            if uid in dead and dead[uid][2] == "expired":
+            charged = max(0, payload.get("trouble", 0) - QUICK_TRIES)
+            if uid in cancelled:
+                pass
+            elif uid in dead and dead[uid][2] == "expired":
                 expired += 1
             elif uid in dead and dead[uid][2] == "crashed":
                 crashed += 1
@@ -490,9 +900,13 @@ class Run:
                         f"{uid} {type_name} {key} {payload}: not dead: {dead.get(uid)}"
                         f" {handled.get(uid)}"
                     )
+            elif uid in dead and charged >= dead[uid][3] == kind.max_attempts:
+                pass
             elif uid not in handled:
                 wrong.append(f"{uid} {type_name} {key} {payload}: not handled: {dead.get(uid)}")
-            elif kind.on_exhausted == "dead_letter" and handled[uid][4] != fail:
+            elif kind.on_exhausted == "dead_letter" and not (
+                fail <= handled[uid][4] <= fail + charged
+            ):
                 wrong.append(f"{uid} {type_name} {key} {payload}: {handled[uid][4]} attempts")
             if deliver_at is not None and uid in handled and handled[uid][5] < deliver_at:
                 wrong.append(f"{uid} was early")
@@ -552,7 +966,22 @@ class Run:
                     )
                 places[message.transaction] = message
 
+        # Service, unless the queue is so small that mailboxes have to leave it.
+        fairness = Fairness(self, watched)
+        fairness.first_come("m.fair")
+        fairness.first_come("m.level")
+        fairness.level(self.bursts)
+        if self.room >= 4096:
+            wrong += fairness.wrong
+
         self.books.counts |= {
+            "cancelled": len(cancelled),
+            "waits checked": fairness.checked,
+            "visits in a wait": fairness.most,
+            "bursts checked": fairness.levelled,
+            "turns ahead": fairness.uneven,
+            "web ms": int(self.longest["web"] * 1000),
+            "stranger ms": int(self.longest["stranger"] * 1000),
             "committed": len(sent),
             "handled": len(handled),
             "dead": len(dead),
@@ -576,26 +1005,30 @@ def seed(capsys: pytest.CaptureFixture[str]) -> Iterator[int]:
     yield value
 
 
-def test_random_operations(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("calm", [False, True], ids=["wild", "calm"])
+def test_random_operations(calm: bool, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(seed)
     settings = {
         "djactor.max_workers": rng.choice([1, 2, 4]),
-        "djactor.run_queue_size": rng.choice([64, 256, 131072]),
+        "djactor.run_queue_size": rng.choice([64, 256, 131072, 131072]),
         "djactor.batch_size": rng.choice([3, 50, 1000]),
         "djactor.batch_time": rng.choice(["2ms", "10ms", "50ms"]),
         "djactor.idle_timeout": "1s",
         "djactor.poll_interval": "1h",
+        "track_commit_timestamp": True,
         "max_worker_processes": 16,
         "max_wal_size": "512MB",
     }
+    if WORKERS:
+        settings["djactor.max_workers"] = int(WORKERS)
     with PrivateServer(settings, fsync=False) as server:
         server.sql("CREATE ROLE app LOGIN")
         server.createdb("app", owner="app")
         server.sql("CREATE EXTENSION djactor; ALTER SCHEMA public OWNER TO app", "app")
         server.sql(SCHEMA, "app", "app")
-        run = Run(server, seed)
+        run = Run(server, seed, calm)
         with run.connect() as connection:
-            for kind in run.types:
+            for kind in run.all:
                 run.define(connection, kind, rng)
         run.go()
         run.settle()

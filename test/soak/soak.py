@@ -2,9 +2,10 @@
 
 ``make soak`` runs it for an hour, ``make soak ARGS="--minutes 5"`` shorter.  It goes in rounds on
 one server.  In each, the clients of ``test/model/test_random.py`` send, fail, delay, redefine,
-pause and edit at random; then all mail is waited for, and the model compares what was committed
-with what was handled.  Then all types are dropped, the sizes are looked at, and the next round
-begins.
+pause and edit at random, with handlers that last and that update rows which a web application
+updates, too, while others keep transactions open; then all mail is waited for, and the model
+compares what was committed with what was handled, and looks at the service.  Then all types are
+dropped, the sizes are looked at, and the next round begins.
 
 The first half is calm: no process ends but by its own will, so that a leak of the launcher or of
 the worker, which is alone so that nobody takes its place, has the time to show.  In the second half
@@ -15,6 +16,8 @@ and dropped.
 What must hold:
 
 * the books, after each round (see the model);
+* service is first come, first served, and level, nobody waits for a stranger's turn, and the web
+  application is no victim of a deadlock and never waits long (the model's oracles, too);
 * no row of mail, actors, timers or watches is left after the types were dropped;
 * tables and indexes of djactor in the last quarter are not larger than FLAT times what they were at
   the most in the second quarter, or than SMALL;
@@ -58,6 +61,7 @@ SETTINGS: dict[str, str | int | float | bool] = {
     "djactor.max_workers": 1,  # in the calm half
     "djactor.idle_timeout": "1s",
     "djactor.poll_interval": "1h",
+    "track_commit_timestamp": True,  # by which the model sees who waited
     "max_worker_processes": 16,
     "autovacuum_naptime": "2s",
     "autovacuum_vacuum_cost_delay": 0,
@@ -108,6 +112,9 @@ class Totals:
     kills: int = 0
     restarts: int = 0
     databases: int = 0
+    waits: int = 0
+    web: int = 0
+    longest: dict[str, float] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
 
 
@@ -142,15 +149,18 @@ class Chaos:
         if pids:
             # A worker may be among them, whose message is charged with it.
             self.run.books.count("killed")
+            self.run.disturb()
             self.totals.kills += 1
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.rng.choice(pids), signal.SIGKILL)
             time.sleep(1)
+            self.run.disturb()
 
     def end(self) -> None:
         """Terminate sessions, or have fresh worker sessions take over."""
         with self.run.connect("postgres") as connection:
             if self.rng.random() < 0.5:
+                self.run.disturb(crash=False)
                 connection.execute("SELECT djactor.reload()")
             else:
                 connection.execute(
@@ -187,7 +197,9 @@ class Chaos:
         """Stop the server, and start it again."""
         if self.rng.random() < 0.3:
             self.totals.restarts += 1
+            self.run.disturb()
             self.run.server.restart(self.rng.choice(["fast", "immediate"]))
+            self.run.disturb()
 
 
 def children(parent: int | None) -> list[int]:
@@ -246,20 +258,24 @@ def forget(run: Run, totals: Totals) -> None:
     """Drop all that the round has made; errors: Soaked, if something stays."""
     totals.handled += run.books.counts["handled"]
     totals.dead += run.books.counts["dead"]
+    totals.waits += run.books.counts["waits checked"]
+    totals.web += run.books.counts["web"]
+    for who, seconds in run.longest.items():
+        totals.longest[who] = max(totals.longest.get(who, 0.0), seconds)
     with run.connect("postgres") as connection:
         connection.autocommit = True
         for (name,) in connection.execute(
             "SELECT datname FROM pg_database WHERE datname ~ '^other'"
         ):
             connection.execute(f"DROP DATABASE {name}")  # type: ignore[call-overload]
-        for kind in run.types:
+        for kind in run.all:
             connection.execute("SELECT djactor.drop_actor_type(%s, true)", [kind.name])
         for table in TABLES:
             left = ask(connection, f"SELECT count(*) FROM djactor.{table}")
             if left:
                 raise Soaked(f"{left} rows are left in djactor.{table}")
         connection.execute("DELETE FROM djactor.dead_letter")
-        connection.execute("TRUNCATE sent, ledger, edit, checked, mended")
+        connection.execute("TRUNCATE sent, ledger, edit, checked, mended, shared, web, cancelled")
 
 
 def look(run: Run, started: float) -> Sample:
@@ -335,7 +351,7 @@ def main() -> None:
                 server.restart()
             run = Run(server, rng.randrange(1_000_000), calm)
             with run.connect() as connection:
-                for kind in run.types:
+                for kind in run.all:
                     run.define(connection, kind, rng)
             chaos = Chaos(run, rng, totals)
             run.go(partial(chaos.go, options.round))
@@ -351,6 +367,11 @@ def main() -> None:
                 f"  {sample}",
                 flush=True,
             )
+    print(
+        f"{totals.waits} waits looked at, {totals.web} requests, the longest"
+        f" {totals.longest.get('web', 0):.3f} s; a stranger's message beside a long turn"
+        f" {totals.longest.get('stranger', 0):.3f} s at the most"
+    )
     judge(totals, seconds)
 
 
