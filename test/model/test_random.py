@@ -55,6 +55,7 @@ PATIENCE = float(os.environ.get("DJACTOR_PATIENCE", "120"))  # for all mail to b
 WORKERS = os.environ.get("DJACTOR_WORKERS")
 NEVER = float("inf")
 SHARED = 50  # rows that handlers and the web application update
+HANDLER_TIMEOUT = 3  # seconds
 WEB_SECONDS = 5.0  # a transaction of the web application lasts no longer
 QUICK_TRIES = 3  # of what is nobody's fault; from then on it may be charged
 LONG = 2.0  # seconds that the long turn lasts which strangers must not wait for
@@ -256,6 +257,19 @@ class Fairness:
                         f" meanwhile {other} was visited {high - low} times"
                     )
 
+    def strangers(self, missed: list[Missed]) -> None:
+        """Was there a free worker?  Handlers that run into their time limit leave none."""
+        begins = [
+            attempt[0]
+            for kind, attempts in self.attempts.items()
+            if kind not in {kind.name for kind in self.run.fair}
+            for attempt in attempts
+        ]
+        for miss in missed:
+            busy = sum(miss.began - HANDLER_TIMEOUT - 0.5 < at < miss.ended for at in begins)
+            if busy + 2 <= self.run.workers:
+                self.wrong.append(miss.what)
+
     def level(self, bursts: list[Burst]) -> None:
         """See above."""
         by_uid = {row[0]: row for row in self.rows}
@@ -284,6 +298,15 @@ class Fairness:
 
 
 @dataclass
+class Missed:
+    """Strangers that a long turn kept waiting, if there was a free worker."""
+
+    began: float
+    ended: float
+    what: str
+
+
+@dataclass
 class Burst:
     """Messages to keys that get equally many at once."""
 
@@ -307,6 +330,7 @@ class Run:
         self.log_start = server.log_file.stat().st_size
         self.disturbances: list[tuple[float, bool]] = []
         self.misses: list[str] = []
+        self.missed: list[Missed] = []
         self.bursts: list[Burst] = []
         self.workers, self.batch_time, self.room = 1, 0.01, 0
         self.longest = {"web": 0.0, "stranger": 0.0}
@@ -322,7 +346,6 @@ class Run:
         self.fair = [
             Type("m.fair", 3, "hold", "dead_letter"),
             Type("m.level", 3, "hold", "dead_letter"),
-            Type("m.long", 3, "hold", "dead_letter"),
             Type("m.fresh", 3, "hold", "dead_letter"),
         ]
         self.all = self.types + self.fair
@@ -355,7 +378,7 @@ class Run:
         connection.execute(
             "SELECT djactor.define_actor_type(%s, 'public.work', max_attempts => %s,"
             " breaker_failures => NULL, retry_order => %s, on_exhausted => %s, backoff => %s,"
-            " backoff_max => '200 ms', handler_timeout => '3 s', batch_size => %s,"
+            f" backoff_max => '200 ms', handler_timeout => '{HANDLER_TIMEOUT} s', batch_size => %s,"
             " concurrency => %s, owner => 'app')",
             (
                 kind.name,
@@ -380,6 +403,7 @@ class Run:
         elif what < 0.1202:  # few: each attempt takes the whole handler_timeout
             payload["fail"] = rng.choice([1, 99])
             payload["how"] = "timeout"
+            payload["watched"] = True
         elif what < 0.15:
             payload["flaky"] = True
         elif what < 0.17:
@@ -550,44 +574,47 @@ class Run:
             self.bursts.append(burst)
 
     def stranger(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
-        """A message to a fresh key is handled while the long turn of another goes on."""
-        alone = self.workers == 1
-        seconds = 0.3 if alone else LONG
+        """Messages to fresh keys are handled while the long turn among them goes on."""
         began = time.time()
-        long = self.send_watched(connection, "m.long", [("k", {"sleep": seconds})])[0]
-        query = "SELECT uid FROM ledger WHERE uid = ANY (%s)"
-        running = "SELECT FROM djactor.worker w JOIN djactor.message m ON m.id = w.message_id"
+        alone = self.workers == 1
+        sleep = {"sleep": 0.3 if alone else LONG}
+        rows = [(f"fresh{next(self.serial)}", {}) for _ in range(rng.choice([2, 10, 100]))]
+        place = rng.randrange(len(rows))
+        rows.insert(place, (f"long{next(self.serial)}", sleep))
+        messages = self.send_watched(connection, "m.fresh", rows)
+        long = messages.pop(place)
+        uids = [message.uid for message in messages]
         while not self.stop.is_set():
-            connection.rollback()
-            if (
-                connection.execute(running + " WHERE payload->>'uid' = %s", (long.uid,)).fetchone()
-                or connection.execute(query, ([long.uid],)).fetchone()
-            ):
-                break
-            time.sleep(0.01)
-        connection.rollback()
-        key = f"fresh{next(self.serial)}"
-        fresh = self.send_watched(connection, "m.fresh", [(key, {})])[0]
-        while not self.stop.is_set():
-            done = {row[0] for row in connection.execute(query, ([long.uid, fresh.uid],))}
+            done = {
+                row[0]
+                for row in connection.execute(
+                    "SELECT uid FROM ledger WHERE uid = ANY (%s)", ([*uids, long.uid],)
+                )
+            }
             now = time.time()
             workers = connection.execute(
                 "SELECT pid, state, actor_type, message_id, since FROM djactor.worker"
             ).fetchall()
             connection.rollback()
-            if done:
+            if long.uid in done or len(done) == len(uids):
                 break
-            time.sleep(0.005)
+            self.stop.wait(0.01)
         else:
             return
         if alone or self.disturbed(began, now):
             return
-        self.books.count("strangers")
-        self.longest["stranger"] = max(self.longest["stranger"], now - fresh.visible)
-        if fresh.uid not in done and now - fresh.visible > LONG / 2:
-            self.misses.append(
-                f"{fresh.uid} waited {now - fresh.visible:.3f} s for the long turn of {long.uid},"
-                f" {fresh.visible:.3f} to {now:.3f}: {workers}"
+        waited = now - long.visible
+        self.books.count("strangers", len(uids))
+        if long.uid not in done:
+            self.longest["stranger"] = max(self.longest["stranger"], waited)
+        else:
+            self.missed.append(
+                Missed(
+                    began,
+                    now,
+                    f"{len(uids)} fresh keys: not all were served in the {waited:.3f} s until the"
+                    f" long turn of {long.uid} was over, at {now:.3f}: {workers}",
+                )
             )
 
     def beside(self, which: str) -> None:
@@ -971,6 +998,7 @@ class Run:
         fairness.first_come("m.fair")
         fairness.first_come("m.level")
         fairness.level(self.bursts)
+        fairness.strangers(self.missed)
         if self.room >= 4096:
             wrong += fairness.wrong
 
