@@ -74,7 +74,7 @@ CREATE TABLE checked (id int REFERENCES good DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE mended (done bool);
 -- what all keys update, and the web application, which says so in the other
 CREATE TABLE shared (id int PRIMARY KEY, n int NOT NULL);
-CREATE TABLE web (row int NOT NULL);
+CREATE TABLE web (which int NOT NULL, asked timestamptz NOT NULL, got timestamptz NOT NULL);
 CREATE TABLE cancelled (uid text NOT NULL);
 
 CREATE FUNCTION post(uid text, actor_type text, actor_key text, payload jsonb, priority int,
@@ -84,6 +84,14 @@ CREATE FUNCTION post(uid text, actor_type text, actor_key text, payload jsonb, p
         SELECT $2, $3, $4, $5, sent.deliver_at, clock_timestamp() + $7
         FROM sent WHERE sent.uid = $1;
 $$;
+
+CREATE FUNCTION request(which int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    asked timestamptz := clock_timestamp();
+BEGIN
+    UPDATE shared SET n = n + 1 WHERE id = which;
+    INSERT INTO web VALUES (which, asked, clock_timestamp());
+END $$;
 
 CREATE FUNCTION work(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
@@ -185,6 +193,10 @@ class Fairness:
     *Level*: of keys with as many messages each, sent at once, with turns that last equally long,
     none is more than LEVEL turns ahead of another as long as all of them have some left.
 
+    *Let go*: a batch that somebody waits for begins no other turn.  Who asks for a lock may be kept
+    from running before he waits, so of all batches that a request waited for a share of LATE may
+    have begun more than MORE.
+
     No oracle looks at a time in which the server was ended.  A worker that is ended gives back what
     it had at the end of the queue, so what it had is not looked at, either.
     """
@@ -192,15 +204,17 @@ class Fairness:
     ONCE = 2
     ROUNDS = 3
     LEVEL = 2
+    MORE = 5
+    LATE = 0.05
     VISIT = 0.001
 
     def __init__(self, run: Run, rows: list[tuple[Any, ...]]) -> None:
         self.run = run
-        # of the ledger, in order, with uid, type, key, start, transaction, commit
+        # of the ledger, in order, with uid, type, key, start, transaction, commit, shared rows
         self.rows = sorted(rows, key=lambda row: row[3])
         self.wrong: list[str] = []
         self.checked = self.levelled = 0
-        self.most = self.uneven = 0
+        self.most = self.uneven = self.waits = self.late = 0
         self.attempts: dict[str, list[tuple[float, str, str, int]]] = defaultdict(list)
         log = run.server.log_file.open(errors="replace")
         with log:
@@ -216,7 +230,7 @@ class Fairness:
         visits: dict[str, list[float]] = defaultdict(list)
         last: dict[str, str] = {}
         done: dict[str, float] = {}
-        for uid, type_name, key, start, xact, commit in self.rows:
+        for uid, type_name, key, start, xact, commit, _ in self.rows:
             if type_name != kind:
                 continue
             done[uid] = start
@@ -256,6 +270,31 @@ class Fairness:
                         f" {'an attempt' if again else 'none'}, {since:.3f} to {at:.3f};"
                         f" meanwhile {other} was visited {high - low} times"
                     )
+
+    def let_go(self, requests: list[tuple[int, float, float]]) -> None:
+        """How many turns did a batch begin while a request waited for a row that it had?"""
+        turns: dict[str, list[float]] = defaultdict(list)
+        holders: dict[int, list[tuple[float, float, str]]] = defaultdict(list)
+        for *_, start, xact, commit, shared in self.rows:
+            turns[xact].append(start)
+            for row in shared:
+                holders[row].append((start, commit, xact))
+        worst: list[tuple[int, float, str]] = []
+        for row, asked, got in requests:
+            if self.run.disturbed(asked, got):
+                continue
+            for start, commit, xact in holders[row]:
+                if start < asked < commit < got:
+                    self.waits += 1
+                    began = len(turns[xact]) - bisect.bisect_right(turns[xact], asked)
+                    worst.append((began, asked, xact))
+        late = [wait for wait in worst if wait[0] > self.MORE]
+        self.late = len(late)
+        if len(late) > max(2, self.LATE * len(worst)):
+            self.wrong.append(
+                f"of {len(worst)} batches that a request waited for {len(late)} went on for more"
+                f" than {self.MORE} turns: {sorted(late)[-5:]}"
+            )
 
     def strangers(self, missed: list[Missed]) -> None:
         """Was there a free worker?  Handlers that run into their time limit leave none."""
@@ -347,6 +386,7 @@ class Run:
             Type("m.fair", 3, "hold", "dead_letter"),
             Type("m.level", 3, "hold", "dead_letter"),
             Type("m.fresh", 3, "hold", "dead_letter"),
+            Type("m.flood", 3, "hold", "dead_letter"),
         ]
         self.all = self.types + self.fair
         self.keys = rng.choice([3, 12, 60])
@@ -386,7 +426,7 @@ class Run:
                 kind.retry_order,
                 kind.on_exhausted,
                 rng.choice(["1 ms", "20 ms"]),
-                rng.choice([None, None, 1, 7]),
+                None if kind.name == "m.flood" else rng.choice([None, None, 1, 7]),
                 None if kind in self.fair else rng.choice([None, None, 1, 2]),
             ),
         )
@@ -521,7 +561,11 @@ class Run:
     # Senders to the fair types.
 
     def send_watched(
-        self, connection: psycopg.Connection[Any], kind: str, rows: list[tuple[str, dict[str, Any]]]
+        self,
+        connection: psycopg.Connection[Any],
+        kind: str,
+        rows: list[tuple[str, dict[str, Any]]],
+        watched: bool = True,
     ) -> list[Message]:
         """Messages for these keys, in one transaction."""
         transaction = next(self.serial)
@@ -530,7 +574,8 @@ class Run:
         for place, (_, payload) in enumerate(rows):
             uid = f"w{self.seed}-{next(self.serial)}"
             messages.append(Message(uid, transaction, place, time.monotonic()))
-            payloads.append(json.dumps({"value": 1, "uid": uid, "watched": True} | payload))
+            payload = {"value": 1, "uid": uid} | payload
+            payloads.append(json.dumps(payload | {"watched": True} if watched else payload))
         with self.books.lock:
             self.books.messages.update((message.uid, message) for message in messages)
         connection.execute(
@@ -545,7 +590,7 @@ class Run:
         return messages
 
     def slow(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
-        """Mail whose turns last, to a few keys or to many, as fast as it is handled."""
+        """Mail whose turns last, to a few keys or to many, and now and then much that does not."""
         waiting = connection.execute(
             "SELECT count(*) FILTER (WHERE actor_type = 'm.fair'),"
             " count(*) FILTER (WHERE actor_type = 'm.level') FROM djactor.message"
@@ -560,6 +605,8 @@ class Run:
                     payload["sleep"] = 0.3
                 rows.append((f"k{rng.randrange(self.keys)}", payload))
             self.send_watched(connection, "m.fair", rows)
+        if rng.random() < 0.1:
+            self.flood(connection, rng)
         if waiting[1] == 0 and rng.random() < 0.1:
             keys, each = rng.choice([(8, 8), (16, 6), (40, 4)])
             seconds = rng.choice([0.005, 0.005, 0.02])
@@ -573,12 +620,17 @@ class Run:
             burst.visible = messages[0].visible
             self.bursts.append(burst)
 
+    def flood(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        """Mail for large batches that have many of the shared rows."""
+        rows = [(f"k{rng.randrange(100)}", {"shared": [rng.randrange(SHARED)]}) for _ in range(600)]
+        self.send_watched(connection, "m.flood", rows, watched=False)
+
     def stranger(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
         """Messages to fresh keys are handled while the long turn among them goes on."""
         began = time.time()
         alone = self.workers == 1
         sleep = {"sleep": 0.3 if alone else LONG}
-        rows = [(f"fresh{next(self.serial)}", {}) for _ in range(rng.choice([2, 10, 100]))]
+        rows = [(f"fresh{next(self.serial)}", {}) for _ in range(rng.choice([2, 5, 10]))]
         place = rng.randrange(len(rows))
         rows.insert(place, (f"long{next(self.serial)}", sleep))
         messages = self.send_watched(connection, "m.fresh", rows)
@@ -647,8 +699,7 @@ class Run:
         """A request: two shared rows, in ascending order.  Errors: a deadlock."""
         began = time.time()
         for row in sorted(rng.sample(range(SHARED), 2)):
-            connection.execute("UPDATE shared SET n = n + 1 WHERE id = %s", (row,))
-            connection.execute("INSERT INTO web VALUES (%s)", (row,))
+            connection.execute("SELECT request(%s)", (row,))
         connection.commit()
         now = time.time()
         self.books.count("web")
@@ -767,17 +818,8 @@ class Run:
                 self.books.errors.append(f"{target.__name__}{args}: {error!r}")
             self.stop.set()
 
-    def go(self, meanwhile: Callable[[], None] | None = None) -> None:
-        """Let all go on for SECONDS, or as long as something else takes meanwhile."""
-        threads = [
-            threading.Thread(target=self.guarded, args=(self.sender, number))
-            for number in range(SENDERS)
-        ]
-        threads.append(threading.Thread(target=self.guarded, args=(self.operator,)))
-        threads += [
-            threading.Thread(target=self.guarded, args=(self.beside, which))
-            for which in ("slow", "stranger", "web", "bystander")
-        ]
+    def prepare(self) -> None:
+        """The shared rows, and what the server is set to."""
         with self.connect("postgres") as connection:
             row = connection.execute(
                 "SELECT current_setting('djactor.max_workers')::int,"
@@ -789,6 +831,19 @@ class Run:
             connection.execute(
                 "INSERT INTO shared SELECT i, 0 FROM generate_series(0, %s) i", (SHARED - 1,)
             )
+
+    def go(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """Let all go on for SECONDS, or as long as something else takes meanwhile."""
+        threads = [
+            threading.Thread(target=self.guarded, args=(self.sender, number))
+            for number in range(SENDERS)
+        ]
+        threads.append(threading.Thread(target=self.guarded, args=(self.operator,)))
+        threads += [
+            threading.Thread(target=self.guarded, args=(self.beside, which))
+            for which in ("slow", "stranger", "web", "bystander")
+        ]
+        self.prepare()
         for thread in threads:
             thread.start()
         try:
@@ -851,16 +906,19 @@ class Run:
             ledger = connection.execute(
                 "SELECT uid, actor_type, actor_key, turn, attempts, at FROM ledger ORDER BY serial"
             ).fetchall()
-            watched = connection.execute(
-                "SELECT uid, actor_type, actor_key, extract(epoch FROM at)::float8, xact::text,"
-                " extract(epoch FROM pg_xact_commit_timestamp(xact::xid))::float8"
-                " FROM ledger WHERE actor_type = ANY (%s)",
-                ([kind.name for kind in self.fair],),
+            turns_served = connection.execute(
+                "SELECT uid, l.actor_type, l.actor_key, extract(epoch FROM at)::float8, xact::text,"
+                " extract(epoch FROM pg_xact_commit_timestamp(xact::xid))::float8,"
+                " coalesce(payload->'shared', '[]') FROM ledger l JOIN sent USING (uid)"
+            ).fetchall()
+            requests = connection.execute(
+                "SELECT which, extract(epoch FROM asked)::float8, extract(epoch FROM got)::float8"
+                " FROM web"
             ).fetchall()
             cancelled = {row[0] for row in connection.execute("SELECT uid FROM cancelled")}
             uneven = connection.execute(
-                "SELECT id, n, should FROM shared LEFT JOIN (SELECT row::int AS id, count(*) AS"
-                " should FROM (SELECT row FROM web UNION ALL SELECT r::int FROM ledger JOIN sent"
+                "SELECT id, n, should FROM shared LEFT JOIN (SELECT which AS id, count(*) AS"
+                " should FROM (SELECT which FROM web UNION ALL SELECT r::int FROM ledger JOIN sent"
                 " USING (uid), jsonb_array_elements_text(payload->'shared') r) AS x GROUP BY 1)"
                 " AS y USING (id) WHERE n <> coalesce(should, 0)"
             ).fetchall()
@@ -994,7 +1052,8 @@ class Run:
                 places[message.transaction] = message
 
         # Service, unless the queue is so small that mailboxes have to leave it.
-        fairness = Fairness(self, watched)
+        fairness = Fairness(self, turns_served)
+        fairness.let_go(requests)
         fairness.first_come("m.fair")
         fairness.first_come("m.level")
         fairness.level(self.bursts)
@@ -1008,6 +1067,8 @@ class Run:
             "visits in a wait": fairness.most,
             "bursts checked": fairness.levelled,
             "turns ahead": fairness.uneven,
+            "batches waited for": fairness.waits,
+            "let go late": fairness.late,
             "web ms": int(self.longest["web"] * 1000),
             "stranger ms": int(self.longest["stranger"] * 1000),
             "committed": len(sent),
@@ -1066,6 +1127,42 @@ def test_random_operations(calm: bool, seed: int, capsys: pytest.CaptureFixture[
             with capsys.disabled():
                 print(", ".join(f"{k} {n}" for k, n in sorted(run.books.counts.items())))
                 print("\n".join(run.wrong[:20]), flush=True)
+
+
+def test_who_waits_for_a_batch_waits_for_a_turn(
+    seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(seed)
+    settings = {
+        "djactor.max_workers": rng.choice([1, 2]),
+        "djactor.batch_size": 100000,
+        "djactor.batch_time": "200ms",
+        "track_commit_timestamp": True,
+    }
+    with PrivateServer(settings, fsync=False) as server:
+        server.sql("CREATE ROLE app LOGIN")
+        server.createdb("app", owner="app")
+        server.sql("CREATE EXTENSION djactor; ALTER SCHEMA public OWNER TO app", "app")
+        server.sql(SCHEMA, "app", "app")
+        run = Run(server, seed, calm=True)
+        run.prepare()
+        with run.connect() as connection:
+            for kind in run.all:
+                run.define(connection, kind, random.Random(0))
+            connection.commit()
+            for _ in range(30):
+                run.flood(connection, rng)
+                for _ in range(10):
+                    run.web(connection, rng)
+        run.settle()
+        try:
+            run.compare()
+        finally:
+            with capsys.disabled():
+                print(
+                    ", ".join(f"{k} {n}" for k, n in sorted(run.books.counts.items())), flush=True
+                )
+        assert run.books.counts["batches waited for"] > 20
 
 
 def test_priority_decides_in_a_full_mailbox(seed: int) -> None:
