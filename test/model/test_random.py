@@ -776,8 +776,11 @@ class Run:
             self.books.count(verb)
             if verb == "terminate":
                 self.disturb(crash=False)
+            # Not turns that last: one that is cancelled again and again has used up an attempt.
             connection.execute(
-                f"SELECT pg_{verb}_backend(pid) FROM djactor.worker WHERE pid IS NOT NULL"
+                f"SELECT pg_{verb}_backend(pid) FROM djactor.worker w LEFT JOIN djactor.message m"
+                " ON m.id = w.message_id WHERE pid IS NOT NULL"
+                f" AND ('{verb}' = 'terminate' OR (payload ? 'watched') IS NOT TRUE)"
                 " ORDER BY random() LIMIT 1"
             )
         else:
