@@ -18,6 +18,7 @@
 #include "crash.h"
 #include "launcher.h"
 #include "pgstat.h"
+#include "places.h"
 #include "pools.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -194,13 +195,13 @@ dja_see_to_scouts(TimestampTz now)
 		return Min(dja_scout_again, TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
 	dja_shared->slots->scouted = InvalidOid;
 	if (dja_start_process("dja_scout_main", "djactor scout",
-						  ObjectIdGetDatum(next), 0, &dja_scout_handle))
+						  ObjectIdGetDatum(next), 0, dja_places_leaving(), &dja_scout_handle))
 	{
 		dja_scouting = next;
 		dja_databases = list_delete_oid(dja_databases, next);
 		return dja_scout_again;
 	}
-	return dja_process_not_before();
+	return Max(dja_process_not_before(), TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
 }
 
 /* ---------- the loop ---------- */
@@ -222,7 +223,7 @@ dja_launcher_main(Datum arg)
 	dja_launcher_context = AllocSetContextCreate(TopMemoryContext, "djactor launcher",
 												 ALLOCSET_DEFAULT_SIZES);
 	dja_process_init(dja_launcher_context);
-	dja_pools_init(dja_launcher_context);
+	dja_places_init(dja_launcher_context);
 	dja_shared->slots->scout_wanted = true;
 	pgstat_report_activity(STATE_IDLE, NULL);
 
@@ -243,7 +244,7 @@ dja_launcher_main(Datum arg)
 
 		/* the postmaster's signal about a process that ended sets our latch */
 		starting = !dja_reap_scout();
-		starting |= dja_pools_reap();
+		starting |= dja_places_reap();
 		again = starting ? TimestampTzPlusMilliseconds(now, DJA_CHECK_MS) : DJA_NEVER;
 		again = Min(again, dja_see_to_pools(now));
 		again = Min(again, dja_see_to_scouts(now)); /* mail goes first */

@@ -2,15 +2,17 @@
  * pools.c
  *
  * Which workers run: the launcher looks at the pools, and starts and stops
- * workers for them.
+ * workers for them (places.c).
  *
  *   a pool without a	start a resident, when it has something to do, or at all while
  *   resident			there are places
  *   all in long turns	start another one, when there is something to do
  *   pool.wanted		mail waits too long: wake an idle worker of the pool, or start one
- *   no place free		ask the worker that has been idle the longest to make room,
- *						or, for a pool without a resident, the one that has served
- *						the longest: pools take turns
+ *   no place free		have one cleared for each pool that waits
+ *
+ * Pools with something to do get places in the order in which they have come
+ * to wait, and whoever has to leave with mail waiting comes to wait behind
+ * them: so pools take turns, and each gets its own.
  *
  * A pool whose workers do not come to life (role without LOGIN, too many
  * connections) is tried again after a second, then after two, up to a minute.
@@ -26,70 +28,27 @@
 #include "guc.h"
 #include "held.h"
 #include "miscadmin.h"
+#include "places.h"
 #include "pools.h"
 #include "process.h"
 #include "runqueue.h"
 #include "slots.h"
 #include "storage/proc.h"
-#include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#define DJA_BACKOFF_MS 1000
-#define DJA_BACKOFF_MAX_MS 60000
 #define DJA_QUIET_MS 60000
-#define DJA_MAKE_ROOM_MS 200	/* a worker idle for less is not asked to go */
-#define DJA_TIME_SLICE_MS 1000	/* nor a busy one that started later */
-#define DJA_GOING_MS 1000		/* so long one who was asked to go may take
-								 * before another one is asked, too */
 #define DJA_SHORT_MS 2000		/* for so long somebody goes without before it
 								 * is said */
 
-static BackgroundWorkerHandle **dja_handles;	/* by worker slot */
-static uint32 dja_generation = 0;
-
-static void
-dja_pool_back_off(DjaPool *pool)
+/* What a pool asks for. */
+typedef enum DjaWant
 {
-	long		ms = DJA_BACKOFF_MS << Min(pool->failures, 6);
-
-	pool->failures++;
-	pool->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   Min(ms, DJA_BACKOFF_MAX_MS));
-}
-
-/*
- * Sees which workers have ended, or have come to nothing.  True while some are
- * starting.
- */
-bool
-dja_pools_reap(void)
-{
-	bool		starting = false;
-	pid_t		pid;
-
-	for (int i = 0; i < dja_max_workers; i++)
-	{
-		if (dja_handles[i] == NULL)
-			continue;
-		if (GetBackgroundWorkerPid(dja_handles[i], &pid) != BGWH_STOPPED)
-		{
-			starting |= dja_worker(i)->state == DJA_WORKER_STARTING;
-			continue;
-		}
-		pfree(dja_handles[i]);
-		dja_handles[i] = NULL;
-		dja_lock();
-		if (dja_worker(i)->state == DJA_WORKER_STARTING)
-		{
-			/* ended before it took its slot */
-			dja_worker(i)->state = DJA_WORKER_FREE;
-			dja_pool(dja_worker(i)->pool)->workers--;
-		}
-		dja_unlock();
-	}
-	return starting;
-}
+	DJA_WANTS_PLACE,			/* something is to be done, nobody is there */
+	DJA_WANTS_HELP,				/* mail waits too long */
+	DJA_WANTS_RESIDENT,			/* nothing is to be done, nobody is there */
+	DJA_WANTS_NOTHING
+} DjaWant;
 
 /*
  * Does the pool's database still exist, and its role, with the right to log
@@ -133,148 +92,6 @@ dja_discard_pool(int i, bool dead)
 }
 
 /*
- * A free worker slot, -1 without.  The lock is held.
- */
-static int
-dja_free_slot(void)
-{
-	for (int i = 0; i < dja_max_workers; i++)
-		if (dja_worker(i)->state == DJA_WORKER_FREE && dja_handles[i] == NULL)
-			return i;
-	return -1;
-}
-
-/*
- * Starts a worker for a pool in a free slot.
- */
-static bool
-dja_start_worker(int pool_id)
-{
-	DjaPool    *pool = dja_pool(pool_id);
-	char		name[BGW_MAXLEN];
-	uint32		generation = ++dja_generation;
-	int			slot;
-
-	dja_lock();
-
-	/*
-	 * who wants the database for himself looks for workers under the same
-	 * lock
-	 */
-	slot = dja_database_held(pool->database) ? -1 : dja_free_slot();
-	if (slot >= 0)
-	{
-		DjaWorker  *worker = dja_worker(slot);
-
-		worker->state = DJA_WORKER_STARTING;
-		worker->pool = pool_id;
-		worker->generation = generation;
-		worker->stop = worker->long_turn = false;
-		worker->stop_seen = 0;
-		worker->message_id = 0;
-		worker->actor_type[0] = '\0';
-		pool->workers++;
-		/* counted as a failure until the worker says otherwise */
-		dja_pool_back_off(pool);
-	}
-	dja_unlock();
-	if (slot < 0)
-		return false;
-
-	snprintf(name, sizeof(name), "djactor worker");
-	if (dja_start_process("dja_worker_main", name, Int32GetDatum(slot), generation,
-						  &dja_handles[slot]))
-		return true;
-	dja_lock();
-	dja_worker(slot)->state = DJA_WORKER_FREE;
-	pool->workers--;
-	pool->failures = 0;
-	pool->not_before = 0;
-	dja_unlock();
-	return false;
-}
-
-/*
- * May this worker be asked to make room?  Idle ones at once, so to speak; a
- * busy one when it has had its time.
- */
-static bool
-dja_may_go(DjaWorker *worker, TimestampTz now)
-{
-	if (worker->pid == 0)
-		return false;
-	if (worker->state == DJA_WORKER_IDLE)
-		return TimestampTzPlusMilliseconds(worker->since, DJA_MAKE_ROOM_MS) <= now;
-	return TimestampTzPlusMilliseconds(worker->started, DJA_TIME_SLICE_MS) <= now;
-}
-
-/*
- * Who of two is to go: who has been idle, or who has served, the longest; and
- * last of all somebody in a long turn, of which nobody knows when it ends.
- */
-static bool
-dja_goes_before(DjaWorker *a, DjaWorker *b)
-{
-	int			rank_a = a->state == DJA_WORKER_IDLE ? 0 : a->long_turn ? 2 : 1;
-	int			rank_b = b->state == DJA_WORKER_IDLE ? 0 : b->long_turn ? 2 : 1;
-
-	if (rank_a != rank_b)
-		return rank_a < rank_b;
-	return rank_a == 0 ? a->since < b->since : a->started < b->started;
-}
-
-/*
- * Is this worker, which was asked to end, about to?  Not if it is in a long
- * turn, or stuck in something else, such as a lock that it waits for.
- */
-static bool
-dja_is_going(DjaWorker *worker, TimestampTz now)
-{
-	if (worker->stop_seen == 0)
-		worker->stop_seen = now;
-	return !worker->long_turn && now < TimestampTzPlusMilliseconds(worker->stop_seen, DJA_GOING_MS);
-}
-
-/*
- * Asks a worker to end, for a pool that has nobody, or only if one is idle.  It
- * ends after its batch.
- */
-static void
-dja_pool_make_room(int pool, bool idle_only, TimestampTz now)
-{
-	int			chosen = -1;
-	bool		asked = false;
-	bool		goes = false;
-
-	dja_lock();
-	for (int i = 0; i < dja_max_workers; i++)
-	{
-		DjaWorker  *worker = dja_worker(i);
-
-		if (worker->state == DJA_WORKER_FREE)
-			goes |= dja_handles[i] != NULL; /* its process has not been reaped */
-		else if (worker->stop)
-		{
-			asked = true;
-			goes |= dja_is_going(worker, now);
-		}
-		else if (worker->pool != pool && dja_may_go(worker, now) &&
-				 (!idle_only || worker->state == DJA_WORKER_IDLE) &&
-				 (chosen < 0 || dja_goes_before(worker, dja_worker(chosen))))
-			chosen = i;
-	}
-	/* one is on its way out, or the best to be had has been asked */
-	if (goes || (asked && chosen >= 0 && dja_worker(chosen)->long_turn))
-		chosen = -1;
-	if (chosen >= 0)
-	{
-		dja_worker(chosen)->stop = true;
-		SetLatch(&ProcGlobal->allProcs[dja_worker(chosen)->procno].procLatch);
-	}
-	dja_unlock();
-}
-
-/*
  * Has this pool nobody who is its resident, or will be soon?  Then all that it
  * has are in long turns.
  */
@@ -295,99 +112,94 @@ dja_pool_has_nobody(int i)
 }
 
 /*
- * Looks at one pool.  Pools with something to do come first: an idle one gets
- * a worker only if none of them went short.  Returns when to look again at the
- * latest.
+ * The pool's types are gone: so may its workers.  The lock is held.
  */
-static TimestampTz
-dja_see_to_pool(int i, TimestampTz now, bool idle_ones, bool *short_of_places)
+static void
+dja_pool_dismiss(int i)
+{
+	for (int w = 0; w < dja_max_workers && dja_pool(i)->workers > 0; w++)
+	{
+		DjaWorker  *worker = dja_worker(w);
+
+		if (worker->state == DJA_WORKER_FREE || worker->pool != i || worker->pid == 0 ||
+			worker->stop)
+			continue;
+		worker->stop = true;
+		SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+	}
+}
+
+/*
+ * Looks at one pool.  If it waits for its time, again is lowered to that.
+ */
+static DjaWant
+dja_look_at_pool(int i, TimestampTz now, TimestampTz *again)
 {
 	DjaPool    *pool = dja_pool(i);
-	TimestampTz again = DJA_NEVER;
-	bool		start = false;
-	bool		needed = false;
+	DjaWant		want = DJA_WANTS_NOTHING;
 	bool		gone;
 
 	dja_lock();
 	gone = dja_pool_lane_count(i) == 0;
-	if (dja_pool_has_nobody(i))
+	if (gone)
+		dja_pool_dismiss(i);
+	else if (dja_pool_has_nobody(i))
 	{
-		needed = dja_queue_has_work(i, true, now);
-		start = !gone && (needed ? !idle_ones :
-						  idle_ones && pool->resident < 0 && !*short_of_places && dja_free_slot() >= 0);
-		if (!needed)
-			again = dja_queue_next_due(i, now);
+		if (dja_queue_has_work(i, true, now))
+			want = DJA_WANTS_PLACE;
+		else
+		{
+			if (pool->resident < 0)
+				want = DJA_WANTS_RESIDENT;
+			*again = Min(*again, dja_queue_next_due(i, now));
+		}
 	}
 	else if (pool->wanted)
 	{
 		pool->wanted = false;
-		start = dja_queue_length(i) > 0 && !dja_wake_idle(i) && dja_free_slot() >= 0;
+		if (dja_queue_length(i) > 0 && !dja_wake_idle(i))
+			want = DJA_WANTS_HELP;
 	}
-	if (gone && pool->workers > 0)
-	{
-		/* its types are gone: so may its workers */
-		for (int w = 0; w < dja_max_workers; w++)
-		{
-			DjaWorker  *worker = dja_worker(w);
-
-			if (worker->pool == i && worker->pid != 0 && !worker->stop)
-			{
-				worker->stop = true;
-				SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
-			}
-		}
-	}
+	if (want != DJA_WANTS_PLACE)
+		pool->waits_since = 0;
+	else if (pool->waits_since == 0)
+		pool->waits_since = now;
 	dja_unlock();
 
 	if (gone)
-	{
 		dja_discard_pool(i, false);
-		return again;
-	}
-	if (!start || dja_database_held(pool->database))
-		return again;			/* the end of a hold rings */
-	if (now < pool->not_before || now < dja_process_not_before())
-		return Max(pool->not_before, dja_process_not_before());
-	if (pool->workers == 0 && !dja_pool_alive(pool))
-	{
-		dja_discard_pool(i, true);
-		return again;
-	}
-	if (dja_held(pool->database))
-		return again;			/* so does a scout that lifts it */
-	if (dja_start_worker(i))
-		return again;
-	if (needed)
-	{
-		bool		relief = pool->resident >= 0;
-
-		*short_of_places |= !relief;
-		dja_pool_make_room(i, relief, now);
-	}
-	return Max(TimestampTzPlusMilliseconds(now, DJA_MAKE_ROOM_MS), dja_process_not_before());
+	return want;
 }
 
 /*
- * An earlier launcher may have ended between registering a worker and hearing
- * of it.  Its slot is free again; should the worker still come, it finds that
- * the slot is not meant for it.
+ * Starts a worker for a pool, if nothing but a place is wanting; false if that
+ * is.  If the pool has to wait for a while, again is lowered to the end of it.
  */
-static void
-dja_forget_starting(void)
+static bool
+dja_serve_pool(int i, TimestampTz now, TimestampTz *again)
 {
-	dja_lock();
-	for (int i = 0; i < dja_max_workers; i++)
-	{
-		DjaWorker  *worker = dja_worker(i);
+	DjaPool    *pool = dja_pool(i);
+	TimestampTz not_before = Max(pool->not_before, dja_process_not_before());
 
-		if (worker->state != DJA_WORKER_STARTING)
-			continue;
-		worker->state = DJA_WORKER_FREE;
-		dja_pool(worker->pool)->workers--;
+	if (dja_database_held(pool->database))
+		return true;			/* the end of a hold rings */
+	if (now < not_before)
+	{
+		*again = Min(*again, not_before);
+		return true;
 	}
-	for (int i = 0; i < dja_max_workers; i++)
-		dja_generation = Max(dja_generation, dja_worker(i)->generation);
-	dja_unlock();
+	if (pool->workers == 0 && !dja_pool_alive(pool))
+	{
+		dja_discard_pool(i, true);
+		return true;
+	}
+	if (dja_held(pool->database))
+		return true;			/* so does a scout that lifts it */
+	if (dja_place_take(i))
+		return true;
+	if (now < dja_process_not_before())
+		*again = Min(*again, dja_process_not_before());
+	return false;
 }
 
 /*
@@ -417,44 +229,69 @@ dja_report_shortage(bool short_of_places, TimestampTz now)
 	quiet_until = TimestampTzPlusMilliseconds(now, DJA_QUIET_MS);
 }
 
+static int
+dja_compare_waiting(const void *a, const void *b)
+{
+	TimestampTz since_a = dja_pool(*(const int *) a)->waits_since;
+	TimestampTz since_b = dja_pool(*(const int *) b)->waits_since;
+
+	return since_a < since_b ? -1 : since_a > since_b;
+}
+
 /*
- * Looks at all pools: those with something to do in the order in which they
- * have come to wait, then the others.
+ * Gives places to pools that have something to do and nobody, in the order in
+ * which they have come to wait, and has places cleared for those who get none.
+ * False if somebody went without.
+ */
+static bool
+dja_give_places(int *pools, int n, TimestampTz now, TimestampTz *again)
+{
+	bool		waits[DJA_MAX_POOLS] = {0};
+	int			without = 0;
+	int			reliefs = 0;
+
+	qsort(pools, n, sizeof(int), dja_compare_waiting);
+	for (int i = 0; i < n; i++)
+	{
+		if (dja_serve_pool(pools[i], now, again))
+			continue;
+		waits[pools[i]] = true;
+		if (dja_pool(pools[i])->resident >= 0)
+			reliefs++;
+		else
+			without++;
+	}
+
+	/* before a look at the workers: one that goes idle after it rings */
+	dja_shared->slots->places_wanted = without + reliefs > 0;
+	pg_memory_barrier();
+	if (without + reliefs > 0)
+		*again = Min(*again, dja_places_clear(without, reliefs, waits, now));
+	return without == 0;
+}
+
+/*
+ * Looks at all pools, and sees to them: mail goes first.
  */
 TimestampTz
 dja_see_to_pools(TimestampTz now)
 {
-	bool		seen[DJA_MAX_POOLS] = {0};
-	bool		short_of_places = false;
+	int			pools[DJA_WANTS_NOTHING][DJA_MAX_POOLS];
+	int			n[DJA_WANTS_NOTHING] = {0};
 	TimestampTz again = DJA_NEVER;
+	bool		enough;
 
-	for (;;)
-	{
-		int			next = -1;
-
-		for (int i = 0; i < DJA_MAX_POOLS; i++)
-			if (dja_pool(i)->in_use && !seen[i] &&
-				(next < 0 || dja_pool(i)->waits_since < dja_pool(next)->waits_since))
-				next = i;
-		if (next < 0)
-			break;
-		seen[next] = true;
-		again = Min(again, dja_see_to_pool(next, now, false, &short_of_places));
-	}
-	dja_report_shortage(short_of_places && now >= dja_process_not_before(), now);
 	for (int i = 0; i < DJA_MAX_POOLS; i++)
-		if (dja_pool(i)->in_use)
-			again = Min(again, dja_see_to_pool(i, now, true, &short_of_places));
-	return again;
-}
+	{
+		DjaWant		want = dja_pool(i)->in_use ? dja_look_at_pool(i, now, &again) : DJA_WANTS_NOTHING;
 
-/*
- * The launcher has started.
- */
-void
-dja_pools_init(MemoryContext context)
-{
-	dja_handles = MemoryContextAllocZero(context,
-										 sizeof(BackgroundWorkerHandle *) * dja_max_workers);
-	dja_forget_starting();
+		if (want != DJA_WANTS_NOTHING)
+			pools[want][n[want]++] = i;
+	}
+	enough = dja_give_places(pools[DJA_WANTS_PLACE], n[DJA_WANTS_PLACE], now, &again);
+	dja_report_shortage(!enough && now >= dja_process_not_before(), now);
+	for (int want = DJA_WANTS_HELP; enough && want < DJA_WANTS_NOTHING; want++)
+		for (int i = 0; i < n[want] && dja_place_free(); i++)
+			(void) dja_serve_pool(pools[want][i], now, &again);
+	return again;
 }

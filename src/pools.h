@@ -8,9 +8,6 @@
 
 #include "utils/timestamp.h"
 
-extern void dja_pools_init(MemoryContext context);
-extern bool dja_pools_reap(void);
-
 /* returns when to look again at the latest */
 extern TimestampTz dja_see_to_pools(TimestampTz now);
 

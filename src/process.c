@@ -49,11 +49,11 @@ dja_process_slot_freed(void)
 
 /*
  * Registers a background process; false when the server has no slot left for
- * it.
+ * it.  If one of ours is leaving that is nothing to talk about: its end rings.
  */
 bool
 dja_start_process(const char *function, const char *name, Datum arg, uint32 generation,
-				  BackgroundWorkerHandle **handle)
+				  bool leaving, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker = {0};
 	MemoryContext old = MemoryContextSwitchTo(dja_process_context);
@@ -72,7 +72,7 @@ dja_start_process(const char *function, const char *name, Datum arg, uint32 gene
 
 	ok = RegisterDynamicBackgroundWorker(&worker, handle);
 	MemoryContextSwitchTo(old);
-	if (!ok)
+	if (!ok && !leaving)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 

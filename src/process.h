@@ -11,7 +11,7 @@
 
 extern void dja_process_init(MemoryContext context);
 extern bool dja_start_process(const char *function, const char *name, Datum arg,
-							  uint32 generation, BackgroundWorkerHandle **handle);
+							  uint32 generation, bool leaving, BackgroundWorkerHandle **handle);
 extern TimestampTz dja_process_not_before(void);
 extern void dja_process_slot_freed(void);
 

@@ -58,7 +58,6 @@ dja_pool_find(Oid database, Oid role, bool create)
 	pool->role = role;
 	pool->state = DJA_POOL_ABSENT;
 	pool->resident = -1;
-	pool->waits_since = GetCurrentTimestamp();
 	return room;
 }
 
@@ -159,6 +158,9 @@ dja_wake_pool(int pool)
 			dja_ring_launcher();
 			break;
 		case DJA_POOL_ABSENT:
+			if (dja_pool(pool)->waits_since != 0)
+				break;			/* the launcher knows */
+			dja_pool(pool)->waits_since = GetCurrentTimestamp();
 			dja_ring_launcher();
 			break;
 		case DJA_POOL_LINGERING:

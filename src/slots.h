@@ -15,12 +15,15 @@
  * Who writes what:
  *   pool.state, rung	the resident; rung also by senders
  *   pool.wanted		workers and senders set it, the launcher clears it
- *   pool.failures, not_before		the launcher
+ *   pool.waits_since	the launcher; whoever rings it for the pool while that is 0
+ *   pool.failures		the launcher, a worker that has logged in
+ *   pool.not_before		they, and a worker that leaves while it stalls
  *   worker.*			the launcher while STARTING, then the worker itself;
  *						message_id, actor_type and since without the lock,
  *						for the eyes of djactor.worker only
  *   scouted			the scout, when it is done
  *   worker.stop		the launcher, backends that need the database for themselves, reload()
+ *   places_wanted	the launcher
  *   holds			such backends
  */
 #ifndef DJA_SLOTS_H
@@ -31,6 +34,8 @@
 #include "storage/latch.h"
 
 #define DJA_MAX_POOLS 512
+#define DJA_BREATH_MS 2			/* who is idle for less may have mail again
+								 * before another worker has started */
 
 typedef enum DjaPoolState
 {
@@ -52,7 +57,9 @@ typedef struct DjaPool
 	int			workers;		/* slots taken, starting ones included */
 	int			failures;		/* starts in a row that came to nothing */
 	TimestampTz not_before;		/* no further start before */
-	TimestampTz waits_since;	/* since a worker has left it last */
+	TimestampTz waits_since;	/* something is to be done, and nobody is
+								 * there; 0 = not so, or the launcher has not
+								 * been told */
 } DjaPool;
 
 typedef enum DjaWorkerState
@@ -73,8 +80,11 @@ typedef struct DjaWorker
 								 * ones */
 	volatile bool stop;			/* asked to end after its batch */
 	volatile bool long_turn;	/* its batch has a turn that takes long */
+	volatile bool stalled;		/* it waits for the server to get better */
 	TimestampTz since;			/* of the present state */
-	TimestampTz started;
+	TimestampTz serves_since;	/* the end of its first batch, 0 = not yet */
+	int			slice_ms;		/* so long it keeps its place from then on, if
+								 * it is busy, though others wait */
 	TimestampTz stop_seen;		/* when the launcher first knew of stop, 0 =
 								 * not yet */
 	int64		message_id;		/* being handled, 0 = none */
@@ -98,6 +108,7 @@ typedef struct DjaHold
 struct DjaSlots
 {
 	int			launcher_procno;	/* -1 = not running */
+	volatile bool places_wanted;	/* pools wait: who has no mail rings */
 	volatile bool scout_wanted; /* to all databases */
 	volatile Oid scout_databases[DJA_MAX_SCOUTS];	/* or to these */
 	volatile Oid scouted;		/* where the last scout has been */

@@ -23,6 +23,8 @@
  */
 #include "postgres.h"
 
+#include <sys/resource.h>
+
 #include "access/xact.h"
 #include "batch.h"
 #include "catalog.h"
@@ -54,6 +56,9 @@
 #define DJA_LISTEN_AGAIN_MS 10000
 #define DJA_STALL_MS 1000
 #define DJA_PURGE_MS 60000
+#define DJA_SLICE_MS 200
+#define DJA_SLICE_MAX_MS 1000
+#define DJA_SLICE_STARTS 20		/* a slice of time is worth so many starts */
 #define DJA_CHEW_BATCHES 8		/* so many full batches, and the worker calls
 								 * for help */
 
@@ -102,7 +107,6 @@ dja_worker_detach(int code, Datum arg)
 		dja_queue_orphan(dja_my_pool, dja_orderly);
 	}
 	pool->workers--;
-	pool->waits_since = GetCurrentTimestamp();
 	dja_my_worker->state = DJA_WORKER_FREE;
 	dja_my_worker->pid = 0;
 
@@ -133,13 +137,42 @@ dja_listen(void)
 
 /* ---------- waiting ---------- */
 
+/*
+ * Does a pool wait for a place, now that this worker has written down that it
+ * has no use for its own?  The launcher notes the first before it looks for the
+ * second: so one of the two sees the other.
+ */
+static bool
+dja_places_wanted(void)
+{
+	pg_memory_barrier();
+	return dja_shared->slots->places_wanted;
+}
+
+/*
+ * An idle worker rings the launcher if its place is wanted; after a breath,
+ * until when wake_at is lowered.
+ */
+static void
+dja_offer_place(TimestampTz now, TimestampTz *wake_at)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(dja_my_worker->since, DJA_BREATH_MS);
+
+	if (!dja_places_wanted())
+		return;
+	if (now < until)
+		*wake_at = Min(*wake_at, until);
+	else
+		dja_ring_launcher();
+}
+
 static void
 dja_show_state(DjaWorkerState state)
 {
 	if (dja_my_worker->state == state)
 		return;
-	dja_my_worker->state = state;
 	dja_my_worker->since = GetCurrentTimestamp();
+	dja_my_worker->state = state;
 	pgstat_report_activity(state == DJA_WORKER_BUSY ? STATE_RUNNING : STATE_IDLE,
 						   state == DJA_WORKER_BUSY ? "djactor: handling mail" : NULL);
 }
@@ -277,6 +310,7 @@ dja_resident_wait(void)
 			wake_at = Min(wake_at, asleep_at);
 		if (dja_notified)
 			wake_at = Min(wake_at, TimestampTzPlusMilliseconds(dja_swept_at, DJA_LINGER_MS));
+		dja_offer_place(now, &wake_at);
 		dja_wait(dja_ms_until(wake_at, dja_poll_interval));
 	}
 }
@@ -312,6 +346,7 @@ dja_extra_wait(void)
 	while (!dja_my_worker->stop)
 	{
 		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz wake_at = until;
 		bool		work;
 
 		dja_lock();
@@ -321,7 +356,8 @@ dja_extra_wait(void)
 			return true;
 		if (now >= until)
 			return false;
-		dja_wait(dja_ms_until(until, dja_idle_timeout));
+		dja_offer_place(now, &wake_at);
+		dja_wait(dja_ms_until(wake_at, dja_idle_timeout));
 	}
 	return true;
 }
@@ -374,20 +410,54 @@ dja_call_for_help(bool worked)
 
 /*
  * The server is in trouble (no space, read-only, a lock that somebody keeps):
- * wait.
+ * wait.  Others may have the place meanwhile; this pool waits all the same.
  */
 static void
 dja_stall(void)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_STALL_MS);
 
+	dja_my_worker->stalled = true;
+	if (dja_places_wanted())
+		dja_ring_launcher();
 	while (GetCurrentTimestamp() < until && !dja_my_worker->stop)
 		dja_wait(dja_ms_until(until, DJA_STALL_MS));
+	dja_my_worker->stalled = false;
+	if (dja_my_worker->stop)
+	{
+		dja_lock();
+		dja_pool(dja_my_pool)->not_before = until;
+		dja_unlock();
+	}
+}
+
+/*
+ * It has served for the first time: from now on it may be asked to make room, if
+ * busy, then after a slice of time.  That is longer where a start costs more: a
+ * login on a busy machine, or what handlers load at first.
+ */
+static void
+dja_begin_slice(int64 login_ms)
+{
+	struct rusage usage;
+	int64		start_ms = login_ms;
+
+	if (getrusage(RUSAGE_SELF, &usage) == 0)
+		start_ms = Max(start_ms,
+					   (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * (int64) 1000 +
+					   (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000);
+	dja_lock();
+	dja_my_worker->slice_ms = Max(DJA_SLICE_MS, Min(DJA_SLICE_STARTS * start_ms, DJA_SLICE_MAX_MS));
+	dja_my_worker->serves_since = GetCurrentTimestamp();
+	dja_unlock();
+	if (dja_places_wanted())
+		dja_ring_launcher();
 }
 
 static void
 dja_worker_loop(void)
 {
+	int64		login_ms = (GetCurrentTimestamp() - dja_my_worker->since) / 1000;
 	TimestampTz purge_at = 0;
 
 	while (!dja_my_worker->stop)
@@ -410,6 +480,10 @@ dja_worker_loop(void)
 		result = dja_batch_run(dja_my_pool);
 		dja_call_for_help(result == DJA_BATCH_DONE);
 		pgstat_report_stat(false);	/* autovacuum lives on it */
+		if (dja_my_worker->serves_since == 0)
+			dja_begin_slice(login_ms);
+		if (dja_my_worker->stop && result != DJA_BATCH_STALLED)
+			break;				/* the rest is its successor's */
 		if (dja_be_resident())
 		{
 			bool		busy = dja_recheck_blocked(dja_my_pool);
@@ -465,7 +539,7 @@ dja_worker_main(Datum arg)
 	dja_my_worker->state = DJA_WORKER_IDLE;
 	dja_my_worker->pid = MyProcPid;
 	dja_my_worker->procno = dja_my_procno();
-	dja_my_worker->since = dja_my_worker->started = GetCurrentTimestamp();
+	dja_my_worker->since = GetCurrentTimestamp();
 	dja_my_pool = dja_my_worker->pool;
 	pool = dja_pool(dja_my_pool);
 	database = pool->database;

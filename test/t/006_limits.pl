@@ -71,11 +71,11 @@ free_slot();
 ok(wait_drained($node, 'app'), 'and is handled as soon as there is a slot');
 check_ledger($node, 'app');
 
-# The worker has gone, and its place is taken
-$node->safe_psql('app', q{SELECT djactor.pause('t.work'); SELECT post(2, 1, 100, 't.work', 10)});
+# The worker has gone, and before there is another one its place is taken
+$node->safe_psql('app', q{SELECT djactor.pause('t.work'); SELECT post(2, 1, 100, 't.work', 10); ALTER ROLE app NOLOGIN});
 occupy('a worker is gone, and its slot too', sub {
 	$node->safe_psql('app', 'SELECT pg_terminate_backend(pid) FROM djactor.worker WHERE pid IS NOT NULL') });
-$node->safe_psql('app', q{SELECT djactor.resume('t.work')});
+$node->safe_psql('app', q{ALTER ROLE app LOGIN; SELECT djactor.resume('t.work')});
 sleep 2;
 is($node->safe_psql('app', 'SELECT count(*) FROM djactor.message'), 100, 'mail waits');
 free_slot();
