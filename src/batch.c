@@ -175,10 +175,8 @@ dja_batch_claim(DjaBatch *batch, int pool)
 	int			limit;
 	int			mailbox = dja_queue_pop(pool, batch->executed, batch->clock, &limit);
 
-	if (mailbox < 0)
-		return NULL;
 	batch->budget = Min(batch->budget, limit - batch->executed);
-	return dja_batch_add(batch, mailbox);
+	return mailbox < 0 ? NULL : dja_batch_add(batch, mailbox);
 }
 
 /*
@@ -196,7 +194,7 @@ dja_batch_work(DjaBatch *batch, DjaRun *run, int pool)
 			return;
 		CHECK_FOR_INTERRUPTS();
 		run = dja_batch_claim(batch, pool);
-		if (run == NULL)
+		if (run == NULL && batch->budget > 0)
 			run = dja_batch_revisit(batch);
 	}
 }

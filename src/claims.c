@@ -254,7 +254,9 @@ dja_is_of_pool(int lane, int pool)
 
 /*
  * Claims the next mailbox for a batch that has had so many turns; -1 when there
- * is none that fits in.  limit is how many turns the batch may then have.
+ * is none that fits in.  limit is how many turns the batch may then have: no more
+ * if the next of a lane that it is in already has to wait for the next batch,
+ * since those behind it must not overtake it.
  * Lanes take turns; what does not fit into this batch comes first in the next
  * one.  Takes the lock itself, since it may allocate.
  */
@@ -266,6 +268,7 @@ dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 	int			first;
 	int			i;
 
+	*limit = PG_INT32_MAX;
 	dja_reserve_claims(1);
 	dja_lock();
 	if (turns == 0 && dja_is_of_pool(dja_passed_over, pool))
@@ -283,17 +286,24 @@ dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 			dja_mailboxes_come_back(lane, now);
 		if (dja_lane_ready(lane, i))
 		{
-			*limit = dja_lane_turns(lane);
-			if (turns < *limit)
+			int			lane_limit = dja_lane_turns(lane);
+
+			if (turns < lane_limit)
 			{
+				*limit = lane_limit;
 				mailbox = dja_mailbox_dequeue(lane);
 				queue->pool_rotor[pool] = lane->next_in_pool;
 				if (dja_mailbox(mailbox)->alone > 0)
 					dja_mailbox(mailbox)->alone--;
 				dja_claim(mailbox);
 			}
-			else if (dja_passed_over < 0)
-				dja_passed_over = i;
+			else
+			{
+				if (dja_passed_over < 0)
+					dja_passed_over = i;
+				if (dja_occupies(i))
+					*limit = turns;
+			}
 		}
 		i = lane->next_in_pool >= 0 ? lane->next_in_pool : queue->pool_lanes[pool];
 		if (i == first)
