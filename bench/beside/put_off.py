@@ -33,6 +33,7 @@ FULL = "53400"
 FOR_EVER = ("25006", "40001")  # need not end in dead_letter
 MOST_CALLS = 25
 OWN_LIMIT = 10
+SHOWN = 5.0  # seconds until an operator can see it
 HEALTHY_PAUSE = 0.2  # seconds
 LIMIT = 100  # of the mailbox whose count may drift
 FAILURES = 150
@@ -129,7 +130,7 @@ def _always_raised(private: PrivateServer, db: Database, seconds: float) -> Rows
             f"{title}: last_error shown after",
             "s",
             [shown.get(name, NEVER)],
-            most=seconds / 2,
+            most=SHOWN,
             pick="max",
         )
         yield Bounded(f"{title}: lines of the log", "lines", [float(lines)], least=1, pick="min")
