@@ -605,7 +605,7 @@ class Run:
                     payload["sleep"] = 0.3
                 rows.append((f"k{rng.randrange(self.keys)}", payload))
             self.send_watched(connection, "m.fair", rows)
-        if rng.random() < 0.1:
+        if rng.random() < 0.02:
             self.flood(connection, rng)
         if waiting[1] == 0 and rng.random() < 0.1:
             keys, each = rng.choice([(8, 8), (16, 6), (40, 4)])
