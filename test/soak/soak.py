@@ -326,13 +326,16 @@ def main() -> None:
     """See the top of the file."""
     parser = argparse.ArgumentParser(description="Random load with kills for a long time.")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--round", type=float, default=25, help="seconds of load in a round")
+    parser.add_argument(
+        "--round", type=float, default=25, help="seconds of load in a round, at most"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     rng = random.Random(options.seed)
     totals = Totals()
     seconds = 60 * options.minutes
+    load = min(options.round, seconds / 20)  # there have to be rounds in each quarter
     with PrivateServer(SETTINGS, fsync=False) as server:
         server.sql("CREATE ROLE app LOGIN")
         server.createdb("app", owner="app")
@@ -354,7 +357,7 @@ def main() -> None:
                 for kind in run.all:
                     run.define(connection, kind, rng)
             chaos = Chaos(run, rng, totals)
-            run.go(partial(chaos.go, options.round))
+            run.go(partial(chaos.go, load))
             run.settle()
             run.compare()
             forget(run, totals)
