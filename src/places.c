@@ -233,9 +233,10 @@ dja_standing(int i, TimestampTz now, TimestampTz *again)
 		until = TimestampTzPlusMilliseconds(worker->since, DJA_FIRST_MS);
 	else
 	{
-		bool		idle = worker->state == DJA_WORKER_IDLE &&
-			!dja_queue_has_work(worker->pool, resident, now);
+		bool		idle = worker->state == DJA_WORKER_IDLE;
 
+		if (idle)
+			idle = !dja_queue_has_work(worker->pool, resident, now);
 		until = TimestampTzPlusMilliseconds(worker->serves_since, worker->slice_ms);
 		if (idle)
 			until = Min(until, TimestampTzPlusMilliseconds(worker->since, DJA_BREATH_MS));

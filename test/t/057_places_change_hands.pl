@@ -50,29 +50,34 @@ sub quartile
 ask($_) for @apps, @apps;
 my @asks = map { ask($_) } ('app1', 'app2') x 10;
 my $quartile = quartile(@asks);
-cmp_ok($quartile, '<', 150, 'two idle databases on one place, asked in turn: it changes hands at once');
-diag("an ask took @{[ map { int } @asks ]} ms") if $quartile >= 150;
+cmp_ok($quartile, '<', 180, 'two idle databases on one place, asked in turn: it changes hands at once');
+diag("an ask took @{[ map { int } @asks ]} ms") if $quartile >= 180;
 
 # ---- nothing to do but wait ----
-# when it has handled its mail a worker of app1 looks for old replies, but not for long: somebody keeps their table locked
+# a message becomes due in app1 while its table is locked, for which the worker does not wait for long, and tries again later
 $postgres->query(q{ALTER ROLE app IN DATABASE app1 SET lock_timeout = '10 ms'});
 ask('app2');
 my $lock = session($node, 'app1');
-$lock->query('BEGIN');
-$lock->query('LOCK TABLE djactor.reply');
+my $rounds = 0;
 @asks = ();
-for my $round (1 .. 8)
+while (@asks < 6 && $rounds++ < 20)
 {
 	my $offset = -s $node->logfile;
 
-	$session{app1}->query(qq{SELECT djactor.send('t.work', 'k$round')});
-	wait_until('app1 is in trouble', sub { log_count($node, qr/canceling statement due to lock timeout/, $offset) }, 20) or last;
-	push @asks, ask('app2');
+	$session{app1}->query(qq{SELECT djactor.send('t.work', 'later$rounds', deliver_at => clock_timestamp() + '0.4 s')});
+	ask('app1');
+	$lock->query('BEGIN');
+	$lock->query('LOCK TABLE djactor.message');
+	# on a slow machine it may have been handled by now
+	push @asks, ask('app2')
+	  if wait_until('trouble', sub { log_count($node, qr/canceling statement due to lock timeout/, $offset) }, 2);
+	$lock->query('ROLLBACK');
+	wait_drained($node, 'app1') or last;
 }
-is(scalar @asks, 8, 'a worker waits, since somebody keeps a table locked');
+is(scalar @asks, 6, 'a worker waits, since somebody keeps a table locked');
 $quartile = quartile(@asks);
-cmp_ok($quartile, '<', 150, '... and gives its place to another database meanwhile');
-diag("an ask took @{[ map { int } @asks ]} ms") if $quartile >= 150;
+cmp_ok($quartile, '<', 180, '... and gives its place to another database meanwhile');
+diag("an ask took @{[ map { int } @asks ]} ms") if $quartile >= 180;
 $lock->quit;
 $postgres->query(q{ALTER ROLE app IN DATABASE app1 RESET lock_timeout});
 
