@@ -30,6 +30,7 @@
 #include "slots.h"
 #include "stats.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/procarray.h"
 #include "turn.h"
 #include "utils/builtins.h"
@@ -37,9 +38,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
+#include "worker.h"
 
 #define DJA_SAVEPOINT_TURNS 10000	/* of a type after one of its turns has
 									 * failed */
+#define DJA_GIVE_WAY_MS 1
 #define DJA_PUT_OFFS_TOLD 8		/* so often a mailbox is put off until it is
 								 * said */
 
@@ -475,6 +478,20 @@ dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
 }
 
 /*
+ * Somebody has waited for what the batch had locked, and has to be scheduled before
+ * he can take it.  The next batch may want the same: a moment later.
+ */
+static void
+dja_give_way(void)
+{
+	static uint32 wait_event = 0;
+
+	(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, DJA_GIVE_WAY_MS,
+					 DJA_WAIT_EVENT(wait_event, "DjactorGiveWay"));
+	dja_check_interrupts();
+}
+
+/*
  * Claims mailboxes of the pool and handles their mail.
  */
 DjaBatchResult
@@ -483,6 +500,7 @@ dja_batch_run(int pool)
 	DjaBatch   *batch = dja_batch_create(true, DJA_MODE_FAST);
 	DjaOutcome	outcome = DJA_COMMITTED;
 	bool		any;
+	bool		waited_for;
 
 	batch->started = batch->clock = GetCurrentTimestamp();
 	batch->deadline = TimestampTzPlusMilliseconds(batch->started, dja_batch_time);
@@ -495,8 +513,11 @@ dja_batch_run(int pool)
 		dja_limit_rest();
 		dja_my_worker->long_turn = false;
 	}
+	waited_for = batch->waited_for;
 	MemoryContextSwitchTo(TopMemoryContext);
 	dja_batch_free(batch);
+	if (waited_for)
+		dja_give_way();
 	return !any ? DJA_BATCH_EMPTY : outcome == DJA_STALLED ? DJA_BATCH_STALLED : DJA_BATCH_DONE;
 }
 
