@@ -100,7 +100,8 @@ dja_batch_begin(DjaBatch *batch)
 		batch->runs[i]->type = NULL;
 		batch->runs[i]->actors = NULL;
 		batch->runs[i]->messages = NULL;
-		batch->runs[i]->nmessages = batch->runs[i]->removed = batch->runs[i]->freed = 0;
+		batch->runs[i]->nmessages = batch->runs[i]->max_messages = batch->runs[i]->next = 0;
+		batch->runs[i]->removed = batch->runs[i]->freed = 0;
 	}
 	batch->writing = batch->executed = batch->turns = 0;
 	batch->run = NULL;

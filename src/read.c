@@ -166,6 +166,13 @@ dja_run_take(DjaBatch *batch, DjaRun *run, DjaMessage *message, TimestampTz now)
 		dja_run_put_off(batch, run, message->key, message->locker);
 		return false;
 	}
+	if (run->nmessages == run->max_messages)
+	{
+		run->max_messages = Max(run->quota, 2 * run->max_messages);
+		run->messages = run->messages == NULL ?
+			palloc(sizeof(DjaMessage *) * run->max_messages) :
+			repalloc(run->messages, sizeof(DjaMessage *) * run->max_messages);
+	}
 	run->messages[run->nmessages++] = message;
 	run->cursor++;
 	return true;
@@ -179,12 +186,11 @@ static void
 dja_read_rows(DjaBatch *batch, DjaReading *reading, DjaRun *run, TimestampTz now)
 {
 	Size		bytes = 0;
+	int			full = run->nmessages + run->quota;
 
-	run->messages = palloc(sizeof(DjaMessage *) * run->quota);
-	run->nmessages = 0;
 	run->end = DJA_END_REMAINING;
 	dja_mailbox_scan_start(&reading->scan, run->type_hash, run->key_hash, run->cursor);
-	while (run->nmessages < run->quota && bytes <= DJA_READ_BYTES)
+	while (run->nmessages < full && bytes <= DJA_READ_BYTES)
 	{
 		DjaMessage *message;
 
@@ -245,9 +251,6 @@ dja_run_receive(DjaBatch *batch, DjaReading *reading, DjaRun *run, TimestampTz n
 		if (reading->messages[i] == NULL && (full || reading->dead[i]))
 			return false;
 	run->end = full ? DJA_END_REMAINING : DJA_END_DRAINED;
-	/* none is overtaken by what is put in its place */
-	run->messages = reading->messages;
-	run->nmessages = 0;
 	for (int i = 0; i < reading->nentries; i++)
 		if (reading->messages[i] != NULL && !dja_run_take(batch, run, reading->messages[i], now))
 			break;
@@ -273,7 +276,8 @@ dja_run_lowest(DjaBatch *batch, DjaRun *run)
 }
 
 /*
- * Reads the messages of a run whose cursor says from where on.
+ * Reads the messages of a run whose cursor says from where on.  Those that it has
+ * already stay: a turn may ask what has become of them.
  */
 static void
 dja_run_fetch(DjaBatch *batch, DjaRun *run, Snapshot snapshot)
@@ -281,7 +285,6 @@ dja_run_fetch(DjaBatch *batch, DjaRun *run, Snapshot snapshot)
 	TimestampTz now = dja_clock();
 	DjaReading	reading;
 
-	run->next = 0;
 	dja_mailbox_scan_begin(&reading.scan, snapshot);
 	dja_read_entries(&reading, run);
 	if (!dja_run_receive(batch, &reading, run, now))

@@ -62,8 +62,9 @@ typedef struct DjaRun
 	DjaActor   *actors;
 	int			visit;			/* messages that a visit may read */
 	int			quota;			/* messages to be read */
-	DjaMessage **messages;		/* read, in their order */
+	DjaMessage **messages;		/* all that was read, in their order */
 	int			nmessages;
+	int			max_messages;
 	int			next;			/* the first of them not yet dealt with */
 	bool		more;			/* there are more than were read */
 	bool		closed;			/* this batch does not come back to it */

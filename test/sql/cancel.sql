@@ -58,6 +58,9 @@ SELECT * FROM answer WHERE name = 'sent';
 ROLLBACK;
 
 -- # In a turn, what comes later in the same batch: it is not run. What came before it was handled
+-- (after some turns that last the worker reads few messages at a time, and comes back for more)
+SELECT count(put('lasts ' || i, 'cancel', 'slow', '{"do": "SELECT pg_sleep(0.004)"}', wants_reply => false)) AS last FROM generate_series(1, 20) i;
+CALL idle('cancel');
 SELECT djactor.pause('cancel');
 SELECT put('before', 'cancel', 'b', '{"n": "before"}', priority => 2);
 SELECT put('own next', 'cancel', 'b', '{"n": "own next"}'), put('other''s', 'cancel', 'b2', '{"n": "other''s"}', priority => 1);
