@@ -158,9 +158,11 @@ dja_wake_pool(int pool)
 			dja_ring_launcher();
 			break;
 		case DJA_POOL_ABSENT:
-			if (dja_pool(pool)->waits_since != 0)
-				break;			/* the launcher knows */
-			dja_pool(pool)->waits_since = GetCurrentTimestamp();
+			/* as long as places are wanted the launcher looks by itself */
+			if (dja_pool(pool)->waits_since != 0 && dja_shared->slots->places_wanted)
+				break;
+			if (dja_pool(pool)->waits_since == 0)
+				dja_pool(pool)->waits_since = GetCurrentTimestamp();
 			dja_ring_launcher();
 			break;
 		case DJA_POOL_LINGERING:

@@ -15,7 +15,7 @@
  * Who writes what:
  *   pool.state, rung	the resident; rung also by senders
  *   pool.wanted		workers and senders set it, the launcher clears it
- *   pool.waits_since	the launcher; whoever rings it for the pool while that is 0
+ *   pool.waits_since	who has the launcher rung, while it is 0, and the launcher
  *   pool.failures		the launcher, a worker that has logged in
  *   pool.not_before		they, and a worker that leaves while it stalls
  *   worker.*			the launcher while STARTING, then the worker itself;
@@ -58,8 +58,7 @@ typedef struct DjaPool
 	int			failures;		/* starts in a row that came to nothing */
 	TimestampTz not_before;		/* no further start before */
 	TimestampTz waits_since;	/* something is to be done, and nobody is
-								 * there; 0 = not so, or the launcher has not
-								 * been told */
+								 * there; 0 = not that anybody knew */
 } DjaPool;
 
 typedef enum DjaWorkerState
