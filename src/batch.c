@@ -191,7 +191,7 @@ dja_batch_work(DjaBatch *batch, DjaRun *run, int pool)
 {
 	while (run != NULL)
 	{
-		if (run->visit == 0)
+		if (!run->was_read)
 			dja_run_read(batch, run);
 		if (!dja_batch_visit(batch, run) || batch->budget <= 0 || batch->clock >= batch->deadline)
 			return;

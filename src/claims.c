@@ -366,22 +366,6 @@ dja_queue_read_cursor(int i)
 	return Min(mailbox->cursor, mailbox->claimed_cursor);
 }
 
-/*
- * The same mailbox is to be read on, by its claimer: takes the cursor again, which
- * is what has been pushed since.  Takes the lock itself.
- */
-void
-dja_queue_claim_again(int i)
-{
-	DjaMailbox *mailbox = dja_mailbox(i);
-
-	dja_lock();
-	mailbox->claimed_cursor = mailbox->cursor;
-	if (mailbox->announced == 0)
-		mailbox->cursor = DJA_CURSOR_END;
-	dja_unlock();
-}
-
 static bool
 dja_in_other_pool(DjaLane *lane)
 {

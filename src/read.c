@@ -11,6 +11,7 @@
 
 #include "clock.h"
 #include "compat.h"
+#include "guc.h"
 #include "pending.h"
 #include "run.h"
 #include "slots.h"
@@ -21,8 +22,7 @@
 #define DJA_READ_BYTES ((Size) 16 * 1024 * 1024)	/* of one mailbox at a
 													 * time */
 #define DJA_READ_ENTRIES 4096	/* index entries at a time */
-#define DJA_VISIT_MESSAGES 64	/* read at first; doubled as long as nobody
-								 * else waits */
+#define DJA_VISIT_MESSAGES 64	/* while other mailboxes wait */
 #define DJA_RECHECK_MS 1000		/* a handler that cannot be called */
 
 /*
@@ -259,15 +259,17 @@ dja_run_receive(DjaBatch *batch, DjaReading *reading, DjaRun *run, TimestampTz n
 
 /*
  * Where to read a mailbox from, under a snapshot that was taken since its claim.
- * What the transaction has sent itself is in no cursor.
+ * What the transaction has sent itself is in no cursor.  Tells also whether other
+ * mailboxes of the type wait.
  */
 static int64
-dja_run_lowest(DjaBatch *batch, DjaRun *run)
+dja_run_lowest(DjaBatch *batch, DjaRun *run, bool *others_wait)
 {
 	int64		lowest;
 
 	dja_lock();
 	run->epoch = dja_lane(run->lane)->epoch;
+	*others_wait = dja_lane(run->lane)->queued > 0;
 	lowest = dja_queue_read_cursor(run->mailbox);
 	dja_unlock();
 	if (!batch->own_transaction)
@@ -276,8 +278,7 @@ dja_run_lowest(DjaBatch *batch, DjaRun *run)
 }
 
 /*
- * Reads the messages of a run whose cursor says from where on.  Those that it has
- * already stay: a turn may ask what has become of them.
+ * Reads the messages of a run whose cursor says from where on.
  */
 static void
 dja_run_fetch(DjaBatch *batch, DjaRun *run, Snapshot snapshot)
@@ -289,7 +290,6 @@ dja_run_fetch(DjaBatch *batch, DjaRun *run, Snapshot snapshot)
 	dja_read_entries(&reading, run);
 	if (!dja_run_receive(batch, &reading, run, now))
 		dja_read_rows(batch, &reading, run, now);
-	run->more = run->end == DJA_END_REMAINING;
 	run->read_end = run->end;
 	run->read_cursor = run->cursor;
 	dja_scan_end(&reading.scan);
@@ -297,16 +297,19 @@ dja_run_fetch(DjaBatch *batch, DjaRun *run, Snapshot snapshot)
 
 /*
  * As many messages as are worth reading: what the batch may still have, and no more
- * than there is time for.
+ * than there is time for, which is a moment where other mailboxes wait.
  */
 static int
-dja_run_quota(DjaBatch *batch, DjaRun *run, int quota)
+dja_run_quota(DjaBatch *batch, DjaRun *run, bool others_wait)
 {
-	if (!batch->own_transaction)
-		return Max(1, Min(batch->budget, DJA_READ_ENTRIES));
-	if (run->type->turn_usec > 0)
-		quota = (int) Min(quota, DJA_VISIT_USEC / run->type->turn_usec + 1);
-	return Max(1, Min(Min(quota, batch->budget), DJA_READ_ENTRIES));
+	int			quota = batch->budget;
+	int64		usec = others_wait ? DJA_VISIT_USEC : (int64) dja_batch_time * 1000;
+
+	if (batch->own_transaction && others_wait)
+		quota = Min(quota, DJA_VISIT_MESSAGES);
+	if (batch->own_transaction && run->type->turn_usec > 0)
+		quota = (int) Min(quota, usec / run->type->turn_usec + 1);
+	return Max(1, Min(quota, DJA_READ_ENTRIES));
 }
 
 /*
@@ -317,48 +320,19 @@ dja_run_read(DjaBatch *batch, DjaRun *run)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->attempt);
 	Snapshot	snapshot;
+	bool		others_wait;
 
 	/* the snapshot comes after the claim and before the cursor */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	run->start = run->cursor = dja_run_lowest(batch, run);
-	run->visit = DJA_VISIT_MESSAGES;
+	run->start = run->cursor = dja_run_lowest(batch, run, &others_wait);
+	run->was_read = true;
 	if (dja_run_resolve(batch, run))
 	{
-		run->quota = dja_run_quota(batch, run, run->visit);
+		run->quota = dja_run_quota(batch, run, others_wait);
 		dja_run_fetch(batch, run, snapshot);
 	}
 	UnregisterSnapshot(snapshot);
 	MemoryContextSwitchTo(old);
-}
-
-/*
- * Reads on in a mailbox of which all that was read has been handled.  That is as
- * if it were claimed anew, but that the rows which the batch has handled are still
- * there: false if there may be anything below them, which another batch will see.
- */
-bool
-dja_run_read_on(DjaBatch *batch, DjaRun *run)
-{
-	MemoryContext old;
-	Snapshot	snapshot;
-	int64		lowest;
-
-	dja_queue_claim_again(run->mailbox);
-	old = MemoryContextSwitchTo(batch->attempt);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	lowest = dja_run_lowest(batch, run);
-	run->more = lowest >= run->cursor;
-	if (run->more)
-	{
-		run->visit *= 2;
-		run->quota = dja_run_quota(batch, run, run->visit);
-		dja_run_fetch(batch, run, snapshot);
-	}
-	else
-		run->cursor = lowest;
-	UnregisterSnapshot(snapshot);
-	MemoryContextSwitchTo(old);
-	return run->nmessages > run->next;
 }
 
 /*

@@ -475,11 +475,8 @@ dja_batch_revisit(DjaBatch *batch)
 	{
 		DjaRun	   *run = batch->runs[batch->revisit++ % batch->nruns];
 
-		if (run->closed)
-			continue;
-		if (run->next < run->nmessages || (run->more && dja_run_read_on(batch, run)))
+		if (!run->closed && run->next < run->nmessages)
 			return run;
-		run->closed = true;
 	}
 	return NULL;
 }

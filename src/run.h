@@ -60,13 +60,12 @@ typedef struct DjaRun
 	DjaType    *type;
 	uint32		generation;		/* of the type, when it was looked at */
 	DjaActor   *actors;
-	int			visit;			/* messages that a visit may read */
+	bool		was_read;
 	int			quota;			/* messages to be read */
 	DjaMessage **messages;		/* all that was read, in their order */
 	int			nmessages;
 	int			max_messages;
 	int			next;			/* the first of them not yet dealt with */
-	bool		more;			/* there are more than were read */
 	bool		closed;			/* this batch does not come back to it */
 	bool		long_turn;		/* a turn has lasted long */
 	bool		reread;			/* what was read is not what waits: read it
@@ -153,7 +152,6 @@ extern void dja_run_put_off(DjaBatch *batch, DjaRun *run, text *key, Transaction
 
 /* read.c */
 extern void dja_run_read(DjaBatch *batch, DjaRun *run);
-extern bool dja_run_read_on(DjaBatch *batch, DjaRun *run);
 extern DjaActor *dja_run_actor(DjaBatch *batch, DjaRun *run, text *key);
 extern bool dja_run_resolve(DjaBatch *batch, DjaRun *run);
 

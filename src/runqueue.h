@@ -204,7 +204,6 @@ extern bool dja_queue_wants_help(int pool);
 extern int	dja_queue_pop(int pool, int turns, TimestampTz now, int *limit);
 extern int	dja_queue_claim(int lane, uint64 key_hash);
 extern int64 dja_queue_read_cursor(int mailbox);
-extern void dja_queue_claim_again(int mailbox);
 extern void dja_queue_finish(int mailbox, DjaRunEnd end, int64 cursor, int removed, int alone);
 extern void dja_queue_note(int lane, DjaPaceEvent event);
 extern void dja_queue_leave_lanes(int turns, TimestampTz started, TimestampTz now);
