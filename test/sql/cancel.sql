@@ -58,7 +58,7 @@ SELECT * FROM answer WHERE name = 'sent';
 ROLLBACK;
 
 -- # In a turn, what comes later in the same batch: it is not run. What came before it was handled
--- (after some turns that last the worker reads few messages at a time, and comes back for more)
+-- (after some turns that last the worker reads few messages at a time)
 SELECT count(put('lasts ' || i, 'cancel', 'slow', '{"do": "SELECT pg_sleep(0.004)"}', wants_reply => false)) AS last FROM generate_series(1, 20) i;
 CALL idle('cancel');
 SELECT djactor.pause('cancel');
