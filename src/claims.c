@@ -387,6 +387,26 @@ dja_put_off_until(int times)
 }
 
 /*
+ * What is left in a mailbox waits for its next turn: in the queue, or, when that
+ * is crowded, for the sweep.
+ */
+static void
+dja_mailbox_wait_again(int i)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	queue->crowded |= queue->free_count == 0;
+	if (!queue->crowded || mailbox->announced > 0 || mailbox->alone > 0)
+		dja_mailbox_enqueue(i);
+	else
+	{
+		dja_lane(mailbox->lane)->sweep_wanted = true;
+		dja_mailbox_free(i);
+	}
+}
+
+/*
  * Lets go of a claimed mailbox after the commit or the abort of what ran in
  * it.  removed is the number of messages that left it and had counted against
  * its limit; so many of those that are left are run alone next.
@@ -421,7 +441,7 @@ dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed, int alone)
 	else if (lane->in_use && end == DJA_END_RETURNED)
 		dja_mailbox_return(i);
 	else if (lane->in_use && (mailbox->more || end == DJA_END_REMAINING) && end != DJA_END_DROPPED)
-		dja_mailbox_enqueue(i);
+		dja_mailbox_wait_again(i);
 	else if (mailbox->announced > 0 || (lane->in_use && end == DJA_END_HELD))
 		mailbox->state = DJA_MAILBOX_WAITING;
 	else

@@ -572,7 +572,7 @@ dja_queue_announce(int lane, uint64 key_hash, int64 position)
 {
 	int			i = dja_mailbox_find(lane, key_hash);
 
-	if (i < 0 && !dja_lane(lane)->blocked)
+	if (i < 0 && !dja_lane(lane)->blocked && !dja_shared->queue->crowded)
 		i = dja_mailbox_create(lane, key_hash, DJA_CURSOR_END);
 	if (i < 0 || dja_mailbox(i)->announced == PG_UINT16_MAX)
 	{

@@ -29,6 +29,11 @@
  * somebody has one of djactor's rows locked that its turn would write: nothing
  * of that stands in a table, so it is remembered here.
  *
+ * When the queue is full, who has been served makes room for who has not: it
+ * leaves the queue, and a sweep brings it back after all the others.  New mail
+ * then waits for the sweep, too.  The queue is crowded until a sweep has come
+ * to its end, nobody has left meanwhile, and there is room.
+ *
  * The cursor of a mailbox is a position in it (see dja_position) below which
  * it is known to hold no deliverable message, so that a worker need not walk
  * over the dead rows of all that was handled before.  A sender announces its
@@ -137,6 +142,8 @@ struct DjaRunQueue
 	int			free_head;
 	int			free_count;
 	int			clock;			/* where eviction goes on looking */
+	bool		crowded;		/* there are, or may be, more mailboxes with due
+								 * mail than room */
 	DjaTrouble	trouble;
 	int			drained;		/* claimed by backends that drain, for as long
 								 * as their transactions last */

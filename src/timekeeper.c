@@ -137,7 +137,11 @@ dja_sweep_step(void *arg)
 			lane->sweep_after = work->after;
 		}
 		if (!more)
+		{
 			lane->sweeping = false;
+			if (!lane->sweep_wanted && dja_queue_room() > 0)
+				dja_shared->queue->crowded = false;
+		}
 	}
 	dja_unlock();
 }

@@ -39,7 +39,7 @@ import re
 import signal
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +59,7 @@ HANDLER_TIMEOUT = 3  # seconds
 WEB_SECONDS = 5.0  # a transaction of the web application lasts no longer
 QUICK_TRIES = 3  # of what is nobody's fault; from then on it may be charged
 LONG = 2.0  # seconds that the long turn lasts which strangers must not wait for
-SCRAPE = re.compile(r"BEGAN (\S+) (\S+) (\S+) ([0-9.]+) (\d+)")
+SCRAPE = re.compile(r"BEGAN (\S+) (\S+) (\S+) ([0-9.]+) (\d+) (\d+) (\d+)")
 
 SCHEMA = """
 CREATE TABLE sent (uid text PRIMARY KEY, actor_type text NOT NULL, actor_key text NOT NULL,
@@ -101,8 +101,9 @@ DECLARE
 BEGIN
     -- a log is the only journal that keeps what is rolled back
     IF message ? 'watched' THEN
-        RAISE LOG 'BEGAN % % % % %', m.actor_type, m.actor_key, message->>'uid',
-            extract(epoch FROM clock_timestamp()), m.put_offs;
+        RAISE LOG 'BEGAN % % % % % % %', m.actor_type, m.actor_key, message->>'uid',
+            extract(epoch FROM clock_timestamp()), m.put_offs, pg_backend_pid(),
+            pg_current_xact_id();
     END IF;
     IF NOT pg_try_advisory_xact_lock(hashtext(m.actor_type), hashtext(m.actor_key)) THEN
         RAISE LOG 'OVERLAP: two turns of % % at once', m.actor_type, m.actor_key;
@@ -182,16 +183,14 @@ class Books:
 class Fairness:
     """The oracles of service, from what the log and the ledger say of the fair types.
 
-    Two oracles look at what has been served.  *First come, first served*: while a mailbox waits,
-    from the commit of its last turn, or of its message, to its next attempt, no other mailbox of
-    its type is visited more than once, or twice: one more for what a worker had taken, or not yet
-    given back, at either end.  A visit is a turn in another transaction, or one that begins more
-    than a millisecond after the visit did.  An attempt that was rolled back is only in the log.
-    From commit to commit, with all attempts between, there may be ROUNDS more: a turn that shared
-    an aborted batch is made again at once.
-
-    *Level*: of keys with as many messages each, sent at once, with turns that last equally long,
-    none is more than LEVEL turns ahead of another as long as all of them have some left.
+    *First come, first served*: while a mailbox is queued no other mailbox of its type is visited
+    more than once, or twice: one more for what a worker had taken before.  A visit is a turn in
+    another transaction, or one that begins more than a millisecond after the visit did.  When a
+    mailbox is queued nobody can see, since a process may lose the CPU at any moment.  What is known
+    is when it certainly was: from the commit of its message, or from when the worker that had
+    handled its last turn began another one, until the last turn before its own of the worker that
+    took it.  An attempt that was rolled back is only in the log; a mailbox goes back to the front
+    then, so with all attempts of a message there may be ROUNDS more.
 
     *Let go*: a batch that somebody waits for begins no other turn.  Who asks for a lock may be kept
     from running before he waits, so of all batches that a request waited for a share of LATE may
@@ -203,7 +202,6 @@ class Fairness:
 
     ONCE = 2
     ROUNDS = 3
-    LEVEL = 2
     MORE = 5
     LATE = 0.05
     VISIT = 0.001
@@ -213,63 +211,90 @@ class Fairness:
         # of the ledger, in order, with uid, type, key, start, transaction, commit, shared rows
         self.rows = sorted(rows, key=lambda row: row[3])
         self.wrong: list[str] = []
-        self.checked = self.levelled = 0
-        self.most = self.uneven = self.waits = self.late = 0
-        self.attempts: dict[str, list[tuple[float, str, str, int]]] = defaultdict(list)
+        self.checked = 0
+        self.most = self.waits = self.late = 0
+        self.attempts: dict[str, list[Attempt]] = defaultdict(list)
+        self.of_worker: dict[int, list[Attempt]] = defaultdict(list)
         log = run.server.log_file.open(errors="replace")
         with log:
             log.seek(run.log_start)
             for line in log:
                 if " LOG:  BEGAN " in line and (said := SCRAPE.search(line)):
-                    kind, key, uid, at, put_offs = said.groups()
-                    self.attempts[kind].append((float(at), key, uid, int(put_offs)))
+                    kind, key, uid, at, put_offs, pid, xact = said.groups()
+                    attempt = Attempt(float(at), key, uid, int(put_offs), int(pid), xact)
+                    self.attempts[kind].append(attempt)
+                    self.of_worker[attempt.pid].append(attempt)
+        for attempts in [*self.attempts.values(), *self.of_worker.values()]:
+            attempts.sort(key=at_of)
+
+    def later(self, attempt: Attempt, than: float) -> float:
+        """When the worker of an attempt began its next transaction's first turn."""
+        others = self.of_worker[attempt.pid]
+        for other in others[bisect.bisect_right(others, than, key=at_of) :]:
+            if other.xact != attempt.xact:
+                return other.at
+        return NEVER
+
+    def before(self, attempt: Attempt) -> float:
+        """When the worker of an attempt began its turn before."""
+        others = self.of_worker[attempt.pid]
+        place = bisect.bisect_left(others, attempt.at, key=at_of)
+        return others[place - 1].at if place > 0 else 0.0
 
     def first_come(self, kind: str) -> None:
         """See above; for one type."""
-        served: dict[str, list[tuple[float, float]]] = defaultdict(list)  # start, commit
+        begins: dict[str, list[float]] = defaultdict(list)
+        for attempt in self.attempts[kind]:
+            begins[attempt.uid].append(attempt.at)
+        commits: dict[str, float] = {}
+        done: dict[str, float] = {}  # when the attempt began that was not rolled back
         visits: dict[str, list[float]] = defaultdict(list)
         last: dict[str, str] = {}
-        done: dict[str, float] = {}
         for uid, type_name, key, start, xact, commit, _ in self.rows:
             if type_name != kind:
                 continue
-            done[uid] = start
-            served[key].append((start, commit))
+            commits[uid] = commit
+            # the log's line is a moment older than the ledger's
+            done[uid] = max((at for at in begins[uid] if at <= start), default=0.0)
             if last.get(key) != xact or start > visits[key][-1] + self.VISIT:
                 visits[key].append(start)
             last[key] = xact
-        before: dict[str, float] = {}  # the last attempt that was rolled back
-        for at, key, uid, put_offs in sorted(self.attempts[kind]):
+
+        since: dict[str, float] = defaultdict(float)  # when a key was certainly queued again
+        served: dict[str, float] = defaultdict(float)  # its last turn's commit
+        tries: Counter[str] = Counter()  # rolled back since then
+        meanwhile: dict[str, Counter[str]] = defaultdict(Counter)
+        for attempt in self.attempts[kind]:
+            key, uid = attempt.key, attempt.uid
             message = self.run.books.messages.get(uid)
             if uid not in done or message is None:
                 continue
-            good = abs(done[uid] - at) < 0.0005
-            place = bisect.bisect_left(served[key], (at - 0.0005, 0.0)) - 1
-            since = message.visible
-            if place >= 0:
-                since = max(since, served[key][place][1])
-            again = before.get(key, 0.0) > since
-            if not good:
-                before[key] = at
-            if put_offs > 0 or since >= at or self.run.disturbed(since, at, again):
-                continue
-            if again and not good:
-                continue
-            limit = self.ROUNDS + self.ONCE if again else self.ONCE
-            self.checked += 1
+            queued, until = max(since[key], message.visible), self.before(attempt)
             for other, starts in visits.items():
-                if other == key:
-                    continue
-                low = bisect.bisect_right(starts, since)
-                high = bisect.bisect_left(starts, at)
+                if other != key and queued < until:
+                    count = bisect.bisect_left(starts, until) - bisect.bisect_right(starts, queued)
+                    meanwhile[key][other] += count
+            from_ = max(served[key], message.visible)
+            again = tries[key] > 0
+            if attempt.put_offs == 0 and not self.run.disturbed(from_, attempt.at, again):
+                self.checked += queued < until
+                other, count = max(meanwhile[key].items(), key=lambda of: of[1], default=("", 0))
                 if not again:
-                    self.most = max(self.most, high - low)
-                if high - low > limit:
+                    self.most = max(self.most, count)
+                if count > (self.ROUNDS + self.ONCE if again else self.ONCE):
                     self.wrong.append(
-                        f"{kind} {key} waited {at - since:.3f} s for {uid}, after"
-                        f" {'an attempt' if again else 'none'}, {since:.3f} to {at:.3f};"
-                        f" meanwhile {other} was visited {high - low} times"
+                        f"{kind} {key} waited {attempt.at - from_:.3f} s for {uid}, after"
+                        f" {tries[key]} attempts, {from_:.3f} to {attempt.at:.3f};"
+                        f" meanwhile {other} was visited {count} times"
                     )
+            if done[uid] == attempt.at:
+                served[key] = commits[uid]
+                since[key] = self.later(attempt, commits[uid])
+                tries[key] = 0
+                meanwhile[key].clear()
+            else:
+                since[key] = self.later(attempt, attempt.at)
+                tries[key] += 1
 
     def let_go(self, requests: list[tuple[int, float, float]]) -> None:
         """How many turns did a batch begin while a request waited for a row that it had?"""
@@ -309,31 +334,21 @@ class Fairness:
             if busy + 2 <= self.run.workers:
                 self.wrong.append(miss.what)
 
-    def level(self, bursts: list[Burst]) -> None:
-        """See above."""
-        by_uid = {row[0]: row for row in self.rows}
-        for burst in bursts:
-            rows = [by_uid[uid] for uid in burst.uids if uid in by_uid]
-            if len(rows) < len(burst.uids):
-                continue
-            begins, ends = min(row[3] for row in rows), max(row[5] for row in rows)
-            if self.run.disturbed(begins, ends, by_any=True) or burst.visible == NEVER:
-                continue
-            self.levelled += 1
-            turns = dict.fromkeys((row[2] for row in rows), 0)
-            each = len(rows) // len(turns)
-            for row in sorted(rows, key=lambda row: row[3]):
-                if max(turns.values()) == each:
-                    break
-                turns[row[2]] += 1
-                uneven = max(turns.values()) - min(turns.values())
-                self.uneven = max(self.uneven, uneven)
-                if uneven > burst.limit:
-                    self.wrong.append(
-                        f"turns of {burst.seconds} s each that differ by {uneven}, not"
-                        f" {burst.limit}: {turns}, {row[3] - begins:.3f} s after the first"
-                    )
-                    break
+
+@dataclass(frozen=True)
+class Attempt:
+    """A turn that began, whatever became of it."""
+
+    at: float
+    key: str
+    uid: str
+    put_offs: int
+    pid: int
+    xact: str
+
+
+def at_of(attempt: Attempt) -> float:
+    return attempt.at
 
 
 @dataclass
@@ -343,16 +358,6 @@ class Missed:
     began: float
     ended: float
     what: str
-
-
-@dataclass
-class Burst:
-    """Messages to keys that get equally many at once."""
-
-    uids: list[str]
-    seconds: float  # that each turn lasts
-    limit: int
-    visible: float = NEVER
 
 
 class Run:
@@ -370,8 +375,7 @@ class Run:
         self.disturbances: list[tuple[float, bool]] = []
         self.misses: list[str] = []
         self.missed: list[Missed] = []
-        self.bursts: list[Burst] = []
-        self.workers, self.batch_time, self.room = 1, 0.01, 0
+        self.workers, self.room = 1, 0
         self.longest = {"web": 0.0, "stranger": 0.0}
         rng = random.Random(seed)
         self.types = [
@@ -610,15 +614,11 @@ class Run:
         if waiting[1] == 0 and rng.random() < 0.1:
             keys, each = rng.choice([(8, 8), (16, 6), (40, 4)])
             seconds = rng.choice([0.005, 0.005, 0.02])
-            burst = Burst([], seconds, max(Fairness.LEVEL, int(self.batch_time / seconds)))
-            messages = self.send_watched(
+            self.send_watched(
                 connection,
                 "m.level",
                 [(f"k{key}", {"sleep": seconds}) for _ in range(each) for key in range(keys)],
             )
-            burst.uids = [message.uid for message in messages]
-            burst.visible = messages[0].visible
-            self.bursts.append(burst)
 
     def flood(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
         """Mail for large batches that have many of the shared rows."""
@@ -826,11 +826,10 @@ class Run:
         with self.connect("postgres") as connection:
             row = connection.execute(
                 "SELECT current_setting('djactor.max_workers')::int,"
-                " extract(epoch FROM current_setting('djactor.batch_time')::interval)::float8,"
                 " current_setting('djactor.run_queue_size')::int"
             ).fetchone()
             assert row is not None
-            self.workers, self.batch_time, self.room = row
+            self.workers, self.room = row
             connection.execute(
                 "INSERT INTO shared SELECT i, 0 FROM generate_series(0, %s) i", (SHARED - 1,)
             )
@@ -1059,7 +1058,6 @@ class Run:
         fairness.let_go(requests)
         fairness.first_come("m.fair")
         fairness.first_come("m.level")
-        fairness.level(self.bursts)
         fairness.strangers(self.missed)
         if self.room >= 4096:
             wrong += fairness.wrong
@@ -1068,8 +1066,6 @@ class Run:
             "cancelled": len(cancelled),
             "waits checked": fairness.checked,
             "visits in a wait": fairness.most,
-            "bursts checked": fairness.levelled,
-            "turns ahead": fairness.uneven,
             "batches waited for": fairness.waits,
             "let go late": fairness.late,
             "web ms": int(self.longest["web"] * 1000),

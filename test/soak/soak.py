@@ -16,7 +16,7 @@ and dropped.
 What must hold:
 
 * the books, after each round (see the model);
-* service is first come, first served, and level, nobody waits for a stranger's turn, and the web
+* service is first come, first served, nobody waits for a stranger's turn, and the web
   application is no victim of a deadlock and never waits long (the model's oracles, too);
 * no row of mail, actors, timers or watches is left after the types were dropped;
 * tables and indexes of djactor in the last quarter are not larger than FLAT times what they were at
