@@ -13,6 +13,7 @@
 #include "breaker.h"
 #include "clock.h"
 #include "compat.h"
+#include "deliver.h"
 #include "journal.h"
 #include "letters.h"
 #include "once.h"
@@ -31,15 +32,19 @@
  * it has repeated alone while the server serves others.
  */
 static bool
-dja_error_charges(DjaBatch *batch, DjaMessage *message, DjaBlame blame)
+dja_error_charges(DjaBatch *batch, DjaMessage *message, DjaError *error)
 {
+	DjaBlame	blame = dja_error_blame(error);
 	bool		its_own = true;
 
 	if (!dja_is_nobodys(blame))
 		return true;
 	if (blame == DJA_BLAME_CONFLICT)
 		return message->put_offs >= DJA_CONFLICT_TRIES;
-	if (batch->own_transaction)
+	/* whether this is the server's trouble can be looked up */
+	if (error->notify_full)
+		its_own = dja_can_notify();
+	else if (batch->own_transaction)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
@@ -136,7 +141,7 @@ dja_message_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 	TimestampTz now = dja_clock();
 	DjaType    *type = run->type;
 	DjaBlame	blame = dja_error_blame(error);
-	bool		charge = dja_error_charges(batch, message, blame);
+	bool		charge = dja_error_charges(batch, message, error);
 	bool		go_on;
 
 	/* it cannot be suspended now: later, then */

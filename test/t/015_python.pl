@@ -482,7 +482,8 @@ class Endless:
             except Exception:
                 pass
 });
-define('t.endless', 'endless.Endless', q{handler_timeout => '300 ms'});
+# the module is imported in that time, too
+define('t.endless', 'endless.Endless', q{handler_timeout => '1 s'});
 for my $do ('loop', 'sleep', 'receive', 'lock', 'stubborn')
 {
 	$id = handle('t.endless', 'k', qq({"do": "$do"}));
