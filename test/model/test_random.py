@@ -324,7 +324,7 @@ class Fairness:
     def strangers(self, missed: list[Missed]) -> None:
         """Was there a free worker?  Handlers that run into their time limit leave none."""
         begins = [
-            attempt[0]
+            attempt.at
             for kind, attempts in self.attempts.items()
             if kind not in {kind.name for kind in self.run.fair}
             for attempt in attempts
