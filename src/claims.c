@@ -379,11 +379,12 @@ dja_in_other_pool(DjaLane *lane)
 static TimestampTz
 dja_put_off_until(int times)
 {
+	int64		step = DJA_PUT_OFF_MS * INT64CONST(1000);
 	int			ms = DJA_PUT_OFF_MS << Min(Max(times - DJA_PUT_OFFS_QUICK, 0), 8);
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													Min(ms, DJA_PUT_OFF_MAX_MS));
 
-	return until - until % (DJA_PUT_OFF_MS * 1000) + DJA_PUT_OFF_MS * 1000;
+	return until - until % step + step;
 }
 
 /*

@@ -142,8 +142,8 @@ struct DjaRunQueue
 	int			free_head;
 	int			free_count;
 	int			clock;			/* where eviction goes on looking */
-	bool		crowded;		/* there are, or may be, more mailboxes with due
-								 * mail than room */
+	bool		crowded;		/* there are, or may be, more mailboxes with
+								 * due mail than room */
 	DjaTrouble	trouble;
 	int			drained;		/* claimed by backends that drain, for as long
 								 * as their transactions last */

@@ -56,7 +56,7 @@ has_room('drain()', 'drained', 3, q{BEGIN; SELECT djactor.send('t.limit', 'drain
 app(q{SELECT djactor.send('t.limit', 'cancelled', '{"do": "SELECT 1/0"}')});
 ok(held('cancelled'), 'a mailbox that is held');
 my @ids = split "\n", app(q{SELECT djactor.send('t.limit', 'cancelled') FROM generate_series(1, 2)});
-has_room('cancel()', 'cancelled', 1, map { "SELECT djactor.cancel($_);" } @ids[0]);
+has_room('cancel()', 'cancelled', 1, map { "SELECT djactor.cancel($_);" } $ids[0]);
 
 # answers wait in the asker's mailbox
 app(q{SELECT djactor.send('t.limit', 'asker', jsonb_build_object('do',
