@@ -603,13 +603,13 @@ def handle(state: str, message: str) -> tuple[str | None, str | None] | BaseExce
 
 _DEFINE_TYPES = (
     "text, text, jsonb, int4, text, int4, interval, interval, text, text, interval, int4, int4,"
-    " int4, text, int4, interval, interval, regrole"
+    " int4, text, int4, interval, interval, regrole, jsonb"
 )
 
 
 def _define(arguments: list[Any]) -> None:
     name, path, *options = arguments
-    owner = options[-1]
+    owner = options[-2]
     for role in _plan(
         "SELECT pg_catalog.quote_ident(rolname) AS name FROM pg_catalog.pg_roles"
         " WHERE oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid",

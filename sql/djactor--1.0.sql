@@ -91,6 +91,7 @@ CREATE TABLE djactor.actor_type
 	breaker_failures int,
 	breaker_window interval NOT NULL,
 	journal interval,
+	settings jsonb NOT NULL,
 	handler_owner pg_catalog.regrole NOT NULL,
 	paused boolean NOT NULL DEFAULT false,
 	paused_reason text,
@@ -116,6 +117,7 @@ COMMENT ON COLUMN djactor.actor_type.on_full IS 'what becomes of a message beyon
 COMMENT ON COLUMN djactor.actor_type.breaker_failures IS 'failed attempts within breaker_window beyond which the type is paused; NULL = never';
 COMMENT ON COLUMN djactor.actor_type.breaker_window IS 'span of time in which failed attempts are counted';
 COMMENT ON COLUMN djactor.actor_type.journal IS 'how long handled messages are kept in djactor.journal; NULL = they are not';
+COMMENT ON COLUMN djactor.actor_type.settings IS 'what its turns see of the server''s settings: what the definer''s session had of TimeZone, search_path, DateStyle and IntervalStyle, and what the definition names';
 COMMENT ON COLUMN djactor.actor_type.handler_owner IS 'owner of the handler function when the type was defined: another role''s function of that name is not called';
 COMMENT ON COLUMN djactor.actor_type.paused IS 'no turn starts while true; set by pause(), cleared by resume()';
 COMMENT ON COLUMN djactor.actor_type.paused_reason IS 'who paused the type, or why its breaker did';
@@ -553,11 +555,12 @@ CREATE FUNCTION djactor.define_actor_type
 	breaker_failures int DEFAULT 100,
 	breaker_window interval DEFAULT '1 min'::interval,
 	journal interval DEFAULT NULL,
-	owner pg_catalog.regrole DEFAULT (pg_catalog.quote_ident(CURRENT_USER::text))::pg_catalog.regrole
+	owner pg_catalog.regrole DEFAULT (pg_catalog.quote_ident(CURRENT_USER::text))::pg_catalog.regrole,
+	settings jsonb DEFAULT NULL
 ) RETURNS void
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_define_actor_type';
-COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) IS
+COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
 'defines a kind of actor, or changes it: an omitted option gets its default again, paused is never touched';
 
 CREATE FUNCTION djactor.drop_actor_type(name text, discard boolean DEFAULT false) RETURNS void
@@ -946,7 +949,7 @@ GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, exp
 GRANT UPDATE (state) ON djactor.actor TO pg_database_owner WITH GRANT OPTION;
 GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal TO pg_database_owner WITH GRANT OPTION;
 
-REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.stat_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.put_off_list() FROM PUBLIC;
@@ -954,7 +957,7 @@ REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_arrived() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.home_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.stat_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.put_off_list() TO pg_database_owner WITH GRANT OPTION;

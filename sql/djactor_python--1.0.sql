@@ -73,7 +73,8 @@ CREATE FUNCTION djactor.define_python_actor
 	breaker_failures int DEFAULT 100,
 	breaker_window interval DEFAULT '1 min'::interval,
 	journal interval DEFAULT NULL,
-	owner pg_catalog.regrole DEFAULT (pg_catalog.quote_ident(CURRENT_USER::text))::pg_catalog.regrole
+	owner pg_catalog.regrole DEFAULT (pg_catalog.quote_ident(CURRENT_USER::text))::pg_catalog.regrole,
+	settings jsonb DEFAULT NULL
 ) RETURNS void
 	LANGUAGE plpython3u VOLATILE AS $$
 	import sys
@@ -85,12 +86,12 @@ CREATE FUNCTION djactor.define_python_actor
 	if isinstance(result, BaseException):
 		raise result
 $$;
-COMMENT ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) IS
+COMMENT ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
 'defines a kind of actor whose handler is a Python class, or changes it; the options are those of define_actor_type()';
 
 GRANT SELECT ON djactor.python_actor TO pg_database_owner;
 REVOKE ALL ON FUNCTION djactor.python_directory() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.handle_python(jsonb, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('djactor.python_actor', '');

@@ -15,10 +15,13 @@
 #include "actor_type.h"
 #include "common/hashfn.h"
 #include "compat.h"
+#include "miscadmin.h"
 #include "runqueue.h"
+#include "settings.h"
 #include "storage/lmgr.h"
 #include "tables.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -117,6 +120,7 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	char	   *upgrade_handler = dja_string_or_null(values, nulls, DJA_TYPE_UPGRADE_HANDLER);
 	char	   *problem = dja_string_or_null(values, nulls, DJA_TYPE_PROBLEM);
 	Jsonb	   *initial_state = DatumGetJsonbPCopy(values[DJA_TYPE_INITIAL_STATE - 1]);
+	DjaSettings *settings = dja_settings_parse(DatumGetJsonbP(values[DJA_TYPE_SETTINGS - 1]));
 
 	/* nothing fails from here on, so that the entry is never half of this */
 	type->name = name;
@@ -124,6 +128,7 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	type->handler = handler;
 	type->upgrade_handler = upgrade_handler;
 	type->initial_state = JsonbPGetDatum(initial_state);
+	type->settings = settings;
 	if (before.name != NULL)
 	{
 		pfree(before.name);
@@ -133,6 +138,7 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 		if (before.problem != NULL)
 			pfree(before.problem);
 		pfree(DatumGetPointer(before.initial_state));
+		pfree(before.settings);
 	}
 	MemoryContextSwitchTo(old);
 
@@ -359,14 +365,18 @@ dja_type_pause(DjaType *type, const char *reason)
 }
 
 /*
- * An interval for a message.
+ * An interval for a message, whatever the present turn's IntervalStyle.
  */
 char *
 dja_interval_string(int64 usec)
 {
 	Interval	interval = {.time = usec};
+	struct pg_itm itm;
+	char	   *string = palloc(MAXDATELEN + 1);
 
-	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&interval)));
+	interval2itm(interval, &itm);
+	EncodeInterval(&itm, INTSTYLE_POSTGRES, string);
+	return string;
 }
 
 /*

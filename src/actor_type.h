@@ -17,6 +17,7 @@
 #include "datatype/timestamp.h"
 
 struct DjaHandler;
+struct DjaSettings;
 struct DjaStatPart;
 
 typedef struct DjaType
@@ -47,6 +48,7 @@ typedef struct DjaType
 	int			breaker_failures;	/* 0 = no breaker */
 	int64		breaker_window; /* microseconds */
 	int64		journal;		/* microseconds, -1 = none */
+	struct DjaSettings *settings;	/* what its turns see */
 	bool		paused;
 	char	   *problem;		/* why its mail waits; NULL = it does not */
 

@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "compat.h"
 #include "run.h"
+#include "settings.h"
 #include "storage/bufmgr.h"
 #include "turn.h"
 #include "utils/memutils.h"
@@ -121,6 +122,7 @@ dja_batch_begin(DjaBatch *batch)
 	batch->actor_blocks = RelationGetNumberOfBlocks(batch->actors->rel);
 	MemoryContextSwitchTo(old);
 
+	dja_settings_open();
 	/* for what is read and written between the turns */
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
@@ -167,6 +169,7 @@ dja_batch_write(DjaBatch *batch)
 		}
 	}
 	PopActiveSnapshot();
+	dja_settings_close();
 	CommandCounterIncrement();
 
 	ExecDropSingleTupleTableSlot(batch->message_slot);

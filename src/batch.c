@@ -26,6 +26,7 @@
 #include "pgstat.h"
 #include "run.h"
 #include "session.h"
+#include "settings.h"
 #include "settle.h"
 #include "slots.h"
 #include "stats.h"
@@ -222,7 +223,10 @@ dja_write_failure(DjaBatch *batch, DjaRun *failed, int64 id, DjaError *error, bo
 		message = dja_message_by_id(id, GetActiveSnapshot());
 		if (failed->type != NULL && message != NULL)
 		{
-			DjaActor   *actor = with_actor ? dja_run_actor(batch, failed, message->key) : NULL;
+			DjaActor   *actor;
+
+			dja_settings_see(failed->type->settings, LOG);
+			actor = with_actor ? dja_run_actor(batch, failed, message->key) : NULL;
 
 			(void) dja_message_failed(batch, failed, actor, message, error);
 		}

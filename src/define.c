@@ -22,6 +22,7 @@
 #include "pending.h"
 #include "reply.h"
 #include "runqueue.h"
+#include "settings.h"
 #include "storage/lmgr.h"
 #include "tables.h"
 #include "turn.h"
@@ -44,13 +45,13 @@ enum
 	ARG_NAME, ARG_HANDLER, ARG_INITIAL_STATE, ARG_STATE_VERSION, ARG_UPGRADE_HANDLER, ARG_MAX_ATTEMPTS, ARG_BACKOFF, ARG_BACKOFF_MAX,
 	ARG_RETRY_ORDER, ARG_ON_EXHAUSTED, ARG_HANDLER_TIMEOUT, ARG_BATCH_SIZE, ARG_CONCURRENCY,
 	ARG_MAILBOX_LIMIT, ARG_ON_FULL, ARG_BREAKER_FAILURES, ARG_BREAKER_WINDOW, ARG_JOURNAL,
-	ARG_OWNER, NARGS
+	ARG_OWNER, ARG_SETTINGS, NARGS
 };
 
 static const char *const dja_arg_names[NARGS] = {
 	"name", "handler", "initial_state", "state_version", "upgrade_handler", "max_attempts", "backoff", "backoff_max",
 	"retry_order", "on_exhausted", "handler_timeout", "batch_size", "concurrency",
-	"mailbox_limit", "on_full", "breaker_failures", "breaker_window", "journal", "owner"
+	"mailbox_limit", "on_full", "breaker_failures", "breaker_window", "journal", "owner", "settings"
 };
 
 static void
@@ -97,7 +98,8 @@ static bool
 dja_may_be_null(int arg)
 {
 	return arg == ARG_UPGRADE_HANDLER || arg == ARG_BATCH_SIZE || arg == ARG_CONCURRENCY ||
-		arg == ARG_MAILBOX_LIMIT || arg == ARG_BREAKER_FAILURES || arg == ARG_JOURNAL;
+		arg == ARG_MAILBOX_LIMIT || arg == ARG_BREAKER_FAILURES || arg == ARG_JOURNAL ||
+		arg == ARG_SETTINGS;
 }
 
 static void
@@ -291,7 +293,7 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	else
 		dja_check_leftovers(name);
 
-	/* the arguments stand in the order of the columns, but for owner */
+	/* the arguments stand in the order of the columns, but for owner and settings */
 	values[DJA_TYPE_NAME - 1] = PG_GETARG_DATUM(ARG_NAME);
 	values[DJA_TYPE_HANDLER - 1] = CStringGetTextDatum(dja_handler_signature(function, DJA_MESSAGE_HANDLER));
 	values[DJA_TYPE_OWNER - 1] = ObjectIdGetDatum(owner);
@@ -304,6 +306,8 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 		values[DJA_TYPE_UPGRADE_HANDLER - 1] =
 			dja_check_upgrade_handler(text_to_cstring(PG_GETARG_TEXT_PP(ARG_UPGRADE_HANDLER)),
 									  dja_handler_owner(function), owner);
+	values[DJA_TYPE_SETTINGS - 1] =
+		dja_settings_define(PG_ARGISNULL(ARG_SETTINGS) ? NULL : PG_GETARG_JSONB_P(ARG_SETTINGS), owner);
 	values[DJA_TYPE_HANDLER_OWNER - 1] = ObjectIdGetDatum(dja_handler_owner(function));
 	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(false);
 	nulls[DJA_TYPE_PAUSED_REASON - 1] = true;

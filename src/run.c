@@ -20,6 +20,7 @@
 #include "pgstat.h"
 #include "run.h"
 #include "session.h"
+#include "settings.h"
 #include "settle.h"
 #include "slots.h"
 #include "stats.h"
@@ -403,6 +404,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	mode = dja_turn_mode(batch, run);
 
 	before = dja_turn_begins(batch, run, message);
+	dja_settings_see(run->type->settings, ERROR);
 	actor = dja_run_actor(batch, run, message->key);
 	batch->actor_read = true;
 	if (!dja_actor_is_ready(batch, run, actor, message))

@@ -374,6 +374,7 @@ dja_turn_run(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 			ResetTempTableNamespace();
 	}
 	dja_limit_end();
+	AtEOXact_GUC(false, nest_level);	/* what follows is not the handler's */
 
 	if (result.has_state)
 	{
@@ -395,7 +396,6 @@ dja_turn_run(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 	wishes = dja_fulfil_wishes(actor, message);
 	MemoryContextSwitchTo(batch->turn);
 	PopActiveSnapshot();
-	AtEOXact_GUC(false, nest_level);
 	CommandCounterIncrement();
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->turn);

@@ -219,4 +219,26 @@ def _running(alias: str, cursor: Any) -> list[CheckMessage]:
                 id="djactor.W008",
             )
         )
-    return messages
+    return messages + _settings(alias, cursor)
+
+
+def _settings(alias: str, cursor: Any) -> list[CheckMessage]:
+    """Types whose turns read dates or names otherwise than this project's sessions do."""
+    cursor.execute(
+        """
+        SELECT key, value, current_setting(key), array_agg(name ORDER BY name)
+        FROM djactor.actor_type, jsonb_each_text(settings) s (key, value)
+        WHERE key IN ('TimeZone', 'search_path', 'DateStyle', 'IntervalStyle')
+            AND value <> current_setting(key)
+        GROUP BY 1, 2 ORDER BY 1, 2"""
+    )
+    return [
+        Warning(
+            f"turns of {', '.join(names)} see {setting} = {theirs!r}, the sessions of the database"
+            f" {alias!r} have {ours!r}",
+            hint="Define the types again, from a session like these, or name the setting in their"
+            " settings and silence this.",
+            id="djactor.W009",
+        )
+        for setting, theirs, ours, names in cursor.fetchall()
+    ]

@@ -21,7 +21,7 @@ from django.db.migrations.state import ProjectState
 
 from djactor.errors import DjactorError
 
-_JSON = {"initial_state"}
+_JSON = {"initial_state", "settings"}
 _INTERVALS = {"backoff", "backoff_max", "handler_timeout", "breaker_window", "journal"}
 _PLAIN = {
     "state_version": "int",
@@ -199,6 +199,7 @@ class DefineActorType(_DatabaseOperation):
         breaker_window: timedelta = _OMITTED,
         journal: timedelta | None = _OMITTED,
         owner: str = _OMITTED,
+        settings: Mapping[str, Any] | None = _OMITTED,
     ) -> None:
         given = locals()
         super().__init__(hints)

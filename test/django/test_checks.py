@@ -114,3 +114,16 @@ def test_a_handler_that_is_gone_is_found():
             cursor.execute("ALTER FUNCTION gone(jsonb, jsonb) RENAME TO counter_handle")
     assert ids == ["djactor.W008"]
     assert "counter_handle" in words and "Repair the handler" in words
+
+
+def test_a_type_whose_turns_see_another_time_zone_is_found():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('TimeZone')")
+        ours = cursor.fetchone()[0]
+        cursor.execute("SET TimeZone = 'Asia/Tokyo'")
+        try:
+            ids, words = found()
+        finally:
+            cursor.execute("SELECT set_config('TimeZone', %s, false)", [ours])
+    assert set(ids) == {"djactor.W009"}
+    assert "Asia/Tokyo" in words and TYPE in words and f"TimeZone = '{ours}'" in words

@@ -36,10 +36,11 @@ SELECT djactor.drain(until => now() + '25 min');
 SELECT actor_key, array_agg(round(extract(epoch FROM due_at - now()) / 60) ORDER BY serial) AS minutes, max(missed) AS missed, bool_or(early) AS early FROM firing GROUP BY 1 ORDER BY 1;
 ROLLBACK;
 
--- # Days and months are those of the calendar
+-- # Days and months are those of the calendar, in the type's time zone
+SELECT djactor.define_actor_type('every.berlin', 'beat', max_attempts => 1, settings => '{"TimeZone": "Europe/Berlin"}');
 BEGIN;
 SET LOCAL timezone = 'Europe/Berlin';
-SELECT djactor.send('every', 'month', '{"every": "1 mon", "at": "2100-01-15 12:00"}') > 0 AS sent, djactor.send('every', 'day', '{"every": "1 day", "at": "2100-03-27 12:00"}') > 0 AS sent;
+SELECT djactor.send('every.berlin', 'month', '{"every": "1 mon", "at": "2100-01-15 12:00"}') > 0 AS sent, djactor.send('every.berlin', 'day', '{"every": "1 day", "at": "2100-03-27 12:00"}') > 0 AS sent;
 SELECT djactor.drain(until => '2100-05-01');
 SELECT actor_key, due_at::timestamp, missed FROM firing WHERE actor_key = 'month' OR due_at < '2100-03-31' ORDER BY actor_key, serial;
 ROLLBACK;

@@ -56,6 +56,7 @@ class Migration(migrations.Migration):
                 ("breaker_failures", models.IntegerField(null=True)),
                 ("breaker_window", models.DurationField()),
                 ("journal", models.DurationField(null=True)),
+                ("settings", models.JSONField()),
                 ("paused", models.BooleanField()),
                 ("paused_reason", models.TextField(null=True)),
                 ("problem", models.TextField(null=True)),
