@@ -339,6 +339,8 @@ dja_batch_failed(DjaBatch *batch, DjaError *error)
 	switch (remedy)
 	{
 		case DJA_RECORD:
+			if (batch->phase == DJA_PHASE_TURN && dja_run_in_fresh_session(batch, run, error))
+				return DJA_ABORTED;
 			return dja_record_failure(batch, run, error);
 		case DJA_ALONE:
 			run->long_turn = dja_error_blame(error) == DJA_BLAME_LONG;

@@ -92,6 +92,20 @@ dja_error_blame(DjaError *error)
 }
 
 /*
+ * Is this how a function fails that was compiled before a column or a type has
+ * changed?  Its variables have the old types, which values do not fit in.
+ */
+bool
+dja_error_of_session(DjaError *error)
+{
+	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	return error->limit == DJA_LIMIT_NONE && !error->rejected &&
+		(error->sqlerrcode == ERRCODE_DATATYPE_MISMATCH || error->sqlerrcode == ERRCODE_INTERNAL_ERROR ||
+		 class == DJA_CLASS('2', '2') || class == DJA_CLASS('0', 'A'));
+}
+
+/*
  * When the next attempt is due after so many failed ones: exponential, with up
  * to a quarter of jitter on top so that what failed together does not come
  * back together, and capped.

@@ -51,6 +51,7 @@ typedef struct DjaError
 
 extern DjaError *dja_error_copy(ErrorData *edata, DjaLimitHit limit);
 extern DjaBlame dja_error_blame(DjaError *error);
+extern bool dja_error_of_session(DjaError *error);
 extern TimestampTz dja_retry_time(DjaType *type, int attempts, TimestampTz now);
 extern TimestampTz dja_put_off_time(DjaType *type, DjaBlame blame, int put_offs, TimestampTz now);
 

@@ -79,6 +79,25 @@ dja_run_put_off(DjaBatch *batch, DjaRun *run, text *key, TransactionId locker)
 }
 
 /*
+ * A turn that has failed may have done so for what the session remembers: it is
+ * run alone in a fresh one, and not charged before.
+ */
+bool
+dja_run_in_fresh_session(DjaBatch *batch, DjaRun *run, DjaError *error)
+{
+	if (!batch->own_transaction || !dja_session_outdated() || !dja_error_of_session(error))
+		return false;
+	run->alone = 1;
+	dja_session_renew();
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("a turn of actor type \"%s\" is tried again in a fresh session: %s",
+					run->type ? run->type->name : "?", error->message),
+			 errdetail("Columns or types have changed since this worker has begun.")));
+	return true;
+}
+
+/*
  * A turn that failed under its savepoint.  What is not plainly its own fault is
  * settled by running it alone.  True if the run can go on.
  */
@@ -87,6 +106,11 @@ dja_run_failed(DjaBatch *batch, DjaRun *run, DjaActor *actor, int i, DjaError *e
 {
 	DjaBlame	blame = dja_error_blame(error);
 
+	if (dja_run_in_fresh_session(batch, run, error))
+	{
+		dja_run_leave(run, i);
+		return false;
+	}
 	if (blame != DJA_BLAME_MESSAGE && batch->own_transaction && batch->executed > 1)
 	{
 		/* what it waited for may wait for us */

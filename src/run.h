@@ -145,6 +145,7 @@ extern DjaBatch *dja_batch_create(bool own_transaction, DjaMode mode);
 extern void dja_batch_free(DjaBatch *batch);
 extern DjaRun *dja_batch_add(DjaBatch *batch, int mailbox);
 extern void dja_batch_begin(DjaBatch *batch);
+extern bool dja_run_in_fresh_session(DjaBatch *batch, DjaRun *run, DjaError *error);
 extern bool dja_batch_visit(DjaBatch *batch, DjaRun *run);
 extern DjaRun *dja_batch_revisit(DjaBatch *batch);
 extern void dja_batch_write(DjaBatch *batch);

@@ -13,6 +13,7 @@
 #include "commands/prepare.h"
 #include "compat.h"
 #include "session.h"
+#include "slots.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -29,6 +30,7 @@
 
 bool		dja_session_touched = false;
 
+static bool dja_outdated = false;
 static bool dja_role_changed = true;
 static bool dja_login_superuser;
 
@@ -36,6 +38,33 @@ static void
 dja_role_callback(Datum arg, int cacheid, uint32 hashvalue)
 {
 	dja_role_changed = true;
+}
+
+static void
+dja_columns_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	dja_outdated = true;
+}
+
+/*
+ * Have columns or types changed since login?  PL/pgSQL keeps what it has compiled
+ * of them, and fails where a fresh session does not.
+ */
+bool
+dja_session_outdated(void)
+{
+	return dja_outdated;
+}
+
+/*
+ * Another session is to take over after this batch.
+ */
+void
+dja_session_renew(void)
+{
+	dja_lock();
+	dja_my_worker->stop = true;
+	dja_unlock();
 }
 
 /*
@@ -73,6 +102,8 @@ dja_session_begin(void)
 	CacheRegisterSyscacheCallback(AUTHOID, dja_role_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, dja_role_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(DATABASEOID, dja_role_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(ATTNUM, dja_columns_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, dja_columns_callback, (Datum) 0);
 }
 
 /*

@@ -16,6 +16,8 @@ extern void dja_session_settings(const char *application_name);
 extern void dja_session_begin(void);
 extern void dja_session_check(void);
 extern bool dja_session_waited_for(void);
+extern bool dja_session_outdated(void);
+extern void dja_session_renew(void);
 extern void dja_session_clean(void);
 
 #endif							/* DJA_SESSION_H */
