@@ -6,6 +6,7 @@
  *   COMMIT PREPARED		makes messages visible that nobody pushes: lanes are swept
  *   CREATE DATABASE		may be a copy with actors in it: the launcher scouts
  *   ALTER DATABASE ALLOW_CONNECTIONS or IS_TEMPLATE	may open one: likewise
+ *   ALTER ROLE or DATABASE ... SET	workers are sessions, too: fresh ones take over
  *   CREATE, ALTER, DROP EXTENSION djactor	likewise, and sessions forget what they know of it;
  *							ALTER waits for running batches, as DROP does by itself
  *   COPY into our tables	may be a restore, which brings mail before its types,
@@ -55,6 +56,7 @@
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -72,6 +74,9 @@ typedef struct DjaAfter
 	bool		restored;		/* this is a copy now, if any row came */
 	bool		opened;			/* database may be open for workers now */
 	bool		created;		/* database is new */
+	bool		set;			/* what sessions have in database, or all,
+								 * of role, or all, is another */
+	Oid			role;
 	bool		changed;		/* sessions forget what they know; a scout
 								 * looks here, or into what was created */
 	NameData	database;
@@ -399,6 +404,21 @@ dja_plan_after(Node *statement, DjaAfter *after)
 	else if (after->opened)
 		namestrcpy(&after->database, ((AlterDatabaseStmt *) statement)->dbname);
 
+	if (IsA(statement, AlterDatabaseSetStmt))
+	{
+		after->set = true;
+		namestrcpy(&after->database, ((AlterDatabaseSetStmt *) statement)->dbname);
+	}
+	else if (IsA(statement, AlterRoleSetStmt))
+	{
+		AlterRoleSetStmt *alter = (AlterRoleSetStmt *) statement;
+
+		after->set = true;
+		after->role = alter->role ? get_rolespec_oid(alter->role, true) : InvalidOid;
+		if (alter->database != NULL)
+			namestrcpy(&after->database, alter->database);
+	}
+
 	if (dja_restores(statement, "actor_type"))
 		after->changed = true;
 	else if (dja_restores(statement, "message"))
@@ -423,6 +443,9 @@ dja_do_after(DjaAfter *after, Oid held, QueryCompletion *qc)
 		if (OidIsValid(opened))
 			dja_pending_scout(opened);
 	}
+	if (after->set)
+		dja_pending_renew(NameStr(after->database)[0] == '\0' ? InvalidOid :
+						  get_database_oid(NameStr(after->database), true), after->role);
 	if (after->changed)
 	{
 		dja_pending_scout(after->created ?

@@ -43,7 +43,7 @@ dja_pending_reset(void)
 	dja_pending.nmailboxes = 0;
 	dja_pending.nlanes = 0;
 	dja_pending.drained = false;
-	dja_pending.scout = dja_pending.holding = false;
+	dja_pending.scout = dja_pending.renew = dja_pending.holding = false;
 	dja_pending.dropped = InvalidOid;
 }
 
@@ -323,6 +323,22 @@ dja_pending_scout(Oid database)
 		database = InvalidOid;	/* more than one: to all */
 	dja_pending.scout = true;
 	dja_pending.scout_database = database;
+}
+
+/*
+ * Settings of a database's sessions, or a role's, were changed: fresh ones are to
+ * take over once this has committed.  InvalidOid: of all of them.
+ */
+void
+dja_pending_renew(Oid database, Oid role)
+{
+	if (dja_pending.renew && dja_pending.renew_database != database)
+		database = InvalidOid;
+	if (dja_pending.renew && dja_pending.renew_role != role)
+		role = InvalidOid;
+	dja_pending.renew = true;
+	dja_pending.renew_database = database;
+	dja_pending.renew_role = role;
 }
 
 /*

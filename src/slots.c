@@ -140,6 +140,28 @@ dja_pool_is_stuck(int pool)
 }
 
 /*
+ * Fresh sessions are to take over from the workers of a database, of a role, or
+ * (InvalidOid) of all.  Takes the lock.
+ */
+void
+dja_renew_workers(Oid database, Oid role)
+{
+	dja_lock();
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->state == DJA_WORKER_FREE || worker->pid == 0 ||
+			(OidIsValid(database) && dja_pool(worker->pool)->database != database) ||
+			(OidIsValid(role) && dja_pool(worker->pool)->role != role))
+			continue;
+		worker->stop = true;
+		SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+	}
+	dja_unlock();
+}
+
+/*
  * There is something new for a pool to do: wakes its resident, if that waits,
  * or another worker, if the resident takes long; or the launcher, if there is none.
  */

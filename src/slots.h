@@ -130,6 +130,7 @@ extern bool dja_wake_idle(int pool);
 extern bool dja_is_resident(void);
 extern int	dja_long_turns(int pool);
 extern void dja_wake_pool(int pool);
+extern void dja_renew_workers(Oid database, Oid role);
 extern bool dja_database_held(Oid database);
 extern bool dja_hold_database(Oid database);
 extern void dja_release_hold(Oid database);

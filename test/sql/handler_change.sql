@@ -74,3 +74,28 @@ DELETE FROM djactor.dead_letter WHERE actor_type LIKE 'change%';
 SELECT djactor.drop_actor_type('change', true), djactor.drop_actor_type('change.options', true), djactor.drop_actor_type('change.definer', true);
 DROP FUNCTION versioned, other_version, word, fail;
 DROP ROLE regress_dja_definer;
+
+-- # What a role or a database has set for its sessions is seen without a reload()
+CREATE FUNCTION sees(state jsonb, message jsonb) RETURNS jsonb LANGUAGE sql AS $$SELECT to_jsonb(coalesce(current_setting('shop.tenant', true), ''))$$;
+SELECT djactor.define_actor_type('sees', 'sees');
+CREATE PROCEDURE seen(key text) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM djactor.send('sees', key);
+	COMMIT;
+	CALL idle('sees');
+END $$;
+CALL seen('0 nothing');
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET shop.tenant = %L', current_database(), 'database'); END $$;
+CALL seen('1 database');
+ALTER ROLE CURRENT_USER SET shop.tenant = 'role';
+CALL seen('2 role');
+DO $$ BEGIN EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET shop.tenant = %L', current_database(), 'both'); END $$;
+CALL seen('3 role in database');
+BEGIN;
+ALTER ROLE CURRENT_USER RESET ALL;
+ROLLBACK;
+CALL seen('4 rolled back');
+ALTER ROLE CURRENT_USER RESET ALL;
+DO $$ BEGIN EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I RESET ALL', current_database()); EXECUTE format('ALTER DATABASE %I RESET shop.tenant', current_database()); END $$;
+CALL seen('5 none again');
+SELECT actor_key, state FROM djactor.actor WHERE actor_type = 'sees' ORDER BY 1;
