@@ -74,8 +74,8 @@ typedef struct DjaAfter
 	bool		restored;		/* this is a copy now, if any row came */
 	bool		opened;			/* database may be open for workers now */
 	bool		created;		/* database is new */
-	bool		set;			/* what sessions have in database, or all,
-								 * of role, or all, is another */
+	bool		set;			/* what sessions have in database, or all, of
+								 * role, or all, is another */
 	Oid			role;
 	bool		changed;		/* sessions forget what they know; a scout
 								 * looks here, or into what was created */

@@ -293,7 +293,10 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	else
 		dja_check_leftovers(name);
 
-	/* the arguments stand in the order of the columns, but for owner and settings */
+	/*
+	 * the arguments stand in the order of the columns, but for owner and
+	 * settings
+	 */
 	values[DJA_TYPE_NAME - 1] = PG_GETARG_DATUM(ARG_NAME);
 	values[DJA_TYPE_HANDLER - 1] = CStringGetTextDatum(dja_handler_signature(function, DJA_MESSAGE_HANDLER));
 	values[DJA_TYPE_OWNER - 1] = ObjectIdGetDatum(owner);
