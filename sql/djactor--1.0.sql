@@ -91,7 +91,7 @@ CREATE TABLE djactor.actor_type
 	breaker_failures int,
 	breaker_window interval NOT NULL,
 	journal interval,
-	settings jsonb NOT NULL,
+	settings jsonb NOT NULL DEFAULT '{}'::pg_catalog.jsonb,
 	handler_owner pg_catalog.regrole NOT NULL,
 	paused boolean NOT NULL DEFAULT false,
 	paused_reason text,

@@ -35,7 +35,7 @@ $node->safe_psql('app', q{
 			'replication_role', current_setting('session_replication_role'),
 			'place', (SELECT place FROM marker));
 	END $$;
-	SELECT djactor.define_actor_type('t.look', 'public.look', owner => 'app')});
+	SELECT djactor.define_actor_type('t.look', 'public.look', owner => 'app', settings => '{"search_path": null}')});
 
 my $n = 0;
 sub look
