@@ -24,6 +24,7 @@
 #include "guc.h"
 #include "limit.h"
 #include "pgstat.h"
+#include "remote.h"
 #include "run.h"
 #include "session.h"
 #include "settings.h"
@@ -124,6 +125,8 @@ dja_recover(MemoryContext context)
 	dja_turn_over();
 	dja_session_clean();
 	dja_handlers_forget();
+	dja_remote_aborted();
+	MemoryContextSwitchTo(context);
 	dja_limit_hit = DJA_LIMIT_NONE;
 	if (error->notify_full)
 		(void) dja_can_notify();	/* the next attempt may find room */
@@ -155,6 +158,7 @@ dja_transaction_start(DjaBatch *batch)
 	if (dja_catalog_check(true) != DJA_INSTALLED)
 		dja_extension_lost();
 	dja_session_check();
+	dja_remote_begin();
 	dja_batch_begin(batch);
 }
 

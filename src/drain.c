@@ -22,6 +22,7 @@
 #include "pending.h"
 #include "reply.h"
 #include "run.h"
+#include "session.h"
 #include "storage/latch.h"
 #include "turn.h"
 #include "utils/builtins.h"
@@ -264,6 +265,7 @@ dja_drain(PG_FUNCTION_ARGS)
 	dja_home_require();
 
 	dja_pending_drained();
+	dja_session_keep_cursors();
 	PG_TRY();
 	{
 		do

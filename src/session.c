@@ -12,11 +12,15 @@
 #include "catalog/pg_authid.h"
 #include "commands/prepare.h"
 #include "compat.h"
+#include "executor/executor.h"
+#include "funcapi.h"
 #include "session.h"
 #include "slots.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/portal.h"
@@ -206,4 +210,66 @@ dja_session_clean(void)
 		ereport(FATAL,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("a handler has left the session as another role")));
+}
+
+/* ---------- drain() ---------- */
+
+/* Cursors that were open when drain() began, by name; as long as that runs. */
+static List *dja_kept_cursors = NIL;
+
+/*
+ * The names of the open cursors: as the view pg_cursors knows them, for there is no
+ * other way to walk through the server's list.
+ */
+static List *
+dja_cursor_names(void)
+{
+	ReturnSetInfo result = {.type = T_ReturnSetInfo, .allowedModes = SFRM_Materialize};
+	LOCAL_FCINFO(fcinfo, 0);
+	FmgrInfo	function;
+	TupleTableSlot *slot;
+	List	   *names = NIL;
+
+	fmgr_info(F_PG_CURSOR, &function);
+	result.econtext = CreateStandaloneExprContext();
+	InitFunctionCallInfoData(*fcinfo, &function, 0, InvalidOid, NULL, (Node *) &result);
+	(void) FunctionCallInvoke(fcinfo);
+	slot = MakeSingleTupleTableSlot(result.setDesc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(result.setResult, true, false, slot))
+	{
+		bool		isnull;
+
+		names = lappend(names, makeString(TextDatumGetCString(slot_getattr(slot, 1, &isnull))));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(result.setResult);
+	FreeExprContext(result.econtext, true);
+	return names;
+}
+
+/*
+ * drain() begins, in a session that may have cursors of its own.
+ */
+void
+dja_session_keep_cursors(void)
+{
+	dja_kept_cursors = dja_cursor_names();
+}
+
+/*
+ * After a turn of drain(): closes the cursors that it has left open.
+ */
+void
+dja_session_close_cursors(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, dja_cursor_names())
+	{
+		Portal		portal = GetPortalByName(strVal(lfirst(lc)));
+
+		if (PortalIsValid(portal) && portal->status != PORTAL_ACTIVE &&
+			!list_member(dja_kept_cursors, lfirst(lc)))
+			PortalDrop(portal, false);
+	}
 }

@@ -19,5 +19,7 @@ extern bool dja_session_waited_for(void);
 extern bool dja_session_outdated(void);
 extern void dja_session_renew(void);
 extern void dja_session_clean(void);
+extern void dja_session_keep_cursors(void);
+extern void dja_session_close_cursors(void);
 
 #endif							/* DJA_SESSION_H */

@@ -4,8 +4,8 @@
  * One turn: the handler is called for one message; see turn.h.
  *
  * Each call has a snapshot of its own.  Deferred triggers fire at its end,
- * settings are put back, temporary tables dropped: the next turns of the batch
- * must not meet what this one left behind.
+ * settings are put back, temporary tables dropped, cursors and connections closed: the
+ * next turns of the batch must not meet what this one left behind.
  */
 #include "postgres.h"
 
@@ -19,6 +19,7 @@
 #include "limit.h"
 #include "once.h"
 #include "pending.h"
+#include "remote.h"
 #include "reply.h"
 #include "session.h"
 #include "slots.h"
@@ -372,7 +373,11 @@ dja_turn_run(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 		while (dja_session_touched && PreCommit_Portals(false));
 		if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 			ResetTempTableNamespace();
+		PortalHashTableDeleteAll();
+		dja_remote_close();
 	}
+	else
+		dja_session_close_cursors();
 	dja_limit_end();
 	AtEOXact_GUC(false, nest_level);	/* what follows is not the handler's */
 
@@ -455,6 +460,8 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 		dja_limit_stop();
 		RollbackAndReleaseCurrentSubTransaction();
 		dja_handlers_forget();
+		if (batch->own_transaction)
+			dja_remote_close();
 		/* drain() is asked to stop, and not by the turn's time limit */
 		if (!batch->own_transaction && edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 			dja_limit_hit == DJA_LIMIT_NONE)

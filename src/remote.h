@@ -1,0 +1,13 @@
+/*
+ * remote.h
+ *
+ * Connections to elsewhere that a turn has left open.
+ */
+#ifndef DJA_REMOTE_H
+#define DJA_REMOTE_H
+
+extern void dja_remote_begin(void);
+extern void dja_remote_close(void);
+extern void dja_remote_aborted(void);
+
+#endif							/* DJA_REMOTE_H */
