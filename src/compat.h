@@ -295,6 +295,14 @@ dja_lock_list_next(dja_lock_list *list, PROCLOCK *lock)
 #define DJA_SIGNAL_ARGS postgres_signal_arg
 #endif
 
+/* die(), from a handler that was set by sigaction() to see the sender. */
+#if PG_VERSION_NUM >= 190000
+#define DJA_DIE(signo, info) \
+	die((signo), &(pg_signal_info) {.pid = (uint32_t) (info)->si_pid, .uid = (uint32_t) (info)->si_uid})
+#else
+#define DJA_DIE(signo, info) die(signo)
+#endif
+
 /* Wait events, named from 17 on. */
 #if PG_VERSION_NUM >= 170000
 #define DJA_WAIT_EVENT(var, name) \

@@ -27,6 +27,7 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -270,18 +271,37 @@ dja_crash_quit(SIGNAL_ARGS)
 }
 
 /*
- * SIGTERM: somebody wants this process to end, and Python code has to be told.
+ * SIGTERM: somebody wants this process to end, and Python code has to be told.  If
+ * it comes from the process itself it is its handler that does.
  */
 static void
-dja_crash_terminate(SIGNAL_ARGS)
+dja_crash_terminate(int signo, siginfo_t *info, void *context)
 {
-	dja_sigterm = true;
-	die(DJA_SIGNAL_ARGS);
+	int			save_errno = errno;
+
+	if (info->si_pid != MyProcPid)
+		dja_sigterm = true;
+	DJA_DIE(signo, info);
 	dja_python_nudge();
+	errno = save_errno;
 }
 
 /*
- * Has somebody asked this process to end?
+ * pqsignal() keeps from the handler who has sent a signal.
+ */
+static void
+dja_catch_sigterm(void)
+{
+	struct sigaction action = {0};
+
+	action.sa_sigaction = dja_crash_terminate;
+	action.sa_flags = SA_SIGINFO | SA_RESTART;
+	sigemptyset(&action.sa_mask);
+	(void) sigaction(SIGTERM, &action, NULL);
+}
+
+/*
+ * Has somebody else asked this process to end?
  */
 bool
 dja_crash_terminated(void)
@@ -351,13 +371,13 @@ dja_crash_begin(int slot)
 	}
 	dja_marker->database = MyDatabaseId;
 	pqsignal(SIGQUIT, dja_crash_quit);
-	pqsignal(SIGTERM, dja_crash_terminate);
+	dja_catch_sigterm();
 }
 
 /*
  * A worker is on its way out, and still has its claims.  A handler that ends
- * its process without having been asked to, with FATAL or exit(), or since it
- * ignores its time limit, has as good as crashed.
+ * its process without having been asked to, with FATAL, exit() or a signal to itself,
+ * or since it ignores its time limit, has as good as crashed.
  */
 void
 dja_crash_end(int slot)

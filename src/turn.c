@@ -379,6 +379,7 @@ dja_turn_run(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *message,
 	else
 		dja_session_close_cursors();
 	dja_limit_end();
+	CHECK_FOR_INTERRUPTS();		/* a signal that it has sent itself is its own */
 	AtEOXact_GUC(false, nest_level);	/* what follows is not the handler's */
 
 	if (result.has_state)
