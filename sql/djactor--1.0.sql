@@ -209,10 +209,10 @@ CREATE INDEX message_mailbox ON djactor.message
 CREATE INDEX message_due ON djactor.message
 	(djactor.name_hash(actor_type), (COALESCE(retry_at, deliver_at)))
 	WHERE retry_at IS NOT NULL OR (deliver_at IS NOT NULL AND NOT released);
-/* What an actor has stashed or deferred, or a replica holds. */
+/* What is in no mailbox: stashed or deferred, held by a replica, delayed. */
 CREATE INDEX message_aside ON djactor.message
 	(djactor.name_hash(actor_type), djactor.name_hash(actor_key), djactor.mailbox_position(priority, id))
-	WHERE aside IS NOT NULL;
+	WHERE aside IS NOT NULL OR (deliver_at IS NOT NULL AND NOT released);
 COMMENT ON TABLE djactor.message IS 'messages that wait; INSERT sends, and the row is gone once the message is handled';
 COMMENT ON COLUMN djactor.message.id IS 'identity for life, also in dead_letter';
 COMMENT ON COLUMN djactor.message.actor_type IS 'kind of the receiving actor: djactor.actor_type.name';

@@ -163,7 +163,8 @@ dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot s
 }
 
 /*
- * What is set aside of one mailbox, in its order.
+ * What is an actor's and not in its mailbox, since it is set aside or delayed, in the
+ * mailbox's order.
  */
 void
 dja_aside_scan_begin(DjaScan *scan, uint64 type_hash, uint64 key_hash, Snapshot snapshot)

@@ -137,24 +137,17 @@ dja_actor_end(DjaRun *run, DjaActor *actor, DjaMessage *current, bool discard)
 	dja_aside_scan_begin(&scan, type->hash, actor->key_hash, snapshot);
 	dja_stop_messages(&scan, run, actor, current, discard);
 	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
 	if (discard)
 	{
+		/* later, so that what becomes due meanwhile is not missed */
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		dja_mailbox_scan_begin(&scan, snapshot);
 		dja_mailbox_scan_start(&scan, type->hash, actor->key_hash, PG_INT64_MIN);
 		dja_stop_messages(&scan, run, actor, current, true);
 		dja_scan_end(&scan);
-
-		/*
-		 * what is delayed stands in no mailbox: all of the type's is looked
-		 * at
-		 */
 		UnregisterSnapshot(snapshot);
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);
-		dja_stop_messages(&scan, run, actor, current, true);
-		dja_scan_end(&scan);
 	}
-	UnregisterSnapshot(snapshot);
 }
 
 /*
