@@ -288,6 +288,11 @@ dja_lock_list_next(dja_lock_list *list, PROCLOCK *lock)
 #define DjaJumbleState JumbleState
 #endif
 
+/* What is left of a database whose DROP was cut short; minor versions differ. */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB (-2)
+#endif
+
 /* What a signal handler passes on to another one. */
 #if PG_VERSION_NUM >= 190000
 #define DJA_SIGNAL_ARGS postgres_signal_arg, pg_siginfo

@@ -66,7 +66,7 @@ dja_list_databases(void)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (!database->datallowconn || database->datistemplate)
+		if (!dja_database_open(database) || database->datistemplate)
 			continue;
 		old = MemoryContextSwitchTo(dja_launcher_context);
 		databases = lappend_oid(databases, database->oid);

@@ -51,8 +51,9 @@ typedef enum DjaWant
 } DjaWant;
 
 /*
- * Does the pool's database still exist, and its role, with the right to log
- * in?
+ * Do the pool's database and role still exist, and is the database open?  One that
+ * is closed is as good as gone until it is opened, which calls for a scout, as does
+ * a start of the server.
  */
 static bool
 dja_pool_alive(DjaPool *pool)
@@ -61,14 +62,14 @@ dja_pool_alive(DjaPool *pool)
 	bool		alive;
 
 	StartTransactionCommand();
-	alive = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(pool->database));
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(pool->database));
+	alive = HeapTupleIsValid(tuple);
 	if (alive)
 	{
-		tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(pool->role));
-		alive = HeapTupleIsValid(tuple);
-		if (alive)
-			ReleaseSysCache(tuple);
+		alive = dja_database_open((Form_pg_database) GETSTRUCT(tuple));
+		ReleaseSysCache(tuple);
 	}
+	alive = alive && SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(pool->role));
 	CommitTransactionCommand();
 	return alive;
 }

@@ -8,7 +8,8 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
+#include "catalog/pg_database.h"
+#include "compat.h"
 #include "postmaster/bgworker.h"
 #include "process.h"
 #include "utils/memutils.h"
@@ -45,6 +46,15 @@ void
 dja_process_slot_freed(void)
 {
 	dja_not_before = 0;
+}
+
+/*
+ * Can a process connect to this database at all?
+ */
+bool
+dja_database_open(Form_pg_database database)
+{
+	return database->datallowconn && database->datconnlimit != DATCONNLIMIT_INVALID_DB;
 }
 
 /*
