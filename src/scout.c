@@ -97,9 +97,10 @@ dja_scout_main(Datum arg)
 	DjaInstalled installed;
 
 	dja_process_signals();
+	/* before it connects, for that waits for locks, too */
+	SetConfigOption("lock_timeout", DJA_SCOUT_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	dja_session_settings("djactor scout");
-	SetConfigOption("lock_timeout", DJA_SCOUT_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());

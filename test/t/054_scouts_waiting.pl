@@ -4,6 +4,7 @@
 # - His database's settings make a scout's transaction wait for a safe snapshot.
 # - He renames his database in an open transaction, so that no scout may come there.
 # - ... again and again: the room for such commands is everybody's.
+# - A catalog of his database is locked, so that a scout waits while it connects.
 
 use strict;
 use warnings;
@@ -78,6 +79,25 @@ $rename->quit;
 ok(wait_until('workers come back', sub {
 	as_role($node, 'mine', 'mine', q{SELECT djactor.send('t.work', 'back')});
 	wait_drained($node, 'mine') }), 'the renamed database is served again');
+
+# Without its cache file a new session reads pg_class.
+my $offset = -s $node->logfile;
+new_app($node, 'yours', 'yours');
+$mine = session($node, 'mine');
+$mine->query('BEGIN; LOCK TABLE pg_class IN ACCESS EXCLUSIVE MODE');
+my $cache = $node->data_dir . '/base/' . $node->safe_psql('postgres', q{SELECT oid FROM pg_database WHERE datname = 'mine'}) . '/pg_internal.init';
+unlink $cache or die "$cache: $!";
+($launcher) = process_ids($node, 'djactor launcher');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($launcher)");
+ok(wait_until('a scout', sub { $node->safe_psql('postgres', q{SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+	WHERE d.datname = 'mine' AND l.relation = 'pg_class'::regclass AND NOT l.granted}) }), 'a scout waits for a lock while it connects');
+resumes('... and mail of another database is let loose');
+ok(log_count($node, qr/lock timeout/, $offset), '... since the scout has given up');
+$mine->query('ROLLBACK');
+$mine->quit;
+ok(wait_until('mine again', sub {
+	as_role($node, 'mine', 'mine', q{SELECT djactor.send('t.work', 'again')});
+	wait_drained($node, 'mine') }), '... and its own when the lock is gone');
 
 is(log_count($node, qr/terminated by signal|PANIC|TRAP:/), 0, 'nothing crashed');
 $node->stop('immediate');
