@@ -118,6 +118,10 @@ PG_CPPFLAGS = -MMD -MP -isystem $(shell '$(PG_CONFIG)' --includedir-server)
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter $(WERROR)
 override with_llvm := no
 
+# Where the sources are.  PGXS finds out by itself, unless the server was configured in
+# its source tree: then autoconf has taken that out of Makefile.global.
+VPATH = $(top)
+
 PG_CONFIG ?= pg_config
 PGXS := $(shell '$(PG_CONFIG)' --pgxs)
 include $(PGXS)
