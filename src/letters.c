@@ -177,6 +177,28 @@ dja_check_dead_letter_rights(DjaType *type)
 }
 
 /*
+ * Waits for who drops the type of a dead letter, if somebody does.  Only what is
+ * read afterwards tells whether there is such a type, and whose it is.
+ */
+static void
+dja_lock_dead_letter_type(int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+	DjaFind		find;
+
+	dja_find_begin(&find, DJA_DEAD_LETTER_TABLE, DJA_DEAD_PKEY, 1, &key);
+	if (dja_find_next(&find))
+	{
+		text	   *name = DatumGetTextPP(find.slot->tts_values[DJA_MSG_ACTOR_TYPE - 1]);
+
+		/* who may not go on need not wait */
+		dja_check_dead_letter_rights(dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)));
+		dja_type_lock(dja_hash_text(name), AccessShareLock);
+	}
+	dja_find_end(&find);
+}
+
+/*
  * Finds a dead letter and deletes it; its columns, or NULL when there is none.
  * With need_type a type that is gone is an error.
  */
@@ -251,10 +273,10 @@ dja_redrive(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("djactor.redrive()");
 	dja_require_preload();
 	dja_catalog_require();
+	dja_lock_dead_letter_type(id);
 	dead = dja_take_dead_letter(id, true, &dead_nulls, &type);
 	if (dead == NULL)
 		dja_no_dead_letter(id);
-	dja_type_lock(type->hash, AccessShareLock);
 
 	memset(nulls, true, sizeof(nulls));
 	memcpy(values, dead, sizeof(Datum) * DJA_MSG_COMMON);

@@ -72,6 +72,7 @@ dja_set_paused(text *name, bool paused)
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
 	(void) dja_types_all();		/* as of now, under the lock */
 	type = dja_require_type(name);
+	dja_check_can_act_for(type->owner); /* it may be another one's by now */
 	dja_type_read_row(type, values, nulls);
 	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(paused);
 	nulls[DJA_TYPE_PAUSED_REASON - 1] = !paused;
