@@ -189,37 +189,54 @@ dja_check_hash(const char *name, uint64 hash)
 
 /*
  * What an earlier type of this name has left is that one's owner's: not for
- * anybody to redrive, or to have thrown away, who now takes the name.
+ * anybody to redrive, to run, or to have thrown away, who now takes the name.
+ * Dead letters and journal outlive their type; of the rest nothing should be
+ * there, but rows may have been restored without it.
  */
 static void
-dja_check_leftovers(const char *name)
+dja_check_leftovers(const char *name, uint64 hash)
 {
 	static const struct
 	{
 		DjaTable	table;
 		DjaIndex	index;		/* begins with the type */
+		bool		hashed;		/* ... with its hash */
 		const char *name;
 	}			places[] = {
-		{DJA_DEAD_LETTER_TABLE, DJA_DEAD_ACTOR_INDEX, "dead_letter"},
-		{DJA_JOURNAL_TABLE, DJA_JOURNAL_FINISHED_AT_INDEX, "journal"},
+		{DJA_DEAD_LETTER_TABLE, DJA_DEAD_ACTOR_INDEX, false, "dead_letter"},
+		{DJA_JOURNAL_TABLE, DJA_JOURNAL_FINISHED_AT_INDEX, false, "journal"},
+		{DJA_ACTOR_TABLE, DJA_ACTOR_KEY_INDEX, false, "actor"},
+		{DJA_IDENTITY_TABLE, DJA_IDENTITY_PKEY, false, "actor_identity"},
+		{DJA_TIMER_TABLE, DJA_TIMER_PKEY, false, "timer"},
+		{DJA_WATCH_TABLE, DJA_WATCH_PKEY, false, "watch"},
+		{DJA_WATCH_TABLE, DJA_WATCH_ACTOR_INDEX, false, "watch"},
+		{DJA_ONCE_TABLE, DJA_ONCE_PKEY, false, "idempotency"},
+		/* each message stands in one of these */
+		{DJA_MESSAGE_TABLE, DJA_MAILBOX_INDEX, true, "message"},
+		{DJA_MESSAGE_TABLE, DJA_DUE_INDEX, true, "message"},
+		{DJA_MESSAGE_TABLE, DJA_ASIDE_INDEX, true, "message"},
 	};
 	Datum		key = CStringGetTextDatum(name);
+	Datum		hash_key = Int64GetDatum((int64) hash);
 
 	for (size_t i = 0; i < lengthof(places); i++)
 	{
+		bool		outlives = places[i].table == DJA_DEAD_LETTER_TABLE || places[i].table == DJA_JOURNAL_TABLE;
 		DjaFind		find;
 		bool		found;
 
 		if (pg_class_aclcheck(dja_table_oid(places[i].table), GetUserId(), ACL_DELETE) == ACLCHECK_OK)
 			continue;
-		dja_find_begin(&find, places[i].table, places[i].index, 1, &key);
+		dja_find_begin(&find, places[i].table, places[i].index, 1, places[i].hashed ? &hash_key : &key);
 		found = dja_find_next(&find);
 		dja_find_end(&find);
 		if (found)
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("an earlier actor type \"%s\" has left rows in djactor.%s", name, places[i].name),
-					 errhint("Have them deleted, or the type defined by a role that may delete them.")));
+					 outlives ?
+					 errhint("Have them deleted, or the type defined by a role that may delete them.") :
+					 errhint("Let a superuser define the type, to keep them, or to drop it again with discard.")));
 	}
 }
 
@@ -291,7 +308,7 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	if (type != NULL)
 		dja_check_can_act_for(type->owner);
 	else
-		dja_check_leftovers(name);
+		dja_check_leftovers(name, hash);
 
 	/*
 	 * the arguments stand in the order of the columns, but for owner and
@@ -341,60 +358,91 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 /* ---------- dropping ---------- */
 
 /*
- * Deletes the rows of a table that belong to a type, or only looks whether
- * there are any.
+ * A scan of the rows of a table that belong to a type.
  */
-static int64
-dja_rows_of_type(DjaTable table, int column, DjaType *type, bool discard)
+static TableScanDesc
+dja_rows_of_type(Relation rel, int column, DjaType *type, Snapshot snapshot)
+{
+	ScanKeyData key;
+
+	ScanKeyEntryInitialize(&key, 0, column, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
+						   F_TEXTEQ, CStringGetTextDatum(type->name));
+	return dja_table_beginscan(rel, snapshot, 1, &key);
+}
+
+static bool
+dja_type_has_rows(DjaTable table, int column, DjaType *type, Snapshot snapshot)
+{
+	Relation	rel = table_open(dja_table_oid(table), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = dja_rows_of_type(rel, column, type, snapshot);
+	bool		found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return found;
+}
+
+/*
+ * Refuses to drop a type that has actors or mail.  One snapshot for both: a first
+ * turn that commits meanwhile makes an actor out of a message.
+ */
+static void
+dja_require_unused(DjaType *type)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		mail = dja_type_has_rows(DJA_MESSAGE_TABLE, DJA_MSG_ACTOR_TYPE, type, snapshot);
+	bool		actors = !mail && dja_type_has_rows(DJA_ACTOR_TABLE, DJA_ACTOR_TYPE, type, snapshot);
+
+	UnregisterSnapshot(snapshot);
+	if (mail || actors)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("actor type \"%s\" still has %s", type->name, mail ? "mail" : "actors"),
+				 errhint("Use djactor.drop_actor_type('%s', discard => true) to delete its actors and mail too.", type->name)));
+}
+
+/*
+ * Who has asked a message of the type that is dropped gets an error (contract
+ * 18), but for actors of that type, which go with it.
+ */
+static void
+dja_answer_dropped(DjaType *type, TupleTableSlot *slot)
+{
+	DjaMessage *message = dja_message_from_slot(slot);
+
+	if (!message->nulls[DJA_MSG_SENDER_TYPE - 1] &&
+		dja_type_is_named(type, DatumGetTextPP(message->values[DJA_MSG_SENDER_TYPE - 1])))
+		return;
+	dja_answer_failure(message, "dropped", 0, "the actor type was dropped");
+}
+
+/*
+ * Deletes the rows of a table that belong to a type.  Asks are answered by who
+ * has deleted their row, and by nobody else: an open one may get its reply while
+ * we look.
+ */
+static void
+dja_discard_rows(DjaTable table, int column, DjaType *type)
 {
 	DjaWriter  *writer = dja_writer_open(table, RowExclusiveLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
-	TableScanDesc scan;
-	ScanKeyData key;
-	int64		n = 0;
-
-	ScanKeyEntryInitialize(&key, 0, column, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
-						   F_TEXTEQ, CStringGetTextDatum(type->name));
-	scan = dja_table_beginscan(writer->rel, snapshot, 1, &key);
-	while ((discard || n == 0) && table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		n++;
-		if (discard)
-			dja_row_delete(writer, &slot->tts_tid);
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
-	dja_writer_close(writer);
-	return n;
-}
-
-/*
- * Mail of the type that is dropped: who asked gets an error (contract 18).
- */
-static void
-dja_answer_dropped(DjaType *type)
-{
-	Relation	rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = dja_rows_of_type(writer->rel, column, type, snapshot);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor dropped",
 												  ALLOCSET_SMALL_SIZES);
-	TableScanDesc scan;
-	ScanKeyData keys[2];
 
-	ScanKeyEntryInitialize(&keys[0], 0, DJA_MSG_ACTOR_TYPE, BTEqualStrategyNumber, InvalidOid,
-						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(type->name));
-	ScanKeyInit(&keys[1], DJA_MSG_WANTS_REPLY, BTEqualStrategyNumber, F_BOOLEQ, BoolGetDatum(true));
-	scan = dja_table_beginscan(rel, snapshot, 2, keys);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
+		bool		isnull;
 
 		CHECK_FOR_INTERRUPTS();
-		dja_answer_failure(dja_message_from_slot(slot), "dropped", 0, "the actor type was dropped");
+		dja_row_delete(writer, &slot->tts_tid);
+		if (table == DJA_MESSAGE_TABLE &&
+			DatumGetBool(slot_getattr(slot, DJA_MSG_WANTS_REPLY, &isnull)))
+			dja_answer_dropped(type, slot);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
@@ -402,7 +450,7 @@ dja_answer_dropped(DjaType *type)
 	MemoryContextDelete(context);
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
-	table_close(rel, NoLock);
+	dja_writer_close(writer);
 }
 
 static DjaType *
@@ -429,8 +477,6 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 	bool		discard = PG_GETARG_BOOL(1);
 	DjaWriter  *writer;
 	DjaType    *type;
-	int64		actors;
-	int64		messages;
 
 	PreventCommandIfReadOnly("djactor.drop_actor_type()");
 	dja_require_preload();
@@ -451,18 +497,16 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 	type = dja_droppable_type(name);
 
 	if (discard)
-		dja_answer_dropped(type);
-	actors = dja_rows_of_type(DJA_ACTOR_TABLE, DJA_ACTOR_TYPE, type, discard);
-	messages = dja_rows_of_type(DJA_MESSAGE_TABLE, DJA_MSG_ACTOR_TYPE, type, discard);
-	if (!discard && (actors > 0 || messages > 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("actor type \"%s\" still has %s", name, messages > 0 ? "mail" : "actors"),
-				 errhint("Use djactor.drop_actor_type('%s', discard => true) to delete its actors and mail too.", name)));
-	(void) dja_rows_of_type(DJA_IDENTITY_TABLE, DJA_IDENTITY_TYPE, type, true);
-	(void) dja_rows_of_type(DJA_TIMER_TABLE, DJA_TIMER_TYPE, type, true);
+	{
+		dja_discard_rows(DJA_ACTOR_TABLE, DJA_ACTOR_TYPE, type);
+		dja_discard_rows(DJA_MESSAGE_TABLE, DJA_MSG_ACTOR_TYPE, type);
+	}
+	else
+		dja_require_unused(type);
+	dja_discard_rows(DJA_IDENTITY_TABLE, DJA_IDENTITY_TYPE, type);
+	dja_discard_rows(DJA_TIMER_TABLE, DJA_TIMER_TYPE, type);
 	dja_watchers_tell_dropped(type);
-	(void) dja_rows_of_type(DJA_ONCE_TABLE, DJA_ONCE_TYPE, type, true);
+	dja_discard_rows(DJA_ONCE_TABLE, DJA_ONCE_TYPE, type);
 
 	dja_row_delete(writer, &type->tid);
 	dja_writer_close(writer);

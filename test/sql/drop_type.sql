@@ -60,3 +60,38 @@ CALL idle('drop.used');
 SELECT state, turns FROM djactor.actor WHERE actor_type = 'drop.used';
 
 SELECT djactor.drop_actor_type('drop.used', true), djactor.drop_actor_type('drop.other', true);
+
+-- # What an earlier type of the name has left, restored without it say, is not for anybody who takes the name
+CREATE ROLE regress_dja_taker LOGIN;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA djactor TO regress_dja_taker;
+-- left_over(what, row): whether it may be taken, where one row is there
+CREATE PROCEDURE left_over(what text, a_row text) LANGUAGE plpgsql AS $$
+BEGIN
+	SET LOCAL session_replication_role = replica;
+	EXECUTE format('INSERT INTO djactor.%s', a_row);
+	SET LOCAL session_replication_role = origin;
+	SET LOCAL ROLE regress_dja_taker;
+	RAISE INFO '%', what;
+	CALL fails($q$SELECT djactor.define_actor_type('drop.left', 'collect')$q$);
+	RESET ROLE;
+	PERFORM djactor.define_actor_type('drop.left', 'collect');
+	PERFORM djactor.drop_actor_type('drop.left', true);
+	SET LOCAL ROLE regress_dja_taker;
+	PERFORM djactor.define_actor_type('drop.left', 'collect');
+	RESET ROLE;
+	ROLLBACK;
+END $$;
+CALL left_over('an actor', $$actor (id, actor_type, actor_key, state, created_at, updated_at) VALUES (1, 'drop.left', 'k', '{}', now(), now())$$);
+CALL left_over('its name', $$actor_identity (actor_type, actor_key) VALUES ('drop.left', 'k')$$);
+CALL left_over('a timer', $$timer VALUES ('drop.left', 'k', 't', now(), NULL, '1', 1)$$);
+CALL left_over('who watches', $$watch VALUES ('drop.left', 'k', 'other', 'k')$$);
+CALL left_over('who is watched', $$watch VALUES ('other', 'k', 'drop.left', 'k')$$);
+CALL left_over('a key', $$idempotency VALUES ('drop.left', 'k', 'i', 1, false, NULL, NULL, now())$$);
+CALL left_over('mail that is held', $$message (actor_type, actor_key) VALUES ('drop.left', 'k')$$);
+ALTER TABLE djactor.message DISABLE TRIGGER arrived;
+CALL left_over('mail', $$message (actor_type, actor_key) VALUES ('drop.left', 'k')$$);
+CALL left_over('mail that is delayed', $$message (actor_type, actor_key, deliver_at) VALUES ('drop.left', 'k', now())$$);
+ALTER TABLE djactor.message ENABLE REPLICA TRIGGER arrived;
+DROP PROCEDURE left_over;
+DROP OWNED BY regress_dja_taker;
+DROP ROLE regress_dja_taker;
