@@ -28,6 +28,7 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "parser/parse_relation.h"
 #include "varatt.h"
 #endif
 
@@ -281,12 +282,16 @@ dja_lock_list_next(dja_lock_list *list, PROCLOCK *lock)
 #endif
 }
 
-/* What the hook behind parse analysis gets. */
-#if PG_VERSION_NUM >= 190000
-#define DjaJumbleState const JumbleState
+/* The columns that an INSERT names, by attribute number less FirstLowInvalidHeapAttributeNumber. */
+static inline Bitmapset *
+dja_inserted_columns(PlannedStmt *plan, RangeTblEntry *rte)
+{
+#if PG_VERSION_NUM >= 160000
+	return rte->perminfoindex == 0 ? NULL : getRTEPermissionInfo(plan->permInfos, rte)->insertedCols;
 #else
-#define DjaJumbleState JumbleState
+	return rte->insertedCols;
 #endif
+}
 
 /* What is left of a database whose DROP was cut short; minor versions differ. */
 #ifndef DATCONNLIMIT_INVALID_DB

@@ -11,9 +11,7 @@
  *							ALTER waits for running batches, as DROP does by itself
  *   COPY into our tables	may be a restore, which brings mail before its types,
  *							and types that nobody defined; the database is a copy then
- *   INSERT into message with ids of its own	likewise: a dump made of INSERTs
- *   ENABLE TRIGGER ALL	ends a restore of data only: the database is a copy then, and
- *							the trigger for what arrives by replication fires for that only
+ *   ENABLE TRIGGER ALL	the trigger for what arrives by replication fires for that only
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
  *							want a database without sessions: its workers have to go
@@ -46,8 +44,6 @@
 #include "guc.h"
 #include "home.h"
 #include "nodes/parsenodes.h"
-#include "parser/analyze.h"
-#include "parser/parsetree.h"
 #include "pending.h"
 #include "prepared.h"
 #include "send.h"
@@ -70,7 +66,6 @@
 typedef struct DjaAfter
 {
 	bool		dropped;		/* the database that it held is gone */
-	bool		enabled;		/* a restore of data only is over */
 	bool		restored;		/* this is a copy now, if any row came */
 	bool		opened;			/* database may be open for workers now */
 	bool		created;		/* database is new */
@@ -83,7 +78,6 @@ typedef struct DjaAfter
 } DjaAfter;
 
 static ProcessUtility_hook_type dja_prev_process_utility = NULL;
-static post_parse_analyze_hook_type dja_prev_post_parse_analyze = NULL;
 
 static bool
 dja_is_commit_prepared(Node *statement)
@@ -432,8 +426,6 @@ dja_do_after(DjaAfter *after, Oid held, QueryCompletion *qc)
 {
 	if (after->dropped && OidIsValid(held))
 		dja_pending_dropped(held);
-	if (after->enabled)
-		dja_home_triggers_enabled();
 	if (after->restored && (qc == NULL || qc->nprocessed > 0))
 		dja_home_restored();
 	if (after->opened)
@@ -469,7 +461,6 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	dja_guard(statement);
 	run = dja_keep_replica_trigger(pstmt);
 	dja_plan_after(statement, &after);
-	after.enabled = run != pstmt;
 	if (IsA(statement, AlterExtensionStmt) && after.changed)
 		dja_catalog_lock();
 	held = dja_clear_database(statement, context);
@@ -496,27 +487,9 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	dja_do_after(&after, held, qc);
 }
 
-/*
- * A dump made of INSERTs gives messages their ids, which nobody else does who
- * sends.  Several sessions may load it, and not all of them see its home.
- */
-static void
-dja_post_parse_analyze(ParseState *pstate, Query *query, DjaJumbleState *jstate)
-{
-	if (dja_prev_post_parse_analyze)
-		dja_prev_post_parse_analyze(pstate, query, jstate);
-	if (query->commandType == CMD_INSERT && query->override == OVERRIDING_SYSTEM_VALUE &&
-		dja_my_worker == NULL && superuser() &&
-		dja_catalog_check(false) == DJA_INSTALLED &&
-		rt_fetch(query->resultRelation, query->rtable)->relid == dja_table_oid(DJA_MESSAGE_TABLE))
-		dja_home_session_restores();
-}
-
 void
 dja_dbhook_init(void)
 {
-	dja_prev_post_parse_analyze = post_parse_analyze_hook;
-	post_parse_analyze_hook = dja_post_parse_analyze;
 	dja_prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = dja_process_utility;
 }

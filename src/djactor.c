@@ -15,6 +15,7 @@
 #include "dbhook.h"
 #include "deliver.h"
 #include "fmgr.h"
+#include "given.h"
 #include "guc.h"
 #include "handler.h"
 #include "held.h"
@@ -46,5 +47,6 @@ _PG_init(void)
 	dja_wishes_init();
 	dja_stats_init();
 	dja_dbhook_init();
+	dja_given_init();
 	dja_launcher_register();
 }

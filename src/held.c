@@ -106,6 +106,22 @@ dja_held(Oid database)
 }
 
 /*
+ * Has somebody looked, and found it to be held?
+ */
+bool
+dja_held_found(Oid database)
+{
+	DjaHeldDatabase *entry;
+	bool		found;
+
+	dja_lock();
+	entry = dja_held_entry(database, false);
+	found = entry != NULL && entry->held;
+	dja_unlock();
+	return found;
+}
+
+/*
  * Before a look at this database's tables, and its snapshot.
  */
 void

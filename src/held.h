@@ -59,6 +59,7 @@ extern void dja_held_setup(DjaHeld *held);
 extern void dja_held_init(void);
 
 extern bool dja_held(Oid database);
+extern bool dja_held_found(Oid database);
 extern void dja_held_look(DjaHeldLook *look);
 extern bool dja_held_verdict(const DjaHeldLook *look, DjaHomeVerdict verdict, bool *news);
 extern void dja_held_forget(Oid database);

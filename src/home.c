@@ -18,8 +18,8 @@
  *
  * Who looks: the scout, before it announces types; each worker, when it
  * starts; a session that sends, once.  What they find for the workers stands in
- * shared memory (held.c).  Who marks: the COPY of a restore, and INSERTs of
- * messages with their ids (dbhook.c), and the trigger of djactor.home, which
+ * shared memory (held.c).  Who marks: the COPY of a restore (dbhook.c), INSERTs of
+ * messages with their ids (given.c), and the trigger of djactor.home, which
  * nobody but a restore inserts into.
  *
  * Rows that arrive by replication are put aside one by one instead (arrived.c),
@@ -65,14 +65,12 @@ typedef struct DjaHome
 	int			mine;
 	bool		marker;
 	bool		marker_stands;	/* nobody is about to delete it */
+	bool		marked;			/* one by this very transaction */
 	char	   *origin;			/* where a row that is not mine comes from */
 	bool		from_backup;	/* only the start of the server tells */
 } DjaHome;
 
 static bool dja_home_known = false; /* this session need not look again */
-static bool dja_session_restores = false;	/* it has inserted into
-											 * djactor.home */
-static LocalTransactionId dja_restored_in = InvalidLocalTransactionId;
 static LocalTransactionId dja_settled_in = InvalidLocalTransactionId;
 
 /* ---------- rows ---------- */
@@ -121,6 +119,16 @@ dja_home_is_leaving(TupleTableSlot *slot)
 		TransactionIdIsInProgress(xmax);
 }
 
+static bool
+dja_row_is_mine(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(slot_getsysattr(slot,
+																					 MinTransactionIdAttributeNumber,
+																					 &isnull)));
+}
+
 static void
 dja_home_read(DjaHome *home, Snapshot snapshot)
 {
@@ -146,6 +154,7 @@ dja_home_read(DjaHome *home, Snapshot snapshot)
 		{
 			home->marker = true;
 			home->marker_stands |= !dja_home_is_leaving(slot);
+			home->marked |= dja_row_is_mine(slot);
 		}
 	}
 	table_endscan(scan);
@@ -236,13 +245,8 @@ dja_any_row(DjaTable table, DjaIndex pkey, Snapshot snapshot, bool others)
 	index_rescan(scan, NULL, 0, NULL, 0);
 	while (!found && index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
-		bool		isnull;
-
 		CHECK_FOR_INTERRUPTS();
-		found = !others ||
-			!TransactionIdIsCurrentTransactionId(DatumGetTransactionId(slot_getsysattr(slot,
-																					   MinTransactionIdAttributeNumber,
-																					   &isnull)));
+		found = !others || !dja_row_is_mine(slot);
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -360,7 +364,6 @@ dja_home_mark(void)
 	dja_home_insert(writer, 0, InvalidOid, "", 0);
 	dja_writer_close(writer);
 	dja_held_suspect();
-	dja_restored_in = dja_my_xact();
 }
 
 /*
@@ -374,26 +377,20 @@ dja_home_restored(void)
 }
 
 /*
- * This session restores a dump made of INSERTs: what it sends from now on came
- * with it, and may come before its types.
+ * The same of a few rows, by one of many statements: a mark for each would be many.
+ * This transaction's own will do; or another one's that stays until resume(),
+ * which is certain only once somebody has looked and found mail with it.
  */
 void
-dja_home_session_restores(void)
+dja_home_restored_rows(void)
 {
-	dja_session_restores = true;
-	dja_home_known = false;
-	dja_types_may_follow = true;
-}
+	DjaHome		home;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-/*
- * The triggers that were off while rows were loaded are on again: of INSERTs
- * none has told.
- */
-void
-dja_home_triggers_enabled(void)
-{
-	if (dja_session_restores)
-		dja_home_restored();
+	dja_home_read(&home, snapshot);
+	UnregisterSnapshot(snapshot);
+	if (!home.marked && !(home.marker_stands && dja_held_found(MyDatabaseId)))
+		dja_home_mark();
 }
 
 /*
@@ -407,16 +404,12 @@ dja_home_sending(void)
 	DjaHome		home;
 	Snapshot	snapshot;
 
-	if (dja_home_known || dja_restoring || dja_restored_in == dja_my_xact())
+	if (dja_home_known || dja_restoring)
 		return;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	dja_home_read(&home, snapshot);
-	if (dja_session_restores)
-	{
-		/* a dump made of INSERTs */
-		if (!home.marker)
-			dja_home_mark();
-	}
+	if (home.marked)
+		;						/* it restores, too */
 	else if (home.rows > 0 && !dja_home_is_copy(&home))
 		/* what this transaction itself has brought about may be undone */
 		dja_home_known = dja_settled_in != dja_my_xact();
@@ -440,10 +433,7 @@ dja_home_changed(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("djactor.home_changed() is the trigger of djactor.home")));
 	if (dja_shared != NULL && !dja_restoring)
-	{
-		dja_home_session_restores();
 		dja_home_restored();
-	}
 	return PointerGetDatum(NULL);
 }
 

@@ -9,8 +9,7 @@
 extern bool dja_home_check(void);
 extern void dja_home_sending(void);
 extern void dja_home_restored(void);
-extern void dja_home_session_restores(void);
-extern void dja_home_triggers_enabled(void);
+extern void dja_home_restored_rows(void);
 extern void dja_home_require(void);
 extern bool dja_home_is_held(void);
 

@@ -49,7 +49,6 @@ PG_FUNCTION_INFO_V1(dja_refuse_write);
 PG_FUNCTION_INFO_V1(dja_send);
 
 bool		dja_restoring = false;
-bool		dja_types_may_follow = false;
 
 /* ---------- the mailbox index ---------- */
 
@@ -308,7 +307,7 @@ dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid)
 	{
 		dja_type_lock(dja_hash_text(name), AccessShareLock);
 		type = *last = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
-		if (type == NULL && (dja_restoring || dja_types_may_follow))
+		if (type == NULL && dja_restoring)
 			return;				/* the scout finds it, once its type is there */
 		if (type == NULL)
 			ereport(ERROR,

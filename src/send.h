@@ -7,13 +7,10 @@
 #define DJA_SEND_H
 
 /*
- * Rows are being restored, with their ids, by COPY as pg_dump writes it: they
- * may come before their types.  Set by dbhook.c around the command.
+ * Rows are being restored, with their ids, by COPY as pg_dump writes it or by an INSERT:
+ * they may come before their types.  Set around the statement, by dbhook.c and given.c.
  */
 extern bool dja_restoring;
-
-/* The same may be true of whatever this session sends: it loads INSERTs of a dump. */
-extern bool dja_types_may_follow;
 
 extern Datum dja_trace_of_transaction(void);
 
