@@ -1,8 +1,10 @@
 """Fields of the unmanaged models: keys, payloads, and columns that only the server writes.
 
 A ``Server...Field`` takes no part in an INSERT, so a sender's statement has few columns and
-needs few rights.  On an instance that was just created it is deferred: reading it loads it.
-Django knows such fields since it has generated columns, hence ``generated``.
+needs few rights.  Django knows such fields since it has generated columns, hence ``generated``.
+Reading one never asks for a row that is not there: a message may be handled, and its row gone, as
+soon as it is committed.  So the model has in ``_written`` what the server gives to each new row,
+and an instance that was created gets one of its own, with what only the server knew.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
+from django.db.models.query_utils import DeferredAttribute
 
 
 def normalise_key(key: object) -> str:
@@ -24,6 +27,8 @@ def normalise_key(key: object) -> str:
     Errors: TypeError for anything else, bool included; ValueError for a key that is empty or
     has more than 512 bytes in UTF-8.
     """
+    if type(key) is str and key.isascii() and 1 <= len(key) <= 512:
+        return key  # at once: bulk_create() comes here for each message
     if isinstance(key, bool) or not isinstance(key, str | int | uuid.UUID):
         raise TypeError(
             f"an actor's key is a str, an int or a UUID, not {type(key).__name__}: {key!r}"
@@ -114,10 +119,28 @@ class ActorRelation(models.ForeignObject):
         return name, path, self.names, options
 
 
+class _WithoutARow(DeferredAttribute):
+    """What the server wrote: known to who has created the row, loaded from a row that was read.
+
+    What ``only()`` or ``defer()`` has left out is None when the row is gone.
+    """
+
+    def __get__(self, instance: Any, cls: Any = None) -> Any:
+        if instance is not None and self.field.attname not in instance.__dict__:
+            if "_written" in instance.__dict__ or instance.pk is None:
+                return instance._written[self.field.attname]
+            try:
+                return super().__get__(instance, cls)
+            except ObjectDoesNotExist:
+                return None
+        return super().__get__(instance, cls)
+
+
 class _WrittenByServer:
     generated = True
     # Django 6.1 asks, for an UPDATE, which fields a generated one is computed from.
     referenced_fields: frozenset[models.Field[Any, Any]] = frozenset()
+    descriptor_class: Any = _WithoutARow
 
 
 class ServerTextField(_WrittenByServer, models.TextField):

@@ -10,9 +10,10 @@ The quotes inside ``db_table`` are meant: they name a table of another schema.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from django.db import connections, models
+from django.db import connections, models, transaction
 
 from djactor import conf, fields
 from djactor.errors import DjactorError, MessageSent
@@ -57,8 +58,36 @@ class Actor(models.Model):
         super().save(*args, **kwargs)
 
 
+class MessageQuerySet(models.QuerySet["Message"]):
+    """Sends many at once; they know as much of themselves as one that was sent alone."""
+
+    def bulk_create(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """Send them all with one statement; errors: MailboxFull, UnknownActorType.
+
+        Trace and time are those of the transaction, so they are asked for once: to have them
+        returned with each row would make sending 15 % slower.
+        """
+        self._for_write = True
+        with transaction.atomic(using=self.db, savepoint=False):
+            sent = super().bulk_create(objs, *args, **kwargs)
+            if sent:
+                with connections[self.db].cursor() as cursor:
+                    cursor.execute("SELECT djactor.current_trace(), now()")
+                    told = dict(zip(("trace_id", "sent_at"), cursor.fetchone(), strict=True))
+                written = Message._written | told
+                for message in sent:
+                    message._written = written
+        return sent
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
+
 class Message(models.Model):
-    """A message that waits.  Creating one sends it; the row is gone once it has been handled."""
+    """A message that waits.  Creating one sends it; the row is gone once it has been handled.
+
+    One that was created, with ``bulk_create()`` too, has all its fields without another query:
+    the row may be gone as soon as it is committed.
+    """
 
     actor_type = models.TextField()
     actor_key = fields.KeyField()
@@ -84,6 +113,25 @@ class Message(models.Model):
     sent_at = fields.ServerDateTimeField()
     actor = fields.ActorRelation(related_name="messages")
 
+    # What the server writes is the same for all messages that a client sends, but for the last two;
+    # in a turn nothing is sent by way of Django.
+    _written: dict[str, Any] = {
+        "in_reply_to": None,
+        "kind": "user",
+        "meta": None,
+        "sender_type": None,
+        "sender_key": None,
+        "cause_id": None,
+        "attempts": 0,
+        "put_offs": 0,
+        "retry_at": None,
+        "last_error": None,
+        "trace_id": None,
+        "sent_at": None,
+    }
+
+    objects = MessageQuerySet.as_manager()
+
     class Meta:
         managed = False
         db_table = '"djactor"."message"'
@@ -99,6 +147,20 @@ class Message(models.Model):
                 " Create a new one, or cancel() this one."
             )
         super().save(*args, **kwargs)
+
+    def _do_insert(
+        self, manager: Any, using: str, fields: Any, returning_fields: Any, raw: bool
+    ) -> Any:
+        told = [self._meta.get_field(name) for name in ("trace_id", "sent_at")]
+        rows = super()._do_insert(manager, using, fields, [*returning_fields, *told], raw)  # type: ignore[misc]
+        self._written = self._written | dict(
+            zip(("trace_id", "sent_at"), rows[0][-2:], strict=True)
+        )
+        return [row[:-2] for row in rows]
+
+    def get_deferred_fields(self) -> set[str]:
+        """Names of the fields that reading loads; of one that was created, none."""
+        return set() if "_written" in self.__dict__ else super().get_deferred_fields()
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Refused: errors: MessageSent."""

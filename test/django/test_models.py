@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import decimal
+import pickle
 import uuid
 
 import pytest
@@ -10,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import Count, DateTimeField, OuterRef, Subquery, TextField
 from django.db.models.functions import Cast
+from django.db.models.signals import post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 import djactor
@@ -38,12 +40,107 @@ def test_create_is_one_insert_of_what_a_sender_may_write(paused):
         message = Message.objects.create(actor_type=TYPE, actor_key=7, payload={"add": 1})
     (query,) = queries.captured_queries
     assert query["sql"].startswith('INSERT INTO "djactor"."message"')
-    assert "trace_id" not in query["sql"]
+    assert "trace_id" not in query["sql"].partition("RETURNING")[0]
     assert "sender" not in query["sql"]
     assert message.pk > 0
-    assert isinstance(message.trace_id, uuid.UUID)  # loaded when it is read
+    assert isinstance(message.trace_id, uuid.UUID)
     assert message.sent_at <= datetime.datetime.now(datetime.timezone.utc)
     assert message.kind == "user"
+
+
+def columns_of(message):
+    return {
+        field.attname: getattr(message, field.attname) for field in message._meta.concrete_fields
+    }
+
+
+@pytest.fixture
+def receiver():
+    """A receiver of all of Django's signals of messages that reads all fields."""
+    seen = []
+
+    def read(sender, instance, signal, **kwargs):
+        seen.append((signal, columns_of(instance)))
+
+    signals = (post_init, pre_save, post_save)
+    for signal in signals:
+        signal.connect(read, sender=Message)
+    yield seen
+    for signal in signals:
+        signal.disconnect(read, sender=Message)
+
+
+def test_who_has_sent_knows_all_fields_without_a_query(paused, receiver):
+    with CaptureQueriesContext(connection) as queries:
+        message = Message.objects.create(actor_type=TYPE, actor_key="7", payload={"add": 1})
+        copy = pickle.loads(pickle.dumps(message))
+        many = Message.objects.bulk_create(
+            [Message(actor_type=TYPE, actor_key=key) for key in "abc"]
+        )
+        after = [columns_of(each) for each in (message, copy, *many)]
+    asked = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]
+    assert asked == ["SELECT djactor.current_trace(), now()"]  # once for many
+    stored = [columns_of(Message.objects.get(pk=each["id"])) for each in after]
+    assert after == stored
+    assert receiver[2] == (post_save, stored[0])
+    message.refresh_from_db()
+    assert columns_of(message) == stored[0]
+
+
+def test_a_message_that_is_gone_is_no_error_for_who_reads_its_fields(receiver):
+    messages = []
+
+    def handled_before(sender, instance, signal, **kwargs):
+        wait_idle(60)
+        messages.append(columns_of(instance))
+
+    post_save.connect(handled_before, sender=Message)
+    try:
+        djactor.actor(TYPE, 1).send({"add": 1})
+    finally:
+        post_save.disconnect(handled_before, sender=Message)
+    assert not Message.objects.exists()
+    assert (messages[0]["kind"], messages[0]["attempts"]) == ("user", 0)
+
+
+def test_a_message_that_was_sent_is_refreshed_as_any_other():
+    with transaction.atomic():
+        message = Message.objects.create(actor_type=TYPE, actor_key=1, payload={"add": "no number"})
+        drain(on_error="retry")
+        assert message.attempts == 0
+        message.refresh_from_db()
+        assert message.attempts == 1
+        assert "invalid input syntax" in message.last_error
+        transaction.set_rollback(True)
+
+
+def test_fields_left_out_of_a_message_that_is_gone_are_none(paused):
+    djactor.actor(TYPE, 1).send({"add": 1})
+    waiting = Message.objects.defer("sent_at", "attempts").get()
+    assert waiting.attempts == 0
+    waiting.cancel()
+    assert waiting.sent_at is None
+    with pytest.raises(Message.DoesNotExist):
+        waiting.refresh_from_db()
+
+
+def test_a_sender_needs_few_rights(project, paused):
+    project.sql(
+        "GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,"
+        " trace_id, idempotency_key, wants_reply), SELECT (id, trace_id, sent_at)"
+        " ON djactor.message TO guest",
+        "shop",
+    )
+    try:
+        message = Message.objects.using("guest").create(actor_type=TYPE, actor_key="1")
+        assert columns_of(message) == columns_of(Message.objects.get())
+    finally:
+        project.sql("REVOKE ALL ON djactor.message FROM guest", "shop")
+        project.sql(
+            "REVOKE ALL (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,"
+            " trace_id, idempotency_key, wants_reply, id, sent_at) ON djactor.message FROM guest",
+            "shop",
+        )
 
 
 def test_workers_handle_what_is_committed():
