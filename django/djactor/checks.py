@@ -155,7 +155,7 @@ def _extension(alias: str, cursor: Any) -> tuple[list[CheckMessage], bool]:
         messages.append(
             Warning(
                 f"the role of the database {alias!r} may not send",
-                hint="GRANT INSERT on the columns that README.md lists under Rights.",
+                hint="GRANT INSERT and SELECT on the columns that README.md lists under Rights.",
                 id="djactor.W003",
             )
         )
@@ -166,7 +166,10 @@ def _may_send(cursor: Any) -> bool:
     cursor.execute(
         """
         SELECT has_schema_privilege('djactor', 'USAGE')
-            AND has_column_privilege('djactor.message', 'payload', 'INSERT')"""
+            AND has_column_privilege('djactor.message', 'payload', 'INSERT')
+            AND has_column_privilege('djactor.message', 'id', 'SELECT')
+            AND has_column_privilege('djactor.message', 'trace_id', 'SELECT')
+            AND has_column_privilege('djactor.message', 'sent_at', 'SELECT')"""
     )
     return bool(cursor.fetchone()[0])
 

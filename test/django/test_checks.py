@@ -86,7 +86,7 @@ def test_a_server_that_does_not_load_djactor_is_found(without_preload):
 def test_a_role_that_may_not_send_is_found():
     ids, words = found(["guest"], DATABASE="guest")
     assert "djactor.W003" in ids
-    assert "GRANT INSERT" in words
+    assert "GRANT INSERT and SELECT" in words
 
 
 def test_mail_without_workers_is_found(without_workers, monkeypatch):
