@@ -13,10 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.db import connections, models, transaction
+from django.db import connections, models, router, transaction
 
 from djactor import conf, fields
 from djactor.errors import DjactorError, MessageSent
+
+
+def _written_in(row: models.Model) -> str:
+    """The alias to write a row by: not always the one that it was read by, as of a replica."""
+    if row._state.db is None:
+        return str(conf.get("DATABASE"))
+    return router.db_for_write(type(row), instance=row)
 
 
 class Actor(models.Model):
@@ -166,9 +173,12 @@ class Message(models.Model):
         """Refused: errors: MessageSent."""
         raise MessageSent("messages are not deleted: cancel() takes one back that still waits")
 
-    def cancel(self) -> bool:
-        """Take it back; False if it does not wait any more."""
-        with connections[self._state.db or conf.get("DATABASE")].cursor() as cursor:
+    def cancel(self, using: str | None = None) -> bool:
+        """Take it back; False if it does not wait any more.
+
+        using  alias of the database (default: where routers have it written)
+        """
+        with connections[using or _written_in(self)].cursor() as cursor:
             cursor.execute("SELECT djactor.cancel(%s)", [self.pk])
             return bool(cursor.fetchone()[0])
 
@@ -223,9 +233,12 @@ class DeadLetter(_Kept):
     def __str__(self) -> str:
         return f"{self.pk} to {self.actor_type} {self.actor_key}: {self.reason}"
 
-    def redrive(self) -> int:
-        """Send it again, under the id it had; the result is that id."""
-        with connections[self._state.db or conf.get("DATABASE")].cursor() as cursor:
+    def redrive(self, using: str | None = None) -> int:
+        """Send it again, under the id it had; the result is that id.
+
+        using  alias of the database (default: where routers have it written)
+        """
+        with connections[using or _written_in(self)].cursor() as cursor:
             cursor.execute("SELECT djactor.redrive(%s)", [self.pk])
             return int(cursor.fetchone()[0])
 

@@ -22,7 +22,10 @@ class DjactorRouter:
         return _database() if model._meta.app_label == "djactor" else None
 
     def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
-        """The same."""
+        """The same; but what was read elsewhere, by ``using()``, is written there."""
+        row = hints.get("instance")
+        if isinstance(row, model) and model._meta.app_label == "djactor" and row._state.db:
+            return str(row._state.db)
         return self.db_for_read(model)
 
     def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:

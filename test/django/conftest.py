@@ -19,6 +19,9 @@ settings.configure(
 )
 settings.DATABASES["admin"] = settings.DATABASES["default"] | {"USER": "postgres"}
 settings.DATABASES["guest"] = settings.DATABASES["default"] | {"USER": "guest"}
+settings.DATABASES["replica"] = settings.DATABASES["default"] | {
+    "OPTIONS": {"options": "-c default_transaction_read_only=on"}
+}
 settings.DATABASES["lite"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
 django.setup()
 
@@ -40,7 +43,7 @@ def project():
         server.sql("CREATE ROLE shop LOGIN CREATEDB")
         server.createuser("guest")
         server.createdb("shop", owner="shop")
-        for alias in ("default", "admin", "guest"):
+        for alias in ("default", "admin", "guest", "replica"):
             connections[alias].settings_dict.update(HOST=server.host)
             connections.settings[alias].update(HOST=server.host)
         call_command("migrate", verbosity=0)

@@ -10,7 +10,7 @@ from django.db import connections, transaction
 from django.test import override_settings
 
 import djactor
-from djactor.models import Actor, ActorType, Message
+from djactor.models import Actor, ActorType, DeadLetter, Message
 from djactor.test import drain, reset, wait_idle
 
 TYPE = "shop.counter"
@@ -102,3 +102,61 @@ def test_with_the_router_other_databases_are_left_without_the_extension(clean, f
         connections["plain"].close()
         del connections.settings["plain"]
         fresh.sql("DROP DATABASE plain")
+
+
+class ReplicaRouter:
+    """Reads from a replica, as Django's manual has it."""
+
+    def db_for_read(self, model, **hints):
+        return "replica"
+
+    def db_for_write(self, model, **hints):
+        return "default"
+
+    def allow_relation(self, one, other, **hints):
+        return True
+
+
+@pytest.fixture
+def replica():
+    with override_settings(DATABASE_ROUTERS=[ReplicaRouter()]):
+        yield
+    connections["replica"].close()
+
+
+def test_what_was_read_from_a_replica_is_written_where_routers_say(replica):
+    djactor.actor(TYPE, 1).send({"fail": True})
+    wait_idle(60)
+    letter = DeadLetter.objects.get()
+    assert letter._state.db == "replica"
+    assert letter.redrive() == letter.pk
+    wait_idle(60)
+    letter = DeadLetter.objects.get()
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT djactor.pause(%s)", [TYPE])
+    try:
+        assert letter.redrive() == letter.pk
+        message = Message.objects.get()
+        assert message._state.db == "replica"
+        assert message.cancel() is True
+    finally:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT djactor.resume(%s)", [TYPE])
+    djactor.actor(TYPE, 1).send({"add": 1})
+    wait_idle(60)
+    actor = Actor.objects.get()
+    actor.state = {"n": 7}
+    actor.save()
+    assert djactor.actor(TYPE, 1).state() == {"n": 7}
+
+
+def test_what_was_read_by_another_alias_is_written_by_it(clean):
+    with override_settings(DATABASE_ROUTERS=["djactor.router.DjactorRouter"]):
+        djactor.actor(TYPE, 1, using="other").send({"fail": True})
+        wait_idle(60, using="other")
+        letter = DeadLetter.objects.using("other").get()
+        assert letter.redrive() == letter.pk  # and not a letter of DJACTOR["DATABASE"]
+        wait_idle(60, using="other")
+        call_command("djactor_redrive", "--all", database="other", stdout=io.StringIO())
+        wait_idle(60, using="other")
+        assert DeadLetter.objects.using("other").count() == 1

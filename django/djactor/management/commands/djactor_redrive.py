@@ -42,6 +42,6 @@ class Command(BaseCommand):
             raise CommandError(f"no such dead letter: {', '.join(map(str, missing))}")
         for letter in found:
             if not options["dry_run"]:
-                letter.redrive()
+                letter.redrive(using=letters.db)
             self.stdout.write(str(letter))
         self.stdout.write(f"{len(found)} {'found' if options['dry_run'] else 'redriven'}")
