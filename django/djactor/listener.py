@@ -10,6 +10,7 @@ sent before the connection LISTENed, or while it was lost, is looked for when th
 begins, or when the connection is back (``epoch`` tells these cases apart).  The thread ends, and
 its connection with it, when all loops that waited are closed, when nobody has waited for a
 minute, and by ``close()``: a connection that stays would be in the way of DROP DATABASE.
+Who waits sees to it that there is a thread, once a second: one that has died is replaced.
 A forked child inherits none of this.
 """
 
@@ -20,7 +21,7 @@ import atexit
 import contextlib
 import logging
 import os
-import select
+import selectors
 import socket
 import threading
 import time
@@ -42,6 +43,11 @@ _FIRST_POLL, _LAST_POLL = 0.01, 0.5  # seconds, without LISTEN
 _RECONNECT = 1.0  # seconds after a lost connection
 _TICK = 1.0  # seconds between two looks at whether anybody still needs us
 _LINGER = 60.0  # seconds without a question
+
+# Not select(), which cannot wait for a descriptor above 1,023; nor one that takes a descriptor.
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.DefaultSelector
+)
 
 _ANSWERS = """
     SELECT message_id, payload::text, error::text FROM djactor.reply WHERE message_id = ANY(%s)"""
@@ -92,12 +98,7 @@ class Listener:
             if epoch != self.epoch or message_id in self._early or not conf.get("LISTEN"):
                 self._wanted.add(message_id)
                 self._ring()
-            if self._thread is None:
-                self._closing = False
-                self._thread = threading.Thread(
-                    target=self._run, name=f"djactor-answers-{self._alias}", daemon=True
-                )
-                self._thread.start()
+            self._have_thread()
         try:
             yield answer
         finally:
@@ -105,6 +106,11 @@ class Listener:
                 del self._waiting[message_id]
                 self._wanted.discard(message_id)
                 self._early.pop(message_id, None)
+
+    def revive(self) -> None:
+        """Start the thread anew if it has died; who waits calls this each second."""
+        with self._lock:
+            self._have_thread()
 
     def close(self) -> None:
         """End the thread and its connection; who still waits looks for itself, or asks anew."""
@@ -116,6 +122,20 @@ class Listener:
             thread.join(2 * _TICK)
 
     # Inside, in any thread.
+
+    def _have_thread(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._closing = False
+        thread = threading.Thread(
+            target=self._run, name=f"djactor-answers-{self._alias}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # there are too many; who waits looks for itself
+            logger.warning("no thread to wait for answers: %s", error)
+        else:
+            self._thread = thread
 
     def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError):  # enough has been rung
@@ -195,13 +215,14 @@ class Listener:
 
     def _sleep(self, seconds: float) -> None:
         """Until the server says something, somebody rings, or that long."""
-        sources: list[Any] = [self._bell]
-        if self._connection is not None:
-            sources.append(self._connection)
-        if self._bell in select.select(sources, [], [], seconds)[0]:
-            with contextlib.suppress(BlockingIOError):
-                while self._bell.recv(1024):
-                    pass
+        with _Selector() as selector:
+            selector.register(self._bell, selectors.EVENT_READ)
+            if self._connection is not None:
+                selector.register(self._connection, selectors.EVENT_READ)
+            selector.select(seconds)
+        with contextlib.suppress(BlockingIOError):
+            while self._bell.recv(1024):
+                pass
 
     def _announced(self, payload: str) -> None:
         with self._lock:

@@ -79,6 +79,7 @@ class ActorRef:
                 left = max(0.0, end - time.monotonic())
                 await asyncio.wait([answer], timeout=min(left, _LOOK))
                 if not answer.done() and (left == 0.0 or not answers.connected):
+                    answers.revive()
                     try:
                         return await sync_to_async(self._answer)(message_id, 0.0, timeout)
                     except AskTimeout:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -213,6 +214,64 @@ def test_answers_come_without_the_connection_too(monkeypatch):
 
     monkeypatch.setattr(psycopg, "connect", refuse)
     assert asyncio.run(djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60)) == {"n": 1}
+
+
+@pytest.fixture
+def many_descriptors():
+    """The next descriptor is above 1,023, and so are the listener's."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], min(2048, limits[1])), limits[1]))
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    while opened[-1] < 1100:
+        opened.append(os.dup(opened[0]))
+    yield
+    for descriptor in opened:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_many_open_files_are_not_in_the_way_of_answers(many_descriptors, monkeypatch, caplog):
+    monkeypatch.setattr(listener, "_all", {})
+    answers, found = ask_many(3, before_the_end=listener.close)
+    assert answers == [{"n": key} for key in range(3)]
+    assert len(found) == 1
+    assert "failed" not in caplog.text
+
+
+def test_a_thread_that_has_died_is_replaced(paused, monkeypatch):
+    deaths = []
+    connect = listener.Listener._connect
+
+    def die_once(self):
+        if not deaths:
+            deaths.append(threading.current_thread())
+            raise SystemExit
+        return connect(self)
+
+    async def run():
+        answer = asyncio.ensure_future(djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60))
+        await until_async(lambda: deaths and not deaths[0].is_alive())
+        await until_async(listeners)  # while one waits
+        await asyncio.to_thread(resume_when, lambda: True)
+        return await answer
+
+    listener.close()
+    monkeypatch.setattr(listener.Listener, "_connect", die_once)
+    assert asyncio.run(run()) == {"n": 1}
+
+
+def test_without_a_thread_answers_come_too(monkeypatch, caplog):
+    start = threading.Thread.start
+
+    def refuse(self):
+        if self.name.startswith("djactor-answers"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    listener.close()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert asyncio.run(djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60)) == {"n": 1}
+    assert "no thread to wait for answers" in caplog.text
 
 
 def test_a_fork_has_a_connection_of_its_own():
