@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
+from djactor.fields import PayloadEncoder
+
 JSON_LIMIT = 100_000  # characters of indented JSON on a page
 NAME_LIMIT = 60  # characters of a key or an error in a list
 
@@ -54,5 +56,5 @@ def shortened(text: str, limit: int = NAME_LIMIT) -> str:
 
 def pretty(value: object) -> tuple[str, int]:
     """JSON, indented, at most ``JSON_LIMIT`` characters of it; and how many are left off."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+    text = json.dumps(value, cls=PayloadEncoder, indent=2, ensure_ascii=False, sort_keys=True)
     return text[:JSON_LIMIT], max(0, len(text) - JSON_LIMIT)

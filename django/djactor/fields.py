@@ -10,8 +10,12 @@ and an instance that was created gets one of its own, with what only the server 
 from __future__ import annotations
 
 import json
+import re
+import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from math import isinf
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -39,6 +43,37 @@ def normalise_key(key: object) -> str:
     return text
 
 
+class JSONNumber(Decimal):
+    """A number in JSON that is too large for Python's.
+
+    jsonb holds numbers of up to 131,072 digits.  Python converts no text of more than 4,300 digits
+    to an int (``sys.set_int_max_str_digits``), and makes an infinity of a float beyond 1.8e308.
+    ``PayloadEncoder`` writes it as the number that it was, unlike other Decimals.
+    """
+
+
+class PayloadDecoder(json.JSONDecoder):
+    """Python's JSON decoder, which reads any number that jsonb can hold.
+
+    Those that are too large for int and float become ``JSONNumber``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"parse_int": _integer, "parse_float": _float} | options)
+
+
+def _integer(text: str) -> int | JSONNumber:
+    try:
+        return int(text)
+    except ValueError:
+        return JSONNumber(text)
+
+
+def _float(text: str) -> float | JSONNumber:
+    value = float(text)
+    return JSONNumber(text) if isinf(value) else value
+
+
 class PayloadEncoder(DjangoJSONEncoder):
     """Django's JSON encoder, which turns dates, UUIDs and Decimals into strings, and stricter.
 
@@ -47,9 +82,30 @@ class PayloadEncoder(DjangoJSONEncoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options | {"allow_nan": False})
+        self._numbers: list[str] = []
+
+    def encode(self, o: object) -> str:
+        """The text; errors: TypeError, ValueError (NaN, infinity, a cycle)."""
+        return self._with_numbers(super().encode(o))
+
+    def iterencode(self, o: object, _one_shot: bool = False) -> Iterator[str]:
+        """The text in pieces; ``encode()`` takes all at once."""
+        pieces = super().iterencode(o, _one_shot)
+        return pieces if _one_shot else map(self._with_numbers, pieces)
+
+    def _with_numbers(self, text: str) -> str:
+        if not self._numbers:
+            return text
+        return re.sub(f'"{self._mark}([0-9]+)"', lambda m: self._numbers[int(m[1])], text)
 
     def default(self, o: object) -> Any:
         """What JSON has no word for; errors: TypeError."""
+        if isinstance(o, JSONNumber):
+            # Python's encoder takes no text for a number: a string stands for it meanwhile.
+            if not self._numbers:
+                self._mark = f"number {secrets.token_hex(16)} "
+            self._numbers.append(str(o))
+            return f"{self._mark}{len(self._numbers) - 1}"
         try:
             return super().default(o)
         except TypeError as error:
@@ -62,6 +118,11 @@ class PayloadEncoder(DjangoJSONEncoder):
 def dump_payload(payload: object) -> str:
     """The JSON text of a payload; errors: TypeError, ValueError (NaN, infinity, a cycle)."""
     return json.dumps(payload, cls=PayloadEncoder)
+
+
+def load_payload(text: str) -> Any:
+    """What a JSON text of the server means; errors: ValueError for what is no JSON."""
+    return json.loads(text, cls=PayloadDecoder)
 
 
 class KeyField(models.TextField):

@@ -32,7 +32,7 @@ class Actor(models.Model):
     id = models.BigIntegerField(primary_key=True)
     actor_type = models.TextField()
     actor_key = fields.KeyField()
-    state = models.JSONField(encoder=fields.PayloadEncoder)
+    state = models.JSONField(encoder=fields.PayloadEncoder, decoder=fields.PayloadDecoder)
     state_version = models.IntegerField()
     status = models.TextField()
     paused = models.BooleanField()
@@ -98,8 +98,12 @@ class Message(models.Model):
 
     actor_type = models.TextField()
     actor_key = fields.KeyField()
-    payload = models.JSONField(default=dict, encoder=fields.PayloadEncoder)
-    headers = models.JSONField(null=True, blank=True, encoder=fields.PayloadEncoder)
+    payload = models.JSONField(
+        default=dict, encoder=fields.PayloadEncoder, decoder=fields.PayloadDecoder
+    )
+    headers = models.JSONField(
+        null=True, blank=True, encoder=fields.PayloadEncoder, decoder=fields.PayloadDecoder
+    )
     priority = models.SmallIntegerField(default=0)
     deliver_at = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -109,7 +113,7 @@ class Message(models.Model):
     in_reply_to = fields.ServerIntegerField(null=True)
     trace_id = fields.ServerUUIDField()
     kind = fields.ServerTextField()
-    meta = fields.ServerJSONField(null=True)
+    meta = fields.ServerJSONField(null=True, decoder=fields.PayloadDecoder)
     sender_type = fields.ServerTextField(null=True)
     sender_key = fields.ServerTextField(null=True)
     cause_id = fields.ServerIntegerField(null=True)
@@ -189,8 +193,8 @@ class _Kept(models.Model):
     id = models.BigIntegerField(primary_key=True)
     actor_type = models.TextField()
     actor_key = fields.KeyField()
-    payload = models.JSONField()
-    headers = models.JSONField(null=True)
+    payload = models.JSONField(decoder=fields.PayloadDecoder)
+    headers = models.JSONField(null=True, decoder=fields.PayloadDecoder)
     priority = models.SmallIntegerField()
     deliver_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True)
@@ -199,7 +203,7 @@ class _Kept(models.Model):
     in_reply_to = models.BigIntegerField(null=True)
     trace_id = models.UUIDField()
     kind = models.TextField()
-    meta = models.JSONField(null=True)
+    meta = models.JSONField(null=True, decoder=fields.PayloadDecoder)
     sender_type = models.TextField(null=True)
     sender_key = models.TextField(null=True)
     cause_id = models.BigIntegerField(null=True)
@@ -250,7 +254,7 @@ class Journal(_Kept):
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField()
     outcome = models.TextField()
-    reply = models.JSONField(null=True)
+    reply = models.JSONField(null=True, decoder=fields.PayloadDecoder)
     worker_pid = models.IntegerField()
     actor = fields.ActorRelation(related_name="journal")
 
@@ -269,7 +273,7 @@ class ActorType(models.Model):
     name = models.TextField(primary_key=True)
     handler = models.TextField()
     owner = models.TextField()
-    initial_state = models.JSONField()
+    initial_state = models.JSONField(decoder=fields.PayloadDecoder)
     state_version = models.IntegerField()
     upgrade_handler = models.TextField(null=True)
     max_attempts = models.IntegerField()
@@ -302,8 +306,8 @@ class Reply(models.Model):
     """The answer to an ask from outside."""
 
     message_id = models.BigIntegerField(primary_key=True)
-    payload = models.JSONField(null=True)
-    error = models.JSONField(null=True)
+    payload = models.JSONField(null=True, decoder=fields.PayloadDecoder)
+    error = models.JSONField(null=True, decoder=fields.PayloadDecoder)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()
 
@@ -325,7 +329,7 @@ class Timer(models.Model):
     name = models.TextField()
     due_at = models.DateTimeField()
     every = models.DurationField(null=True)
-    payload = models.JSONField()
+    payload = models.JSONField(decoder=fields.PayloadDecoder)
 
     class Meta:
         managed = False

@@ -9,7 +9,6 @@ sending and waiting for the answer, so the message must be committed at once: in
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +20,7 @@ from django.db.utils import Error as DatabaseError
 
 from djactor import conf
 from djactor.errors import AskFailed, AskInTransaction, AskTimeout
-from djactor.fields import dump_payload, normalise_key
+from djactor.fields import dump_payload, load_payload, normalise_key
 
 _LOOK = 1.0  # seconds between two looks of our own, while nobody listens for us
 
@@ -87,8 +86,8 @@ class ActorRef:
                             raise
         found = answer.result()
         if found.error is not None:
-            raise AskFailed(message_id, json.loads(found.error))
-        return None if found.payload is None else json.loads(found.payload)
+            raise AskFailed(message_id, load_payload(found.error))
+        return None if found.payload is None else load_payload(found.payload)
 
     def state(self) -> Any:
         """The state after the last committed turn, or None for an actor that had none yet."""
@@ -166,9 +165,9 @@ class ActorRef:
                 raise AskTimeout(message_id, timeout) from error
             if getattr(cause, "sqlstate", None) == "JA002":
                 detail = cause.diag.message_detail
-                raise AskFailed(message_id, json.loads(detail) if detail else None) from error
+                raise AskFailed(message_id, load_payload(detail) if detail else None) from error
             raise
-        return None if text is None else json.loads(text)
+        return None if text is None else load_payload(text)
 
 
 def in_transaction(alias: str) -> bool:

@@ -32,6 +32,7 @@ from django.http import StreamingHttpResponse
 
 from djactor import conf, listener
 from djactor.errors import AskFailed, AskTimeout
+from djactor.fields import dump_payload, load_payload
 from djactor.refs import ActorRef
 
 logger = logging.getLogger("djactor")
@@ -198,7 +199,7 @@ def _event(name: str, data: str, event_id: str | None = None) -> bytes:
 
 
 def _picked(seen: _Seen, pick: Callable[[Any], Any] | None) -> str:
-    return seen.state if pick is None else json.dumps(pick(json.loads(seen.state)))
+    return seen.state if pick is None else dump_payload(pick(load_payload(seen.state)))
 
 
 class EventStream(StreamingHttpResponse):
@@ -293,10 +294,10 @@ def answer_events(actor: ActorRef, payload: Any = None, *, timeout: float = 30.0
         try:
             answer = await actor.aask(payload, timeout=timeout)
         except AskFailed as error:
-            yield _event("error", json.dumps(error.error))
+            yield _event("error", dump_payload(error.error))
         except AskTimeout as error:
             yield _event("timeout", str(error.message_id))
         else:
-            yield _event("answer", json.dumps(answer))
+            yield _event("answer", dump_payload(answer))
 
     return _response(events())

@@ -78,6 +78,14 @@ def test_a_state_is_pretty_printed(browser):
     assert 'name="_save"' not in page
 
 
+def test_a_state_with_a_number_too_large_for_python_opens(browser):
+    djactor.actor("shop.counter", 7).ask({"add": 3})
+    with connection.cursor() as cursor:
+        cursor.execute("""UPDATE djactor.actor SET state = '{"n": %s}'""" % ("9" * 5000))
+    url = reverse("admin:djactor_actor_change", args=[Actor.objects.get().pk])
+    assert f"&quot;n&quot;: {'9' * 5000}\n" in text(browser.get(url, follow=True))
+
+
 def test_what_waits_is_shown_and_not_to_be_changed(browser, paused):
     number = djactor.actor("shop.counter", 7).send({"add": "<b>"})
     url = reverse("admin:djactor_message_change", args=[number])

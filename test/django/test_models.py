@@ -1,10 +1,12 @@
 """The models: sending is a plain insert, states are queried with the ORM."""
 
 import asyncio
+import copy
 import datetime
 import decimal
 import pickle
 import uuid
+from decimal import Decimal
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -428,3 +430,40 @@ def test_another_error_of_that_class_is_not_taken_for_a_full_mailbox():
     with pytest.raises(OperationalError) as raised:
         connection.cursor().execute(raise_it)
     assert not isinstance(raised.value, djactor.MailboxFull)
+
+
+def test_numbers_that_are_too_large_for_python_come_back_as_they_were(paused):
+    whole, real = "-" + "7" * 5000, "8" * 400 + ".25"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT djactor.send(%s, '1', %s::jsonb, headers => %s::jsonb)",
+            [TYPE, f'{{"n": [{whole}, {real}, 1, 1.5]}}', f'{{"n": {whole}}}'],
+        )
+    message = Message.objects.get()
+    assert message.payload == {"n": [Decimal(whole), Decimal(real), 1, 1.5]}
+    names = ["JSONNumber", "JSONNumber", "int", "float"]
+    assert [type(n).__name__ for n in message.payload["n"]] == names
+    assert message.headers == {"n": Decimal(whole)}
+    assert Message.objects.values_list("payload__n__0", flat=True).get() == Decimal(whole)
+    djactor.actor(TYPE, 2).send(message.payload)  # as numbers again, unlike other Decimals
+    djactor.actor(TYPE, 3).send({"n": Decimal(whole)})
+    sent = Message.objects.filter(actor_key__gt="1").order_by("id")
+    assert [row.payload for row in sent] == [message.payload, {"n": whole}]
+    assert copy.deepcopy(message.payload) == pickle.loads(pickle.dumps(message.payload))
+
+
+def test_a_state_with_a_large_number_is_read_and_written():
+    djactor.actor(TYPE, 1).ask({"add": 1})
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """UPDATE djactor.actor SET state = '{"n": 1, "big": %s}'""" % ("9" * 131_000)
+        )
+    actor = Actor.objects.get()
+    actor.state["n"] = 2
+    actor.save()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT jsonb_typeof(state->'big'), length(state->>'big') FROM djactor.actor"
+        )
+        assert cursor.fetchone() == ("number", 131_000)
+    assert djactor.actor(TYPE, 1).state()["n"] == 2

@@ -60,6 +60,30 @@ def test_only_what_is_picked_leaves_and_only_when_it_changes():
     assert asyncio.run(watch()) == [("state", {"tens": 0}), ("state", {"tens": 1})]
 
 
+def test_a_number_too_large_for_python_ends_no_stream():
+    number = "9" * 5000
+
+    def write():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE djactor.actor SET state = jsonb_set(state, '{big}', %s::jsonb)", [number]
+            )
+
+    async def watch():
+        await COUNTER.aask({"add": 1})
+        await sync_to_async(write)()
+        events = aiter(type_events(TYPE, lambda state: state.get("big")))
+        seen = [await anext(events)]
+        await djactor.actor(TYPE, 2).aask({"add": 1})
+        seen.append(await anext(events))
+        await events.aclose()
+        return seen
+
+    first, second = asyncio.run(watch())
+    assert f'"state": {number}}}' in first.decode()
+    assert '"state": null}' in second.decode()
+
+
 def looking():
     with connection.cursor() as cursor:
         cursor.execute(
