@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
-from djactor.fields import PayloadEncoder
+from djactor.fields import Interval, PayloadEncoder
 
 JSON_LIMIT = 100_000  # characters of indented JSON on a page
 NAME_LIMIT = 60  # characters of a key or an error in a list
@@ -17,10 +17,12 @@ NAME_LIMIT = 60  # characters of a key or an error in a list
 def duration(span: timedelta | float | None) -> str:
     """``7 µs``, ``5.2 ms``, ``12.3 s``, ``4 min 12 s``, ``3 h 4 min``, ``2 d 3 h``; None is empty.
 
-    span  a timedelta or seconds; what is negative counts as nothing
+    span  a timedelta or seconds; what is negative counts as nothing, and months stay months
     """
     if span is None:
         return ""
+    if isinstance(span, Interval):
+        return str(span)
     seconds = max(0.0, span.total_seconds() if isinstance(span, timedelta) else float(span))
     if seconds < 60:
         for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):

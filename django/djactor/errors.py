@@ -25,7 +25,10 @@ class MessageSent(DjactorError):
 
 
 class AskInTransaction(DjactorError):
-    """``ask()`` inside ``atomic()``: nobody can answer a message that is not committed yet."""
+    """``ask()`` inside ``atomic()``, or in a view under ``ATOMIC_REQUESTS``.
+
+    Nobody can answer a message that is not committed yet.
+    """
 
 
 class AskTimeout(DjactorError):
@@ -81,6 +84,12 @@ _UPDATE = (
     "The extension in this database is older than this app:"
     " use UpdateDjactor in a migration, or ALTER EXTENSION djactor UPDATE."
 )
+_CALL = f"Are its arguments as they should be? If so: {_UPDATE}"
+_PYTHON = (
+    "A superuser creates the extension for Python actors: CREATE EXTENSION djactor_python CASCADE."
+    " A test database is a copy of template1, or of what DATABASES[{alias!r}]['TEST']['TEMPLATE']"
+    " names: create it there."
+)
 # SQLSTATE, words of the message or of the statement, what it is, what to do.
 _KNOWN: list[tuple[str, str, type[DatabaseError], str]] = [
     (
@@ -94,8 +103,11 @@ _KNOWN: list[tuple[str, str, type[DatabaseError], str]] = [
     ("55000", "older than the loaded library", WrongVersion, _UPDATE),
     ("55000", "newer than the loaded library", WrongVersion, ""),
     ("3F000", '"djactor"', NotInstalled, _MIGRATE),
+    ("42P01", '"djactor.python_actor"', NotInstalled, _PYTHON),
     ("42P01", '"djactor.', NotInstalled, _MIGRATE),
-    ("42883", "function djactor.", WrongVersion, _UPDATE),
+    ("42883", "function djactor.define_python_actor(", NotInstalled, _PYTHON),
+    ("42883", "function djactor.handle_python(", NotInstalled, _PYTHON),
+    ("42883", "function djactor.", WrongVersion, _CALL),
     (
         "0A000",
         'extension "djactor',

@@ -15,6 +15,8 @@ from uuid import UUID
 
 from django.db import connections
 
+from djactor.fields import INTERVAL_FORMAT, Interval
+
 SAMPLE = 100_000  # messages looked at
 LETTERS = 10_000  # dead letters looked at
 TYPES = 200  # shown on the live page, the busiest
@@ -107,8 +109,9 @@ _PUT_OFF = f"""
     SELECT * FROM boxes WHERE put_offs >= {PUT_OFFS}
     ORDER BY put_offs DESC, actor_type, actor_key LIMIT %s"""
 
-_TIMERS = """
-    SELECT actor_type, actor_key, name, due_at, every, due_at - clock_timestamp() AS remaining
+_TIMERS = f"""
+    SELECT actor_type, actor_key, name, due_at, to_char(every, '{INTERVAL_FORMAT}') AS every,
+        due_at - clock_timestamp() AS remaining
     FROM djactor.timer ORDER BY due_at, actor_type, actor_key, name LIMIT %s"""
 
 _TRACE = """
@@ -140,7 +143,10 @@ def put_off(using: str) -> list[dict[str, Any]]:
 
 def timers(using: str) -> list[dict[str, Any]]:
     """The timers that are due next, at most ``SHOWN`` of them."""
-    return _rows(using, _TIMERS, [SHOWN])
+    return [
+        row | {"every": row["every"] and Interval.parse(row["every"])}
+        for row in _rows(using, _TIMERS, [SHOWN])
+    ]
 
 
 def trace(using: str, trace_id: UUID | str, limit: int) -> list[dict[str, Any]]:

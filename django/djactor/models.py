@@ -32,7 +32,9 @@ class Actor(models.Model):
     id = models.BigIntegerField(primary_key=True)
     actor_type = models.TextField()
     actor_key = fields.KeyField()
-    state = models.JSONField(encoder=fields.PayloadEncoder, decoder=fields.PayloadDecoder)
+    state = models.JSONField(
+        blank=True, encoder=fields.PayloadEncoder, decoder=fields.PayloadDecoder
+    )
     state_version = models.IntegerField()
     status = models.TextField()
     paused = models.BooleanField()
@@ -99,7 +101,7 @@ class Message(models.Model):
     actor_type = models.TextField()
     actor_key = fields.KeyField()
     payload = models.JSONField(
-        default=dict, encoder=fields.PayloadEncoder, decoder=fields.PayloadDecoder
+        default=dict, blank=True, encoder=fields.PayloadEncoder, decoder=fields.PayloadDecoder
     )
     headers = models.JSONField(
         null=True, blank=True, encoder=fields.PayloadEncoder, decoder=fields.PayloadDecoder
@@ -277,18 +279,18 @@ class ActorType(models.Model):
     state_version = models.IntegerField()
     upgrade_handler = models.TextField(null=True)
     max_attempts = models.IntegerField()
-    backoff = models.DurationField()
-    backoff_max = models.DurationField()
+    backoff = fields.IntervalField()
+    backoff_max = fields.IntervalField()
     retry_order = models.TextField()
     on_exhausted = models.TextField()
-    handler_timeout = models.DurationField()
+    handler_timeout = fields.IntervalField()
     batch_size = models.IntegerField(null=True)
     concurrency = models.IntegerField(null=True)
     mailbox_limit = models.IntegerField(null=True)
     on_full = models.TextField()
     breaker_failures = models.IntegerField(null=True)
-    breaker_window = models.DurationField()
-    journal = models.DurationField(null=True)
+    breaker_window = fields.IntervalField()
+    journal = fields.IntervalField(null=True)
     settings = models.JSONField()
     paused = models.BooleanField()
     paused_reason = models.TextField(null=True)
@@ -328,7 +330,7 @@ class Timer(models.Model):
     actor_key = fields.KeyField()
     name = models.TextField()
     due_at = models.DateTimeField()
-    every = models.DurationField(null=True)
+    every = fields.IntervalField(null=True)
     payload = models.JSONField(decoder=fields.PayloadDecoder)
 
     class Meta:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from django.apps import apps
-from django.db import router
+from django.db import IntegrityError, router, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
@@ -100,7 +100,15 @@ class CreateDjactor(_DatabaseOperation):
 
     def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
         """Create it."""
-        editor.execute("CREATE EXTENSION IF NOT EXISTS djactor")
+        create = "CREATE EXTENSION IF NOT EXISTS djactor"
+        if editor.collect_sql:
+            editor.execute(create)
+            return
+        try:
+            with transaction.atomic(using=editor.connection.alias):
+                editor.execute(create)
+        except IntegrityError:  # another process was about to create it, and has done so
+            editor.execute(create)
 
     def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
         """Drop it, if nothing is lost by that."""

@@ -129,7 +129,8 @@ class ActorRef:
             raise AskInTransaction(
                 f"ask() of {self.type} {self.key} inside a transaction would wait for ever:"
                 " nobody sees the message before the commit."
-                " Ask outside atomic(), or send() and look at the answer later."
+                " Ask outside atomic(), or send() and look at the answer later; with"
+                " ATOMIC_REQUESTS the view needs @transaction.non_atomic_requests."
             )
         with connection.cursor() as cursor:
             # The server's clock decides when the ask expires, as it does when that has passed.

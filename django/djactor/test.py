@@ -68,27 +68,23 @@ def reset(using: str | None = None) -> None:
     alias = using or conf.get("DATABASE")
     listener.close(alias)
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-        cursor.execute("SELECT * FROM djactor.actor_type")
-        names = [column.name for column in cursor.description]
-        for row in cursor.fetchall():
-            definition = dict(zip(names, row, strict=True))
-            # Not options of the definition, or written by djactor.
-            for name in ("handler_owner", "problem", "paused_reason"):
-                definition.pop(name)
-            paused = definition.pop("paused")
+        # As text, and read by the server again: a Python value would not hold all of it.
+        cursor.execute("SELECT name, paused, to_jsonb(t)::text FROM djactor.actor_type t")
+        types = cursor.fetchall()
+        cursor.execute("SELECT * FROM djactor.actor_type LIMIT 0")
+        # Not options of the definition, or written by djactor.
+        others = {"handler_owner", "paused", "paused_reason", "problem"}
+        options = [column.name for column in cursor.description if column.name not in others]
+        arguments = ", ".join(f"{option} => t.{option}" for option in options)
+        for name, paused, definition in types:
+            cursor.execute("SELECT djactor.drop_actor_type(%s, discard => true)", [name])
             cursor.execute(
-                "SELECT djactor.drop_actor_type(%s, discard => true)", [definition["name"]]
-            )
-            arguments = ", ".join(
-                f"{name} => {'%s::jsonb' if name == 'initial_state' else '%s'}"
-                + ("::regrole" if name == "owner" else "")
-                for name in definition
-            )
-            cursor.execute(
-                f"SELECT djactor.define_actor_type({arguments})", list(definition.values())
+                f"SELECT djactor.define_actor_type({arguments})"
+                " FROM jsonb_populate_record(NULL::djactor.actor_type, %s::jsonb) t",
+                [definition],
             )
             if paused:
-                cursor.execute("SELECT djactor.pause(%s)", [definition["name"]])
+                cursor.execute("SELECT djactor.pause(%s)", [name])
         for table in ("dead_letter", "reply", "journal"):
             cursor.execute(f"DELETE FROM djactor.{table}")
 

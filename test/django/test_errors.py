@@ -14,7 +14,7 @@ from django.db import (
 
 import djactor
 from djactor.models import Actor, Message
-from djactor.operations import DefineActorType
+from djactor.operations import DefineActorType, DefinePythonActorType
 from elsewhere import elsewhere
 
 TYPE = "shop.counter"
@@ -97,6 +97,21 @@ def test_a_function_that_the_extension_does_not_have_yet_is_the_same_case():
         pytest.raises(djactor.WrongVersion, match="UpdateDjactor"),
     ):
         cursor.execute("SELECT djactor.of_a_later_version()")
+
+
+def test_a_database_without_python_actors_says_how_they_get_there():
+    python = DefinePythonActorType("shop.notification", "shop.actors.NotificationActor")
+    with (
+        connection.schema_editor() as editor,
+        pytest.raises(djactor.NotInstalled, match=r"CREATE EXTENSION djactor_python.*TEMPLATE"),
+        transaction.atomic(),
+    ):
+        python.forwards("shop", editor)
+
+
+def test_asking_in_a_transaction_names_the_setting_that_opens_one():
+    with transaction.atomic(), pytest.raises(djactor.AskInTransaction, match="ATOMIC_REQUESTS"):
+        djactor.actor(TYPE, 1).ask()
 
 
 def test_a_server_that_does_not_load_djactor_says_what_to_set(without_preload):

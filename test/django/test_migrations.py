@@ -1,6 +1,7 @@
 """Migration operations: forwards, backwards, as SQL, and what they refuse."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -20,7 +21,9 @@ from djactor.operations import (
     UpdateDjactor,
 )
 from djactor.test import wait_idle
+from elsewhere import elsewhere
 from shop.actors import NotificationActor
+from waiting import until
 
 TYPE = "shop.counter"
 
@@ -109,6 +112,32 @@ def test_dropping_a_type_says_whether_its_actors_may_go():
     assert not ActorType.objects.exists()
     apply(drop, backwards=True)
     assert ActorType.objects.get().max_attempts == 3
+
+
+def test_two_may_create_the_extension_at_once(fresh):
+    fresh.createdb("twice", owner="shop")
+    try:
+        with elsewhere(NAME="twice"), ThreadPoolExecutor() as threads:
+
+            def create():
+                try:
+                    apply(CreateDjactor())
+                finally:
+                    connection.close()
+
+            with connection.schema_editor() as editor:
+                CreateDjactor().forwards("shop", editor)
+                other = threads.submit(create)
+                until(lambda: waiting_for_a_lock(editor.connection))
+            other.result(60)
+    finally:
+        fresh.sql("DROP DATABASE twice")
+
+
+def waiting_for_a_lock(on):
+    with on.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone()[0] > 0
 
 
 def test_routers_decide_by_hints():

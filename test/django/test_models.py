@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.core.exceptions import ValidationError
 from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import Count, DateTimeField, OuterRef, Subquery, TextField
 from django.db.models.functions import Cast
@@ -17,6 +18,8 @@ from django.db.models.signals import post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 import djactor
+from djactor import live
+from djactor.display import duration
 from djactor.models import (
     Actor,
     ActorType,
@@ -28,7 +31,7 @@ from djactor.models import (
     Timer,
     Worker,
 )
-from djactor.test import drain, wait_idle
+from djactor.test import drain, reset, wait_idle
 from shop.models import Product, Sale
 from waiting import until
 
@@ -467,3 +470,58 @@ def test_a_state_with_a_large_number_is_read_and_written():
         )
         assert cursor.fetchone() == ("number", 131_000)
     assert djactor.actor(TYPE, 1).state()["n"] == 2
+
+
+@pytest.fixture
+def monthly(fresh):
+    """A type whose intervals have months, and whose actors have a monthly timer."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            CREATE FUNCTION monthly(state jsonb, message jsonb) RETURNS void LANGUAGE sql AS
+                $$ SELECT djactor.set_timer('fee', every => '1 mon 1 day 02:00') $$;
+            SELECT djactor.define_actor_type('shop.monthly', 'monthly', journal => '1 mon 2 days',
+                backoff_max => '1 year 3 mons 25:00:00.5', initial_state => '{"n": [%s, 1.50]}')"""
+            % ("9" * 5000)
+        )
+        yield cursor
+        cursor.execute("SELECT djactor.drop_actor_type('shop.monthly', discard => true)")
+        cursor.execute("DROP FUNCTION monthly(jsonb, jsonb)")
+
+
+def test_reset_keeps_definitions_to_the_letter(monthly):
+    def definition():
+        monthly.execute("SELECT t::text FROM djactor.actor_type t WHERE name = 'shop.monthly'")
+        return monthly.fetchone()
+
+    monthly.execute("SELECT djactor.pause('shop.monthly')")
+    before = definition()
+    reset()
+    assert definition() == before
+
+
+def test_months_are_no_days(monthly):
+    djactor.actor("shop.monthly", 1).send()
+    wait_idle(60, "shop.monthly")
+    every = Timer.objects.get().every
+    assert (str(every), every.months) == ("1 mon 1 day, 2:00:00", 1)
+    assert every.rest == datetime.timedelta(days=1, hours=2)
+    assert every == datetime.timedelta(days=31, hours=2)
+    again = pickle.loads(pickle.dumps(every))
+    assert (str(again), again) == (str(every), every)
+    assert [str(value) for value in Timer.objects.values_list("every", flat=True)] == [str(every)]
+    assert Timer.objects.filter(every=datetime.timedelta(days=31, hours=2)).count() == 1
+    kind = ActorType.objects.get(name="shop.monthly")
+    assert str(kind.backoff_max) == "1 year 3 mons 1 day, 1:00:00.500000"
+    assert type(kind.backoff) is datetime.timedelta
+    assert [str(row["every"]) for row in live.timers("default")] == [str(every)]
+    assert duration(every) == str(every)
+
+
+def test_what_can_be_saved_is_clean(paused):
+    Message(actor_type=TYPE, actor_key=1).full_clean()
+    Product(name="product", number=1).full_clean()
+    for key in ("", "k" * 513):
+        with pytest.raises(ValidationError) as raised:
+            Message(actor_type=TYPE, actor_key=key).full_clean()
+        assert list(raised.value.message_dict) == ["actor_key"]

@@ -22,7 +22,9 @@ class Migration(migrations.Migration):
                 (
                     "state",
                     models.JSONField(
-                        encoder=djactor.fields.PayloadEncoder, decoder=djactor.fields.PayloadDecoder
+                        blank=True,
+                        encoder=djactor.fields.PayloadEncoder,
+                        decoder=djactor.fields.PayloadDecoder,
                     ),
                 ),
                 ("state_version", models.IntegerField()),
@@ -49,18 +51,18 @@ class Migration(migrations.Migration):
                 ("state_version", models.IntegerField()),
                 ("upgrade_handler", models.TextField(null=True)),
                 ("max_attempts", models.IntegerField()),
-                ("backoff", models.DurationField()),
-                ("backoff_max", models.DurationField()),
+                ("backoff", djactor.fields.IntervalField()),
+                ("backoff_max", djactor.fields.IntervalField()),
                 ("retry_order", models.TextField()),
                 ("on_exhausted", models.TextField()),
-                ("handler_timeout", models.DurationField()),
+                ("handler_timeout", djactor.fields.IntervalField()),
                 ("batch_size", models.IntegerField(null=True)),
                 ("concurrency", models.IntegerField(null=True)),
                 ("mailbox_limit", models.IntegerField(null=True)),
                 ("on_full", models.TextField()),
                 ("breaker_failures", models.IntegerField(null=True)),
-                ("breaker_window", models.DurationField()),
-                ("journal", models.DurationField(null=True)),
+                ("breaker_window", djactor.fields.IntervalField()),
+                ("journal", djactor.fields.IntervalField(null=True)),
                 ("settings", models.JSONField()),
                 ("paused", models.BooleanField()),
                 ("paused_reason", models.TextField(null=True)),
@@ -185,6 +187,7 @@ class Migration(migrations.Migration):
                 (
                     "payload",
                     models.JSONField(
+                        blank=True,
                         default=dict,
                         encoder=djactor.fields.PayloadEncoder,
                         decoder=djactor.fields.PayloadDecoder,
@@ -288,7 +291,7 @@ class Migration(migrations.Migration):
                 ("actor_key", djactor.fields.KeyField()),
                 ("name", models.TextField()),
                 ("due_at", models.DateTimeField()),
-                ("every", models.DurationField(null=True)),
+                ("every", djactor.fields.IntervalField(null=True)),
                 ("payload", models.JSONField(decoder=djactor.fields.PayloadDecoder)),
             ],
             options={
