@@ -563,6 +563,35 @@ CREATE FUNCTION djactor.define_actor_type
 COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
 'defines a kind of actor, or changes it: an omitted option gets its default again, paused is never touched';
 
+/* The defaults mean "as it is"; where NULL is a value, another one does, which no option can have. */
+CREATE FUNCTION djactor.alter_actor_type
+(
+	name text,
+	handler text DEFAULT NULL,
+	initial_state jsonb DEFAULT NULL,
+	state_version int DEFAULT NULL,
+	upgrade_handler text DEFAULT ''::text,
+	max_attempts int DEFAULT NULL,
+	backoff interval DEFAULT NULL,
+	backoff_max interval DEFAULT NULL,
+	retry_order text DEFAULT NULL,
+	on_exhausted text DEFAULT NULL,
+	handler_timeout interval DEFAULT NULL,
+	batch_size int DEFAULT -1,
+	concurrency int DEFAULT -1,
+	mailbox_limit int DEFAULT -1,
+	on_full text DEFAULT NULL,
+	breaker_failures int DEFAULT -1,
+	breaker_window interval DEFAULT NULL,
+	journal interval DEFAULT '-1 s'::interval,
+	owner pg_catalog.regrole DEFAULT NULL,
+	settings jsonb DEFAULT NULL
+) RETURNS void
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_alter_actor_type';
+COMMENT ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
+'changes those options of a kind of actor that are named, and nothing else; NULL for batch_size, concurrency, mailbox_limit, breaker_failures, journal or upgrade_handler means none';
+
 CREATE FUNCTION djactor.drop_actor_type(name text, discard boolean DEFAULT false) RETURNS void
 	LANGUAGE c VOLATILE STRICT
 	AS 'MODULE_PATHNAME', 'dja_drop_actor_type';
@@ -575,6 +604,14 @@ CREATE TYPE djactor.result AS (state jsonb, reply jsonb);
 COMMENT ON TYPE djactor.result IS
 'what a handler may return: the new state (NULL = unchanged) and the reply (NULL = none)';
 
+/* No SET search_path: it could not be inlined then, and the body is bound to what it means now. */
+CREATE FUNCTION djactor.result(state jsonb, reply jsonb) RETURNS djactor.result
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+SELECT ROW(state, reply)::djactor.result;
+END;
+COMMENT ON FUNCTION djactor.result(jsonb, jsonb) IS
+'what a handler may return, made of its two parts, of which each may be a plain NULL';
 
 CREATE FUNCTION djactor.self(OUT actor_type text, OUT actor_key text, OUT turns bigint)
 	LANGUAGE c STABLE PARALLEL RESTRICTED
@@ -695,7 +732,7 @@ COMMENT ON FUNCTION djactor.resume(text) IS 'undoes pause(type)';
 CREATE FUNCTION djactor.resume(actor_type text, actor_key text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_resume_actor';
 COMMENT ON FUNCTION djactor.resume(text, text) IS
-'lets a paused or suspended actor go on: attempts of its first message are reset and it is due now';
+'lets a paused or suspended actor go on: attempts of its first message are reset and it is due now, also when the actor never had a turn';
 
 CREATE FUNCTION djactor.resume() RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_resume_database';
@@ -950,6 +987,7 @@ GRANT UPDATE (state) ON djactor.actor TO pg_database_owner WITH GRANT OPTION;
 GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal TO pg_database_owner WITH GRANT OPTION;
 
 REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.stat_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.put_off_list() FROM PUBLIC;
@@ -958,6 +996,7 @@ REVOKE ALL ON FUNCTION djactor.message_arrived() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.home_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.stat_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.put_off_list() TO pg_database_owner WITH GRANT OPTION;

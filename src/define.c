@@ -1,7 +1,7 @@
 /*
  * define.c
  *
- * define_actor_type() and drop_actor_type().
+ * define_actor_type(), alter_actor_type() and drop_actor_type().
  *
  * Whoever defines or drops takes ShareRowExclusiveLock on djactor.actor_type:
  * definers take turns, readers and senders do not notice.  All options are
@@ -37,9 +37,10 @@
 #include "watch.h"
 
 PG_FUNCTION_INFO_V1(dja_define_actor_type);
+PG_FUNCTION_INFO_V1(dja_alter_actor_type);
 PG_FUNCTION_INFO_V1(dja_drop_actor_type);
 
-/* Arguments of define_actor_type, in their order. */
+/* Arguments of define_actor_type and of alter_actor_type, in their order. */
 enum
 {
 	ARG_NAME, ARG_HANDLER, ARG_INITIAL_STATE, ARG_STATE_VERSION, ARG_UPGRADE_HANDLER, ARG_MAX_ATTEMPTS, ARG_BACKOFF, ARG_BACKOFF_MAX,
@@ -241,6 +242,26 @@ dja_check_leftovers(const char *name, uint64 hash)
 }
 
 /*
+ * The function that shall handle messages as this owner.
+ */
+static Oid
+dja_check_handler(const char *handler, Oid owner)
+{
+	Oid			function = dja_handler_parse(handler, DJA_MESSAGE_HANDLER);
+	int			sqlerrcode;
+	char	   *hint;
+	char	   *problem = dja_handler_problem(function, DJA_MESSAGE_HANDLER, handler, owner,
+											  &sqlerrcode, &hint);
+
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(sqlerrcode),
+				 errmsg("%s", problem),
+				 errhint("%s", hint)));
+	return function;
+}
+
+/*
  * The upgrade handler's qualified signature.
  */
 static Datum
@@ -274,15 +295,11 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	Datum		values[DJA_TYPE_NATTS] = {0};
 	bool		nulls[DJA_TYPE_NATTS] = {0};
 	char	   *name;
-	char	   *handler;
 	uint64		hash;
 	Oid			owner;
 	Oid			function;
 	DjaWriter  *writer;
 	DjaType    *type;
-	char	   *problem;
-	char	   *hint;
-	int			sqlerrcode;
 
 	PreventCommandIfReadOnly("djactor.define_actor_type()");
 	dja_require_preload();
@@ -293,14 +310,7 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	owner = PG_GETARG_OID(ARG_OWNER);
 	dja_check_owner(owner);
 
-	handler = text_to_cstring(PG_GETARG_TEXT_PP(ARG_HANDLER));
-	function = dja_handler_parse(handler, DJA_MESSAGE_HANDLER);
-	problem = dja_handler_problem(function, DJA_MESSAGE_HANDLER, handler, owner, &sqlerrcode, &hint);
-	if (problem != NULL)
-		ereport(ERROR,
-				(errcode(sqlerrcode),
-				 errmsg("%s", problem),
-				 errhint("%s", hint)));
+	function = dja_check_handler(text_to_cstring(PG_GETARG_TEXT_PP(ARG_HANDLER)), owner);
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
 	(void) dja_types_all();		/* as of now, under the lock */
 	dja_check_hash(name, hash);
@@ -327,7 +337,7 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 			dja_check_upgrade_handler(text_to_cstring(PG_GETARG_TEXT_PP(ARG_UPGRADE_HANDLER)),
 									  dja_handler_owner(function), owner);
 	values[DJA_TYPE_SETTINGS - 1] =
-		dja_settings_define(PG_ARGISNULL(ARG_SETTINGS) ? NULL : PG_GETARG_JSONB_P(ARG_SETTINGS), owner);
+		dja_settings_define(PG_ARGISNULL(ARG_SETTINGS) ? NULL : PG_GETARG_JSONB_P(ARG_SETTINGS), NULL, owner);
 	values[DJA_TYPE_HANDLER_OWNER - 1] = ObjectIdGetDatum(dja_handler_owner(function));
 	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(false);
 	nulls[DJA_TYPE_PAUSED_REASON - 1] = true;
@@ -351,6 +361,136 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	dja_writer_close(writer);
 	dja_type_changed();
 	dja_pending_type(hash, owner);
+	CommandCounterIncrement();
+	PG_RETURN_VOID();
+}
+
+/* ---------- altering ---------- */
+
+static DjaType *
+dja_type_to_change(const char *name)
+{
+	DjaType    *type = dja_type_lookup(name, strlen(name));
+
+	if (type == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("actor type \"%s\" does not exist", name)));
+	dja_check_can_act_for(type->owner);
+	return type;
+}
+
+/*
+ * Whether alter_actor_type() has been given a value for an option.  Where NULL
+ * is a value, the default is one that no option can have.
+ */
+static bool
+dja_is_named(FunctionCallInfo fcinfo, int arg)
+{
+	if (!dja_may_be_null(arg) || arg == ARG_SETTINGS)
+		return !PG_ARGISNULL(arg);
+	if (PG_ARGISNULL(arg))
+		return true;
+	switch (arg)
+	{
+		case ARG_UPGRADE_HANDLER:
+			return VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(arg)) > 0;
+		case ARG_JOURNAL:
+			return DJA_INTERVAL_INFINITE(PG_GETARG_INTERVAL_P(arg)) ||
+				dja_interval_usec(PG_GETARG_INTERVAL_P(arg)) != -USECS_PER_SEC;
+		default:
+			return PG_GETARG_INT32(arg) != -1;
+	}
+}
+
+/*
+ * The column of djactor.actor_type that has an argument's value.
+ */
+static int
+dja_arg_column(int arg)
+{
+	return arg == ARG_NAME ? DJA_TYPE_NAME : arg == ARG_HANDLER ? DJA_TYPE_HANDLER :
+		arg == ARG_OWNER ? DJA_TYPE_OWNER : arg == ARG_SETTINGS ? DJA_TYPE_SETTINGS : DJA_TYPE_INITIAL_STATE + arg - ARG_INITIAL_STATE;
+}
+
+/*
+ * Changes the options of a type that are named, as if it were defined again
+ * with all others as they are.  A handler that is not named is not looked at,
+ * so that one that is gone keeps nobody from changing something else, and
+ * nobody takes over what took its place.
+ */
+Datum
+dja_alter_actor_type(PG_FUNCTION_ARGS)
+{
+	LOCAL_FCINFO(all, NARGS);	/* the arguments of a definition */
+	Datum		values[DJA_TYPE_NATTS];
+	bool		nulls[DJA_TYPE_NATTS];
+	bool		named[NARGS];
+	char	   *name;
+	Oid			owner;
+	Oid			handler_owner;
+	DjaWriter  *writer;
+	DjaType    *type;
+
+	PreventCommandIfReadOnly("djactor.alter_actor_type()");
+	dja_require_preload();
+	dja_catalog_require();
+	if (PG_ARGISNULL(ARG_NAME))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", dja_arg_names[ARG_NAME])));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(ARG_NAME));
+	(void) dja_type_to_change(name);
+	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
+	(void) dja_types_all();		/* as of now, under the lock */
+	type = dja_type_to_change(name);
+	dja_type_read_row(type, values, nulls);
+
+	for (int i = 0; i < NARGS; i++)
+	{
+		int			column = dja_arg_column(i) - 1;
+
+		named[i] = i != ARG_NAME && dja_is_named(fcinfo, i);
+		if (named[i] && i != ARG_SETTINGS)
+		{
+			values[column] = PG_GETARG_DATUM(i);
+			nulls[column] = PG_ARGISNULL(i);
+		}
+		all->args[i].value = values[column];
+		all->args[i].isnull = nulls[column];
+	}
+	dja_check_options(all);
+	owner = DatumGetObjectId(values[DJA_TYPE_OWNER - 1]);
+	if (named[ARG_OWNER])
+		dja_check_owner(owner);
+	if (named[ARG_SETTINGS])
+		values[DJA_TYPE_SETTINGS - 1] = dja_settings_define(PG_GETARG_JSONB_P(ARG_SETTINGS),
+															DatumGetJsonbP(values[DJA_TYPE_SETTINGS - 1]), owner);
+
+	if (named[ARG_HANDLER] || named[ARG_OWNER])
+	{
+		Oid			function = dja_check_handler(TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]), owner);
+
+		if (named[ARG_HANDLER])
+		{
+			values[DJA_TYPE_HANDLER - 1] = CStringGetTextDatum(dja_handler_signature(function, DJA_MESSAGE_HANDLER));
+			values[DJA_TYPE_HANDLER_OWNER - 1] = ObjectIdGetDatum(dja_handler_owner(function));
+		}
+	}
+	handler_owner = DatumGetObjectId(values[DJA_TYPE_HANDLER_OWNER - 1]);
+	if (named[ARG_HANDLER] || named[ARG_OWNER] || named[ARG_UPGRADE_HANDLER])
+	{
+		if (!nulls[DJA_TYPE_UPGRADE_HANDLER - 1])
+			values[DJA_TYPE_UPGRADE_HANDLER - 1] =
+				dja_check_upgrade_handler(TextDatumGetCString(values[DJA_TYPE_UPGRADE_HANDLER - 1]),
+										  handler_owner, owner);
+		nulls[DJA_TYPE_PROBLEM - 1] = true;
+	}
+
+	dja_row_update(writer, &type->tid, values, nulls);
+	dja_writer_close(writer);
+	dja_type_changed();
+	dja_pending_type(type->hash, owner);
 	CommandCounterIncrement();
 	PG_RETURN_VOID();
 }
@@ -453,19 +593,6 @@ dja_discard_rows(DjaTable table, int column, DjaType *type)
 	dja_writer_close(writer);
 }
 
-static DjaType *
-dja_droppable_type(const char *name)
-{
-	DjaType    *type = dja_type_lookup(name, strlen(name));
-
-	if (type == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("actor type \"%s\" does not exist", name)));
-	dja_check_can_act_for(type->owner);
-	return type;
-}
-
 /*
  * Drops a type.  To discard what it has, its turns are waited for first, and
  * no new ones start before the outcome is known.
@@ -481,7 +608,7 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("djactor.drop_actor_type()");
 	dja_require_preload();
 	dja_catalog_require();
-	type = dja_droppable_type(name);
+	type = dja_type_to_change(name);
 	if (discard)
 	{
 		if (dja_turn.actor != NULL)
@@ -494,7 +621,7 @@ dja_drop_actor_type(PG_FUNCTION_ARGS)
 	dja_type_lock(type->hash, AccessExclusiveLock);
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
 	(void) dja_types_all();		/* as of now, under the locks */
-	type = dja_droppable_type(name);
+	type = dja_type_to_change(name);
 
 	if (discard)
 	{

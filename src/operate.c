@@ -186,9 +186,10 @@ dja_failed_head(DjaWriter *writer, uint64 type_hash, uint64 key_hash)
 }
 
 /*
- * The first message of an actor is due now, as if it had never failed.
+ * The first message of an actor is due now, as if it had never failed.  False
+ * if none has failed.
  */
-static void
+static bool
 dja_reset_attempts(DjaType *type, uint64 key_hash)
 {
 	DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
@@ -202,6 +203,7 @@ dja_reset_attempts(DjaType *type, uint64 key_hash)
 						  TextDatumGetCString(message->values[DJA_MSG_LAST_ERROR - 1]), false);
 	}
 	dja_writer_close(writer);
+	return message != NULL;
 }
 
 /*
@@ -236,6 +238,7 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 	uint64		key_hash = dja_hash_text(key);
 	DjaActor   *actor;
 	bool		in_batch;
+	bool		exists;
 
 	PreventCommandIfReadOnly(paused ? "djactor.pause()" : "djactor.resume()");
 	type = dja_require_type(name);
@@ -244,19 +247,21 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 	in_batch = actor != NULL;
 	if (!in_batch)
 		actor = dja_actor_locked(type, key, key_hash, LockTupleNoKeyExclusive);
-	if (!actor->exists && !actor->dirty && actor != dja_turn.actor)
+	exists = actor->exists || actor->dirty || actor == dja_turn.actor;
+
+	/* one that never had a turn may have mail that waits for its retry */
+	if (!paused && (dja_reset_attempts(type, key_hash) || exists))
+		dja_pending_mailbox(type, key_hash, DJA_CURSOR_START, 0);
+	else if (!exists)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("actor %s \"%s\" does not exist", type->name, text_to_cstring(key)),
 				 paused ?
 				 errhint("An actor exists from its first committed turn; djactor.pause(type) pauses all of a kind.") :
-				 errhint("An actor exists from its first committed turn.")));
+				 errhint("An actor exists from its first committed turn, and no message to this one waits for its retry.")));
 
-	if (!paused)
-	{
-		dja_reset_attempts(type, key_hash);
-		dja_pending_mailbox(type, key_hash, DJA_CURSOR_START, 0);
-	}
+	if (!exists)
+		return;
 	if (in_batch)
 		dja_wish(paused ? DJA_WISH_PAUSE : DJA_WISH_RESUME, actor, NULL);
 	else

@@ -15,6 +15,8 @@
 #include "json.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "nodes/value.h"
 #include "settings.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -107,15 +109,93 @@ dja_is_json_null(Jsonb *json)
 	return JB_ROOT_IS_SCALAR(json) && JsonbExtractScalar(&json->root, &value) && value.type == jbvNull;
 }
 
+static bool
+dja_is_among(List *names, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+		if (pg_strcasecmp(strVal(lfirst(lc)), name) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * A setting's name as the server spells it, if it is one that is always there.
+ */
+static const char *
+dja_spelt(char *name)
+{
+	for (size_t i = 0; i < lengthof(dja_remembered); i++)
+		if (pg_strcasecmp(name, dja_remembered[i]) == 0)
+			return dja_remembered[i];
+	return name;
+}
+
+/*
+ * Pushes what a definition names; returns the names.
+ */
+static List *
+dja_push_named(DjaJsonState *state, Jsonb *named, Oid owner)
+{
+	JsonbIterator *it = JsonbIteratorInit(&named->root);
+	JsonbIteratorToken token;
+	JsonbValue	item;
+	List	   *names = NIL;
+	char	   *name = NULL;
+
+	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
+	{
+		char	   *value;
+
+		if (token == WJB_KEY)
+			name = pnstrdup(item.val.string.val, item.val.string.len);
+		if (token != WJB_VALUE)
+			continue;
+		value = dja_setting_value(name, &item);
+		dja_setting_check(name, value, owner);
+		names = lappend(names, makeString(name));
+		if (value == NULL)
+			continue;
+		dja_push_string(state, WJB_KEY, dja_spelt(name));
+		dja_push_string(state, WJB_VALUE, value);
+	}
+	return names;
+}
+
+/*
+ * Pushes what a type has had, but for some names.
+ */
+static void
+dja_push_others(DjaJsonState *state, Jsonb *stored, List *names)
+{
+	DjaSettings *settings = dja_settings_parse(stored);
+	const char *at = settings->pairs;
+
+	for (int i = 0; i < settings->n; i++)
+	{
+		const char *name = at;
+		const char *value = name + strlen(name) + 1;
+
+		if (!dja_is_among(names, name))
+		{
+			dja_push_string(state, WJB_KEY, name);
+			dja_push_string(state, WJB_VALUE, value);
+		}
+		at = value + strlen(value) + 1;
+	}
+}
+
 /*
  * The settings of a type that is being defined, as an object of strings: what the
- * present session has, and what the definition names (NULL = nothing), which comes
- * before it.  Raises 22023 or what the server says of a setting.
+ * definition names (NULL = nothing), and of the others what the type has had
+ * (stored), or what the present session has if that is NULL.  Raises 22023 or what
+ * the server says of a setting.
  */
 Datum
-dja_settings_define(Jsonb *named, Oid owner)
+dja_settings_define(Jsonb *named, Jsonb *stored, Oid owner)
 {
-	bool		is_named[lengthof(dja_remembered)] = {false};
+	List	   *names = NIL;
 	DjaJsonState state = {0};
 
 	if (named != NULL && !JB_ROOT_IS_OBJECT(named) && !dja_is_json_null(named))
@@ -125,38 +205,12 @@ dja_settings_define(Jsonb *named, Oid owner)
 				 errhint("Its keys are names of settings, its values what turns see of them.")));
 	dja_json_push(&state, WJB_BEGIN_OBJECT, NULL);
 	if (named != NULL && JB_ROOT_IS_OBJECT(named))
+		names = dja_push_named(&state, named, owner);
+	if (stored != NULL)
+		dja_push_others(&state, stored, names);
+	for (size_t i = 0; stored == NULL && i < lengthof(dja_remembered); i++)
 	{
-		JsonbIterator *it = JsonbIteratorInit(&named->root);
-		JsonbIteratorToken token;
-		JsonbValue	item;
-		char	   *name = NULL;
-
-		while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
-		{
-			if (token == WJB_KEY)
-				name = pnstrdup(item.val.string.val, item.val.string.len);
-			else if (token == WJB_VALUE)
-			{
-				char	   *value = dja_setting_value(name, &item);
-
-				for (size_t i = 0; i < lengthof(dja_remembered); i++)
-				{
-					if (pg_strcasecmp(name, dja_remembered[i]) != 0)
-						continue;
-					is_named[i] = true;
-					name = pstrdup(dja_remembered[i]);
-				}
-				dja_setting_check(name, value, owner);
-				if (value == NULL)
-					continue;
-				dja_push_string(&state, WJB_KEY, name);
-				dja_push_string(&state, WJB_VALUE, value);
-			}
-		}
-	}
-	for (size_t i = 0; i < lengthof(dja_remembered); i++)
-	{
-		if (is_named[i])
+		if (dja_is_among(names, dja_remembered[i]))
 			continue;
 		dja_push_string(&state, WJB_KEY, dja_remembered[i]);
 		dja_push_string(&state, WJB_VALUE, GetConfigOption(dja_remembered[i], false, false));

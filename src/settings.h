@@ -25,7 +25,7 @@ typedef struct DjaSettings
 												 * its zero byte */
 } DjaSettings;
 
-extern Datum dja_settings_define(Jsonb *named, Oid owner);
+extern Datum dja_settings_define(Jsonb *named, Jsonb *stored, Oid owner);
 extern DjaSettings *dja_settings_parse(Jsonb *stored);
 
 extern void dja_settings_open(void);

@@ -86,5 +86,29 @@ CALL fails($$SELECT djactor.resume('no such type')$$);
 CALL fails($$SELECT djactor.pause('pause', 'no such actor')$$);
 CALL fails($$SELECT djactor.resume('pause', 'no such actor')$$);
 
+-- # An actor that never had a turn, while its first message waits an hour for its retry
+CREATE TABLE switch (broken boolean);
+INSERT INTO switch VALUES (true);
+CREATE FUNCTION depends(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF (SELECT broken FROM switch) THEN
+		RAISE EXCEPTION 'the switch is broken';
+	END IF;
+	RETURN collect(state, message);
+END $$;
+SELECT djactor.define_actor_type('pause.first', 'depends', backoff => '1 h');
+SELECT djactor.send('pause.first', 'f', '1') > 0 AS sent;
+CALL wait_until($$EXISTS (SELECT FROM djactor.message WHERE actor_type = 'pause.first' AND retry_at > now())$$);
+SELECT djactor.send('pause.first', 'f', '2', priority => 1) > 0 AS sent;
+CALL wait_until($$(SELECT count(*) FROM djactor.message WHERE actor_type = 'pause.first' AND retry_at > now()) = 2$$);
+UPDATE switch SET broken = false;
+CALL fails($$SELECT djactor.resume('pause.first', 'no such actor')$$);
+SELECT djactor.resume('pause.first', 'f');
+CALL wait_until($$EXISTS (SELECT FROM djactor.actor WHERE actor_type = 'pause.first')$$);
+SELECT djactor.resume('pause.first', 'f');
+CALL idle('pause.first');
+SELECT actor_key, state, turns FROM djactor.actor WHERE actor_type = 'pause.first';
+
 SELECT count(djactor.drop_actor_type(name, true)) AS dropped FROM djactor.actor_type WHERE name LIKE 'pause%';
-DROP FUNCTION stop_here;
+DROP FUNCTION stop_here, depends;
+DROP TABLE switch;
