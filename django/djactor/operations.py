@@ -169,6 +169,9 @@ class DefineActorType(_DatabaseOperation):
     handler     the function, as ``define_actor_type`` wants it
     sql         a ``.sql`` file that is run before, which creates the function; relative to the
                 directory of the app.  It should say CREATE OR REPLACE.
+    sql_version which version of that file: 2 means ``counter.2.sql`` instead of ``counter.sql``,
+                as ``manage.py djactor_sql`` has kept it.  None is the file as it is today, so
+                that an old migration does what it did only as long as nobody changes the file
     reverse_sql statements that are run when going back, after the type is gone
     previous    the definition before this one, to which going back returns; without it going
                 back drops the type, which the server refuses while actors or mail exist
@@ -187,6 +190,7 @@ class DefineActorType(_DatabaseOperation):
         handler: str | type,
         *,
         sql: str | None = None,
+        sql_version: int | None = None,
         reverse_sql: str | None = None,
         previous: DefineActorType | None = None,
         hints: Mapping[str, Any] | None = None,
@@ -214,6 +218,7 @@ class DefineActorType(_DatabaseOperation):
         self.name = name
         self.handler = self.name_of(handler)
         self.sql = sql
+        self.sql_version = sql_version
         self.reverse_sql = reverse_sql
         self.previous = previous
         self.options = {
@@ -231,10 +236,34 @@ class DefineActorType(_DatabaseOperation):
             )
         return handler
 
+    def file(self, app_label: str, version: int | None = None) -> Path:
+        """The file of ``sql``: as it is today, or this version of it."""
+        path = Path(apps.get_app_config(app_label).path) / str(self.sql)
+        return path if version is None else path.with_name(f"{path.stem}.{version}{path.suffix}")
+
+    def file_changed(self, app_label: str) -> bool:
+        """Whether today's file is not kept as the version that is used here."""
+        if self.sql is None:
+            return False
+        if self.sql_version is None:
+            return True
+        now, then = self.file(app_label), self.file(app_label, self.sql_version)
+        return now.exists() and (
+            not then.exists() or now.read_text("utf-8") != then.read_text("utf-8")
+        )
+
+    def with_version(self, version: int) -> DefineActorType:
+        """The same definition with another version of the file, and this one as ``previous``."""
+        _, args, kwargs = self.deconstruct()
+        options = {name: value for name, value in kwargs.items() if name != "previous"}
+        before = type(self)(*args, **options)
+        options.pop("reverse_sql", None)  # what the version before has made stays
+        return type(self)(*args, **options | {"sql_version": version, "previous": before})
+
     def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
         """Run the file, define the type."""
         if self.sql is not None:
-            path = Path(apps.get_app_config(app_label).path) / self.sql
+            path = self.file(app_label, self.sql_version)
             editor.execute(path.read_text(encoding="utf-8"), params=None)
         arguments = ["%s", "%s"]
         params: list[Any] = [self.name, self.handler]
