@@ -275,7 +275,7 @@ dja_crash_quit(SIGNAL_ARGS)
  * it comes from the process itself it is its handler that does.
  */
 static void
-dja_crash_terminate(int signo, siginfo_t *info, void *context)
+dja_crash_terminate(int signo, siginfo_t * info, void *context)
 {
 	int			save_errno = errno;
 

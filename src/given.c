@@ -74,7 +74,7 @@ dja_gives_ids(QueryDesc *query)
 	if (plan->hasModifyingCTE)
 		foreach(lc, plan->subplans)
 			if (dja_plan_gives_ids(query, lfirst(lc)))
-				return true;
+			return true;
 	return false;
 }
 

@@ -224,7 +224,8 @@ static List *dja_kept_cursors = NIL;
 static List *
 dja_cursor_names(void)
 {
-	ReturnSetInfo result = {.type = T_ReturnSetInfo, .allowedModes = SFRM_Materialize};
+	ReturnSetInfo result = {.type = T_ReturnSetInfo,.allowedModes = SFRM_Materialize};
+
 	LOCAL_FCINFO(fcinfo, 0);
 	FmgrInfo	function;
 	TupleTableSlot *slot;

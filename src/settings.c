@@ -116,7 +116,7 @@ dja_is_among(List *names, const char *name)
 
 	foreach(lc, names)
 		if (pg_strcasecmp(strVal(lfirst(lc)), name) == 0)
-			return true;
+		return true;
 	return false;
 }
 

@@ -106,3 +106,11 @@ DROP SCHEMA regress_dja_alter;
 REVOKE EXECUTE ON FUNCTION djactor.define_actor_type, djactor.alter_actor_type FROM regress_dja_alter;
 DROP OWNED BY regress_dja_other;
 DROP ROLE regress_dja_alter, regress_dja_other;
+
+-- # Of the settings those that are named, and what the session has counts for nothing
+SELECT djactor.define_actor_type('alter', 'collect', settings => '{"TimeZone": "Asia/Tokyo", "shop.tenant": "acme"}');
+SET TimeZone = 'UTC';
+SELECT djactor.alter_actor_type('alter', settings => '{"timezone": "Europe/Berlin", "shop.branch": 7}');
+SELECT settings ->> 'TimeZone' AS zone, settings ->> 'shop.tenant' AS tenant, settings ->> 'shop.branch' AS branch FROM djactor.actor_type WHERE name = 'alter';
+SELECT djactor.alter_actor_type('alter', settings => '{"TimeZone": null, "shop.tenant": null}');
+SELECT settings ->> 'TimeZone' AS zone, settings ->> 'shop.tenant' AS tenant, settings ->> 'shop.branch' AS branch FROM djactor.actor_type WHERE name = 'alter';

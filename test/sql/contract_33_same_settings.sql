@@ -31,7 +31,7 @@ SELECT name, settings FROM djactor.actor_type WHERE name LIKE 'seen.%' ORDER BY 
 BEGIN;
 SELECT count(djactor.send(t, k)) FROM unnest(ARRAY['seen.tokyo', 'seen.utc', 'seen.null']) t, unnest(ARRAY['a', 'b']) k;
 SELECT djactor.drain();
-SELECT actor_type, actor_key, state FROM djactor.actor WHERE actor_type <> 'seen.null' ORDER BY 1, 2;
+SELECT actor_type, actor_key, state FROM djactor.actor WHERE actor_type IN ('seen.tokyo', 'seen.utc') ORDER BY 1, 2;
 SELECT actor_key, state - 'search_path' FROM djactor.actor WHERE actor_type = 'seen.null' ORDER BY 1;
 -- # ... and the session has its own again
 SELECT current_setting('TimeZone'), current_setting('search_path'), current_setting('shop.tenant', true);
@@ -40,7 +40,7 @@ ROLLBACK;
 SELECT count(djactor.send(t, k)) FROM unnest(ARRAY['seen.tokyo', 'seen.utc', 'seen.null']) t, unnest(ARRAY['a', 'b']) k;
 CALL idle('seen.tokyo');
 CALL idle('seen.utc');
-SELECT actor_type, actor_key, state FROM djactor.actor WHERE actor_type <> 'seen.null' ORDER BY 1, 2;
+SELECT actor_type, actor_key, state FROM djactor.actor WHERE actor_type IN ('seen.tokyo', 'seen.utc') ORDER BY 1, 2;
 
 -- # Defining it again takes the session's anew
 SELECT djactor.define_actor_type('seen.tokyo', 'public.seen');

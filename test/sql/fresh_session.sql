@@ -54,12 +54,12 @@ SELECT actor_type, actor_key, turns, state FROM djactor.actor WHERE actor_type I
 SELECT count(*) FROM djactor.dead_letter WHERE actor_type IN ('row', 'type', 'one');
 
 -- # What fails in a fresh session, too, is its own failure
-CREATE FUNCTION wrong(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION unfit(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
 	RETURN to_jsonb((message->>'number')::int);
 END $$;
-SELECT djactor.define_actor_type('wrong', 'public.wrong', max_attempts => 2, backoff => '1 ms');
-SELECT djactor.send('wrong', 'k', '{"number": "ten"}') > 0 AS sent;
-CALL idle('wrong');
-SELECT attempts, sqlstate, error FROM djactor.dead_letter WHERE actor_type = 'wrong';
+SELECT djactor.define_actor_type('unfit', 'public.unfit', max_attempts => 2, backoff => '1 ms');
+SELECT djactor.send('unfit', 'k', '{"number": "ten"}') > 0 AS sent;
+CALL idle('unfit');
+SELECT attempts, sqlstate, error FROM djactor.dead_letter WHERE actor_type = 'unfit';
 DROP TABLE thing;

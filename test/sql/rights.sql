@@ -82,7 +82,6 @@ SELECT actor_key, sqlstate, error FROM djactor.dead_letter WHERE actor_type = 'r
 ALTER ROLE regress_dja_owner SET default_transaction_read_only = on;
 ALTER ROLE regress_dja_owner SET default_transaction_isolation = 'serializable';
 ALTER ROLE regress_dja_owner SET role = 'regress_dja_nobody';
-SELECT pg_terminate_backend(pid, 60000) AS terminated FROM djactor.worker WHERE role = 'regress_dja_owner'::regrole;
 TRUNCATE private.seen;
 SELECT djactor.send('rights.owner', 'odd settings') > 0 AS sent;
 CALL idle('rights.owner');
