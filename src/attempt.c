@@ -81,6 +81,7 @@ dja_batch_add(DjaBatch *batch, int mailbox)
 	run->type_hash = dja_lane(run->lane)->type_hash;
 	run->start = run->cursor = DJA_CURSOR_START;
 	run->end = DJA_END_RETURNED;
+	ItemPointerSetInvalid(&run->first);
 	MemoryContextSwitchTo(old);
 	return run;
 }
@@ -103,6 +104,7 @@ dja_batch_begin(DjaBatch *batch)
 		batch->runs[i]->messages = NULL;
 		batch->runs[i]->nmessages = batch->runs[i]->max_messages = batch->runs[i]->next = 0;
 		batch->runs[i]->removed = batch->runs[i]->freed = 0;
+		ItemPointerSetInvalid(&batch->runs[i]->first);
 	}
 	batch->writing = batch->executed = batch->turns = 0;
 	batch->run = NULL;

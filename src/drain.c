@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "agenda.h"
 #include "clock.h"
 #include "compat.h"
 #include "fmgr.h"
@@ -76,38 +77,67 @@ dja_drain_claim(DjaType *type, uint64 key_hash)
 }
 
 /*
+ * When a message in the due index is due.
+ */
+static TimestampTz
+dja_drain_due_at(DjaMessage *message)
+{
+	return message->nulls[DJA_MSG_RETRY_AT - 1] ?
+		DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) : message->retry_at;
+}
+
+/*
  * Lets delayed messages of a type that are due into their mailboxes.
  */
 static void
 dja_drain_due(DjaType *type)
 {
+	DjaAgendaType *agenda = dja_agenda_type(type->hash);
 	TimestampTz now = dja_clock();
+	TimestampTz from = agenda->from;
+	TimestampTz left = now + 1;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor due",
 												  ALLOCSET_SMALL_SIZES);
 	DjaScan		scan;
 
-	dja_due_scan_begin(&scan, type->hash, DT_NOBEGIN, snapshot);
+	agenda->from = DT_NOEND;	/* what comes meanwhile lowers it */
+	dja_due_scan_begin(&scan, type->hash, from, snapshot);
 	while (dja_scan_next(&scan))
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 		DjaMessage *message = dja_scan_message(&scan);
+		TimestampTz due = dja_drain_due_at(message);
+		TM_Result	result = TM_Ok;
 
+		if (due > now)
+		{
+			MemoryContextSwitchTo(old);
+			break;
+		}
 		if (!message->nulls[DJA_MSG_ASIDE - 1])
 		{
-			if (message->retry_at <= now &&
-				(dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate")))
-				dja_drain_progress |= dja_expire_deferred(message) == TM_Ok;
+			if (dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate"))
+			{
+				result = dja_expire_deferred(message);
+				dja_drain_progress |= result == TM_Ok;
+			}
 		}
 		else if (!message->nulls[DJA_MSG_DELIVER_AT - 1] &&
-				 !DatumGetBool(message->values[DJA_MSG_RELEASED - 1]) &&
-				 DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) <= now &&
-				 message->retry_at <= now)
-			(void) dja_message_release(writer, message);
+				 !DatumGetBool(message->values[DJA_MSG_RELEASED - 1]))
+		{
+			result = dja_message_release(writer, message);
+			if (result == TM_Ok)
+				dja_agenda_mail(type->hash, dja_hash_text(message->key), message->position);
+		}
+		if (result != TM_Ok)
+			left = Min(left, due);	/* somebody has its row */
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
+	agenda = dja_agenda_type(type->hash);
+	agenda->from = Min(agenda->from, left);
 	MemoryContextDelete(context);
 	dja_scan_end(&scan);
 	dja_writer_close(writer);
@@ -128,12 +158,7 @@ dja_drain_next_due(DjaType *type)
 
 	dja_due_scan_begin(&scan, type->hash, dja_drain_round + 1, snapshot);
 	if (dja_scan_next(&scan))
-	{
-		DjaMessage *message = dja_scan_message(&scan);
-
-		next = message->nulls[DJA_MSG_RETRY_AT - 1] ?
-			DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) : message->retry_at;
-	}
+		next = dja_drain_due_at(dja_scan_message(&scan));
 	dja_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
 	return next;
@@ -167,8 +192,9 @@ dja_drain_advance(TimestampTz until)
  * were.
  */
 static int64
-dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)
+dja_drain_mailbox(DjaType *type, DjaAgendaItem *item, int64 max, bool retry)
 {
+	uint64		key_hash = item->key.key_hash;
 	DjaBatch   *batch = dja_batch_create(false, retry ? DJA_MODE_SAVEPOINTS : DJA_MODE_FAST);
 	DjaRun	   *run = dja_batch_add(batch, dja_drain_claim(type, key_hash));
 	int64		handled;
@@ -176,16 +202,47 @@ dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)
 	dja_batch_begin(batch);
 	batch->budget = (int) Min(max, 1000);
 	batch->deadline = DT_NOEND;
+	run->start = item->cursor;
+	run->first = item->tid;
+	ItemPointerSetInvalid(&item->tid);
 	dja_run_read(batch, run);
 	(void) dja_batch_visit(batch, run);
 	handled = batch->turns;
 	dja_drain_progress |= handled > 0 || run->removed > 0 ||
 		(batch->executed > 0 && run->end == DJA_END_REMAINING);
 	dja_batch_write(batch);
+	if (run->end == DJA_END_REMAINING || run->end == DJA_END_HELD)
+		item->cursor = run->cursor;
+	if (run->end == DJA_END_HELD)
+		item->tid = run->first;
+	if (run->end != DJA_END_DRAINED)
+		dja_agenda_keep(item);
 	if (type->mailbox_limit > 0)
 		dja_pending_recount(type, key_hash);
 	dja_batch_free(batch);
 	return handled;
+}
+
+/*
+ * Finds the mailboxes of a type.
+ */
+static void
+dja_drain_sweep(DjaType *type)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint64		key_hash = 0;
+	int64		position;
+	bool		first = true;
+	DjaScan		scan;
+
+	dja_mailbox_scan_begin(&scan, snapshot);
+	while (dja_mailbox_scan_skip(&scan, type->hash, first, key_hash, &key_hash, &position))
+	{
+		first = false;
+		dja_agenda_mail(type->hash, key_hash, DJA_CURSOR_START);
+	}
+	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
 }
 
 /*
@@ -194,32 +251,30 @@ dja_drain_mailbox(DjaType *type, uint64 key_hash, int64 max, bool retry)
 static int64
 dja_drain_type(DjaType *type, int64 max, bool retry)
 {
-	uint64		key_hash;
-	uint64		after = 0;
-	int64		position;
-	bool		first = true;
 	int64		handled = 0;
+	uint64	   *keys;
+	int			n;
 
 	dja_drain_due(type);
-	while (handled < max)
+	if (!dja_agenda_type(type->hash)->swept)
 	{
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-		DjaScan		scan;
-		bool		found;
+		dja_drain_sweep(type);
+		dja_agenda_type(type->hash)->swept = true;
+	}
+	keys = dja_agenda_keys(type->hash, &n);
+	for (int i = 0; i < n && handled < max; i++)
+	{
+		DjaAgendaItem item;
 
-		dja_mailbox_scan_begin(&scan, snapshot);
-		found = dja_mailbox_scan_skip(&scan, type->hash, first, after, &key_hash, &position);
-		dja_scan_end(&scan);
-		UnregisterSnapshot(snapshot);
-		if (!found)
-			break;
-		first = false;
-		after = key_hash;
+		if (!dja_agenda_take(type->hash, keys[i], &item))
+			continue;
 
 		/* the index may still list what is dead: claim only what has mail */
-		if (dja_mailbox_count(type->hash, key_hash, 1, GetCurrentCommandId(false), false) > 0)
-			handled += dja_drain_mailbox(type, key_hash, max - handled, retry);
+		if (ItemPointerIsValid(&item.tid) ||
+			dja_mailbox_count(type->hash, keys[i], item.cursor, 1, GetCurrentCommandId(false), false) > 0)
+			handled += dja_drain_mailbox(type, &item, max - handled, retry);
 	}
+	pfree(keys);
 	return handled;
 }
 
@@ -266,6 +321,7 @@ dja_drain(PG_FUNCTION_ARGS)
 
 	dja_pending_drained();
 	dja_session_keep_cursors();
+	dja_agenda_begin();
 	PG_TRY();
 	{
 		do
@@ -292,6 +348,7 @@ dja_drain(PG_FUNCTION_ARGS)
 		geterrcode() == ERRCODE_QUERY_CANCELED;
 
 		dja_clock_reset();
+		dja_agenda_end();
 		dja_turn_over();
 		dja_limit_stop();
 		dja_limit_rest();
@@ -302,5 +359,6 @@ dja_drain(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 	dja_limit_rest();
 	dja_clock_reset();
+	dja_agenda_end();
 	PG_RETURN_INT64(handled);
 }

@@ -308,12 +308,12 @@ dja_slot_is_sent(TupleTableSlot *slot)
 }
 
 /*
- * Counts the messages of a mailbox, up to a limit, with sent only those that
+ * Counts the messages of a mailbox, from a cursor on and up to a limit, with sent only those that
  * somebody has sent and not djactor's own; of this transaction's own those that
  * were sent before command cid.
  */
 int
-dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid, bool sent)
+dja_mailbox_count(uint64 type_hash, uint64 key_hash, int64 from, int limit, CommandId cid, bool sent)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaScan		scan;
@@ -321,7 +321,7 @@ dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid, b
 
 	snapshot->curcid = cid;		/* our copy: RegisterSnapshot made it */
 	dja_mailbox_scan_begin(&scan, snapshot);
-	dja_mailbox_scan_start(&scan, type_hash, key_hash, DJA_CURSOR_START);
+	dja_mailbox_scan_start(&scan, type_hash, key_hash, from);
 	while (n < limit && dja_scan_next(&scan))
 		n += !sent || dja_slot_is_sent(scan.slot);
 	dja_scan_end(&scan);

@@ -88,7 +88,7 @@ extern DjaMessage *dja_message_from_slot(TupleTableSlot *slot);
 extern void dja_message_scan_id(DjaScan *scan, int64 id, Snapshot snapshot);
 extern DjaMessage *dja_message_by_id(int64 id, Snapshot snapshot);
 
-extern int	dja_mailbox_count(uint64 type_hash, uint64 key_hash, int limit, CommandId cid, bool sent);
+extern int	dja_mailbox_count(uint64 type_hash, uint64 key_hash, int64 from, int limit, CommandId cid, bool sent);
 extern void dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 							 DjaMessage *message, DjaFailure *failure);
 extern void dja_message_retry(DjaWriter *messages, DjaMessage *message, TimestampTz retry_at,

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "agenda.h"
 #include "compat.h"
 #include "deliver.h"
 #include "miscadmin.h"
@@ -149,6 +150,7 @@ dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count)
 	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_lane(type->hash, type->owner),
 												  key_hash, true);
 
+	dja_agenda_mail(type->hash, key_hash, position);
 	if (mailbox == NULL)
 	{
 		dja_pending_sweep(type);
@@ -168,6 +170,7 @@ dja_pending_due(DjaType *type, TimestampTz due)
 	DjaPendingLane *lane = dja_lane_entry(type->hash, type->owner);
 
 	lane->next_due = Min(lane->next_due, due);
+	dja_agenda_due(type->hash, due);
 }
 
 /*
@@ -178,6 +181,7 @@ void
 dja_pending_type(uint64 type_hash, Oid owner)
 {
 	dja_lane_entry(type_hash, owner)->changed = true;
+	dja_agenda_afresh();
 }
 
 /*

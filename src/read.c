@@ -159,6 +159,7 @@ dja_run_take(DjaBatch *batch, DjaRun *run, DjaMessage *message, TimestampTz now)
 	if (message->retry_at > now)
 	{
 		run->end = DJA_END_HELD;
+		run->first = message->tid;
 		return false;
 	}
 	if (batch->own_transaction && TransactionIdIsValid(message->locker))
@@ -273,8 +274,27 @@ dja_run_lowest(DjaBatch *batch, DjaRun *run, bool *others_wait)
 	lowest = dja_queue_read_cursor(run->mailbox);
 	dja_unlock();
 	if (!batch->own_transaction)
-		return DJA_CURSOR_START;
+		return run->start;		/* drain() knows */
 	return Min(lowest, dja_pending_position(run->type_hash, run->key_hash));
+}
+
+/*
+ * Takes the message at the cursor, if its row is known; false if the run ends
+ * before it.
+ */
+static bool
+dja_read_first(DjaBatch *batch, DjaReading *reading, DjaRun *run, TimestampTz now)
+{
+	DjaMessage *message;
+	bool		dead;
+
+	if (!ItemPointerIsValid(&run->first) || !dja_scan_fetch(&reading->scan, run->first, &dead))
+		return true;
+	message = dja_scan_message(&reading->scan);
+	if (message->position != run->cursor || !message->nulls[DJA_MSG_ASIDE - 1] ||
+		dja_hash_text(message->key) != run->key_hash)
+		return true;
+	return dja_run_take(batch, run, message, now);
 }
 
 /*
@@ -287,9 +307,12 @@ dja_run_fetch(DjaBatch *batch, DjaRun *run, Snapshot snapshot)
 	DjaReading	reading;
 
 	dja_mailbox_scan_begin(&reading.scan, snapshot);
-	dja_read_entries(&reading, run);
-	if (!dja_run_receive(batch, &reading, run, now))
-		dja_read_rows(batch, &reading, run, now);
+	if (dja_read_first(batch, &reading, run, now))
+	{
+		dja_read_entries(&reading, run);
+		if (!dja_run_receive(batch, &reading, run, now))
+			dja_read_rows(batch, &reading, run, now);
+	}
 	run->read_end = run->end;
 	run->read_cursor = run->cursor;
 	dja_scan_end(&reading.scan);
@@ -380,7 +403,7 @@ dja_run_actor(DjaBatch *batch, DjaRun *run, text *key)
 	UnregisterSnapshot(snapshot);
 	actor->next = run->actors;
 	run->actors = actor;
-	run->reread |= dja_run_passed_over(run);
+	run->reread |= batch->own_transaction && dja_run_passed_over(run);
 	MemoryContextSwitchTo(old);
 	return actor;
 }

@@ -61,6 +61,8 @@ typedef struct DjaRun
 	uint32		generation;		/* of the type, when it was looked at */
 	DjaActor   *actors;
 	bool		was_read;
+	ItemPointerData first;		/* row of the message at the cursor, if known:
+								 * its older versions are passed by */
 	int			quota;			/* messages to be read */
 	DjaMessage **messages;		/* all that was read, in their order */
 	int			nmessages;

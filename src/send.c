@@ -252,7 +252,7 @@ dja_mailbox_has_room(DjaType *type, uint64 key_hash, CommandId cid)
 		depth = base;
 	if (depth < 0 || depth + mine >= limit)
 	{
-		depth = dja_mailbox_count(type->hash, key_hash, limit + 1, cid, true);
+		depth = dja_mailbox_count(type->hash, key_hash, DJA_CURSOR_START, limit + 1, cid, true);
 		if (known)
 		{
 			mine = dja_pending_counted(type, key_hash, depth);

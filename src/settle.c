@@ -110,6 +110,7 @@ dja_message_tried_again(DjaBatch *batch, DjaRun *run, DjaMessage *message, DjaEr
 	{
 		run->end = DJA_END_HELD;
 		run->cursor = message->position;
+		run->first = batch->messages->slot->tts_tid;
 	}
 	if (charge)
 		ereport(LOG,
