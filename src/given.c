@@ -71,10 +71,13 @@ dja_gives_ids(QueryDesc *query)
 	if (query->operation == CMD_INSERT && query->estate->es_processed > 0 &&
 		dja_plan_gives_ids(query, plan->planTree))
 		return true;
-	if (plan->hasModifyingCTE)
-		foreach(lc, plan->subplans)
-			if (dja_plan_gives_ids(query, lfirst(lc)))
+	if (!plan->hasModifyingCTE)
+		return false;
+	foreach(lc, plan->subplans)
+	{
+		if (dja_plan_gives_ids(query, lfirst(lc)))
 			return true;
+	}
 	return false;
 }
 
