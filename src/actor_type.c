@@ -19,6 +19,7 @@
 #include "runqueue.h"
 #include "settings.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "tables.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
@@ -73,6 +74,22 @@ void
 dja_type_lock(uint64 hash, LOCKMODE lockmode)
 {
 	LockDatabaseObject(dja_table_oid(DJA_ACTOR_TYPE_TABLE), (Oid) hash, 0, lockmode);
+}
+
+/*
+ * The same for a worker that is about to send, and waits for nobody: false if
+ * somebody is dropping the type, or wants to.
+ */
+bool
+dja_type_try_lock(uint64 hash)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, dja_table_oid(DJA_ACTOR_TYPE_TABLE), (Oid) hash, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
 }
 
 /*

@@ -76,6 +76,7 @@ extern List *dja_types_all(void);
 extern void dja_types_reload(void);
 extern void dja_type_changed(void);
 extern void dja_type_lock(uint64 hash, LOCKMODE lockmode);
+extern bool dja_type_try_lock(uint64 hash);
 extern void dja_type_set_problem(DjaType *type, const char *problem);
 extern bool dja_type_pause(DjaType *type, const char *reason);
 extern char *dja_interval_string(int64 usec);

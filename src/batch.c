@@ -81,7 +81,7 @@ typedef enum DjaRemedy
 static const DjaRemedy dja_remedies[2][DJA_PHASE_COMMITTED + 1][DJA_NBLAMES] = {
 	{
 		/* shared: conflict, server, long, mates, message */
-		[DJA_PHASE_READING] = DJA_ANY(DJA_STALL),
+		[DJA_PHASE_READING] = {DJA_EACH_ALONE, DJA_STALL, DJA_STALL, DJA_STALL, DJA_STALL},
 		[DJA_PHASE_TURN] = {DJA_ALONE, DJA_ALONE, DJA_ALONE, DJA_SAVEPOINTS, DJA_SAVEPOINTS},
 		[DJA_PHASE_WRITING] = {DJA_PUT_OFF, DJA_STALL, DJA_STALL, DJA_EACH_ALONE, DJA_EACH_ALONE},
 		[DJA_PHASE_COMMITTING] = {DJA_EACH_ALONE, DJA_STALL, DJA_STALL, DJA_EACH_ALONE, DJA_EACH_ALONE},
@@ -89,7 +89,7 @@ static const DjaRemedy dja_remedies[2][DJA_PHASE_COMMITTED + 1][DJA_NBLAMES] = {
 	},
 	{
 		/* single */
-		[DJA_PHASE_READING] = DJA_ANY(DJA_STALL),
+		[DJA_PHASE_READING] = {DJA_PUT_OFF, DJA_STALL, DJA_STALL, DJA_STALL, DJA_STALL},
 		[DJA_PHASE_TURN] = DJA_ANY(DJA_RECORD),
 		[DJA_PHASE_WRITING] = {DJA_PUT_OFF, DJA_STALL, DJA_STALL, DJA_RECORD, DJA_RECORD},
 		[DJA_PHASE_COMMITTING] = DJA_ANY(DJA_RECORD),
@@ -424,6 +424,9 @@ dja_tell_put_off(DjaRun *run)
 	told = run->locker;
 	ereport(LOG,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 run->asker_dropped ?
+			 errmsg("mail of actor %s waits: another transaction drops the actor type that has asked it",
+					run->waiting) :
 			 errmsg("mail of actor %s waits: another transaction has locked the actor's row, or a message's",
 					run->waiting),
 			 pid != 0 ? errdetail("Process %d has.", pid) : 0,

@@ -19,6 +19,7 @@
 #include "post.h"
 #include "runqueue.h"
 #include "send.h"
+#include "slots.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -57,8 +58,17 @@ dja_post(const DjaPost *post)
 	DjaWriter  *writer;
 	int64		id;
 
-	/* no dropper of the type is passed by: see dja_type_lock */
-	dja_type_lock(type_hash, AccessShareLock);
+	/*
+	 * No dropper of the type is passed by, see dja_type_lock; nor is he
+	 * waited for by a worker, which has others' mail to handle.
+	 */
+	if (dja_my_worker == NULL)
+		dja_type_lock(type_hash, AccessShareLock);
+	else if (!dja_type_try_lock(type_hash))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("actor type \"%s\" is being dropped by another transaction",
+						text_to_cstring(post->actor_type))));
 	type = dja_type_by_hash(type_hash);
 	if (type == NULL || !dja_type_is_named(type, post->actor_type))
 		return 0;

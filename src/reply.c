@@ -22,6 +22,7 @@
 #include "pending.h"
 #include "post.h"
 #include "reply.h"
+#include "slots.h"
 #include "turn.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -84,6 +85,17 @@ static bool
 dja_asked_by_actor(DjaMessage *ask)
 {
 	return !ask->nulls[DJA_MSG_SENDER_TYPE - 1];
+}
+
+/*
+ * May a worker answer this now?  Not while somebody drops the type of the actor
+ * that has asked: then it has to wait, and nobody waits with it.
+ */
+bool
+dja_can_answer(DjaMessage *ask)
+{
+	return !ask->asks || !dja_asked_by_actor(ask) ||
+		dja_type_try_lock(dja_hash_text(DatumGetTextPP(ask->values[DJA_MSG_SENDER_TYPE - 1])));
 }
 
 /*
@@ -173,9 +185,13 @@ TM_Result
 dja_expire_deferred(DjaMessage *ask)
 {
 	static const char *const error = "no reply came before the ask expired";
-	DjaWriter  *writer = dja_writer_get(DJA_MESSAGE_TABLE);
-	TM_Result	result = dja_row_try_delete(writer, &ask->tid);
+	DjaWriter  *writer;
+	TM_Result	result;
 
+	if (dja_my_worker != NULL && !dja_can_answer(ask))
+		return TM_BeingModified;
+	writer = dja_writer_get(DJA_MESSAGE_TABLE);
+	result = dja_row_try_delete(writer, &ask->tid);
 	dja_writer_put(writer);
 	if (result != TM_Ok)
 		return result;

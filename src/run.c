@@ -18,6 +18,7 @@
 #include "crash.h"
 #include "held.h"
 #include "pgstat.h"
+#include "reply.h"
 #include "run.h"
 #include "session.h"
 #include "settings.h"
@@ -75,6 +76,7 @@ dja_run_put_off(DjaBatch *batch, DjaRun *run, text *key, TransactionId locker)
 	run->end = DJA_END_PUT_OFF;
 	run->waiting = psprintf("%s \"%s\"", run->type ? run->type->name : "?", text_to_cstring(key));
 	run->locker = locker;
+	run->asker_dropped = false;
 	MemoryContextSwitchTo(old);
 }
 
@@ -336,6 +338,21 @@ dja_actor_is_ready(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage *me
 }
 
 /*
+ * Will the message's asker be there to be answered?  That is seen to before its
+ * handler is called, which somebody's open transaction must not have repeated.
+ */
+static bool
+dja_asker_is_ready(DjaBatch *batch, DjaRun *run, DjaMessage *message)
+{
+	if (!batch->own_transaction || dja_can_answer(message))
+		return true;
+	run->cursor = message->position;
+	dja_run_put_off(batch, run, message->key, InvalidTransactionId);
+	run->asker_dropped = true;
+	return false;
+}
+
+/*
  * The turn itself, and what its outcome means to the message and the run.
  */
 static bool
@@ -431,7 +448,7 @@ dja_run_message(DjaBatch *batch, DjaRun *run, int i)
 	dja_settings_see(run->type->settings, ERROR);
 	actor = dja_run_actor(batch, run, message->key);
 	batch->actor_read = true;
-	if (!dja_actor_is_ready(batch, run, actor, message))
+	if (!dja_actor_is_ready(batch, run, actor, message) || !dja_asker_is_ready(batch, run, message))
 	{
 		dja_turn_did_not_happen(batch, before);
 		return DJA_NEXT_RUN;

@@ -57,6 +57,8 @@ typedef struct DjaRun
 								 * next */
 	char	   *waiting;		/* when put off: the actor, for people */
 	TransactionId locker;		/* ... and who has the row, if known */
+	bool		asker_dropped;	/* ... or it is the type of who has asked that
+								 * somebody drops */
 	DjaType    *type;
 	uint32		generation;		/* of the type, when it was looked at */
 	DjaActor   *actors;
