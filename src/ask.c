@@ -17,6 +17,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "failure.h"
@@ -28,6 +29,7 @@
 #include "turn.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "wait.h"
@@ -62,6 +64,35 @@ dja_check_timeout(Interval *timeout)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("timeout must not be null, negative or infinite")));
 	return usec;
+}
+
+/*
+ * Does row security let the user see that answer?  The server has to say so: the
+ * access methods know no policies.
+ */
+static bool
+dja_may_see_reply(int64 id)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(id)};
+	Snapshot	snapshot;
+	SPIPlanPtr	plan;
+	bool		seen;
+
+	if (check_enable_rls(dja_table_oid(DJA_REPLY_TABLE), InvalidOid, false) != RLS_ENABLED)
+		return true;
+	SPI_connect();
+	plan = SPI_prepare(psprintf("SELECT FROM %s WHERE message_id OPERATOR(pg_catalog.=) $1",
+								dja_table_name(DJA_REPLY_TABLE)), 1, types);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the SELECT of djactor.wait_reply()");
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (SPI_execute_snapshot(plan, values, NULL, snapshot, InvalidSnapshot, true, false, 1) < 0)
+		elog(ERROR, "could not execute the SELECT of djactor.wait_reply()");
+	seen = SPI_processed > 0;
+	UnregisterSnapshot(snapshot);
+	SPI_finish();
+	return seen;
 }
 
 /*
@@ -129,8 +160,12 @@ dja_check_ask(int64 id)
 				 errhint("Commit first; in a test that never commits call djactor.drain() before.")));
 }
 
+/*
+ * Waits for an answer.  Who has asked gets it; who only reads djactor.reply, what he
+ * may see of it.
+ */
 static Datum
-dja_wait(int64 id, int64 timeout, bool commit)
+dja_wait(int64 id, int64 timeout, bool commit, bool asked)
 {
 	static uint32 wait_event = 0;
 	TimestampTz until = GetCurrentTimestamp() + timeout;
@@ -145,7 +180,7 @@ dja_wait(int64 id, int64 timeout, bool commit)
 			Datum		answer = 0;
 
 			dja_wait_for(id);
-			found = dja_look_for_reply(id, &answer);
+			found = (asked || dja_may_see_reply(id)) && dja_look_for_reply(id, &answer);
 			payload = answer;
 			if (found)
 				break;
@@ -203,7 +238,7 @@ dja_wait_reply(PG_FUNCTION_ARGS)
 {
 	int64		timeout = dja_check_wait_reply(fcinfo);
 
-	PG_RETURN_DATUM(dja_wait(PG_GETARG_INT64(0), timeout, false));
+	PG_RETURN_DATUM(dja_wait(PG_GETARG_INT64(0), timeout, false, false));
 }
 
 /*
@@ -220,7 +255,7 @@ dja_call_wait_reply(PG_FUNCTION_ARGS)
 						 "It commits, so that it holds no snapshot while it waits.",
 						 "Commit first, or use SELECT djactor.wait_reply(), which keeps the snapshot of its statement.");
 	SPI_commit();
-	return dja_call_end(row, dja_wait(id, timeout, true));
+	return dja_call_end(row, dja_wait(id, timeout, true, false));
 }
 
 /*
@@ -257,5 +292,5 @@ dja_ask(PG_FUNCTION_ARGS)
 
 	id = dja_message_send(values, nulls);
 	SPI_commit();
-	return dja_call_end(row, dja_wait(id, timeout, true));
+	return dja_call_end(row, dja_wait(id, timeout, true, true));
 }

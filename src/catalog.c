@@ -37,6 +37,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -441,6 +442,19 @@ dja_table_oid(DjaTable table)
 	if (!dja_catalog.valid)
 		dja_catalog_require();
 	return dja_catalog.tables[table];
+}
+
+/*
+ * May the current user do that to any row of the table?  What row security may
+ * allow him of some rows only is not his of all.
+ */
+bool
+dja_table_right(DjaTable table, AclMode right)
+{
+	Oid			relid = dja_table_oid(table);
+
+	return pg_class_aclcheck(relid, GetUserId(), right) == ACLCHECK_OK &&
+		check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED;
 }
 
 /*

@@ -78,6 +78,7 @@ extern void dja_catalog_lock(void);
 extern void dja_catalog_check_owner(void);
 extern const char *dja_catalog_version(void);
 extern Oid	dja_table_oid(DjaTable table);
+extern bool dja_table_right(DjaTable table, AclMode right);
 extern char *dja_table_name(DjaTable table);
 extern Oid	dja_index_oid(DjaIndex index);
 extern Oid	dja_result_type(void);

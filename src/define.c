@@ -226,7 +226,7 @@ dja_check_leftovers(const char *name, uint64 hash)
 		DjaFind		find;
 		bool		found;
 
-		if (pg_class_aclcheck(dja_table_oid(places[i].table), GetUserId(), ACL_DELETE) == ACLCHECK_OK)
+		if (dja_table_right(places[i].table, ACL_DELETE))
 			continue;
 		dja_find_begin(&find, places[i].table, places[i].index, 1, places[i].hashed ? &hash_key : &key);
 		found = dja_find_next(&find);

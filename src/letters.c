@@ -167,7 +167,7 @@ dja_cancel(PG_FUNCTION_ARGS)
 static void
 dja_check_dead_letter_rights(DjaType *type)
 {
-	if (pg_class_aclcheck(dja_table_oid(DJA_DEAD_LETTER_TABLE), GetUserId(), ACL_DELETE) == ACLCHECK_OK)
+	if (dja_table_right(DJA_DEAD_LETTER_TABLE, ACL_DELETE))
 		return;
 	if (type == NULL)
 		ereport(ERROR,

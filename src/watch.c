@@ -207,7 +207,7 @@ static void
 dja_check_may_watch(DjaType *type)
 {
 	if (!dja_can_act_for(type->owner) &&
-		pg_class_aclcheck(dja_table_oid(DJA_ACTOR_TABLE), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		!dja_table_right(DJA_ACTOR_TABLE, ACL_SELECT))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to watch actors of type \"%s\"", type->name),

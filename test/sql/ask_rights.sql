@@ -61,6 +61,35 @@ CALL tries('cancel', 'deferred');
 CALL tries('redrive', 'dead 3');
 CALL tries('wait_reply', 'dead 3');
 RESET ROLE;
+-- # Row security says who sees which reply, and which dead letters a right to delete is for: not all, then
+ALTER TABLE djactor.reply ENABLE ROW LEVEL SECURITY;
+ALTER TABLE djactor.dead_letter ENABLE ROW LEVEL SECURITY;
+SET ROLE regress_dja_member;
+CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 3')));
+SET row_security = off;
+CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 3')));
+RESET row_security;
+RESET ROLE;
+CREATE POLICY of_some ON djactor.reply TO regress_dja_member USING (message_id IN (SELECT id FROM sent WHERE name = 'dead 3'));
+SET ROLE regress_dja_member;
+CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 3')));
+CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 2')));
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 3')));
+CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 2')));
+COMMIT;
+RESET ROLE;
+SET ROLE regress_dja_cleaner;
+CALL tries('discard', 'dead 4');
+CALL tries('redrive', 'dead 5');
+RESET ROLE;
+-- who asks gets his answer all the same
+SET ROLE regress_dja_stranger;
+CALL djactor.ask('rights', 'b', '{"reply": "for whoever asks"}', '1 min');
+RESET ROLE;
+DROP POLICY of_some ON djactor.reply;
+ALTER TABLE djactor.reply DISABLE ROW LEVEL SECURITY;
+ALTER TABLE djactor.dead_letter DISABLE ROW LEVEL SECURITY;
 -- # Who may delete dead letters may bring them back, too
 SET ROLE regress_dja_cleaner;
 CALL tries('discard', 'dead 4');
