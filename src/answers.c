@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "answers.h"
 #include "commands/async.h"
+#include "deliver.h"
 #include "lib/stringinfo.h"
 #include "utils/memutils.h"
 #include "waiters.h"
@@ -63,14 +64,15 @@ dja_answers_subxact_callback(SubXactEvent event, SubTransactionId subid,
 
 /*
  * Announces what was answered on channel djactor_reply, many ids in one
- * notification.
+ * notification.  Where the server has no room for that, answers are not kept back:
+ * who waits here has a latch, and who listens looks now and then.
  */
 void
 dja_answers_announce(void)
 {
 	StringInfoData ids;
 
-	if (dja_nanswers == 0)
+	if (dja_nanswers == 0 || !dja_can_notify())
 		return;
 	initStringInfo(&ids);
 	for (int i = 0; i < dja_nanswers; i++)
