@@ -763,7 +763,7 @@ CREATE FUNCTION djactor.discard(id bigint) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_discard';
 COMMENT ON FUNCTION djactor.discard(bigint) IS 'deletes a dead letter';
 
-CREATE FUNCTION djactor.wait_idle(timeout interval, actor_type text DEFAULT NULL) RETURNS boolean
+CREATE FUNCTION djactor.wait_idle(timeout interval DEFAULT '10 s'::interval, actor_type text DEFAULT NULL) RETURNS boolean
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_wait_idle';
 COMMENT ON FUNCTION djactor.wait_idle(interval, text) IS
 'waits until no mail is left that could be handled, and tells whether that came true in time; a message that waits for its retry is not idle, delayed and paused mail is; holds its statement''s snapshot while it waits, CALL wait_idle() does not';

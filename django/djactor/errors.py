@@ -34,6 +34,7 @@ class AskInTransaction(DjactorError):
 class AskTimeout(DjactorError):
     """No answer came in time.  The outcome is unknown: the message may have been handled.
 
+    So it is when the wait ended early: ``__cause__`` is the error then, of a lost connection say.
     ``message_id`` is what ``djactor.outcome()`` and a later look at ``Reply`` want;
     ``seconds`` is how long it was waited for.
     """

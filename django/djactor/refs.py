@@ -17,6 +17,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db import connections
 from django.db.utils import Error as DatabaseError
+from django.db.utils import InterfaceError, OperationalError
 
 from djactor import conf
 from djactor.errors import AskFailed, AskInTransaction, AskTimeout
@@ -152,23 +153,53 @@ class ActorRef:
             return int(cursor.fetchone()[0])
 
     def _answer(self, message_id: int, wait: float, timeout: float) -> Any:
-        try:
-            with connections[self.using].cursor() as cursor:
-                # The function of that name would hold a snapshot until it returns.
-                cursor.execute(
-                    "CALL djactor.wait_reply(%s, make_interval(secs => %s), NULL)",
-                    [message_id, wait],
-                )
-                text = cursor.fetchone()[0]
-        except DatabaseError as error:
-            cause: Any = error.__cause__
-            if getattr(cause, "sqlstate", None) == "JA001":
-                raise AskTimeout(message_id, timeout) from error
-            if getattr(cause, "sqlstate", None) == "JA002":
-                detail = cause.diag.message_detail
-                raise AskFailed(message_id, load_payload(detail) if detail else None) from error
-            raise
-        return None if text is None else load_payload(text)
+        """The answer, for which ``wait`` seconds are waited; ``timeout`` is what errors tell.
+
+        Whatever ends the wait, a lost connection included, its error tells the message's id.
+        """
+        connection = connections[self.using]
+        end = time.monotonic() + wait
+        piece = wait
+        while True:
+            began = time.monotonic()
+            left = max(0.0, end - began)
+            try:
+                with connection.cursor() as cursor:
+                    # The function of that name would hold a snapshot until it returns.
+                    cursor.execute(
+                        "CALL djactor.wait_reply(%s, make_interval(secs => %s), NULL)",
+                        [message_id, min(left, piece)],
+                    )
+                    text = cursor.fetchone()[0]
+                return None if text is None else load_payload(text)
+            except DatabaseError as error:
+                cause: Any = error.__cause__
+                state = getattr(cause, "sqlstate", None)
+                if state == "JA002":
+                    detail = cause.diag.message_detail
+                    raise AskFailed(message_id, load_payload(detail) if detail else None) from error
+                lost = state == "JA001" or isinstance(error, OperationalError | InterfaceError)
+                if not lost:
+                    raise
+                if state == "57014":
+                    limit = statement_timeout(self.using)
+                    if 0.0 < limit <= time.monotonic() - began:  # else somebody has cancelled it
+                        piece = limit / 2
+                        continue
+                if state != "JA001" and not connection.is_usable():
+                    connection.close()  # so that the next statement finds a new one
+                if state != "JA001" or left <= piece:
+                    raise AskTimeout(message_id, timeout) from error
+
+
+def statement_timeout(alias: str) -> float:
+    """After how many seconds the server cancels a statement of ours; 0.0: never."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT setting::float8 / 1000 FROM pg_catalog.pg_settings"
+            " WHERE name = 'statement_timeout'"
+        )
+        return float(cursor.fetchone()[0])
 
 
 def in_transaction(alias: str) -> bool:

@@ -8,13 +8,14 @@ the ``flush`` command of this app, which ``TransactionTestCase`` calls, does it 
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Any
 
 from django.db import connections, transaction
 
 from djactor import conf, listener
-from djactor.refs import in_transaction
+from djactor.refs import in_transaction, statement_timeout
 
 
 def drain(
@@ -45,15 +46,22 @@ def wait_idle(
 ) -> None:
     """Wait until the workers have handled everything that is due or in backoff.
 
-    It holds no snapshot while it waits, unless it is called inside ``atomic()``.
+    It holds no snapshot while it waits, unless it is called inside ``atomic()``.  A
+    ``statement_timeout`` of the connection does not end it: it waits by pieces then.
 
     Errors: AssertionError if that takes more than ``timeout`` seconds.
     """
-    if in_transaction(using or conf.get("DATABASE")):
+    alias = using or conf.get("DATABASE")
+    if in_transaction(alias):
         statement = "SELECT djactor.wait_idle(make_interval(secs => %s), %s::text)"
     else:
         statement = "CALL djactor.wait_idle(make_interval(secs => %s), %s::text, NULL)"
-    done = _call(using, statement, [timeout, actor_type])
+    piece = statement_timeout(alias) / 2 or timeout
+    end = time.monotonic() + timeout
+    done, left = False, timeout
+    while not done and left >= 0.0:
+        done = _call(alias, statement, [min(left, piece), actor_type])
+        left = end - time.monotonic()
     if not done:
         raise AssertionError(f"messages still wait after {timeout:g} s: look at djactor.mailbox")
 

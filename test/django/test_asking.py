@@ -1,6 +1,7 @@
 """Asking: one answer, from sync and async code, and no way to wait for ever."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import threading
@@ -371,3 +372,66 @@ def test_the_connection_takes_the_parameters_of_its_alias(project, tmp_path, mon
         del connections.settings["served"]
     assert answer == {"n": 1}
     assert found == [("shop",)]
+
+
+@pytest.fixture
+def impatient():
+    """The alias ``impatient``, whose statements are cancelled after 0.3 s."""
+    connections.settings["impatient"] = connections.settings["default"] | {
+        "OPTIONS": {"options": "-c statement_timeout=300"}
+    }
+    connections.databases["impatient"] = connections.settings["impatient"]
+    yield "impatient"
+    listener.close("impatient")
+    connections["impatient"].close()
+    del connections.settings["impatient"]
+
+
+def test_a_statement_timeout_does_not_end_an_ask(paused, impatient):
+    resumed = in_a_thread(lambda: (time.sleep(1.2), resume_when(lambda: True)))
+    assert djactor.actor(TYPE, 1, using=impatient).ask({"add": 1}, timeout=60) == {"n": 1}
+    resumed.result()
+
+
+def test_nor_does_an_ask_under_a_statement_timeout_wait_too_long(paused, impatient):
+    began = time.monotonic()
+    with pytest.raises(djactor.AskTimeout, match=r"within 0\.8 s") as raised:
+        djactor.actor(TYPE, 1, using=impatient).ask({"add": 1}, timeout=0.8)
+    assert 0.8 <= time.monotonic() - began < 30
+    assert raised.value.message_id == Message.objects.get().pk
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_a_statement_timeout_does_not_end_a_wait_for_the_workers(impatient, atomic):
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE shop_sale IN SHARE MODE")  # the turn waits for it
+        djactor.actor(TYPE, 1, using="admin").send({"add": 1})
+
+        def wait():
+            with transaction.atomic(using=impatient) if atomic else contextlib.nullcontext():
+                with pytest.raises(AssertionError, match=r"after 0\.8 s"):
+                    wait_idle(0.8, using=impatient)
+                wait_idle(60, using=impatient)
+
+        done = in_a_thread(wait)
+        time.sleep(1.5)
+    done.result()
+    assert djactor.actor(TYPE, 1).state() == {"n": 1}
+
+
+@pytest.mark.parametrize("function", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_who_is_interrupted_while_he_asks_knows_the_message(paused, function):
+    def ask():
+        try:
+            djactor.actor(TYPE, 1).ask({"add": 1}, timeout=60)
+        except djactor.AskTimeout as error:
+            return error.message_id, djactor.actor(TYPE, 1).state()
+
+    asked = in_a_thread(ask)
+    until(lambda: waits_and_holds_nothing("wait_reply"), 10)
+    with connections["admin"].cursor() as cursor:
+        cursor.execute(
+            f"SELECT {function}(pid) FROM pg_stat_activity"
+            " WHERE query ~ 'CALL djactor.wait_reply' AND pid <> pg_backend_pid()"
+        )
+    assert asked.result() == (Message.objects.get().pk, None)

@@ -41,6 +41,7 @@ SELECT djactor.send('c32', 'b', '{"do": "SELECT pg_sleep(0.2)"}') > 0 AS sent;
 CALL djactor.wait_idle('1 min', 'c32', NULL);
 SELECT turns FROM djactor.actor WHERE actor_type = 'c32' AND actor_key = 'b';
 CALL djactor.wait_idle('1 min', NULL, NULL);
+SELECT djactor.wait_idle(), djactor.wait_idle(actor_type => 'c32');
 CALL djactor.wait_idle(timeout => '0', actor_type => 'c32.paused', idle => NULL);
 SELECT djactor.send('c32', 'b', '{"do": "SELECT pg_sleep(2)"}') > 0 AS sent;
 CALL djactor.wait_idle('100 ms', 'c32', NULL);
