@@ -316,7 +316,7 @@ CREATE INDEX reply_expires_at ON djactor.reply (expires_at);
 COMMENT ON TABLE djactor.reply IS 'answers to asks from outside of actors, kept for djactor.reply_retention; DELETE forgets one';
 COMMENT ON COLUMN djactor.reply.message_id IS 'id of the ask';
 COMMENT ON COLUMN djactor.reply.payload IS 'the reply; JSON null when the turn gave none; SQL NULL when the answer is an error';
-COMMENT ON COLUMN djactor.reply.error IS 'what reply_error() said, or {reason, sqlstate, error}: failed, crashed, rejected, expired, cancelled, stopped, dropped, mailbox_full; SQL NULL when the answer is a reply';
+COMMENT ON COLUMN djactor.reply.error IS 'what reply_error() said, or {reason, sqlstate, error}: failed, crashed, rejected, expired (after attempts that failed with attempts and last_error, too), cancelled, stopped, dropped, mailbox_full; SQL NULL when the answer is a reply';
 COMMENT ON COLUMN djactor.reply.created_at IS 'start of the transaction that answered';
 COMMENT ON COLUMN djactor.reply.expires_at IS 'when the row is deleted';
 

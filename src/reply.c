@@ -153,6 +153,34 @@ dja_answer_failure(DjaMessage *ask, const char *reason, int sqlerrcode, const ch
 }
 
 /*
+ * The ask has expired: what has been tried meanwhile, and why it failed, stands
+ * nowhere else from now on, so the answer says it.
+ */
+void
+dja_answer_expired(DjaMessage *ask, const char *error)
+{
+	DjaPair		pairs[] = {
+		DJA_PAIR_STRING("reason", "expired"),
+		DJA_PAIR_STRING("sqlstate", NULL),
+		DJA_PAIR_STRING("error", error),
+		DJA_PAIR_NUMBER("attempts", ask->attempts),
+		DJA_PAIR_STRING("last_error", NULL),
+	};
+	Datum		failure;
+
+	if (ask->nulls[DJA_MSG_LAST_ERROR - 1])
+	{
+		dja_answer_failure(ask, "expired", 0, error);
+		return;
+	}
+	if (!ask->asks)
+		return;
+	pairs[4].string = TextDatumGetCString(ask->values[DJA_MSG_LAST_ERROR - 1]);
+	failure = dja_json_object(pairs, lengthof(pairs));
+	dja_answer_with_error(ask, failure, failure);
+}
+
+/*
  * An error of a handler's making.
  */
 void

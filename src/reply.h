@@ -13,6 +13,7 @@
 extern void dja_answer(DjaMessage *ask, Datum payload);
 extern void dja_answer_error(DjaMessage *ask, Datum error);
 extern void dja_answer_failure(DjaMessage *ask, const char *reason, int sqlerrcode, const char *error);
+extern void dja_answer_expired(DjaMessage *ask, const char *error);
 extern void dja_end_deferred(DjaMessage *ask, const char *reason, const char *error);
 extern bool dja_can_answer(DjaMessage *ask);
 extern TM_Result dja_expire_deferred(DjaMessage *ask);

@@ -205,7 +205,8 @@ dja_run_without_turn(DjaBatch *batch, DjaRun *run, DjaMessage *message, Timestam
 	{
 		dja_row_delete(batch->messages, &message->tid);
 		message->fate = DJA_FATE_GONE;
-		dja_answer_failure(message, "expired", 0, "the ask expired before its turn");
+		dja_answer_expired(message, message->attempts > 0 ?
+						   "the ask expired before its next attempt" : "the ask expired before its turn");
 		dja_run_journal(run, message, now, "expired");
 		dja_stat_count(run->type, DJA_STAT_EXPIRED);
 	}

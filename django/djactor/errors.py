@@ -36,28 +36,93 @@ class AskTimeout(DjactorError):
 
     So it is when the wait ended early: ``__cause__`` is the error then, of a lost connection say.
     ``message_id`` is what ``djactor.outcome()`` and a later look at ``Reply`` want;
-    ``seconds`` is how long it was waited for.
+    ``seconds`` is how long it was waited for.  ``attempts`` is how many have failed so far, and
+    ``last_error`` why; both are None where that is not known, or the role may not read it.
     """
 
-    def __init__(self, message_id: int, seconds: float) -> None:
-        super().__init__(message_id, seconds)
+    def __init__(
+        self,
+        message_id: int,
+        seconds: float,
+        attempts: int | None = None,
+        last_error: str | None = None,
+    ) -> None:
+        super().__init__(message_id, seconds, attempts, last_error)
         self.message_id = message_id
         self.seconds = seconds
+        self.attempts = attempts
+        self.last_error = last_error
 
     def __str__(self) -> str:
-        return f"message {self.message_id} was not answered within {self.seconds:g} s"
+        text = f"message {self.message_id} was not answered within {self.seconds:g} s"
+        if self.last_error is None:
+            return text
+        return f"{text}; failed attempts: {self.attempts}, the last error: {self.last_error}"
+
+
+_REASONS = {
+    "failed": "It failed.",
+    "crashed": "It failed.",
+    "rejected": "It was refused.",
+    "expired": "It took too long.",
+    "cancelled": "It was cancelled.",
+    "stopped": "It was stopped.",
+    "dropped": "It is no longer possible.",
+    "mailbox_full": "There is too much to do; try again later.",
+}
 
 
 class AskFailed(DjactorError):
-    """The answer is an error.  ``error`` is its JSON: ``reason``, ``sqlstate`` and ``error``."""
+    """The answer is an error.
+
+    ``error`` is a dict, whatever the reason: ``reason``, ``sqlstate``, ``error`` (a text, with a
+    traceback for Python actors), ``attempts`` and ``last_error`` (of one that expired).  What
+    a handler has given to ``reply_error()`` has the reason ``error``, and is ``error["error"]``.
+
+    ``message`` is a text for users: what ``reject()`` said, or ``reply_error()`` if that was a
+    text or has one as ``message``, else what became of the ask, without what is inside.
+    """
 
     def __init__(self, message_id: int, error: Any) -> None:
         super().__init__(message_id, error)
         self.message_id = message_id
-        self.error = error
+        shape = {"reason", "sqlstate", "error"}
+        own = isinstance(error, dict) and shape <= error.keys() <= {
+            *shape,
+            "attempts",
+            "last_error",
+        }
+        self.error: dict[str, Any] = {
+            "reason": "error",
+            "sqlstate": None,
+            "error": error,
+            "attempts": None,
+            "last_error": None,
+        }
+        if own:
+            self.error |= error
+
+    @property
+    def reason(self) -> str:
+        """``failed``, ``rejected`` and so on; ``error`` for what ``reply_error()`` said."""
+        return str(self.error["reason"])
+
+    @property
+    def message(self) -> str:
+        """A text that may be shown to users."""
+        said = self.error["error"]
+        if self.reason == "rejected" and isinstance(said, str):
+            return said.partition("\nDETAIL:  ")[0].partition("\nHINT:  ")[0]
+        if self.reason == "error":
+            if isinstance(said, dict):
+                said = said.get("message")
+            if isinstance(said, str):
+                return said
+        return _REASONS.get(self.reason, "It failed.")
 
     def __str__(self) -> str:
-        return f"message {self.message_id} was answered by an error: {self.error}"
+        error = {name: value for name, value in self.error.items() if value is not None}
+        return f"message {self.message_id} was answered by an error: {error}"
 
 
 class UnknownActorType(DjactorError, ProgrammingError):

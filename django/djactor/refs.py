@@ -189,7 +189,29 @@ class ActorRef:
                 if state != "JA001" and not connection.is_usable():
                     connection.close()  # so that the next statement finds a new one
                 if state != "JA001" or left <= piece:
-                    raise AskTimeout(message_id, timeout) from error
+                    failed = self._attempts(message_id)
+                    raise AskTimeout(message_id, timeout, *failed) from error
+
+    def _attempts(self, message_id: int) -> tuple[int | None, str | None]:
+        """How many attempts have failed, and why the last one; None if that cannot be known."""
+        try:
+            with connections[self.using].cursor() as cursor:
+                cursor.execute(
+                    "SELECT attempts, last_error FROM djactor.message WHERE id = %s", [message_id]
+                )
+                waiting = cursor.fetchone()
+                if waiting is not None:
+                    return int(waiting[0]), waiting[1]
+                cursor.execute(
+                    "SELECT error::text FROM djactor.reply WHERE message_id = %s", [message_id]
+                )
+                answered = cursor.fetchone()
+        except DatabaseError:
+            return None, None
+        if answered is None or answered[0] is None:
+            return None, None
+        error = AskFailed(message_id, json.loads(answered[0])).error
+        return error["attempts"], error["last_error"]
 
 
 def statement_timeout(alias: str) -> float:

@@ -286,7 +286,7 @@ def type_events(
 def answer_events(actor: ActorRef, payload: Any = None, *, timeout: float = 30.0) -> EventStream:
     """A stream with the answer to one question: an event ``answer``, ``error`` or ``timeout``.
 
-    The data of ``error`` is the error's JSON, that of ``timeout`` the id of the message.
+    The data of ``error`` is ``AskFailed.error`` as JSON, that of ``timeout`` the id of the message.
     """
 
     async def events() -> AsyncIterator[bytes]:

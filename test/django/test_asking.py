@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import pickle
 import resource
 import threading
 import time
@@ -16,7 +17,7 @@ from django.test import override_settings
 
 import djactor
 from djactor import listener
-from djactor.models import Message
+from djactor.models import Message, Reply
 from djactor.test import wait_idle
 from waiting import until
 
@@ -107,7 +108,69 @@ def test_in_a_transaction_one_may_still_wait_for_the_workers():
 def test_an_error_is_an_answer():
     with pytest.raises(djactor.AskFailed, match="told to fail") as raised:
         djactor.actor(TYPE, 1).ask({"fail": True})
-    assert raised.value.error["reason"] == "rejected"
+    assert raised.value.error == {
+        "reason": "rejected",
+        "sqlstate": "JA003",
+        "error": "told to fail, 100 %",
+        "attempts": None,
+        "last_error": None,
+    }
+    assert (raised.value.reason, raised.value.message) == ("rejected", "told to fail, 100 %")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "said", "message"),
+    [
+        ("no stock", "error", "no stock", "no stock"),
+        (
+            {"code": 7, "message": "no stock"},
+            "error",
+            {"code": 7, "message": "no stock"},
+            "no stock",
+        ),
+        ({"reason": "sold"}, "error", {"reason": "sold"}, "It failed."),
+        (None, "error", None, "It failed."),
+        (
+            {"reason": "failed", "sqlstate": "38000", "error": "x\nDETAIL:  Traceback"},
+            "failed",
+            "x\nDETAIL:  Traceback",
+            "It failed.",
+        ),
+        (
+            {"reason": "rejected", "sqlstate": "JA003", "error": "sold out\nDETAIL:  Traceback"},
+            "rejected",
+            "sold out\nDETAIL:  Traceback",
+            "sold out",
+        ),
+    ],
+)
+def test_an_error_has_one_shape_and_a_text_for_users(error, reason, said, message):
+    failed = djactor.AskFailed(1, error)
+    assert set(failed.error) == {"reason", "sqlstate", "error", "attempts", "last_error"}
+    assert (failed.reason, failed.error["error"], failed.message) == (reason, said, message)
+    again = pickle.loads(pickle.dumps(failed))
+    assert (again.error, again.message) == (failed.error, message)
+
+
+def test_who_waited_in_vain_learns_which_attempts_have_failed(project):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT djactor.define_actor_type('shop.slow', 'counter_handle', backoff => '4 s')"
+        )
+    try:
+        with pytest.raises(djactor.AskTimeout, match="failed attempts: 1") as raised:
+            djactor.actor("shop.slow", 1).ask({"add": "no number"}, timeout=1)
+        assert raised.value.attempts == 1
+        assert "invalid input syntax" in raised.value.last_error
+        until(lambda: Reply.objects.filter(message_id=raised.value.message_id).exists())
+        with pytest.raises(djactor.AskFailed) as late:
+            djactor.actor("shop.slow", 1)._answer(raised.value.message_id, 0.0, 1.0)
+        assert (late.value.reason, late.value.message) == ("expired", "It took too long.")
+        assert late.value.error["attempts"] == 1
+        assert "invalid input syntax" in late.value.error["last_error"]
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT djactor.drop_actor_type('shop.slow', discard => true)")
 
 
 def test_no_answer_in_time_is_an_error_that_names_the_message(paused):

@@ -37,6 +37,13 @@ SELECT djactor.drain(on_error => 'retry', until => now() + '1 min');
 SELECT name, error ->> 'reason' AS reason FROM answer;
 ROLLBACK;
 
+BEGIN;
+SELECT djactor.define_actor_type('error.slow', 'act', backoff => '1 h');
+SELECT put('failed, then too late', 'error.slow', 'late', '{"do": "SELECT 1 / 0"}', expires_at => now() + interval '30 min');
+SELECT djactor.drain(on_error => 'retry', until => now() + '3 h');
+SELECT * FROM answer;
+ROLLBACK;
+
 -- # cancelled
 BEGIN;
 SELECT put('cancelled', 'error', 'c', '{"reply": 1}');
