@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MessageSent,
         NotInstalled,
         NotPreloaded,
+        StateChanged,
         UnknownActorType,
         WrongVersion,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "NotInstalled",
     "NotPreloaded",
     "PythonActor",
+    "StateChanged",
     "UnknownActorType",
     "WrongVersion",
     "actor",

@@ -24,6 +24,13 @@ class MessageSent(DjactorError):
     """A message was to be saved or deleted after it had been sent."""
 
 
+class StateChanged(DjactorError):
+    """An actor was to be saved that has had turns since it was read, or is gone.
+
+    Read it again, or ``save(force=True)`` to overwrite what those turns have made of the state.
+    """
+
+
 class AskInTransaction(DjactorError):
     """``ask()`` inside ``atomic()``, or in a view under ``ATOMIC_REQUESTS``.
 

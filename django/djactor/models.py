@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.db import connections, models, router, transaction
 
 from djactor import conf, fields
-from djactor.errors import DjactorError, MessageSent
+from djactor.errors import DjactorError, MessageSent, StateChanged
 
 
 def _written_in(row: models.Model) -> str:
@@ -55,16 +56,64 @@ class Actor(models.Model):
     def __str__(self) -> str:
         return f"{self.actor_type} {self.actor_key}"
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
+    # The turns that it had when its state was read; None: created here, or read without them.
+    _turns_read: int | None = None
+    _forced = False
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> Actor:
+        """An actor that was read."""
+        actor = super().from_db(*args, **kwargs)
+        actor._turns_read = actor.__dict__.get("turns")
+        return actor
+
+    def refresh_from_db(
+        self, using: str | None = None, fields: Iterable[str] | None = None, *args: Any, **kw: Any
+    ) -> None:
+        """Read it again; with the state always the turns, too, which say how old it is."""
+        if fields is not None and "state" in fields:
+            fields = {*fields, "turns"}
+        super().refresh_from_db(using, fields, *args, **kw)
+        if fields is None or "turns" in fields:
+            self._turns_read = self.__dict__.get("turns")
+
+    def save(self, *args: Any, force: bool = False, **kwargs: Any) -> None:
         """Write the state, the only column that may be changed by hand.
 
-        Errors: DjactorError for an actor that was not read from the database; an actor comes
-        into being by its first message.
+        force  overwrite what turns have made of the state since it was read
+
+        Errors: StateChanged for an actor that has had a turn since it was read, or was read without
+        its turns, or has stopped; as any error of a save it ends an ``atomic()`` around it.
+        DjactorError for an actor that was not read from the database; an actor comes into being
+        by its first message.
         """
         if self._state.adding:
             raise DjactorError("actors are not created by hand: send a message to the key")
+        if self._turns_read is None and not force:
+            raise StateChanged(
+                f"the actor {self} was read without its turns, so nobody knows whether its state"
+                " has changed since: read them, too, or save(force=True)"
+            )
         kwargs["update_fields"] = ["state"]
-        super().save(*args, **kwargs)
+        self._forced = force
+        try:
+            super().save(*args, **kwargs)
+        finally:
+            self._forced = False
+
+    async def asave(self, *args: Any, force: bool = False, **kwargs: Any) -> None:
+        """``save()``, from async code."""
+        await sync_to_async(self.save)(*args, force=force, **kwargs)
+
+    def _do_update(self, base_qs: Any, *args: Any) -> Any:
+        as_read = base_qs if self._forced else base_qs.filter(turns=self._turns_read)
+        updated = super()._do_update(as_read, *args)
+        if not updated:
+            raise StateChanged(
+                f"the actor {self} has had turns since it was read, or has stopped:"
+                " read it again, or save(force=True) if what they did may be overwritten"
+            )
+        return updated
 
 
 class MessageQuerySet(models.QuerySet["Message"]):

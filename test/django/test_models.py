@@ -224,6 +224,53 @@ def test_a_state_may_be_written_and_an_actor_not_be_made_by_hand():
         Actor(actor_type=TYPE, actor_key="2").save()
 
 
+def test_a_state_that_has_changed_since_is_not_overwritten_unless_that_is_meant():
+    counter = djactor.actor(TYPE, 1)
+    counter.ask({"add": 1}, timeout=60)
+    actor = Actor.objects.get()
+    again = pickle.loads(pickle.dumps(actor))
+    later = Actor.objects.defer("state").get()
+    counter.ask({"add": 1}, timeout=60)
+    for stale in (actor, again):
+        stale.state["n"] += 10
+        with pytest.raises(djactor.StateChanged, match="has had turns since"):
+            stale.save()
+    with pytest.raises(djactor.StateChanged):
+        asyncio.run(again.asave())
+    assert counter.state() == {"n": 2}
+    later.state["n"] += 10  # is read now
+    later.save()
+    later.state["n"] += 1
+    later.save()
+    assert counter.state() == {"n": 13}
+    actor.save(force=True)
+    assert counter.state() == {"n": 11}
+    asyncio.run(again.asave(force=True))
+    actor.refresh_from_db()
+    actor.state = {"n": 20}
+    actor.save()
+    assert counter.ask({"add": 1}, timeout=60) == {"n": 21}
+
+
+def test_who_has_not_read_an_actors_turns_cannot_tell_whether_its_state_is_old():
+    counter = djactor.actor(TYPE, 1)
+    counter.ask({"add": 1}, timeout=60)
+    actor = Actor.objects.only("state").get()
+    with pytest.raises(djactor.StateChanged, match="without its turns"):
+        actor.save()
+    actor.state = {"n": 5}
+    actor.save(force=True)
+    assert counter.state() == {"n": 5}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT djactor.stop_actor(%s, '1')", [TYPE])
+    for force in (False, True):
+        actor = actor if force else Actor(**{"id": actor.pk})
+        actor._state.adding, actor._turns_read = False, 1
+        actor.state = {"n": 6}
+        with pytest.raises(djactor.StateChanged, match="or has stopped"):
+            actor.save(force=force)
+
+
 def test_mail_and_dead_letters_join_their_actor():
     djactor.actor(TYPE, 1).send({"add": 4})
     wait_idle(60)
