@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.db import OperationalError, connections, router
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
+from django.db import OperationalError, ProgrammingError, connections, router
+from django.db.migrations.exceptions import BadMigrationError, NodeNotFoundError
 
 from djactor import conf
+from djactor.definitions import WholeLoader, differences, last_definitions
 
 VERSIONS = ("1.0",)  # of the extension, that this app knows
 LONG = 10.0  # seconds that a message may wait before somebody should look
@@ -100,7 +102,9 @@ def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> lis
     try:
         with connection.cursor() as cursor:
             messages, runs = _extension(alias, cursor)
-            return messages + (_running(alias, cursor) if runs else [])
+            if not runs:
+                return messages
+            return [*messages, *_running(alias, cursor), *_defined(alias, cursor)]
     except OperationalError:
         return []  # no connection: Django says that better
 
@@ -130,7 +134,8 @@ def _extension(alias: str, cursor: Any) -> tuple[list[CheckMessage], bool]:
         messages.append(
             Warning(
                 f"the database {alias!r} has no extension djactor",
-                hint="Run migrate; its owner may create the extension.",
+                hint="Run migrate; its owner may create the extension. Where the migrations"
+                " count as applied, and in tests without migrations, djactor_define does it.",
                 id="djactor.W001",
             )
         )
@@ -241,7 +246,43 @@ def _settings(alias: str, cursor: Any) -> list[CheckMessage]:
             f" {alias!r} have {ours!r}",
             hint="Define the types again, from a session like these, or name the setting in their"
             " settings and silence this.",
-            id="djactor.W009",
+            id="djactor.W010",
         )
         for setting, theirs, ours, names in cursor.fetchall()
     ]
+
+
+def _defined(alias: str, cursor: Any) -> list[CheckMessage]:
+    """What the migrations have defined, and the database has not, or has otherwise."""
+    cursor.execute("SELECT has_table_privilege('djactor.actor_type', 'SELECT')")
+    if not cursor.fetchone()[0]:
+        return []
+    try:
+        found = last_definitions(WholeLoader(connections[alias]), alias)
+    except (BadMigrationError, NodeNotFoundError, ProgrammingError):
+        return []  # migrations that cannot be loaded: Django says that better
+    messages: list[CheckMessage] = []
+    for name, definition in found.items():
+        where = f"{definition.app_label} {definition.migration}"
+        different = differences(definition, cursor)
+        if different is None:
+            messages.append(
+                Warning(
+                    f"the database {alias!r} has no actor type {name!r}, which the migration"
+                    f" {where} defines",
+                    hint=f"Run djactor_define --database {alias}, after a restore as well as in"
+                    " tests without migrations.",
+                    id="djactor.W009",
+                )
+            )
+        elif different:
+            messages.append(
+                Info(
+                    f"the actor type {name!r} differs from the migration {where}:"
+                    f" {', '.join(different)}",
+                    hint="What alter_actor_type() has changed lasts until the next migration that"
+                    " defines the type: say it there, too.",
+                    id="djactor.I001",
+                )
+            )
+    return messages

@@ -1,18 +1,26 @@
-"""What the migrations say about actor types: which there are, and from which file each is made.
+"""What the migrations say about actor types, and whether a database has them so.
+
+A database may lack what its migrations have defined although they count as applied: a schema that
+was restored alone brings no rows of djactor's tables, and tests without migrations run none.
+``define_types()`` makes up for it.
 
 Migrations are read, not run; squashed ones count as what they replace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from django.db.migrations.loader import MigrationLoader
+from django.apps import apps
+from django.db import connections, router
+from django.db.migrations.loader import MIGRATIONS_MODULE_NAME, MigrationLoader
 from django.db.migrations.operations import SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
-from djactor.operations import DefineActorType, DropActorType
+from djactor import conf
+from djactor.operations import CreateDjactor, DefineActorType, DropActorType
 
 
 @dataclass(frozen=True)
@@ -22,19 +30,93 @@ class Definition:
     app_label: str
     migration: str
     operation: DefineActorType
+    made_by: DefineActorType | None  # the last definition of it that runs a file
 
 
-def last_definitions(loader: MigrationLoader) -> dict[str, Definition]:
-    """By the type's name, in the order of the migrations."""
+def last_definitions(loader: MigrationLoader, alias: str | None = None) -> dict[str, Definition]:
+    """By the type's name, in the order of the migrations.
+
+    alias   only what has been defined in this database, as far as ``loader`` knows, and as the
+            routers say; None: all
+    """
     found: dict[str, Definition] = {}
     for app_label, migration in _in_order(loader):
+        if alias is not None and not _is_applied(loader, app_label, migration):
+            continue
         for operation in _flat(loader.graph.nodes[app_label, migration].operations):
+            if not isinstance(operation, DefineActorType | DropActorType):
+                continue
+            if alias is not None and not router.allow_migrate(alias, app_label, **operation.hints):
+                continue
+            before = found.pop(operation.name, None)
             if isinstance(operation, DefineActorType):
-                found.pop(operation.name, None)
-                found[operation.name] = Definition(app_label, migration, operation)
-            elif isinstance(operation, DropActorType):
-                found.pop(operation.name, None)
+                made_by = before.made_by if before is not None else None
+                if operation.sql is not None:
+                    made_by = operation
+                found[operation.name] = Definition(app_label, migration, operation, made_by)
     return found
+
+
+def define_types(using: str | None = None, only: Collection[str] | None = None) -> list[str]:
+    """Define the actor types that the database lacks, as the migrations do; the result names them.
+
+    using  alias of the database (default: ``DJACTOR["DATABASE"]``)
+    only   names of types; None: all.  Python actors want an alias of a superuser
+
+    Creates the extension if it is not there, and each handler whose migration names a file.
+    What other migrations have made, such as tables and other functions, must be there.
+
+    Errors: DatabaseError, for a handler that does not exist, and for what the role may not do.
+    """
+    alias = using or conf.get("DATABASE")
+    made: list[str] = []
+    with connections[alias].schema_editor() as editor:
+        CreateDjactor().forwards("djactor", editor)
+        with editor.connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM djactor.actor_type")
+            there = {name for (name,) in cursor.fetchall()}
+        for name, definition in last_definitions(WholeLoader(None), alias).items():
+            if name in there or (only is not None and name not in only):
+                continue
+            if definition.made_by is not None:
+                definition.made_by.run_file(definition.app_label, editor)
+            definition.operation.define(editor)
+            made.append(name)
+    return made
+
+
+def differences(definition: Definition, cursor: Any) -> list[str] | None:
+    """The options that the database has otherwise; None if it has no such type."""
+    wanted = definition.operation.as_stored()
+    columns = ", ".join(sql for sql, _ in wanted.values())
+    cursor.execute(
+        f"SELECT {columns} FROM djactor.actor_type WHERE name = %s",
+        [*(value for _, value in wanted.values()), definition.operation.name],
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    return [option for option, same in zip(wanted, row, strict=True) if not same]
+
+
+class WholeLoader(MigrationLoader):
+    """All migrations, also those that ``MIGRATION_MODULES`` has taken away."""
+
+    @classmethod
+    def migrations_module(cls, app_label: str) -> tuple[str | None, bool]:
+        """The module that the settings name, or the one in the app's own directory."""
+        module, explicit = super().migrations_module(app_label)
+        if module is None:
+            return f"{apps.get_app_config(app_label).name}.{MIGRATIONS_MODULE_NAME}", False
+        return module, explicit
+
+
+def _is_applied(loader: MigrationLoader, app_label: str, migration: str) -> bool:
+    if loader.connection is None:
+        return True
+    # Tables of an app whose migrations are taken away are made, and its types are not.
+    taken_away = MigrationLoader.migrations_module(app_label)[0] is None
+    return taken_away or (app_label, migration) in (loader.applied_migrations or ())
 
 
 def _in_order(loader: MigrationLoader) -> Iterator[tuple[str, str]]:

@@ -152,7 +152,11 @@ class WrongVersion(DjactorError, DatabaseError):
     """The extension, the server's library and this app do not fit together."""
 
 
-_MIGRATE = "Run migrate --database {alias}; the database's owner may create the extension."
+_MIGRATE = (
+    "Run migrate --database {alias}; the database's owner may create the extension."
+    " Where the migrations count as applied (a schema restored alone), and in tests without"
+    " migrations, djactor_define does it."
+)
 _UPDATE = (
     "The extension in this database is older than this app:"
     " use UpdateDjactor in a migration, or ALTER EXTENSION djactor UPDATE."
@@ -169,7 +173,9 @@ _KNOWN: list[tuple[str, str, type[DatabaseError], str]] = [
         "42704",
         "actor type",
         UnknownActorType,
-        "A migration with DefineActorType defines it: has it been run on the database {alias!r}?",
+        "A migration with DefineActorType defines it: has it been run on the database {alias!r}?"
+        " If it counts as applied (a schema restored alone), and in tests without migrations,"
+        " djactor_define does it.",
     ),
     ("53400", "mailbox of actor", MailboxFull, ""),
     ("55000", "djactor is not loaded", NotPreloaded, ""),

@@ -262,25 +262,56 @@ class DefineActorType(_DatabaseOperation):
 
     def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
         """Run the file, define the type."""
+        self.run_file(app_label, editor)
+        self.define(editor)
+
+    def run_file(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Run the file, if there is one."""
         if self.sql is not None:
             path = self.file(app_label, self.sql_version)
             editor.execute(path.read_text(encoding="utf-8"), params=None)
+
+    def define(self, editor: BaseDatabaseSchemaEditor) -> None:
+        """Define the type; its handler is there."""
         arguments = ["%s", "%s"]
         params: list[Any] = [self.name, self.handler]
+        for option, (sql, value) in self._values().items():
+            arguments.append(f"{option} => {sql}")
+            params.append(value)
+        editor.execute(f"SELECT djactor.{self.function}({', '.join(arguments)})", params)
+
+    def _values(self) -> dict[str, tuple[str, Any]]:
+        """The options that are given: how SQL says their values."""
+        found: dict[str, tuple[str, Any]] = {}
         for option, value in self.options.items():
             if option in _JSON:
-                arguments.append(f"{option} => %s::jsonb")
-                params.append(json.dumps(value))
+                found[option] = "%s::jsonb", json.dumps(value)
             elif option in _INTERVALS:
-                arguments.append(f"{option} => %s::interval")
-                params.append(_interval(option, value))
+                found[option] = "%s::interval", _interval(option, value)
             elif option == "owner":
-                arguments.append("owner => quote_ident(%s)::regrole")
-                params.append(value)
+                found[option] = "quote_ident(%s)::regrole", value
             else:
-                arguments.append(f"{option} => %s::{_PLAIN[option]}")
-                params.append(value)
-        editor.execute(f"SELECT djactor.{self.function}({', '.join(arguments)})", params)
+                found[option] = f"%s::{_PLAIN[option]}", value
+        return found
+
+    def as_stored(self) -> dict[str, tuple[str, Any]]:
+        """For each option given: SQL that says whether a row of djactor.actor_type has it so.
+
+        Names of functions may be written in many ways: their last part is compared.  What a type
+        has of settings depends on the session of its definition: W010 looks at that.
+        """
+        found = {
+            option: (f"{option} IS NOT DISTINCT FROM {sql}", value)
+            for option, (sql, value) in self._values().items()
+            if option not in ("owner", "upgrade_handler", "settings")
+        }
+        if "owner" in self.options:  # a role that does not exist is no error here
+            found["owner"] = "owner::text = quote_ident(%s)", self.options["owner"]
+        if self.function == DefineActorType.function:
+            name = self.handler.split("(")[0].rpartition(".")[2].strip()
+            last = "reverse(split_part(reverse(split_part(handler, '(', 1)), '.', 1))"
+            found["handler"] = f"lower(trim(both '\"' FROM {last})) = lower(%s)", name.strip('"')
+        return found
 
     def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
         """Define it as it was before, or drop it."""

@@ -210,7 +210,7 @@ class ActorRef:
             return None, None
         if answered is None or answered[0] is None:
             return None, None
-        error = AskFailed(message_id, json.loads(answered[0])).error
+        error = AskFailed(message_id, load_payload(answered[0])).error
         return error["attempts"], error["last_error"]
 
 

@@ -4,6 +4,7 @@
 transaction and are rolled back with it.  ``wait_idle()`` is for ``TransactionTestCase``,
 whose messages the workers get to see.  ``reset()`` removes what those leave behind;
 the ``flush`` command of this app, which ``TransactionTestCase`` calls, does it by itself.
+``define_types()`` is for tests without migrations.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from typing import Any
 from django.db import connections, transaction
 
 from djactor import conf, listener
+from djactor.definitions import define_types
 from djactor.refs import in_transaction, statement_timeout
+
+__all__ = ["define_types", "drain", "reset", "wait_idle"]
 
 
 def drain(

@@ -8,7 +8,9 @@ from django.test import override_settings
 import djactor
 from djactor import checks
 from djactor.operations import CreateDjactor, DefineActorType
+from djactor.test import define_types
 from elsewhere import elsewhere
+from test_commands import run
 from waiting import until
 
 TYPE = "shop.counter"
@@ -125,5 +127,72 @@ def test_a_type_whose_turns_see_another_time_zone_is_found():
             ids, words = found()
         finally:
             cursor.execute("SELECT set_config('TimeZone', %s, false)", [ours])
-    assert set(ids) == {"djactor.W009"}
+    assert set(ids) == {"djactor.W010"}
     assert "Asia/Tokyo" in words and TYPE in words and f"TimeZone = '{ours}'" in words
+
+
+@pytest.fixture
+def counter():
+    """The type of shop's migration, as it says."""
+    with connection.cursor() as cursor:
+        yield cursor
+        cursor.execute("SELECT djactor.drop_actor_type(name, true) FROM djactor.actor_type")
+        assert define_types() == [TYPE]
+    assert found() == ([], "")
+
+
+def test_a_type_that_a_migration_has_defined_and_nobody_has_is_found(counter):
+    counter.execute("SELECT djactor.drop_actor_type(%s, discard => true)", [TYPE])
+    ids, words = found()
+    assert ids == ["djactor.W009"]
+    assert "'shop.counter', which the migration shop 0001_initial defines" in words
+    assert "djactor_define --database default" in words
+    with pytest.raises(djactor.UnknownActorType, match="djactor_define"):
+        djactor.actor(TYPE, 1).send()
+    with override_settings(MIGRATION_MODULES={"shop": None}):
+        assert found()[0] == ["djactor.W009"]
+        assert run("djactor_define") == "shop.counter\n1 defined\n"
+        assert run("djactor_define") == "0 defined\n"
+    assert djactor.actor(TYPE, 1).ask({"add": 1}) == {"n": 1}
+
+
+def test_a_type_that_differs_from_its_migration_is_said(counter):
+    for change in (
+        "max_attempts => 3",
+        "max_attempts => 4, backoff => '2 s'",
+        "handler => 'other'",
+    ):
+        if "other" in change:
+            counter.execute("CREATE FUNCTION other(jsonb, jsonb) RETURNS void LANGUAGE sql AS ''")
+        counter.execute(f"SELECT djactor.alter_actor_type(%s, {change})", [TYPE])
+        ids, words = found()
+        if change == "max_attempts => 3":
+            assert ids == []
+    counter.execute("SELECT djactor.alter_actor_type(%s, 'counter_handle')", [TYPE])
+    counter.execute("DROP FUNCTION other(jsonb, jsonb)")
+    assert ids == ["djactor.I001"]
+    assert "differs from the migration shop 0001_initial: max_attempts, backoff, handler" in words
+
+
+def test_what_the_routers_keep_away_is_not_missed(counter):
+    counter.execute("SELECT djactor.drop_actor_type(%s, discard => true)", [TYPE])
+    with override_settings(DATABASE_ROUTERS=["test_checks.NothingOfShop"]):
+        assert found()[0] == []
+        assert define_types() == []
+
+
+class NothingOfShop:
+    """A router."""
+
+    def allow_migrate(self, db, app_label, **hints):
+        return app_label != "shop"
+
+
+def test_migrations_that_are_not_applied_define_nothing(fresh):
+    fresh.createdb("early", owner="shop")
+    with elsewhere(NAME="early") as there:
+        with there.schema_editor() as editor:
+            CreateDjactor().forwards("djactor", editor)
+        assert found()[0] == []
+        there.close()
+    fresh.sql("DROP DATABASE early")

@@ -56,3 +56,9 @@ def test_pytest_django(project, options):
     words = ["pytest", "-p", "djactor.pytest_plugin", "-p", "no:cacheprovider", "--noconftest"]
     words += ["--ds", "project_settings", f"--rootdir={HERE}", "shop/pytest_suite.py"]
     assert "6 passed" in run(project, *words, *options)
+
+
+def test_pytest_django_without_migrations(project):
+    words = ["pytest", "-p", "djactor.pytest_plugin", "-p", "no:cacheprovider", "--noconftest"]
+    words += ["--ds", "project_settings", f"--rootdir={HERE}", "--nomigrations", "--create-db"]
+    assert "6 passed" in run(project, *words, "shop/pytest_suite_without_migrations.py")
