@@ -13,7 +13,6 @@
 #include "breaker.h"
 #include "clock.h"
 #include "compat.h"
-#include "deliver.h"
 #include "journal.h"
 #include "letters.h"
 #include "once.h"
@@ -41,10 +40,9 @@ dja_error_charges(DjaBatch *batch, DjaMessage *message, DjaError *error)
 		return true;
 	if (blame == DJA_BLAME_CONFLICT)
 		return message->put_offs >= DJA_CONFLICT_TRIES;
-	/* whether this is the server's trouble can be looked up */
 	if (error->notify_full)
-		its_own = dja_can_notify();
-	else if (batch->own_transaction)
+		return false;			/* always the server's trouble */
+	if (batch->own_transaction)
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
