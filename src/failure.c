@@ -102,7 +102,8 @@ dja_error_of_session(DjaError *error)
 
 	return error->limit == DJA_LIMIT_NONE && !error->rejected &&
 		(error->sqlerrcode == ERRCODE_DATATYPE_MISMATCH || error->sqlerrcode == ERRCODE_INTERNAL_ERROR ||
-		 class == DJA_CLASS('2', '2') || class == DJA_CLASS('0', 'A'));
+		 (class == DJA_CLASS('2', '2') && error->sqlerrcode != ERRCODE_NULL_VALUE_NOT_ALLOWED) ||
+		 class == DJA_CLASS('0', 'A'));
 }
 
 /*

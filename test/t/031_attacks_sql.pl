@@ -128,7 +128,7 @@ is($session{mallory}->query(q{SELECT djactor.message() IS NULL AND (djactor.self
 is($super->query(q{SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc p
 	WHERE pronamespace = 'djactor'::regnamespace AND has_function_privilege('stranger', p.oid, 'EXECUTE')}),
 	'ask cancel cancel_timer current_cause current_headers current_sender_key current_sender_type current_trace defer_reply discard drain drop_actor_type'
-	. ' held mailbox_position message name_hash now outcome pause redrive reject reload reply reply_error resume self send set_timer stash stop stop_actor'
+	. ' held mailbox_position message name_hash now outcome pause redrive reject reload reply reply_error result resume self send set_timer stash stop stop_actor'
 	. ' trace unstash_all unwatch wait_idle wait_reply watch', 'no other function is open to everybody');
 is($super->query(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'djactor'::regnamespace AND prosecdef}), '',
 	'no function runs as its owner');
