@@ -218,6 +218,7 @@ dja_apply_type_change(DjaPendingLane *pending)
 	if (pool >= 0)
 		dja_lane_move(pending->lane, pool);
 	dja_lane_unblock(pending->lane);
+	dja_lane_forgive(pending->lane);
 }
 
 /*

@@ -380,6 +380,7 @@ dja_lane_create(Oid database, uint64 type_hash, int pool)
 	lane->queued = 0;
 	lane->sweeping = lane->sweep_started = false;
 	dja_lane_unblock(i);
+	dja_lane_forgive(i);
 	dja_lane_move(i, pool);
 	return i;
 }
@@ -500,6 +501,16 @@ dja_lane_unblock(int i)
 	lane->sweep_wanted = true;
 	lane->next_due = DT_NOBEGIN;
 	lane->due_not_before = DT_NOBEGIN;
+}
+
+/*
+ * What has failed so far counts no more for the type's breaker.
+ */
+void
+dja_lane_forgive(int i)
+{
+	DjaLane    *lane = dja_lane(i);
+
 	lane->failure_part = 0;
 	memset(lane->failures, 0, sizeof(lane->failures));
 }

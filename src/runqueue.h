@@ -181,6 +181,7 @@ extern void dja_lanes_forget(Oid database);
 extern void dja_lanes_sweep(Oid database);
 extern void dja_lane_block(int lane, uint64 epoch, TimestampTz recheck_at);
 extern void dja_lane_unblock(int lane);
+extern void dja_lane_forgive(int lane);
 extern uint64 dja_queue_changes(void);
 extern int	dja_pool_lane_count(int pool);
 extern bool dja_lane_busy(int lane);
