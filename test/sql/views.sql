@@ -16,11 +16,11 @@ SELECT actor_type, actor_key, depth, oldest_sent_at <= now() AS sent, oldest_age
 -- # worker: who runs what, since when
 SELECT pg_advisory_lock(816);
 SELECT djactor.resume('views');
-CALL wait_until($$EXISTS (SELECT FROM djactor.worker WHERE actor_type = 'views')$$);
+CALL wait_until($$EXISTS (SELECT FROM djactor.worker WHERE actor_type = 'views' AND resident)$$);
 SELECT w.state, w.resident, w.role = current_user::regrole AS my_role, w.since <= clock_timestamp() AS since,
 	m.actor_type, a.backend_type, a.application_name, a.state AS activity, a.query
 FROM djactor.worker w JOIN djactor.message m ON m.id = w.message_id JOIN pg_stat_activity a ON a.pid = w.pid
-WHERE w.actor_type = 'views' ORDER BY m.id LIMIT 1;
+WHERE w.actor_type = 'views' ORDER BY w.resident DESC LIMIT 1;
 SELECT pg_advisory_unlock(816);
 CALL idle('views');
 
