@@ -74,7 +74,7 @@ for my $type ('t.work', 't.once')
 		$node->safe_psql('app', qq{
 			BEGIN;
 			SELECT post($sender, 1, 3, '$type', 1);
-			SELECT post($sender, 4, 1, '$type', 1, '{"sleep": 3}');
+			SELECT post($sender, 4, 1, '$type', 1, '{"sleep": 6}');
 			SELECT post($sender, 5, 3, '$type', 1);
 			COMMIT});
 		$pid = wait_until('the handler sleeps', sub {
