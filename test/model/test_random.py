@@ -122,7 +122,9 @@ BEGIN
     IF message ? 'flaky' AND m.put_offs < 2 AND random() < 0.5 THEN
         RAISE serialization_failure;
     END IF;
-    IF m.put_offs + m.attempts < coalesce((message->>'trouble')::int, 0) THEN
+    -- what suspends its actor begins to count anew with each resume()
+    IF m.put_offs + m.attempts < coalesce((message->>'trouble')::int, 0)
+            AND NOT EXISTS (SELECT FROM mended) THEN
         RAISE EXCEPTION 'nobody''s fault' USING ERRCODE = message->>'state';
     END IF;
     FOR which IN SELECT jsonb_array_elements_text(message->'shared') LOOP
