@@ -242,16 +242,15 @@ dja_check_leftovers(const char *name, uint64 hash)
 }
 
 /*
- * The function that shall handle messages as this owner.
+ * The function that shall be called as this owner.
  */
 static Oid
-dja_check_handler(const char *handler, Oid owner)
+dja_check_handler(const char *handler, DjaHandlerKind kind, Oid owner)
 {
-	Oid			function = dja_handler_parse(handler, DJA_MESSAGE_HANDLER);
+	Oid			function = dja_handler_parse(handler, kind);
 	int			sqlerrcode;
 	char	   *hint;
-	char	   *problem = dja_handler_problem(function, DJA_MESSAGE_HANDLER, handler, owner,
-											  &sqlerrcode, &hint);
+	char	   *problem = dja_handler_problem(function, kind, handler, owner, &sqlerrcode, &hint);
 
 	if (problem != NULL)
 		ereport(ERROR,
@@ -267,17 +266,8 @@ dja_check_handler(const char *handler, Oid owner)
 static Datum
 dja_check_upgrade_handler(const char *handler, Oid handler_owner, Oid owner)
 {
-	Oid			function = dja_handler_parse(handler, DJA_UPGRADE_HANDLER);
-	int			sqlerrcode;
-	char	   *hint;
-	char	   *problem = dja_handler_problem(function, DJA_UPGRADE_HANDLER, handler, owner,
-											  &sqlerrcode, &hint);
+	Oid			function = dja_check_handler(handler, DJA_UPGRADE_HANDLER, owner);
 
-	if (problem != NULL)
-		ereport(ERROR,
-				(errcode(sqlerrcode),
-				 errmsg("%s", problem),
-				 errhint("%s", hint)));
 	/* whose functions are called is settled by the handler's owner */
 	if (dja_handler_owner(function) != handler_owner && dja_handler_owner(function) != owner &&
 		!superuser_arg(dja_handler_owner(function)))
@@ -310,7 +300,7 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	owner = PG_GETARG_OID(ARG_OWNER);
 	dja_check_owner(owner);
 
-	function = dja_check_handler(text_to_cstring(PG_GETARG_TEXT_PP(ARG_HANDLER)), owner);
+	function = dja_check_handler(text_to_cstring(PG_GETARG_TEXT_PP(ARG_HANDLER)), DJA_MESSAGE_HANDLER, owner);
 	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
 	(void) dja_types_all();		/* as of now, under the lock */
 	dja_check_hash(name, hash);
@@ -469,7 +459,8 @@ dja_alter_actor_type(PG_FUNCTION_ARGS)
 
 	if (named[ARG_HANDLER] || named[ARG_OWNER])
 	{
-		Oid			function = dja_check_handler(TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]), owner);
+		Oid			function = dja_check_handler(TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]),
+												 DJA_MESSAGE_HANDLER, owner);
 
 		if (named[ARG_HANDLER])
 		{
