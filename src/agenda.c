@@ -17,6 +17,7 @@
 
 #include "agenda.h"
 #include "compat.h"
+#include "miscadmin.h"
 #include "runqueue.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -112,8 +113,11 @@ dja_agenda_keys(uint64 type_hash, int *n)
 	*n = 0;
 	hash_seq_init(&status, dja_agenda_items);
 	while ((item = hash_seq_search(&status)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
 		if (item->key.type_hash == type_hash)
 			keys[(*n)++] = item->key.key_hash;
+	}
 	qsort(keys, *n, sizeof(uint64), dja_compare_keys);
 	return keys;
 }
