@@ -492,7 +492,9 @@ dja_queue_leave_lanes(int turns, TimestampTz started, TimestampTz now)
 /*
  * Gives back whatever this backend still has claimed: it is about to exit, or
  * its transaction is over.  What it ran is rolled back or unknown, so each
- * mailbox is looked at again from its start.  Takes the lock itself.
+ * mailbox is looked at again from its start, and before those that have not
+ * waited as long: to end a worker costs no actor its place.  Takes the lock
+ * itself.
  */
 void
 dja_release_claims(void)
@@ -501,7 +503,7 @@ dja_release_claims(void)
 		return;
 	dja_lock();
 	while (dja_nclaims > 0)
-		dja_queue_finish(dja_claims[dja_nclaims - 1], DJA_END_REMAINING, DJA_CURSOR_START, 0, 0);
+		dja_queue_finish(dja_claims[dja_nclaims - 1], DJA_END_RETURNED, DJA_CURSOR_START, 0, 0);
 	dja_queue_leave_lanes(0, 0, 0);
 	dja_unlock();
 }

@@ -199,7 +199,7 @@ class Fairness:
     have begun more than MORE.
 
     No oracle looks at a time in which the server was ended.  A worker that is ended gives back what
-    it had at the end of the queue, so what it had is not looked at, either.
+    it had at the front of the queue; only the message whose turn it was is not looked at.
     """
 
     ONCE = 2
@@ -242,6 +242,20 @@ class Fairness:
         others = self.of_worker[attempt.pid]
         place = bisect.bisect_left(others, attempt.at, key=at_of)
         return others[place - 1].at if place > 0 else 0.0
+
+    def evidence(self, visits: list[float], since: float, until: float, attempt: Attempt) -> str:
+        """What to look at when a mailbox has waited for too long."""
+        looked = [f"{at:.3f}" for at in visits if since < at < until]
+        turns = [
+            f"{other.at:.3f} {other.key}"
+            for other in self.of_worker[attempt.pid]
+            if since - 0.1 < other.at <= attempt.at
+        ]
+        ends = [f"{at:.3f}" for at, _ in self.run.disturbances if since - 2 < at < until + 1]
+        return (
+            f"{looked} from {since:.3f} to {until:.3f}; turns of process {attempt.pid}:"
+            f" {turns[-12:]}; processes ended: {ends}"
+        )
 
     def first_come(self, kind: str) -> None:
         """See above; for one type."""
@@ -287,7 +301,8 @@ class Fairness:
                     self.wrong.append(
                         f"{kind} {key} waited {attempt.at - from_:.3f} s for {uid}, after"
                         f" {tries[key]} attempts, {from_:.3f} to {attempt.at:.3f};"
-                        f" meanwhile {other} was visited {count} times"
+                        f" meanwhile {other} was visited {count} times, of which"
+                        f" {self.evidence(visits[other], queued, until, attempt)}"
                     )
             if done[uid] == attempt.at:
                 served[key] = commits[uid]

@@ -1,8 +1,9 @@
 # Service is first come, first served, also when handlers are slow (contract 28).
 #
-# Each of many actors has a backlog, and a turn takes longer than batch_time.  Whenever one looks, the actors' numbers of turns
-# differ by two at most, with one, two and four workers; also when each third message fails at first; by little
-# more when there are more of them than the run queue has room for.  Who asks a fresh actor waits for about one turn of each.
+# Each of many actors has a backlog, and a turn takes longer than batch_time.  Whenever one looks, the actors' numbers of
+# turns differ by two at most, with one, two and four workers; also when each third message fails at first; by little
+# more when there are more of them than the run queue has room for.  Who asks a fresh actor waits for about one turn of
+# each.  What a worker that is ended had claimed keeps its place.
 
 use strict;
 use warnings;
@@ -117,6 +118,35 @@ for my $code ('P0001', '42P01', '40001')
 	});
 	cmp_ok($worst, '<=', 2, "200 actors, some of them fail with $code: the others' numbers of turns differ by two at most");
 	ok(wait_drained($node, 'app'), '... all is handled');
+}
+
+# Who ends a worker takes nobody's place: what it had is served next, in its order
+{
+	my $type = 't.ended';
+
+	define_work($node, 'app', 'app', $type);
+	$sender++;
+	for my $seq (0 .. 5)
+	{
+		# each in a transaction of its own, so that they wait in this order
+		as_role($node, 'app', 'app', qq{
+			INSERT INTO sent VALUES ($sender, $seq, '$type', 'k$seq');
+			SELECT djactor.send('$type', 'k$seq', '{"sender": $sender, "seq": $seq, "sleep": 2}')});
+	}
+	for my $ended (1, 2)
+	{
+		my ($pid, $id);
+
+		wait_until('a turn that lasts', sub {
+			($pid, $id) = split /\|/, $node->safe_psql('app', q{SELECT pid, message_id FROM djactor.worker WHERE message_id IS NOT NULL});
+			return $id;
+		});
+		ok($node->safe_psql('app', "SELECT pg_terminate_backend($pid)") eq 't', "worker $ended of two is ended in a turn");
+		wait_until('its end', sub { $node->safe_psql('app', "SELECT count(*) FROM djactor.worker WHERE pid = $pid") eq '0' });
+	}
+	ok(wait_drained($node, 'app'), '... all is handled');
+	is($node->safe_psql('app', "SELECT string_agg(seq::text, ' ' ORDER BY serial) FROM ledger WHERE sender = $sender"),
+		'0 1 2 3 4 5', '... in the order in which it waited');
 }
 
 # Five times as many actors with mail as the run queue has room for
