@@ -227,6 +227,8 @@ def processes(run: Run, connection: psycopg.Connection[Any], kind: str) -> dict[
             used = contexts(run, connection, pid)
             text = Path(f"/proc/{pid}/status").read_text()
             status = dict(line.split(":", 1) for line in text.splitlines())
+            if "RssAnon" not in status:  # a zombie has none
+                continue
             private = int(status["RssAnon"].split()[0]) / 1024
             found[pid] = Process(used, private, len(list(Path(f"/proc/{pid}/fd").iterdir())))
     return found
