@@ -58,7 +58,7 @@ sub kill_startup
 	}
 	my $up = $node->start(fail_ok => 1);
 
-	kill 'TERM', $killer;    # it came too late, or is gone
+	kill 'KILL', $killer;    # it came too late, or is gone; SIGTERM would have it run END, which stops the server
 	waitpid($killer, 0);
 	$node->start unless $up;
 	return !$up;
