@@ -4,7 +4,8 @@ Several clients send at random (one or many messages, commits, rollbacks, savepo
 delays, messages that fail in various ways, sends from inside handlers, handlers that last or that
 update rows which all keys share), while an operator pauses, resumes, redefines types, edits states,
 and cancels, terminates and kills workers.  Somebody keeps transactions open that have rows of
-djactor locked, and a web application updates the shared rows, two at a time and in one order.
+djactor locked, and a web application updates the shared rows, two at a time and in one order.  One
+type comes and goes, while others send to it and redrive what has failed.
 Polling is off: what is handled was announced.  In the end everything is resumed and waited for, and
 then:
 
@@ -16,7 +17,8 @@ then:
 * each shared row was updated once by each turn that should;
 * each actor handled its messages in order, where contract 9 promises one;
 * no delayed message was early;
-* each actor's state is the fold over what it handled, and no edit by hand was lost (contract 21);
+* each actor's state is the fold over what it handled, no edit by hand was lost (contract 21);
+  and of a type that was dropped nothing comes back;
 * with the mailbox full, priority decides (contract 8);
 * service is first come, first served, also when handlers are slow, and nobody waits for a
   stranger's turn while a worker is free (28; see Fairness);
@@ -370,6 +372,7 @@ class Run:
         self.log_start = server.log_file.stat().st_size
         self.disturbances: list[tuple[float, bool]] = []
         self.misses: list[str] = []
+        self.discarded = 0.0  # when mail of the type that comes and goes was last discarded
         self.workers, self.room = 1, 0
         self.longest = {"web": 0.0, "stranger": 0.0}
         rng = random.Random(seed)
@@ -387,7 +390,9 @@ class Run:
             Type("m.fresh", 3, "hold", "dead_letter"),
             Type("m.flood", 3, "hold", "dead_letter"),
         ]
-        self.all = self.types + self.fair
+        # One that comes and goes; its mail is redriven by somebody else.
+        self.brief = Type("m.brief", 3, "hold", "dead_letter")
+        self.all = [*self.types, *self.fair, self.brief]
         self.keys = rng.choice([3, 12, 60])
 
     # Connections, through crashes of the server.
@@ -670,6 +675,70 @@ class Run:
                 f" turn of {long.uid}, until {now:.3f}, and a place was free for {longest:.3f} s"
             )
 
+    # A type that comes and goes.
+
+    def sends_to_brief(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        """Send mail to a type that somebody drops, or redrive what has failed."""
+        try:
+            if rng.random() < 0.6:
+                rows: list[tuple[str, dict[str, Any]]] = [
+                    (
+                        f"k{rng.randrange(5)}",
+                        {"fail": 99, "how": "raise"} if rng.random() < 0.3 else {"sleep": 0.002},
+                    )
+                    for _ in range(rng.choice([1, 5, 20]))
+                ]
+                self.send_watched(connection, "m.brief", rows, watched=False)
+            else:
+                self.books.count("redriven", self.redrive(connection, 20))
+                if rng.random() < 0.3:
+                    self.stop.wait(rng.random() * 0.05)
+                connection.rollback() if rng.random() < 0.2 else connection.commit()
+        except psycopg.errors.UndefinedObject:
+            self.books.count("sent or redriven without a type")
+            connection.rollback()
+
+    def redrive(self, connection: psycopg.Connection[Any], n: int) -> int:
+        """Dead letters of that type, this many at the most.  Returns how many."""
+        rows = connection.execute(
+            "SELECT djactor.redrive(id) FROM (SELECT id FROM djactor.dead_letter"
+            " WHERE actor_type = %s LIMIT %s) AS x",
+            (self.brief.name, n),
+        )
+        return len(rows.fetchall())
+
+    def drops_brief(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        """Drop the type, with what it has or if it has nothing, and define it again."""
+        discard = rng.random() < 0.6
+        try:
+            connection.execute("SELECT djactor.drop_actor_type(%s, %s)", (self.brief.name, discard))
+            self.stop.wait(rng.choice([0, 0.01, 0.1]))
+            if rng.random() < 0.2:
+                connection.rollback()
+                return
+            connection.commit()
+        except psycopg.errors.DependentObjectsStillExist:
+            self.books.count("not dropped")
+            connection.rollback()
+            return
+        except psycopg.errors.UndefinedObject:
+            connection.rollback()  # the answer to the last COMMIT was lost, perhaps
+            discard = True
+        self.books.count("dropped")
+        if discard:
+            self.discarded = time.monotonic()
+        self.stop.wait(rng.choice([0, 0.02, 0.2]))
+        left = connection.execute(
+            "SELECT 'message', actor_key FROM djactor.message WHERE actor_type = %(type)s"
+            " UNION ALL SELECT 'actor', actor_key FROM djactor.actor WHERE actor_type = %(type)s"
+            " UNION ALL SELECT 'timer', actor_key FROM djactor.timer WHERE actor_type = %(type)s",
+            {"type": self.brief.name},
+        ).fetchall()
+        if left:
+            self.misses.append(f"{self.brief.name} was dropped, and has {left[:5]}")
+        self.define(connection, self.brief, rng)
+        connection.commit()
+
     def beside(self, which: str) -> None:
         """One of the threads that send, or update, beside the random senders."""
         step, pause = {
@@ -677,6 +746,8 @@ class Run:
             "stranger": (self.stranger, 2.0),
             "web": (self.web, 0.01),
             "bystander": (self.bystander, 0.3),
+            "sends to brief": (self.sends_to_brief, 0.1),
+            "drops brief": (self.drops_brief, 0.6),
         }[which]
         rng = random.Random(f"{self.seed} {which}")
         user = "postgres" if which == "bystander" else "app"
@@ -846,7 +917,14 @@ class Run:
         threads.append(threading.Thread(target=self.guarded, args=(self.operator,)))
         threads += [
             threading.Thread(target=self.guarded, args=(self.beside, which))
-            for which in ("slow", "stranger", "web", "bystander")
+            for which in (
+                "slow",
+                "stranger",
+                "web",
+                "bystander",
+                "sends to brief",
+                "drops brief",
+            )
         ]
         self.prepare()
         for thread in threads:
@@ -867,6 +945,8 @@ class Run:
         """Resume all that is paused or suspended, and wait until nothing is left."""
         with self.connect("postgres") as connection:
             connection.autocommit = True
+            self.define(connection, self.brief, random.Random(self.seed))
+            self.redrive(connection, 1_000_000)
             for kind in self.all:
                 connection.execute("SELECT djactor.resume(%s)", (kind.name,))
             deadline = time.monotonic() + PATIENCE
@@ -978,7 +1058,9 @@ class Run:
             kind = types[type_name]
             fail = payload.get("fail", 0)
             charged = max(0, payload.get("trouble", 0) - QUICK_TRIES)
-            if uid in cancelled:
+            gone = uid not in dead and uid not in handled
+            discarded = kind is self.brief and self.books.messages[uid].started < self.discarded
+            if uid in cancelled or (gone and discarded):
                 pass
             elif uid in dead and dead[uid][2] == "expired":
                 expired += 1
@@ -1010,6 +1092,15 @@ class Run:
         for row in ledger:
             by_actor[row[1:3]].append(row)
         for actor, rows in by_actor.items():
+            if actor[0] == self.brief.name:
+                # from the first turn of its last life
+                births = [i for i, row in enumerate(rows) if row[3] == 1]
+                for first, end in zip([0, *births], [*births, len(rows)], strict=True):
+                    if [row[3] for row in rows[first:end]] != list(range(1, end - first + 1)):
+                        wrong.append(f"{actor}: turns {[row[3] for row in rows]}")
+                if actor not in actors:
+                    continue
+                rows = rows[births[-1] :] if births else rows
             rows.sort(key=lambda row: row[3])
             if [row[3] for row in rows] != list(range(1, len(rows) + 1)):
                 wrong.append(f"{actor}: turns {[row[3] for row in rows]}")
@@ -1036,7 +1127,7 @@ class Run:
 
         # Order: who was committed before another was inserted goes first.
         for actor, rows in by_actor.items():
-            if types[actor[0]].retry_order == "skip":
+            if types[actor[0]].retry_order == "skip" or actor[0] == self.brief.name:
                 continue
             latest: Message | None = None
             places: dict[int, Message] = {}
