@@ -83,11 +83,13 @@ for my $type ('t.work', 't.once')
 				JOIN pg_stat_activity a ON a.pid = w.pid
 				WHERE m.payload ? 'sleep' AND a.wait_event = 'PgSleep'}) });
 		ok($pid, "$type: the handler sleeps");
-		is($node->safe_psql('app', "SELECT pg_${how}_backend($pid)"), 't', "... and is ${how}ed");
-		# seen while it waits for being tried again
+		my ($signalled, $done) = split /\|/, $node->safe_psql('app', "SELECT clock_timestamp(), pg_${how}_backend($pid)");
+		is($done, 't', "... and is ${how}ed");
+		# seen while it waits for being tried again, or is: in a transaction that has begun since
 		ok(wait_until('rolled back', sub {
-			$node->safe_psql('app', qq{SELECT count(*) FROM djactor.message WHERE payload ? 'sleep' AND NOT EXISTS
-				(SELECT FROM djactor.worker WHERE pid = $pid AND message_id IS NOT NULL)}) eq '1' }, 10),
+			$node->safe_psql('app', qq{SELECT count(*) FROM djactor.message m WHERE payload ? 'sleep' AND NOT EXISTS
+				(SELECT FROM djactor.worker w JOIN pg_stat_activity a USING (pid)
+					WHERE w.message_id = m.id AND a.xact_start < '$signalled')}) eq '1' }, 10),
 			'... the message waits again');
 		is($node->safe_psql('app', q{SELECT max(attempts) FROM djactor.message}), 0, '... no attempt is used up');
 		ok(wait_drained($node, 'app'), '... all are handled');
