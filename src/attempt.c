@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "compat.h"
+#include "published.h"
 #include "run.h"
 #include "settings.h"
 #include "storage/bufmgr.h"
@@ -115,6 +116,7 @@ dja_batch_begin(DjaBatch *batch)
 	dja_turn_batch(batch);
 
 	old = MemoryContextSwitchTo(batch->attempt);
+	dja_check_published();
 	dja_writers_keep(batch->attempt);
 	batch->messages = dja_writer_get(DJA_MESSAGE_TABLE);
 	batch->actors = dja_writer_get(DJA_ACTOR_TABLE);
@@ -149,6 +151,7 @@ dja_batch_write(DjaBatch *batch)
 
 	/* neighbours share pages */
 	batch->phase = DJA_PHASE_WRITING;
+	dja_check_published();
 	dja_sort_handled(batch->handled, batch->nhandled);
 	for (int i = 0; i < batch->nhandled; i++)
 	{

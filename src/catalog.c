@@ -100,17 +100,26 @@ static struct
 	Oid			result_type;	/* djactor.result */
 }			dja_catalog;
 
+uint64		dja_catalog_state = 1;
+
+static void
+dja_catalog_changed(void)
+{
+	dja_catalog.valid = false;
+	dja_catalog_state++;
+}
+
 static void
 dja_catalog_relcache_callback(Datum arg, Oid relid)
 {
 	if (!OidIsValid(relid))
 	{
-		dja_catalog.valid = false;
+		dja_catalog_changed();
 		return;
 	}
 	for (int i = 0; i < DJA_NTABLES; i++)
 		if (dja_catalog.tables[i] == relid)
-			dja_catalog.valid = false;
+			dja_catalog_changed();
 }
 
 void

@@ -70,6 +70,9 @@ typedef enum DjaInstalled
 	DJA_LIBRARY_NEWER			/* than the extension */
 } DjaInstalled;
 
+/* Another number whenever anything about our tables has changed. */
+extern uint64 dja_catalog_state;
+
 extern void dja_catalog_init(void);
 extern DjaInstalled dja_catalog_check(bool lock);
 extern void dja_catalog_require(void);

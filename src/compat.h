@@ -13,6 +13,7 @@
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/tableam.h"
+#include "catalog/pg_publication.h"
 #include "commands/dbcommands.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -20,6 +21,8 @@
 #include "utils/acl.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 160000
@@ -147,6 +150,37 @@ dja_page_prune(Relation rel, Buffer buffer)
 #else
 	heap_page_prune_opt(rel, buffer);
 #endif
+}
+
+/* Would subscribers hear of such a change to any row of the table? */
+typedef enum DjaPublicationFault
+{
+	DJA_PUBLICATION_FINE,
+	DJA_PUBLICATION_PARTIAL,	/* its filter or columns do not go with the
+								 * identity */
+	DJA_PUBLICATION_BLIND		/* there is no identity */
+} DjaPublicationFault;
+
+/* As CheckCmdReplicaIdentity asks, without raising an error. */
+static inline DjaPublicationFault
+dja_publication_fault(Relation rel, CmdType command)
+{
+	bool		updates = command == CMD_UPDATE;
+	PublicationDesc desc;
+
+	RelationBuildPublicationDesc(rel, &desc);
+	if (updates ? !desc.rf_valid_for_update || !desc.cols_valid_for_update :
+		!desc.rf_valid_for_delete || !desc.cols_valid_for_delete)
+		return DJA_PUBLICATION_PARTIAL;
+#if PG_VERSION_NUM >= 180000
+	if (updates ? !desc.gencols_valid_for_update : !desc.gencols_valid_for_delete)
+		return DJA_PUBLICATION_PARTIAL;
+#endif
+	if ((updates ? desc.pubactions.pubupdate : desc.pubactions.pubdelete) &&
+		rel->rd_rel->relreplident != REPLICA_IDENTITY_FULL &&
+		!OidIsValid(RelationGetReplicaIndex(rel)))
+		return DJA_PUBLICATION_BLIND;
+	return DJA_PUBLICATION_FINE;
 }
 
 /* May the current user act for that role?  Raises 42501 when not. */

@@ -14,6 +14,7 @@
 #include "commands/trigger.h"
 #include "compat.h"
 #include "executor/executor.h"
+#include "published.h"
 #include "rows.h"
 #include "storage/bufmgr.h"
 #include "storage/procarray.h"
@@ -71,6 +72,7 @@ dja_writer_open(DjaTable table, LOCKMODE lockmode)
 	InitResultRelInfo(writer->rri, writer->rel, 0, NULL, 0);	/* of no range table */
 	ExecOpenIndices(writer->rri, false);
 	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
+	writer->may_update = writer->may_delete = false;
 	return writer;
 }
 
@@ -274,6 +276,11 @@ dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, cons
 	TM_FailureData failure;
 	TM_Result	result;
 
+	if (!writer->may_update)
+	{
+		dja_refuse_unheard(writer->rel, CMD_UPDATE);
+		writer->may_update = true;
+	}
 	if (dja_row_is_locked(writer->rel, tid, cid, true))
 		return TM_BeingModified;
 	dja_writer_fill(writer, values, nulls);
@@ -291,6 +298,11 @@ dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
 	TM_FailureData failure;
 	TM_Result	result;
 
+	if (!writer->may_delete)
+	{
+		dja_refuse_unheard(writer->rel, CMD_DELETE);
+		writer->may_delete = true;
+	}
 	result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, false, &failure);
 	/* past a lock of our own the server goes only when it may wait */
 	if (result == TM_BeingModified && !dja_row_is_locked(writer->rel, tid, cid, false))

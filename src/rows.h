@@ -32,6 +32,8 @@ typedef struct DjaWriter
 	EState	   *estate;
 	ResultRelInfo *rri;
 	TupleTableSlot *slot;
+	bool		may_update;		/* asked of its publications */
+	bool		may_delete;
 } DjaWriter;
 
 /*

@@ -1,0 +1,15 @@
+/*
+ * published.h
+ *
+ * Publications of djactor's tables that would keep changes from subscribers.
+ */
+#ifndef DJA_PUBLISHED_H
+#define DJA_PUBLISHED_H
+
+#include "nodes/nodes.h"
+#include "utils/rel.h"
+
+extern void dja_refuse_unheard(Relation rel, CmdType command);
+extern void dja_check_published(void);
+
+#endif							/* DJA_PUBLISHED_H */
