@@ -143,7 +143,7 @@ CREATE TABLE djactor.actor
  * changes each turn.  djactor.actor_identity keeps the uniqueness. */
 CREATE INDEX actor_key ON djactor.actor (actor_type, actor_key);
 CREATE INDEX actor_id ON djactor.actor (id);
-/* Without a unique index, a publication of all tables knows a row by its old version (logged only where wal_level is logical). */
+/* Without a unique index, a publication of all tables knows a row by its old version (logged only where wal_level is logical; docs/operations.md has what that costs). */
 ALTER TABLE djactor.actor REPLICA IDENTITY FULL;
 COMMENT ON TABLE djactor.actor IS 'actors and their state; a row exists from the first committed turn';
 COMMENT ON COLUMN djactor.actor.id IS 'surrogate key, for the ORM';
