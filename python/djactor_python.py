@@ -65,6 +65,7 @@ _MAX_TRACEBACK = 10_000  # characters
 _MAX_FRAMES = 30
 _MAX_INT_BITS = 14_000  # Python reads no number of more than 4,300 digits
 _MAX_FLOAT = 1e16  # from there on PostgreSQL writes a float as an int
+_ENCODINGS = ("UTF8", "SQL_ASCII")  # of databases; the second keeps UTF-8 as it is
 
 
 # ---------- state ----------
@@ -317,12 +318,30 @@ def _clean(text: str) -> str:
     return text.replace("\0", "").encode(errors="backslashreplace").decode()
 
 
+def _words(error: BaseException) -> str:
+    """What an exception says, if it can."""
+    try:
+        return str(error)
+    except Exception:
+        return "<exception str() failed>"
+
+
+def _said(error: BaseException, name: str) -> str | None:
+    """An attribute of an exception, if it is text: other libraries use the names, too."""
+    try:
+        value = getattr(error, name, None)
+    except Exception:
+        return None
+    return value if isinstance(value, str) else None
+
+
 def _sqlstate(error: BaseException) -> str | None:
     """The SQLSTATE that an exception carries."""
     spidata = getattr(error, "spidata", None)
     if spidata:
         return "".join(chr((spidata[0] >> 6 * i & 0x3F) + ord("0")) for i in range(5))
-    return getattr(error, "sqlstate", None)
+    sqlstate = _said(error, "sqlstate")
+    return sqlstate if sqlstate and re.fullmatch("[0-9A-Z]{5}", sqlstate) else None
 
 
 def _keep_frames_of_users(trace: traceback.TracebackException) -> bool:
@@ -365,8 +384,8 @@ def _report(
     """
     spidata = getattr(error, "spidata", None) or (None,) * 3
     sqlstate = sqlstate or _sqlstate(error) or "38000"
-    name, module = type(error).__name__, type(error).__module__
-    details = [spidata[1] or getattr(error, "detail", None)]
+    name, module = type(error).__name__, _clean(str(type(error).__module__))
+    details = [spidata[1] or _said(error, "detail")]
     if sqlstate == _REJECTED:
         name, module = "rejected", "builtins"
     else:
@@ -374,15 +393,37 @@ def _report(
     if message is not None:
         name, module = "djactor", "builtins"
     report = type(name, (plpy.Error,), {"__module__": module})(
-        _clean(str(error) if message is None else message)
+        _clean(_words(error) if message is None else message)
     )
     report.sqlstate = sqlstate
     report.detail = _clean("\n".join(d for d in details if d)) or None
-    report.hint = hint or spidata[2] or getattr(error, "hint", None)
+    report.hint = _clean(hint or spidata[2] or _said(error, "hint") or "") or None
     return report
 
 
 # ---------- the database ----------
+
+
+@functools.cache
+def _encoding() -> str:
+    return plpy.execute("SELECT pg_catalog.getdatabaseencoding() AS name")[0]["name"]
+
+
+def _wrong_encoding() -> BaseException | None:
+    """What is wrong with the database's encoding, if anything.
+
+    PL/Python takes the texts of queries and of errors for UTF-8.  Elsewhere it writes other
+    characters than it was told, without a word, and a failed query may crash the server.
+    """
+    if _encoding() in _ENCODINGS:
+        return None
+    return _report(
+        RuntimeError(),
+        message=f"Python actors cannot run in a database whose encoding is {_encoding()}",
+        sqlstate="0A000",
+        hint="Use a database whose encoding is UTF8: PL/Python takes the texts of queries and"
+        " errors for UTF-8.",
+    )
 
 
 @functools.cache
@@ -398,9 +439,13 @@ def _row(sql: str, types: str = "", *values: object) -> Any:  # noqa: ANN401
 
 def _json(value: object, what: str) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise type(error)(f"{what} is not JSON: {error}") from None
+    problem = _string_problem(text)
+    if problem is not None:
+        raise ValueError(f"{what} is not JSON: {problem}")
+    return text
 
 
 def _when(value: datetime | None) -> str | None:
@@ -535,7 +580,7 @@ def stop(discard: bool = False) -> None:
 
 def reject(reason: str) -> NoReturn:
     """Ends the turn: the message goes to dead_letter at once (SQLSTATE JA003)."""
-    _row("SELECT djactor.reject($1)", "text", reason)
+    _row("SELECT djactor.reject($1)", "text", None if reason is None else _clean(str(reason)))
     raise AssertionError("djactor.reject() has returned")
 
 
@@ -543,6 +588,9 @@ def reject(reason: str) -> NoReturn:
 
 
 def _turn(state: str, message: str) -> tuple[str | None, str | None] | BaseException:
+    wrong = _wrong_encoding()
+    if wrong is not None:
+        return wrong
     row = _row(
         "SELECT s.actor_type, s.actor_key, s.turns, p.class"
         " FROM djactor.self() AS s LEFT JOIN djactor.python_actor AS p"
@@ -568,7 +616,7 @@ def _turn(state: str, message: str) -> tuple[str | None, str | None] | BaseExcep
         return _report(
             error,
             message=f'class {path} of actor type "{row["actor_type"]}" cannot be used: '
-            f"{type(error).__name__}: {error}",
+            f"{type(error).__name__}: {_words(error)}",
             sqlstate="38000",
             hint=_import_hint(path),
         )
@@ -646,6 +694,9 @@ def _define(arguments: list[Any]) -> None:
 
 def define(arguments: list[Any]) -> BaseException | None:
     """Defines an actor type for a class; returns what is wrong, if anything."""
+    wrong = _wrong_encoding()
+    if wrong is not None:
+        return wrong
     path = arguments[1]
     if path is None:
         return _report(ValueError(), message="class must not be null", sqlstate="22004")
@@ -656,7 +707,7 @@ def define(arguments: list[Any]) -> BaseException | None:
         missing = isinstance(error, ImportError | AttributeError)
         return _report(
             error,
-            message=f"class {path} cannot be used: {type(error).__name__}: {error}",
+            message=f"class {path} cannot be used: {type(error).__name__}: {_words(error)}",
             sqlstate="42883" if missing else "42P13",
             hint=_import_hint(path),
         )

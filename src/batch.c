@@ -130,6 +130,8 @@ dja_recover(MemoryContext context)
 	dja_limit_hit = DJA_LIMIT_NONE;
 	if (error->notify_full)
 		(void) dja_can_notify();	/* the next attempt may find room */
+	if (error->python_lost)
+		dja_session_renew();
 	RESUME_INTERRUPTS();
 	return error;
 }

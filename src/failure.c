@@ -17,6 +17,19 @@
 #define DJA_CLASS(a, b) MAKE_SQLSTATE((a), (b), '0', '0', '0')
 
 /*
+ * Has PL/Python failed to make an exception of a query's error?  Its text is not
+ * UTF-8 then, and the error has left the interpreter without a word: what runs
+ * in it next may crash.
+ */
+static bool
+dja_error_lost_python(ErrorData *edata)
+{
+	return edata->sqlerrcode == ERRCODE_INTERNAL_ERROR && edata->filename != NULL &&
+		strcmp(edata->filename, "plpy_spi.c") == 0 &&
+		edata->funcname != NULL && strcmp(edata->funcname, "PLy_spi_exception_set") == 0;
+}
+
+/*
  * Copies what matters of an error into the current memory context.
  */
 DjaError *
@@ -38,6 +51,9 @@ dja_error_copy(ErrorData *edata, DjaLimitHit limit)
 		appendStringInfo(&text, "\nDETAIL:  %s", edata->detail);
 	if (edata->hint)
 		appendStringInfo(&text, "\nHINT:  %s", edata->hint);
+	error->python_lost = dja_error_lost_python(edata);
+	if (error->python_lost)
+		appendStringInfoString(&text, "\nHINT:  PL/Python takes the text of an error for UTF-8, which that of a query's error was not.");
 	error->rejected = edata->sqlerrcode == DJA_ERRCODE_REJECTED;
 	error->sqlerrcode = edata->sqlerrcode;
 	/* its SQLSTATE is also that of limits that a handler exceeds */

@@ -463,6 +463,11 @@ dja_turn_in_savepoint(DjaBatch *batch, DjaRun *run, DjaActor *actor, DjaMessage 
 		dja_handlers_forget();
 		if (batch->own_transaction)
 			dja_remote_close();
+		if (error->python_lost && dja_my_worker != NULL)
+		{
+			dja_session_touched = true; /* no turn follows in this batch */
+			dja_session_renew();
+		}
 		/* drain() is asked to stop, and not by the turn's time limit */
 		if (!batch->own_transaction && edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 			dja_limit_hit == DJA_LIMIT_NONE)
