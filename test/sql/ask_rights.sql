@@ -61,6 +61,8 @@ CALL tries('cancel', 'deferred');
 CALL tries('redrive', 'dead 3');
 CALL tries('wait_reply', 'dead 3');
 RESET ROLE;
+SELECT put('shown', 'rights', 'a', '{"reply": "for him"}'), put('hidden', 'rights', 'a', '{"reply": "for others"}');
+CALL idle('rights');
 -- # Row security says who sees which reply, and which dead letters a right to delete is for: not all, then
 ALTER TABLE djactor.reply ENABLE ROW LEVEL SECURITY;
 ALTER TABLE djactor.dead_letter ENABLE ROW LEVEL SECURITY;
@@ -68,9 +70,13 @@ SET ROLE regress_dja_member;
 CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 3')));
 SET row_security = off;
 CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 3')));
+\set VERBOSITY sqlstate
+CALL djactor.wait_reply(id_of('shown'), '0 s', NULL);
 RESET row_security;
+CALL djactor.wait_reply(id_of('shown'), '0 s', NULL);
+\set VERBOSITY default
 RESET ROLE;
-CREATE POLICY of_some ON djactor.reply TO regress_dja_member USING (message_id IN (SELECT id FROM sent WHERE name = 'dead 3'));
+CREATE POLICY of_some ON djactor.reply TO regress_dja_member USING (message_id IN (SELECT id FROM sent WHERE name IN ('dead 3', 'shown')));
 SET ROLE regress_dja_member;
 CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 3')));
 CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 2')));
@@ -78,6 +84,15 @@ BEGIN ISOLATION LEVEL REPEATABLE READ;
 CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 3')));
 CALL refused(format('SELECT djactor.wait_reply(%s, ''0 s'')', id_of('dead 2')));
 COMMIT;
+-- the procedure obeys as well, at its first look and while it waits
+\set VERBOSITY sqlstate
+CALL djactor.wait_reply(id_of('shown'), '1 min', NULL);
+CALL djactor.wait_reply(id_of('shown'), '0 s', NULL);
+CALL djactor.wait_reply(id_of('dead 3'), '1 min', NULL);
+CALL djactor.wait_reply(id_of('hidden'), '0 s', NULL);
+CALL djactor.wait_reply(id_of('hidden'), '1200 ms', NULL);
+CALL djactor.wait_reply(id_of('dead 2'), '0 s', NULL);
+\set VERBOSITY default
 RESET ROLE;
 SET ROLE regress_dja_cleaner;
 CALL tries('discard', 'dead 4');
