@@ -19,11 +19,19 @@ from decimal import Decimal
 from math import isinf
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.core.exceptions import FullResultSet, ObjectDoesNotExist, ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models
+from django.db import NotSupportedError, models
+from django.db.models.expressions import Col
 from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
+from django.db.models.fields.related_lookups import RelatedIn
+from django.db.models.fields.tuple_lookups import TupleIn
+from django.db.models.functions import Collate
+from django.db.models.lookups import Exact
 from django.db.models.query_utils import DeferredAttribute
+from django.db.models.sql import Query
+from django.db.models.sql.datastructures import BaseTable
+from django.db.models.sql.where import WhereNode
 
 
 def normalise_key(key: object) -> str:
@@ -235,7 +243,8 @@ class ActorRelation(models.ForeignObject):
 
     There is no constraint: the actor need not exist yet, and then the relation is None; such rows
     are found by ``<relation>__id__isnull=True``.  Fields that are the same in all rows, or follow
-    from others, may be ``GeneratedField``.
+    from others, may be ``GeneratedField``.  Whatever collations the two have, names are compared
+    byte by byte, as djactor does it.
     """
 
     forward_related_accessor_class = _OrNone
@@ -260,6 +269,113 @@ class ActorRelation(models.ForeignObject):
         for fixed in ("to", "on_delete", "from_fields", "to_fields", "null", "blank"):
             options.pop(fixed, None)
         return name, path, self.names, options
+
+    def get_joining_fields(self, reverse_join: bool = False) -> tuple[Any, ...]:
+        """None: the columns are compared by ``get_extra_restriction()``."""
+        return ()
+
+    def get_extra_restriction(self, alias: str | None, related_alias: str | None) -> Any:
+        """The condition of a join, between ``Actor`` (``alias``) and the model it is a field of.
+
+        Without ``alias`` it is a condition for a subquery that Django has made of ``exclude()``.
+        """
+        if alias is None:
+            return _SameActor(self, related_alias)
+        return _Joined(self, alias, related_alias)
+
+
+# ``ActorRelation`` in SQL.  Two things are different from what Django does with a relation of two
+# columns.  PostgreSQL compares no columns of two collations, so who compares them says which one.
+# And an ``exclude()`` by the way back from an actor becomes a subquery, ``NOT EXISTS (...)``, that
+# Django binds to the outer query by the first of the two columns, the type, alone: then it is bound
+# by the second one, too, or refused.
+
+
+def _has_collation(field: Any, connection: Any) -> bool:
+    return field.db_parameters(connection).get("collation") not in (None, "C")
+
+
+def _by_bytes(column: Any, field: Any, connection: Any) -> Any:
+    """A column of that field, to be compared with one of djactor's."""
+    return Collate(column, "C") if _has_collation(field, connection) else column
+
+
+def _refuse_exclude(relation: ActorRelation) -> Any:
+    model = relation.model._meta.object_name
+    raise NotSupportedError(
+        f"exclude() cannot be used here across the way from an actor to {model}: Django would"
+        " compare the types of the actors alone. Look for the actors first: Actor.objects.filter("
+        f"~Exists({model}.objects.filter({relation.name}__id=OuterRef('pk'), ...)))"
+    )
+
+
+class _Joined:
+    """The condition of a join."""
+
+    def __init__(self, relation: ActorRelation, actor: str, ours: str | None) -> None:
+        self.relation, self.actor, self.ours = relation, actor, ours
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        query = compiler.query
+        table = query.alias_map.get(self.actor)
+        # Django has left out what leads to the actors, and bound them by their type
+        if (
+            isinstance(table, BaseTable)
+            and query.model._meta.concrete_model is not self.relation.related_model
+        ):
+            _refuse_exclude(self.relation)
+        conditions: list[Any] = []
+        for ours, theirs in self.relation.related_fields:
+            right, left = connection.ops.prepare_join_on_clause(self.actor, theirs, self.ours, ours)
+            conditions.append(Exact(_by_bytes(left, ours, connection), right))
+        return WhereNode(conditions).as_sql(compiler, connection)
+
+
+class _SameActor(Exact):
+    """In the subquery of an ``exclude()``: the key is that of the actor whose type is compared."""
+
+    def __init__(self, relation: ActorRelation, alias: Any) -> None:
+        self.relation = relation
+        (type_, _), (key, _) = relation.related_fields
+        super().__init__(key.get_col(alias), type_.get_col(alias))
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        (type_, their_type), (key, their_key) = self.relation.related_fields
+        for bound in reversed(compiler.query.where.children):  # Django has added its own last
+            if not isinstance(bound, Exact) or bound is self or bound.lhs != self.rhs:
+                continue
+            outer = bound.rhs
+            if not isinstance(outer, Col):
+                continue
+            if outer.target != their_type or _has_collation(type_, connection):
+                _refuse_exclude(self.relation)
+            same = Exact(_by_bytes(self.lhs, key, connection), Col(outer.alias, their_key))
+            return compiler.compile(same)
+        raise FullResultSet  # bound by the primary key
+
+
+@ActorRelation.register_lookup
+class _OneOf(RelatedIn):
+    """``counter__in=<query>``."""
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        ours = self.lhs.output_field.local_related_fields
+        if self.rhs_is_direct_value() or not any(_has_collation(f, connection) for f in ours):
+            return super().as_sql(compiler, connection)
+        columns = tuple(
+            _by_bytes(column, field, connection)
+            for column, field in zip(self.lhs.get_cols(), ours, strict=True)
+        )
+        return compiler.compile(TupleIn(columns, self.rhs))
+
+
+class ActorQuery(Query):
+    """A query for actors."""
+
+    def split_exclude(self, filter_expr: Any, can_reuse: Any, names_with_path: Any) -> Any:
+        """As Django's; a subquery that has to have the actors in it is bound by their id."""
+        reuse = (can_reuse or set()) | {self.get_initial_alias()}
+        return super().split_exclude(filter_expr, reuse, names_with_path)
 
 
 class _WithoutARow(DeferredAttribute):

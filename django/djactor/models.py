@@ -27,6 +27,13 @@ def _written_in(row: models.Model) -> str:
     return router.db_for_write(type(row), instance=row)
 
 
+class ActorQuerySet(models.QuerySet["Actor"]):
+    """Actors; ``exclude()`` works across relations, too."""
+
+    def __init__(self, model: Any = None, query: Any = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(model, query or fields.ActorQuery(model), *args, **kwargs)
+
+
 class Actor(models.Model):
     """An actor and its state, as of its last committed turn."""
 
@@ -44,6 +51,8 @@ class Actor(models.Model):
     last_error = models.TextField(null=True)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
+
+    objects = ActorQuerySet.as_manager()
 
     class Meta:
         managed = False

@@ -60,10 +60,10 @@ def fresh(project):
     from django.contrib.sessions.models import Session
 
     from djactor.test import reset
-    from shop.models import Product, Sale
+    from shop.models import Product, Sale, Ticket
 
     reset()
-    for model in (Sale, Product, LogEntry, Session, User):
+    for model in (Sale, Product, Ticket, LogEntry, Session, User):
         model.objects.all().delete()
 
 

@@ -11,8 +11,18 @@ from decimal import Decimal
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, OperationalError, connection, transaction
-from django.db.models import Count, DateTimeField, OuterRef, Subquery, TextField
+from django.db import DatabaseError, NotSupportedError, OperationalError, connection, transaction
+from django.db.models import (
+    Count,
+    DateTimeField,
+    Exists,
+    F,
+    FilteredRelation,
+    OuterRef,
+    Q,
+    Subquery,
+    TextField,
+)
 from django.db.models.functions import Cast
 from django.db.models.signals import post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
@@ -32,7 +42,7 @@ from djactor.models import (
     Worker,
 )
 from djactor.test import drain, reset, wait_idle
-from shop.models import Product, Sale
+from shop.models import Product, Sale, Ticket
 from waiting import until
 
 TYPE = "shop.counter"
@@ -302,6 +312,116 @@ def test_a_model_of_ones_own_joins_its_actor_both_ways():
     assert (names, len(queries)) == ([["product 1"], ["product 2"], ["product 3"]], 2)
     assert Product.objects.get(number=2).counter.products.get().number == 2
     assert Actor.objects.get(products__name="product 2").state == {"n": 20}
+
+
+@pytest.fixture
+def related():
+    """Counters 1 and 2 with products and tickets of the same numbers; 3 has no actor, 4 no rows."""
+    for key in (1, 2, 4):
+        djactor.actor(TYPE, key).ask({"add": key})
+    for key in (1, 2, 3):
+        Product.objects.create(name=f"product {key}", number=key)
+        Ticket.objects.create(actor_type=TYPE, actor_key=key, kind=TYPE)
+
+
+ALL = ["1", "2", "4"]
+# by the way back from Actor; "x" is the way
+EXCLUDED = [
+    (lambda x: Q((f"{x}__actor_key", "2")), ["1", "4"]),
+    (lambda x: Q((f"{x}__id__gt", 0)), ["4"]),
+    (lambda x: Q((f"{x}__id", -1)), ALL),
+    (lambda x: Q((x, None)), ["1", "2"]),
+    (lambda x: Q((f"{x}__isnull", True)), ["1", "2"]),
+    (lambda x: Q((f"{x}__isnull", False)), ["4"]),
+    (lambda x: Q((f"{x}__id__gt", F("turns") - 1)), ["4"]),
+    (lambda x: Q((f"{x}__actor_type", TYPE)), ["4"]),
+    (lambda x: Q((f"{x}__actor_type", F("actor_type"))), ["4"]),
+    (lambda x: Q((f"{x}__actor_type", "other")), ALL),
+    (lambda x: Q((f"{x}__actor_key", "2"), state__n=2), ["1", "4"]),
+    (lambda x: Q((f"{x}__actor_key", "2"), state__n=1), ALL),
+    (lambda x: Q((f"{x}__actor_key", "2")) | Q(state__n=4), ["1"]),
+    (lambda x: Q((f"{x}__counter__state__n", 2)), ["1", "4"]),
+    (lambda x: Q((f"{x}__counter__products__name", "product 2")), ["1", "4"]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(EXCLUDED)))
+@pytest.mark.parametrize("way", ["products", "tickets"])
+def test_actors_are_excluded_by_what_names_them(related, way, number):
+    q, left = EXCLUDED[number]
+    actors = Actor.objects.filter(actor_type=TYPE).order_by("actor_key")
+    assert [actor.actor_key for actor in actors.exclude(q(way))] == left
+    assert [actor.actor_key for actor in actors.filter(~q(way))] == left
+    assert actors.exclude(q(way)).count() == len(left)
+    inside = Actor.objects.filter(pk__in=actors.exclude(q(way)))
+    assert sorted(actor.actor_key for actor in inside) == left
+    assert Actor.objects.filter(
+        Exists(actors.exclude(q(way)).filter(pk=OuterRef("pk")))
+    ).count() == len(left)
+
+
+def test_exclude_and_filter_speak_of_the_same_row(related):
+    Ticket.objects.create(actor_type=TYPE, actor_key=1, kind="other")
+    actors = Actor.objects.order_by("actor_key")
+    other = actors.filter(Q(tickets__actor_type=TYPE) & ~Q(tickets__kind=TYPE))
+    assert [actor.actor_key for actor in other] == ["1"]
+    none = actors.filter(tickets__actor_type=TYPE).exclude(tickets__kind=TYPE)
+    assert not none.exists()
+
+
+REFUSED = [
+    lambda: Actor.objects.exclude(stubs__actor_key="2"),  # types of two collations
+    lambda: Product.objects.exclude(counter__products__name="product 2"),
+    lambda: Product.objects.exclude(counter__products=None),
+    lambda: Ticket.objects.exclude(counter__products__name="product 2"),
+    lambda: Message.objects.exclude(actor__messages__priority=1),
+    lambda: Message.objects.exclude(actor__products=None),
+]
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_what_django_would_exclude_by_the_type_alone_is_refused(related, number):
+    with pytest.raises(NotSupportedError, match=r"Exists\(.*OuterRef\(.pk.\)"):
+        REFUSED[number]().count()
+
+
+@pytest.mark.parametrize(("way", "back"), [("counter", "tickets"), ("also", "stubs")])
+def test_a_model_joins_its_actor_whatever_its_collation(related, way, back):
+    def q(rest, value):
+        return Q((f"{way}__{rest}", value))
+
+    second = Ticket.objects.get(q("state__n", 2))
+    assert second.actor_key == "2"
+    actor = getattr(second, way)
+    assert actor.state == {"n": 2}
+    assert getattr(actor, back).get() == second
+    assert getattr(Ticket.objects.get(q("id__isnull", True)), way) is None
+    assert Ticket.objects.exclude(q("id__isnull", True)).count() == 2
+    assert Ticket.objects.exclude(q("state__n", 2)).filter(q("id__isnull", False)).count() == 1
+    for tickets in (Ticket.objects.select_related(way), Ticket.objects.prefetch_related(way)):
+        states = [getattr(ticket, way) for ticket in tickets.order_by("actor_key")]
+        assert [state and state.state["n"] for state in states] == [1, 2, None]
+    assert Actor.objects.get(Q((back, second))).actor_key == "2"
+    assert Actor.objects.get(Q((f"{back}__id", second.pk))).actor_key == "2"
+    actors = Actor.objects.filter(state__n=2)
+    for those in (actors, list(actors)):
+        assert Ticket.objects.get(Q((f"{way}__in", those))) == second
+    assert Ticket.objects.get(Q((way, actor))) == second
+    assert Ticket.objects.exclude(Q((f"{way}__in", actors))).count() == 2
+    counted = Actor.objects.annotate(n=Count(back)).order_by("actor_key")
+    assert [actor.n for actor in counted] == [1, 1, 0]
+    with_back = Actor.objects.prefetch_related(back).order_by("actor_key")
+    assert [len(getattr(actor, back).all()) for actor in with_back] == [1, 1, 0]
+    second_of_all = FilteredRelation(back, condition=Q((f"{back}__actor_key", "2")))
+    assert Actor.objects.annotate(theirs=second_of_all).filter(theirs__isnull=False).count() == 1
+    assert Ticket.objects.filter(q("state__n", 2)).update(kind="other") == 1
+    assert Ticket.objects.filter(q("state__n", 1)).delete()[0] == 1
+
+
+def test_only_other_collations_are_named_in_a_join():
+    assert "COLLATE" not in str(Product.objects.filter(counter__turns=1).query)
+    assert str(Ticket.objects.filter(counter__turns=1).query).count("COLLATE") == 1
+    assert str(Ticket.objects.filter(also__turns=1).query).count("COLLATE") == 2
 
 
 def test_a_state_is_had_without_a_relation_too():

@@ -23,3 +23,14 @@ class Product(models.Model):
         expression=Cast("number", KeyField()), output_field=KeyField(), db_persist=True
     )
     counter = ActorRelation(related_name="products")
+
+
+class Ticket(models.Model):
+    """Names a counter in columns whose collations, and one of whose types, are not djactor's."""
+
+    actor_type = models.TextField()
+    actor_key = KeyField(db_collation="POSIX")
+    counter = ActorRelation(related_name="tickets")
+
+    kind = models.CharField(max_length=100, db_collation="POSIX")
+    also = ActorRelation("kind", related_name="stubs")
