@@ -81,7 +81,7 @@ help:
 	@echo 'make demo       a Django project, workers in PostgreSQL, live   (ARGS=--stay: until Ctrl-C)'
 	@echo 'make example    an example, live: events or gateway             (NAME=events)'
 	@echo 'make test       all test suites                                 (T=part of a test name)'
-	@echo 'make test-matrix    the same on PostgreSQL 17, 18 and 19          (as root; ARGS="17 --only NAME")'
+	@echo 'make test-matrix    the same on PostgreSQL 16, 17, 18 and 19      (as root; ARGS="17 --only NAME")'
 	@echo 'make bench      the benchmarks                                  (ARGS=options of bench/run.py)'
 	@echo 'make bench-rivals   djactor and other queues side by side           (ARGS=options of bench/rivals/run.py)'
 	@echo 'make            compile, for the server that PG_CONFIG= names'

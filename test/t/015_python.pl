@@ -11,6 +11,8 @@ use DjactorTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+plan skip_all => 'this server has no PL/Python' unless has_extension('plpython3u');
+
 my $classes = PostgreSQL::Test::Utils::tempdir();
 my $others = PostgreSQL::Test::Utils::tempdir();
 my $node = new_server('python', 'djactor_python.path' => "$others, $classes");

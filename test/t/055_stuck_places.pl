@@ -72,11 +72,11 @@ is(log_count($node, qr/terminated by signal|PANIC|TRAP:/), 0, 'nothing crashed')
 
 # ---- ... and kills its process then ----
 $node->safe_psql('one', q{
-	CREATE EXTENSION plpython3u;
-	CREATE FUNCTION kill_myself() RETURNS void LANGUAGE plpython3u AS $$
-		import os
-		os.kill(os.getpid(), 9)
-	$$});
+	-- The parent of the program is the process that calls
+	CREATE FUNCTION kill_myself() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+	BEGIN
+		COPY (SELECT 1) TO PROGRAM 'kill -KILL $PPID';
+	END $$});
 as_role($node, 'one', 'one', q{
 	CREATE FUNCTION deadly(state jsonb, message jsonb) RETURNS void LANGUAGE plpgsql AS $$
 	BEGIN

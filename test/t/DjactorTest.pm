@@ -30,7 +30,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(new_server new_database new_app define_work start_ticking send_broken as_role session wait_until wait_drained
-  start_sender stop_senders check_ledger workers worker_pids process_ids log_since log_count);
+  start_sender stop_senders check_ledger workers worker_pids process_ids log_since log_count has_extension);
 
 # How long the slowest machine may take for what should be done at once.
 our $PATIENCE = $ENV{DJACTOR_PATIENCE} // 60;
@@ -72,6 +72,15 @@ sub new_database
 		END \$\$});
 	$node->safe_psql('postgres', qq{CREATE DATABASE $database OWNER $role});
 	as_role($node, $database, $role, 'CREATE EXTENSION djactor');
+}
+
+# has_extension($name): could the server under test create it?
+sub has_extension
+{
+	my ($name) = @_;
+
+	chomp(my $share = `pg_config --sharedir`);
+	return -f "$share/extension/$name.control";
 }
 
 # as_role($node, $database, $role, $sql): runs SQL as a role and returns the output.
