@@ -44,6 +44,9 @@ test:
 test-matrix:
 	@tools/test-matrix $(ARGS)
 
+test-peers:
+	@tools/with-env python test/peers/peers.py $(ARGS)
+
 bench:
 	@tools/with-env python bench/run.py $(ARGS)
 
@@ -82,6 +85,7 @@ help:
 	@echo 'make example    an example, live: events or gateway             (NAME=events)'
 	@echo 'make test       all test suites                                 (T=part of a test name)'
 	@echo 'make test-matrix    the same on PostgreSQL 16, 17, 18 and 19      (as root; ARGS="17 --only NAME")'
+	@echo 'make test-peers     the tests of PostgreSQL and Django, with and without djactor   (ARGS="--suite regress")'
 	@echo 'make bench      the benchmarks                                  (ARGS=options of bench/run.py)'
 	@echo 'make bench-rivals   djactor and other queues side by side           (ARGS=options of bench/rivals/run.py)'
 	@echo 'make            compile, for the server that PG_CONFIG= names'
@@ -96,7 +100,7 @@ help:
 	@echo 'make format     repair the style of C and Python'
 	@echo 'make clean      remove what was built; distclean: the virtual environment too'
 
-.PHONY: all install uninstall demo example test test-matrix bench bench-rivals deb asserts sanitize valgrind soak lint tidy format clean distclean help
+.PHONY: all install uninstall demo example test test-matrix test-peers bench bench-rivals deb asserts sanitize valgrind soak lint tidy format clean distclean help
 
 else
 #

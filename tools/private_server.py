@@ -37,7 +37,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
@@ -224,6 +224,26 @@ class PrivateServer:
         """Create a role that may log in and nothing more."""
         client = ["createuser", "-h", self.host, "-p", str(self.port), "-U", self.superuser]
         self._run([*client, name])
+
+    def run(self, command: Sequence[str | Path], directory: Path) -> str:
+        """Run a program as the server's user, in a new directory that it may write.
+
+        The result is what it prints, whatever its status.
+        """
+        directory.mkdir(parents=True)
+        if self._account is not None:
+            os.chown(directory, self._account.pw_uid, self._account.pw_gid)
+        result = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            preexec_fn=end_with(os.getpid()),
+            **self._as_server_user() | {"cwd": directory},
+        )
+        return result.stdout
 
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of the server's log."""
