@@ -21,9 +21,14 @@ as_role($node, 'app', 'app', q{
 	CREATE TABLE altered (actor_key text);
 	INSERT INTO item SELECT generate_series(1, 3);
 	CREATE SEQUENCE begun;
+	-- turns that begin while somebody waits
+	CREATE TABLE late (round int, xact xid8 DEFAULT pg_current_xact_id());
 	CREATE FUNCTION step(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 	BEGIN
 		PERFORM nextval('begun');
+		IF EXISTS (SELECT FROM pg_locks WHERE NOT granted) THEN
+			INSERT INTO late VALUES ((message->>'sender')::int);
+		END IF;
 		CASE message->>'what'
 			WHEN 'row' THEN UPDATE item SET n = n + 1 WHERE id = 1;
 			WHEN 'lock' THEN PERFORM pg_advisory_xact_lock_shared(4713);
@@ -45,7 +50,6 @@ my %statement = (
 for my $what (qw(row lock table key))
 {
 	my $type = "t.$what";
-	my ($before, $after);
 
 	$round++;
 	as_role($node, 'app', 'app', qq{
@@ -53,16 +57,15 @@ for my $what (qw(row lock table key))
 		SELECT setval('begun', 1, false);
 		SELECT post($round, 1, 1000, '$type', 100, '{"what": "$what"}')});
 	ok(wait_until('turns', sub { $node->safe_psql('app', 'SELECT last_value FROM begun') >= 30 }), "$what: a batch is under way");
-	$before = $node->safe_psql('app', 'SELECT last_value FROM begun');
 	$web->start($statement{$what});
 	ok(wait_until('the lock', sub { $web->finished }, 30), "... $statement{$what} comes to its end");
 	$web->finish;
 	is($web->{err}, '', '... without an error');
-	$after = $node->safe_psql('app', 'SELECT last_value FROM begun');
 	cmp_ok($node->safe_psql('app', 'SELECT count(*) FROM djactor.message'), '>', 0, '... while there is mail');
-	# a few turns pass while we look; 1,000 would be the whole batch
-	cmp_ok($after - $before, '<', 100, sprintf('... after few turns (%d)', $after - $before));
 	ok(wait_drained($node, 'app'), '... which is handled');
+	# who comes after the worker's look is seen by its next one
+	cmp_ok($node->safe_psql('app', "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM late WHERE round = $round GROUP BY xact) x"),
+		'<=', 1, '... no batch has begun more than one turn while somebody waited');
 	is($node->safe_psql('app', "SELECT sum(turns), sum(failures) FROM djactor.actor WHERE actor_type = '$type'"), '1000|0', '... and none of it has failed');
 }
 is($node->safe_psql('app', 'SELECT n FROM item WHERE id = 1'), 2000, 'no update is lost');
