@@ -42,8 +42,8 @@ typedef struct DjaError
 	DjaLimitHit limit;			/* why the turn was cancelled, if it was */
 	bool		rejected;		/* by the handler: no retry */
 	bool		notify_full;	/* the server cannot queue a NOTIFY */
-	bool		python_lost;	/* nothing may run in this session's Python any
-								 * more */
+	bool		python_lost;	/* nothing may run in this session's Python
+								 * any more */
 } DjaError;
 
 /* SQLSTATEs of djactor's own */

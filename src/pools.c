@@ -189,9 +189,11 @@ dja_serve_pool(int i, TimestampTz now, TimestampTz *again)
 		*again = Min(*again, not_before);
 		return true;
 	}
-	if (pool->workers == 0 && !dja_pool_alive(pool))
+	if (!dja_pool_alive(pool))
 	{
-		dja_discard_pool(i, true);
+		/* who is still in there may go on; the end of the last one rings */
+		if (pool->workers == 0)
+			dja_discard_pool(i, true);
 		return true;
 	}
 	if (dja_held(pool->database))

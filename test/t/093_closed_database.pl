@@ -43,6 +43,31 @@ for my $database (sort keys %how)
 	ok(wait_drained($node, $database, 20), "$database: its mail is handled when it is open again");
 	check_ledger($node, $database);
 }
+
+# somebody is in a long turn when it is closed: he may go on, but nobody is sent to see to what falls due meanwhile
+new_app($node, 'occupied');
+as_role($node, 'occupied', 'app', q{SELECT djactor.send('t.work', 'long', '{"sleep": 300}')});
+sub long_handler
+{
+	return wait_until('the handler runs', sub { $node->safe_psql('postgres',
+		q{SELECT pid FROM pg_stat_activity WHERE datname = 'occupied' AND query = 'djactor: t.work' AND state = 'active'}) });
+}
+my $pid = long_handler();
+as_role($node, 'occupied', 'app', q{INSERT INTO sent VALUES (1, 1, 't.work', 'k');
+	SELECT djactor.send('t.work', 'k', '{"sender": 1, "seq": 1}', deliver_at => clock_timestamp() + '2 s')});
+my $offset = -s $node->logfile;
+$node->safe_psql('postgres', 'ALTER DATABASE occupied ALLOW_CONNECTIONS false');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'occupied' AND pid <> $pid");
+sleep 8;
+is($node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE datname = 'occupied'}), $pid, 'occupied: who is in there goes on');
+# one may have been on his way
+cmp_ok(log_count($node, qr/FATAL:  database/, $offset), '<=', 1, '... nobody else tries to get in');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+sleep 2;
+cmp_ok(log_count($node, qr/FATAL:  database/, $offset), '<=', 1, '... nor when he has left');
+$node->safe_psql('postgres', 'ALTER DATABASE occupied ALLOW_CONNECTIONS true');
+ok(long_handler(), '... until it is open again');
+ok(wait_until('the other message is handled', sub { $node->safe_psql('occupied', 'SELECT count(*) FROM ledger') }), '... and all is handled');
 is(log_count($node, qr/PANIC|TRAP:|terminated by signal/), 0, 'nothing crashed');
 $node->stop;
 done_testing();
