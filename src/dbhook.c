@@ -4,7 +4,7 @@
  * Utility commands that djactor has to know of:
  *
  *   COMMIT PREPARED		makes messages visible that nobody pushes: lanes are swept
- *   CREATE DATABASE		may be a copy with actors in it: the launcher scouts
+ *   CREATE DATABASE		may be a copy with actors in it: the launcher scouts, after a while
  *   ALTER DATABASE ALLOW_CONNECTIONS or IS_TEMPLATE	may open one: likewise
  *   ALTER ROLE or DATABASE ... SET	workers are sessions, too: fresh ones take over
  *   CREATE, ALTER, DROP EXTENSION djactor	likewise, and sessions forget what they know of it;
@@ -14,7 +14,7 @@
  *   ENABLE TRIGGER ALL	the trigger for what arrives by replication fires for that only
  *   PREPARE, DECLARE CURSOR, SET CONSTRAINTS	outlive the turn that runs them
  *   DROP DATABASE, ALTER DATABASE RENAME or SET TABLESPACE, CREATE DATABASE with a template
- *							want a database without sessions: its workers have to go
+ *							want a database without sessions: its workers, and a scout, have to go
  *
  * Workers are stopped only for a command that its user may run, as far as can
  * be told before it runs; else anybody could stop them.  The hold that keeps
@@ -331,6 +331,7 @@ dja_clear_database(Node *statement, ProcessUtilityContext context)
 	Oid			database;
 	int		   *pids;
 	int			n;
+	int			scout;
 	bool		held;
 
 	if (name == NULL)
@@ -347,19 +348,25 @@ dja_clear_database(Node *statement, ProcessUtilityContext context)
 		!dja_may_take(database, template, createdb))
 		return InvalidOid;
 
-	pids = palloc(sizeof(int) * dja_max_workers);
+	pids = palloc(sizeof(int) * (dja_max_workers + 1));
 	dja_lock();
 	held = dja_hold_database(database);
 	n = held ? dja_stop_workers(database, pids) : 0;
+	scout = held ? dja_stop_scout(database) : 0;
 	dja_unlock();
 	if (!held)
 		return InvalidOid;		/* the server will say that the database is in
 								 * use */
 	dja_pending_hold();
+	if (scout != 0)
+		pids[n++] = scout;
 
 	if (!dja_wait_gone(pids, n, DJA_STOP_MS))
 	{
-		/* in a long handler: it is cut off, and its message not charged */
+		/*
+		 * in a long handler: it is cut off, and its message not charged; a
+		 * scout waits for a lock
+		 */
 		for (int i = 0; i < n; i++)
 			if (BackendPidGetProc(pids[i]) != NULL)
 				kill(pids[i], SIGTERM);
@@ -440,8 +447,10 @@ dja_do_after(DjaAfter *after, Oid held, QueryCompletion *qc)
 						  get_database_oid(NameStr(after->database), true), after->role);
 	if (after->changed)
 	{
-		dja_pending_scout(after->created ?
-						  get_database_oid(NameStr(after->database), true) : MyDatabaseId);
+		if (after->created)
+			dja_pending_created(get_database_oid(NameStr(after->database), true));
+		else
+			dja_pending_scout(MyDatabaseId);
 		dja_catalog_forget();
 	}
 }

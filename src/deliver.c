@@ -321,7 +321,12 @@ dja_deliver_xact_callback(XactEvent event, void *arg)
 			}
 			dja_end_holds();	/* rings the launcher */
 			if (dja_pending.scout && event == XACT_EVENT_COMMIT)
-				dja_ring_scout(dja_pending.scout_database);
+			{
+				if (dja_pending.scout_later)
+					dja_ring_scout_later(dja_pending.scout_database);
+				else
+					dja_ring_scout(dja_pending.scout_database);
+			}
 			if (dja_pending.renew && event == XACT_EVENT_COMMIT)
 				dja_renew_workers(dja_pending.renew_database, dja_pending.renew_role);
 			dja_deliver_reset();

@@ -53,6 +53,7 @@ typedef struct DjaPending
 	Oid			dropped;		/* a database; InvalidOid = none */
 	bool		scout;			/* a scout is wanted, in */
 	Oid			scout_database; /* ... this one, or in all */
+	bool		scout_later;	/* ... which is new */
 	bool		renew;			/* fresh sessions are to take over, in */
 	Oid			renew_database; /* ... this database, or in all */
 	Oid			renew_role;		/* ... of this role, or of all */

@@ -6,6 +6,9 @@
  *
  *   pools			which workers run: pools.c
  *   scout_wanted	databases came or may have: send a scout to each, one at a time
+ *
+ * A database that was just created is left alone for a second: no mail waits in it that
+ * anybody may serve, and many are dropped at once, which a scout would hold up.
  */
 #include "postgres.h"
 
@@ -30,16 +33,26 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "worker.h"
 
 #define DJA_SCOUT_AGAIN_MS 10000
+#define DJA_SCOUT_NEW_MS 1000	/* so long a new database is left alone */
 #define DJA_CHECK_MS 1000		/* while something is starting or a database
 								 * is held */
+
+/* A database that was just created. */
+typedef struct DjaNewcomer
+{
+	Oid			database;
+	TimestampTz scout_at;		/* not before */
+} DjaNewcomer;
 
 static BackgroundWorkerHandle *dja_scout_handle = NULL;
 static List *dja_databases = NIL;	/* still to be scouted */
 static Oid	dja_scouting;		/* where the present scout is */
+static List *dja_newcomers = NIL;	/* new databases, as they came */
 static List *dja_scouts_failed = NIL;	/* where scouts have failed ... */
 static TimestampTz dja_scout_again = DJA_NEVER; /* ... until others are sent */
 static MemoryContext dja_launcher_context;
@@ -91,13 +104,25 @@ dja_add_database(List *databases, Oid database)
 /*
  * A scout says where it has been.  Where one did not come that far (no
  * connection was free, say) another is sent, not at once: one that fails may
- * have called for the next, and that would go on and on.
+ * have called for the next, and that would go on and on.  Where somebody needs the
+ * database for himself the next one waits for him.
  */
 static void
 dja_scout_ended(void)
 {
+	bool		stopped;
+
+	dja_lock();
+	stopped = dja_shared->slots->scout_stop;
+	dja_shared->slots->scouting = InvalidOid;
+	dja_unlock();
 	if (dja_shared->slots->scouted == dja_scouting)
 		return;
+	if (stopped)
+	{
+		dja_databases = dja_add_database(dja_databases, dja_scouting);
+		return;
+	}
 	dja_scout_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_SCOUT_AGAIN_MS);
 	dja_scouts_failed = dja_add_database(dja_scouts_failed, dja_scouting);
 }
@@ -160,12 +185,97 @@ dja_next_database(void)
 }
 
 /*
+ * Is this database there still, and can it be connected to?
+ */
+static bool
+dja_can_be_scouted(Oid database)
+{
+	HeapTuple	tuple;
+	bool		open = false;
+
+	StartTransactionCommand();
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	if (HeapTupleIsValid(tuple))
+	{
+		open = dja_database_open((Form_pg_database) GETSTRUCT(tuple));
+		ReleaseSysCache(tuple);
+	}
+	CommitTransactionCommand();
+	return open;
+}
+
+/*
+ * Takes note of new databases, and sees which of them have been left alone for
+ * long enough.  Returns when the next one will have been.
+ */
+static TimestampTz
+dja_see_to_newcomers(TimestampTz now)
+{
+	for (int i = 0; i < DJA_MAX_SCOUTS; i++)
+	{
+		DjaNewcomer *newcomer;
+		MemoryContext old;
+
+		if (!OidIsValid(dja_shared->slots->scout_new[i]))
+			continue;
+		newcomer = MemoryContextAlloc(dja_launcher_context, sizeof(DjaNewcomer));
+		newcomer->database = dja_shared->slots->scout_new[i];
+		newcomer->scout_at = TimestampTzPlusMilliseconds(now, DJA_SCOUT_NEW_MS);
+		dja_shared->slots->scout_new[i] = InvalidOid;
+		old = MemoryContextSwitchTo(dja_launcher_context);
+		dja_newcomers = lappend(dja_newcomers, newcomer);
+		MemoryContextSwitchTo(old);
+	}
+	while (dja_newcomers != NIL)
+	{
+		DjaNewcomer *newcomer = linitial(dja_newcomers);
+
+		if (newcomer->scout_at > now)
+			return newcomer->scout_at;
+		dja_databases = dja_add_database(dja_databases, newcomer->database);
+		dja_newcomers = list_delete_first(dja_newcomers);
+		pfree(newcomer);
+	}
+	return DJA_NEVER;
+}
+
+/*
+ * Sends a scout; false if there is no process to be had.
+ */
+static bool
+dja_send_scout(Oid database)
+{
+	bool		sent;
+
+	dja_lock();
+	sent = dja_scout_sent(database);
+	dja_unlock();
+	if (!sent)
+		return true;			/* the next look finds out who keeps it away */
+	dja_shared->slots->scouted = InvalidOid;
+
+	/*
+	 * whoever drops it from now on has the scout stop, so it may be looked
+	 * for
+	 */
+	sent = dja_can_be_scouted(database);
+	if (sent && !dja_start_process("dja_scout_main", "djactor scout", ObjectIdGetDatum(database),
+								   0, dja_places_leaving(), &dja_scout_handle))
+		return false;
+	if (sent)
+		dja_scouting = database;
+	dja_databases = list_delete_oid(dja_databases, database);
+	return true;
+}
+
+/*
  * Sends the next scout, if one is wanted and none is on its way.  Returns when to
  * look again at the latest.
  */
 static TimestampTz
 dja_see_to_scouts(TimestampTz now)
 {
+	TimestampTz again;
 	Oid			next;
 
 	if (now >= dja_scout_again)
@@ -186,22 +296,17 @@ dja_see_to_scouts(TimestampTz now)
 		dja_shared->slots->scout_databases[i] = InvalidOid;
 		dja_databases = dja_add_database(dja_databases, database);
 	}
+	again = Min(dja_scout_again, dja_see_to_newcomers(now));
 	if (dja_databases == NIL || dja_scout_handle != NULL)
-		return dja_scout_again;
+		return again;
 	if (now < dja_process_not_before())
-		return dja_process_not_before();
-	next = dja_next_database();
-	if (!OidIsValid(next))
-		return Min(dja_scout_again, TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
-	dja_shared->slots->scouted = InvalidOid;
-	if (dja_start_process("dja_scout_main", "djactor scout",
-						  ObjectIdGetDatum(next), 0, dja_places_leaving(), &dja_scout_handle))
-	{
-		dja_scouting = next;
-		dja_databases = list_delete_oid(dja_databases, next);
-		return dja_scout_again;
-	}
-	return Max(dja_process_not_before(), TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
+		return Min(again, dja_process_not_before());
+	while (dja_scout_handle == NULL && OidIsValid(next = dja_next_database()))
+		if (!dja_send_scout(next))
+			return Max(dja_process_not_before(), TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
+	if (dja_scout_handle == NULL && dja_databases != NIL)
+		again = Min(again, TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
+	return again;
 }
 
 /* ---------- the loop ---------- */

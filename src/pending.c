@@ -326,7 +326,21 @@ dja_pending_scout(Oid database)
 	if (dja_pending.scout && dja_pending.scout_database != database)
 		database = InvalidOid;	/* more than one: to all */
 	dja_pending.scout = true;
+	dja_pending.scout_later = false;
 	dja_pending.scout_database = database;
+}
+
+/*
+ * The same to a database that was just created.  Many are dropped at once, and no
+ * mail of another one is to be served: there is time.
+ */
+void
+dja_pending_created(Oid database)
+{
+	bool		first = !dja_pending.scout;
+
+	dja_pending_scout(database);
+	dja_pending.scout_later = first;
 }
 
 /*

@@ -24,6 +24,7 @@ extern void dja_pending_undone(void);
 extern bool dja_pending_any(void);
 extern void dja_pending_drained(void);
 extern void dja_pending_scout(Oid database);
+extern void dja_pending_created(Oid database);
 extern void dja_pending_renew(Oid database, Oid role);
 extern void dja_pending_stop_lane(DjaType *type);
 extern void dja_pending_hold(void);

@@ -95,10 +95,16 @@ void
 dja_scout_main(Datum arg)
 {
 	DjaInstalled installed;
+	bool		wanted;
 
 	dja_process_signals();
 	/* before it connects, for that waits for locks, too */
 	SetConfigOption("lock_timeout", DJA_SCOUT_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
+	dja_lock();
+	wanted = dja_scout_attach(DatumGetObjectId(arg));
+	dja_unlock();
+	if (!wanted)
+		proc_exit(0);			/* somebody needs the database for himself */
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	dja_session_settings("djactor scout");
 

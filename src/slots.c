@@ -274,6 +274,53 @@ dja_release_holds(void)
 }
 
 /*
+ * The launcher is about to send a scout to a database; false if somebody needs
+ * that for himself.
+ */
+bool
+dja_scout_sent(Oid database)
+{
+	DjaSlots   *slots = dja_shared->slots;
+
+	if (dja_database_held(database))
+		return false;
+	slots->scouting = database;
+	slots->scout_pid = 0;
+	slots->scout_stop = false;
+	return true;
+}
+
+/*
+ * A scout, not connected yet, has come: may it go on?  From now on whoever needs
+ * the database waits for its end.
+ */
+bool
+dja_scout_attach(Oid database)
+{
+	DjaSlots   *slots = dja_shared->slots;
+
+	if (slots->scouting != database || slots->scout_stop)
+		return false;
+	slots->scout_pid = MyProcPid;
+	return true;
+}
+
+/*
+ * Asks the scout to end that is in a database, or on its way there.  Returns its
+ * pid, 0 if there is none yet.  It lasts a moment, unless it waits for a lock.
+ */
+int
+dja_stop_scout(Oid database)
+{
+	DjaSlots   *slots = dja_shared->slots;
+
+	if (slots->scouting != database)
+		return 0;
+	slots->scout_stop = true;
+	return slots->scout_pid;
+}
+
+/*
  * Asks all workers of a database to end.  Their pids go into pids, which has
  * room for djactor.max_workers; returns how many there are.
  */
@@ -314,10 +361,9 @@ dja_ring_launcher(void)
  * no lock: two that take one place cost a scout too few at worst, so a second
  * look makes sure, and no place left means all.
  */
-void
-dja_ring_scout(Oid database)
+static void
+dja_note_scout(volatile Oid *wanted, Oid database)
 {
-	volatile Oid *wanted = dja_shared->slots->scout_databases;
 	bool		noted = false;
 
 	for (int i = 0; OidIsValid(database) && i < DJA_MAX_SCOUTS && !noted; i++)
@@ -329,4 +375,19 @@ dja_ring_scout(Oid database)
 	if (!noted)
 		dja_shared->slots->scout_wanted = true;
 	dja_ring_launcher();
+}
+
+void
+dja_ring_scout(Oid database)
+{
+	dja_note_scout(dja_shared->slots->scout_databases, database);
+}
+
+/*
+ * The same, but there is time: the database is new.
+ */
+void
+dja_ring_scout_later(Oid database)
+{
+	dja_note_scout(dja_shared->slots->scout_new, database);
 }

@@ -22,6 +22,9 @@
  *						message_id, actor_type and since without the lock,
  *						for the eyes of djactor.worker only
  *   scouted			the scout, when it is done
+ *   scouting			the launcher, before it sends one and when that has ended
+ *   scout_pid			the scout
+ *   scout_stop			the launcher clears it, backends set it
  *   worker.stop		the launcher, backends that need the database for themselves, reload()
  *   places_wanted	the launcher
  *   holds			such backends
@@ -110,7 +113,11 @@ struct DjaSlots
 	volatile bool places_wanted;	/* pools wait: who has no mail rings */
 	volatile bool scout_wanted; /* to all databases */
 	volatile Oid scout_databases[DJA_MAX_SCOUTS];	/* or to these */
+	volatile Oid scout_new[DJA_MAX_SCOUTS]; /* or to these, after a while */
 	volatile Oid scouted;		/* where the last scout has been */
+	Oid			scouting;		/* where one is sent, or is */
+	int			scout_pid;		/* once it is there, else 0 */
+	bool		scout_stop;		/* asked to end: somebody needs the database */
 	Oid			told_database;	/* of which a scout last said that it stands
 								 * still */
 	int			told;			/* ... and why */
@@ -136,10 +143,14 @@ extern bool dja_hold_database(Oid database);
 extern void dja_release_hold(Oid database);
 extern void dja_release_holds(void);
 extern int	dja_stop_workers(Oid database, int *pids);
+extern bool dja_scout_sent(Oid database);
+extern bool dja_scout_attach(Oid database);
+extern int	dja_stop_scout(Oid database);
 
 /* These take no lock. */
 extern void dja_ring_launcher(void);
 extern void dja_ring_scout(Oid database);
+extern void dja_ring_scout_later(Oid database);
 
 extern DjaWorker *dja_my_worker;	/* NULL in other processes */
 
