@@ -690,6 +690,33 @@ CREATE FUNCTION djactor.unwatch(actor_type text, actor_key text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_unwatch';
 COMMENT ON FUNCTION djactor.unwatch(text, text) IS 'undoes watch()';
 
+/* ---------- calendars ---------- */
+
+CREATE FUNCTION djactor.cron_next
+(
+	expression text,
+	after timestamptz DEFAULT pg_catalog.now(),
+	time_zone text DEFAULT pg_catalog.current_setting('TimeZone'::text),
+	count int DEFAULT 1
+) RETURNS SETOF timestamptz
+	LANGUAGE c STABLE STRICT PARALLEL SAFE ROWS 10
+	AS 'MODULE_PATHNAME', 'dja_sql_cron_next';
+COMMENT ON FUNCTION djactor.cron_next(text, timestamptz, text, int) IS
+'the next times of a cron expression (five fields, or @daily and the like) in a time zone';
+
+CREATE FUNCTION djactor.every_next
+(
+	every interval,
+	anchor timestamptz,
+	after timestamptz DEFAULT pg_catalog.now(),
+	time_zone text DEFAULT pg_catalog.current_setting('TimeZone'::text),
+	count int DEFAULT 1
+) RETURNS SETOF timestamptz
+	LANGUAGE c STABLE STRICT PARALLEL SAFE ROWS 10
+	AS 'MODULE_PATHNAME', 'dja_sql_every_next';
+COMMENT ON FUNCTION djactor.every_next(interval, timestamptz, timestamptz, text, int) IS
+'the next times of a period that counts from an anchor; days and months are those of the calendar in a time zone, hours are spans of time';
+
 /* ---------- asking, from outside of actors ---------- */
 
 CREATE FUNCTION djactor.wait_reply(message_id bigint, timeout interval DEFAULT '5 s'::interval) RETURNS jsonb

@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "calendar.h"
 #include "clock.h"
 #include "compat.h"
 #include "fmgr.h"
@@ -32,8 +33,6 @@
 
 PG_FUNCTION_INFO_V1(dja_set_timer);
 PG_FUNCTION_INFO_V1(dja_cancel_timer);
-
-#define DJA_MIN_PERIOD 1000		/* microseconds */
 
 /* A row of djactor.timer, copied. */
 typedef struct DjaTimer
@@ -268,21 +267,6 @@ dja_check_timer_name(text *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("name of a timer must have 1 to %d bytes", DJA_TYPE_NAME_MAX)));
-}
-
-static void
-dja_check_period(Interval *every)
-{
-	if (DJA_INTERVAL_INFINITE(every) || every->month < 0 || every->day < 0 || every->time < 0 ||
-		dja_interval_usec(every) < DJA_MIN_PERIOD)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("period of a timer must be at least 1 ms"),
-				 errhint("Leave every out for a timer that fires once.")));
-	if (dja_interval_usec(every) > DJA_MAX_YEARS * DJA_YEAR_USEC)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("period of a timer must not exceed %d years", DJA_MAX_YEARS)));
 }
 
 /*
