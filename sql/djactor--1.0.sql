@@ -327,18 +327,32 @@ CREATE TABLE djactor.timer
 	name text COLLATE pg_catalog."C" NOT NULL,
 	due_at timestamptz NOT NULL,
 	every interval,
+	anchor timestamptz,
+	cron text,
+	time_zone text,
+	catch_up text NOT NULL DEFAULT 'once',
 	payload jsonb NOT NULL,
-	message_id bigint NOT NULL,
+	message_id bigint,
+	paused_at timestamptz,
+	last_fired_at timestamptz,
+	last_outcome text,
 	PRIMARY KEY (actor_type, actor_key, name)
 );
-COMMENT ON TABLE djactor.timer IS 'pending timers of actors; written by set_timer() and cancel_timer()';
+COMMENT ON TABLE djactor.timer IS 'pending timers of actors; written by set_timer(), schedule() and what undoes them';
 COMMENT ON COLUMN djactor.timer.actor_type IS 'kind of the actor whose timer it is';
 COMMENT ON COLUMN djactor.timer.actor_key IS 'key of the actor whose timer it is';
 COMMENT ON COLUMN djactor.timer.name IS 'one timer of each name; 1 to 255 bytes';
-COMMENT ON COLUMN djactor.timer.due_at IS 'not fired before';
-COMMENT ON COLUMN djactor.timer.every IS 'period of a timer that fires again and again; NULL = once';
+COMMENT ON COLUMN djactor.timer.due_at IS 'not fired before; of a paused one: when it was to fire';
+COMMENT ON COLUMN djactor.timer.every IS 'period of a timer that fires again and again, as it was given; NULL = by cron, or once';
+COMMENT ON COLUMN djactor.timer.anchor IS 'where every counts from, or the time of at; NULL = neither';
+COMMENT ON COLUMN djactor.timer.cron IS 'cron expression of a timer that fires again and again, as it was given';
+COMMENT ON COLUMN djactor.timer.time_zone IS 'time zone of every and cron; NULL = that of the actor type';
+COMMENT ON COLUMN djactor.timer.catch_up IS 'once: what was missed becomes one firing with its count; skip: it is dropped';
 COMMENT ON COLUMN djactor.timer.payload IS 'second argument of the handler';
-COMMENT ON COLUMN djactor.timer.message_id IS 'the delayed message of kind timer that is its next firing; a firing that no timer names is discarded at its turn';
+COMMENT ON COLUMN djactor.timer.message_id IS 'the delayed message of kind timer that is its next firing; a firing that no timer names is discarded at its turn; NULL while paused';
+COMMENT ON COLUMN djactor.timer.paused_at IS 'since when it is paused; NULL = it is not';
+COMMENT ON COLUMN djactor.timer.last_fired_at IS 'start of the last firing that is over; NULL = none yet';
+COMMENT ON COLUMN djactor.timer.last_outcome IS 'what became of that: handled, dead (given up, see djactor.dead_letter), or skipped';
 
 CREATE TABLE djactor.watch
 (
@@ -670,11 +684,14 @@ CREATE FUNCTION djactor.set_timer
 	after interval DEFAULT NULL,
 	payload jsonb DEFAULT '{}'::pg_catalog.jsonb,
 	every interval DEFAULT NULL,
-	at timestamptz DEFAULT NULL
+	at timestamptz DEFAULT NULL,
+	cron text DEFAULT NULL,
+	time_zone text DEFAULT NULL,
+	catch_up text DEFAULT 'once'::text
 ) RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_set_timer';
-COMMENT ON FUNCTION djactor.set_timer(text, interval, jsonb, interval, timestamptz) IS
-'has the actor get a message of kind timer after an interval or at a time, and again every so often; replaces its timer of that name';
+COMMENT ON FUNCTION djactor.set_timer(text, interval, jsonb, interval, timestamptz, text, text, text) IS
+'has the actor get a message of kind timer after an interval or at a time, and again every so often from there on, or by cron; replaces its timer of that name';
 
 CREATE FUNCTION djactor.cancel_timer(name text) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_cancel_timer';
@@ -789,6 +806,64 @@ COMMENT ON FUNCTION djactor.redrive(bigint) IS
 CREATE FUNCTION djactor.discard(id bigint) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_discard';
 COMMENT ON FUNCTION djactor.discard(bigint) IS 'deletes a dead letter';
+
+CREATE FUNCTION djactor.schedule
+(
+	actor_type text,
+	actor_key text,
+	name text,
+	after interval DEFAULT NULL,
+	payload jsonb DEFAULT '{}'::pg_catalog.jsonb,
+	every interval DEFAULT NULL,
+	at timestamptz DEFAULT NULL,
+	cron text DEFAULT NULL,
+	time_zone text DEFAULT NULL,
+	catch_up text DEFAULT 'once'::text
+) RETURNS timestamptz
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_schedule';
+COMMENT ON FUNCTION djactor.schedule(text, text, text, interval, jsonb, interval, timestamptz, text, text, text) IS
+'sets a timer of an actor from outside, and returns when it fires next; said again with the same rule it leaves the next firing as it is, unless the clock was wrong';
+
+CREATE FUNCTION djactor.unschedule(actor_type text, actor_key text, name text) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_unschedule';
+COMMENT ON FUNCTION djactor.unschedule(text, text, text) IS
+'ends a timer of an actor from outside, also a firing that is in the mailbox already; false when there was none';
+
+CREATE FUNCTION djactor.run_now(actor_type text, actor_key text, name text) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_run_now';
+COMMENT ON FUNCTION djactor.run_now(text, text, text) IS
+'has a timer of an actor fire now, also a paused one, and returns the id of the message; it goes on with the next time of its rule';
+
+CREATE FUNCTION djactor.pause(actor_type text, actor_key text, name text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_pause_timer';
+COMMENT ON FUNCTION djactor.pause(text, text, text) IS 'has a timer of an actor not fire until resume()';
+
+CREATE FUNCTION djactor.resume(actor_type text, actor_key text, name text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_resume_timer';
+COMMENT ON FUNCTION djactor.resume(text, text, text) IS
+'undoes pause(type, key, name): the timer goes on with the next time of its rule, what fell into the pause is not made up for';
+
+CREATE FUNCTION djactor.timer_next(actor_type text, actor_key text, name text, count int DEFAULT 1) RETURNS SETOF timestamptz
+	LANGUAGE sql STABLE STRICT ROWS 10 SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+WITH this AS
+(
+	SELECT t.due_at, t.every, t.anchor, t.cron,
+		COALESCE(t.time_zone, a.settings OPERATOR(pg_catalog.->>) 'TimeZone'::pg_catalog.text, pg_catalog.current_setting('TimeZone'::pg_catalog.text)) AS zone,
+		GREATEST(t.due_at, pg_catalog.now()) AS after
+	FROM djactor.timer t LEFT JOIN djactor.actor_type a ON a.name OPERATOR(pg_catalog.=) t.actor_type
+	WHERE t.actor_type OPERATOR(pg_catalog.=) $1 AND t.actor_key OPERATOR(pg_catalog.=) $2
+		AND t.name OPERATOR(pg_catalog.=) $3 AND t.message_id IS NOT NULL AND $4 OPERATOR(pg_catalog.>) 0
+)
+SELECT due_at FROM this
+UNION ALL
+SELECT n.n FROM this, djactor.cron_next(this.cron, this.after, this.zone, $4 OPERATOR(pg_catalog.-) 1) AS n (n)
+UNION ALL
+SELECT n.n FROM this, djactor.every_next(this.every, this.anchor, this.after, this.zone, $4 OPERATOR(pg_catalog.-) 1) AS n (n)
+ORDER BY 1;
+END;
+COMMENT ON FUNCTION djactor.timer_next(text, text, text, int) IS
+'when a timer of an actor fires next: what is due first, then the next times of its rule; none while it is paused; with the caller''s rights';
 
 CREATE FUNCTION djactor.wait_idle(timeout interval DEFAULT '10 s'::interval, actor_type text DEFAULT NULL) RETURNS boolean
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_wait_idle';

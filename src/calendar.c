@@ -333,7 +333,7 @@ dja_rule_count(const DjaRule *rule, TimestampTz due, TimestampTz now)
 	if (now <= due)
 		return 0;
 	if (rule->every != NULL)
-		return dja_every_index(rule, now) - Max(dja_every_index(rule, due), 0);
+		return dja_every_index(rule, now) - dja_every_index(rule, due);
 	while ((due = dja_rule_next(rule, due)) <= now)
 		count++;
 	return count;

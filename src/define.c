@@ -525,12 +525,13 @@ dja_require_unused(DjaType *type)
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	bool		mail = dja_type_has_rows(DJA_MESSAGE_TABLE, DJA_MSG_ACTOR_TYPE, type, snapshot);
 	bool		actors = !mail && dja_type_has_rows(DJA_ACTOR_TABLE, DJA_ACTOR_TYPE, type, snapshot);
+	bool		timers = dja_type_has_rows(DJA_TIMER_TABLE, DJA_TIMER_TYPE, type, snapshot);
 
 	UnregisterSnapshot(snapshot);
-	if (mail || actors)
+	if (mail || actors || timers)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("actor type \"%s\" still has %s", type->name, mail ? "mail" : "actors"),
+				 errmsg("actor type \"%s\" still has %s", type->name, mail ? "mail" : actors ? "actors" : "timers"),
 				 errhint("Use djactor.drop_actor_type('%s', discard => true) to delete its actors and mail too.", type->name)));
 }
 

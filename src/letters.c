@@ -58,7 +58,7 @@ dja_give_up(DjaType *type, DjaMessage *message, DjaFailure *failure)
 		dja_stat_count(type, DJA_STAT_DEAD);
 	dja_answer_failure(message, failure->reason, failure->sqlerrcode, failure->error);
 	if (dja_message_is_kind(message, "timer"))
-		dja_timer_done(message);
+		dja_timer_done(message, "dead");
 	if (strcmp(failure->reason, "failed") == 0 || strcmp(failure->reason, "rejected") == 0 ||
 		strcmp(failure->reason, "crashed") == 0)
 		dja_watchers_tell(type, message->key, failure->reason, false);

@@ -191,7 +191,7 @@ dja_message(PG_FUNCTION_ARGS)
 
 /* ---------- the trigger ---------- */
 
-static void
+void
 dja_check_key(text *key, const char *what)
 {
 	int			len = VARSIZE_ANY_EXHDR(key);
@@ -402,7 +402,7 @@ dja_refuse_write(PG_FUNCTION_ARGS)
 	else if (strcmp(table, "reply") == 0 || strcmp(table, "journal") == 0)
 		hint = "Its rows can be deleted, not changed.";
 	else if (strcmp(table, "timer") == 0)
-		hint = "An actor sets its timers with djactor.set_timer() and cancel_timer(); djactor.cancel() takes a firing back.";
+		hint = "Use djactor.schedule() and unschedule(), or in a turn set_timer() and cancel_timer(); djactor.cancel() takes a firing back.";
 	else if (strcmp(table, "watch") == 0)
 		hint = "An actor watches with djactor.watch() and unwatch().";
 	else if (strcmp(table, "idempotency") == 0 || strcmp(table, "home") == 0)

@@ -13,5 +13,6 @@
 extern bool dja_restoring;
 
 extern Datum dja_trace_of_transaction(void);
+extern void dja_check_key(text *key, const char *what);
 
 #endif							/* DJA_SEND_H */

@@ -252,6 +252,25 @@ dja_settings_parse(Jsonb *stored)
 }
 
 /*
+ * What they say of one setting, NULL if nothing.
+ */
+const char *
+dja_settings_value(const DjaSettings *settings, const char *name)
+{
+	const char *at = settings->pairs;
+
+	for (int i = 0; i < settings->n; i++)
+	{
+		const char *value = at + strlen(at) + 1;
+
+		if (strcmp(at, name) == 0)
+			return value;
+		at = value + strlen(value) + 1;
+	}
+	return NULL;
+}
+
+/*
  * A batch begins.
  */
 void

@@ -27,6 +27,7 @@ typedef struct DjaSettings
 
 extern Datum dja_settings_define(Jsonb *named, Jsonb *stored, Oid owner);
 extern DjaSettings *dja_settings_parse(Jsonb *stored);
+extern const char *dja_settings_value(const DjaSettings *settings, const char *name);
 
 extern void dja_settings_open(void);
 extern void dja_settings_see(const DjaSettings *settings, int elevel);

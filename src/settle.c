@@ -214,7 +214,8 @@ dja_run_without_turn(DjaBatch *batch, DjaRun *run, DjaMessage *message, Timestam
 
 		dja_give_up(run->type, message, &failure);
 	}
-	else if (dja_message_is_kind(message, "timer") && !dja_timer_fires(message, now))
+	else if (dja_message_is_kind(message, "timer") &&
+			 (!dja_timer_fires(message, now) || dja_timer_skipped(message, now)))
 	{
 		/* whoever cancelled it may have deleted it */
 		(void) dja_row_try_delete(batch->messages, &message->tid);

@@ -9,9 +9,12 @@
  * A firing counts only as long as its timer names it.  Cancelling deletes the
  * timer, replacing makes it name another message, and a firing that is in the
  * mailbox already, or even in the memory of the batch, is discarded at its
- * turn.  A periodic timer gets its next firing when the last one has been
- * handled or given up: however late that is, missed periods become one firing
- * with their count.
+ * turn.  A timer that comes again keeps its rule as it was given (calendar.c), and
+ * gets its next firing when the last one has been handled or given up: however late that is, what
+ * was missed becomes one firing with its count, or is dropped where the timer
+ * says so.
+ *
+ * schedule.c has the same for who is not in a turn.
  */
 #include "postgres.h"
 
@@ -23,6 +26,7 @@
 #include "json.h"
 #include "post.h"
 #include "timer.h"
+#include "settings.h"
 #include "turn.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -34,16 +38,8 @@
 PG_FUNCTION_INFO_V1(dja_set_timer);
 PG_FUNCTION_INFO_V1(dja_cancel_timer);
 
-/* A row of djactor.timer, copied. */
-typedef struct DjaTimer
-{
-	ItemPointerData tid;
-	Datum		values[DJA_TIMER_NATTS];
-	bool		nulls[DJA_TIMER_NATTS];
-	int64		message_id;
-	TimestampTz due_at;
-	Interval   *every;			/* NULL = once */
-} DjaTimer;
+/* Later than this nobody was there to run it. */
+#define DJA_TIMER_LATE USECS_PER_MINUTE
 
 static DjaTimer *
 dja_timer_copy(TupleTableSlot *slot)
@@ -59,17 +55,54 @@ dja_timer_copy(TupleTableSlot *slot)
 		timer->values[i] = timer->nulls[i] ? (Datum) 0 :
 			datumCopy(slot->tts_values[i], att->attbyval, att->attlen);
 	}
-	timer->message_id = DatumGetInt64(timer->values[DJA_TIMER_MESSAGE_ID - 1]);
+	timer->message_id = timer->nulls[DJA_TIMER_MESSAGE_ID - 1] ? 0 :
+		DatumGetInt64(timer->values[DJA_TIMER_MESSAGE_ID - 1]);
 	timer->due_at = DatumGetTimestampTz(timer->values[DJA_TIMER_DUE_AT - 1]);
-	timer->every = timer->nulls[DJA_TIMER_EVERY - 1] ? NULL :
-		DatumGetIntervalP(timer->values[DJA_TIMER_EVERY - 1]);
 	return timer;
+}
+
+/*
+ * When the timer in these columns comes again; false for one that does not.
+ */
+bool
+dja_timer_rule(DjaType *type, const Datum *values, const bool *nulls, DjaRule *rule)
+{
+	const char *zone = NULL;
+
+	memset(rule, 0, sizeof(DjaRule));
+	if (nulls[DJA_TIMER_EVERY - 1] && nulls[DJA_TIMER_CRON - 1])
+		return false;
+	if (!nulls[DJA_TIMER_TIME_ZONE - 1])
+		zone = TextDatumGetCString(values[DJA_TIMER_TIME_ZONE - 1]);
+	else if (type != NULL)
+		zone = dja_settings_value(type->settings, "TimeZone");
+	rule->zone = zone != NULL ? dja_zone(zone) : session_timezone;
+	if (nulls[DJA_TIMER_EVERY - 1])
+		dja_cron_parse(TextDatumGetCString(values[DJA_TIMER_CRON - 1]), &rule->cron);
+	else
+	{
+		rule->every = DatumGetIntervalP(values[DJA_TIMER_EVERY - 1]);
+		rule->anchor = DatumGetTimestampTz(values[DJA_TIMER_ANCHOR - 1]);
+	}
+	return true;
+}
+
+static DjaType *
+dja_timer_type(DjaTimer *timer)
+{
+	return dja_type_by_hash(dja_hash_text(DatumGetTextPP(timer->values[DJA_TIMER_TYPE - 1])));
+}
+
+static bool
+dja_timer_skips(DjaTimer *timer)
+{
+	return strcmp(TextDatumGetCString(timer->values[DJA_TIMER_CATCH_UP - 1]), "skip") == 0;
 }
 
 /*
  * The actor's timer of this name, NULL without.
  */
-static DjaTimer *
+DjaTimer *
 dja_timer_find(Datum actor_type, Datum actor_key, Datum name)
 {
 	Datum		keys[3] = {actor_type, actor_key, name};
@@ -100,12 +133,16 @@ dja_timer_of_message(DjaMessage *message)
  * Deletes the firing that a timer has named so far.  One that the timekeeper
  * has at hand at this moment stays, and is discarded at its turn.
  */
-static void
+void
 dja_timer_drop_firing(int64 id)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	DjaMessage *message = dja_message_by_id(id, snapshot);
+	Snapshot	snapshot;
+	DjaMessage *message;
 
+	if (id == 0)
+		return;					/* it is paused */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	message = dja_message_by_id(id, snapshot);
 	UnregisterSnapshot(snapshot);
 	if (message != NULL && (dja_turn.message == NULL || dja_turn.message->id != id))
 	{
@@ -120,18 +157,20 @@ dja_timer_drop_firing(int64 id)
 }
 
 /*
- * Sends the next firing; its id.
+ * Sends the firing of a timer with these columns, for a time or (0) for now; its
+ * id.
  */
-static int64
-dja_timer_post(Datum actor_type, Datum actor_key, Datum name, Datum payload, TimestampTz due,
-			   DjaMessage *origin)
+int64
+dja_timer_post(const Datum *values, TimestampTz due, DjaMessage *origin)
 {
-	DjaPair		pairs[] = {DJA_PAIR_STRING("name", TextDatumGetCString(name))};
+	Datum		actor_type = values[DJA_TIMER_TYPE - 1];
+	Datum		actor_key = values[DJA_TIMER_KEY - 1];
+	DjaPair		pairs[] = {DJA_PAIR_STRING("name", TextDatumGetCString(values[DJA_TIMER_NAME - 1]))};
 	DjaPost		post = {
 		.kind = "timer",
 		.actor_type = DatumGetTextPP(actor_type),
 		.actor_key = DatumGetTextPP(actor_key),
-		.payload = payload,
+		.payload = values[DJA_TIMER_PAYLOAD - 1],
 		.meta = dja_json_object(pairs, lengthof(pairs)),
 		.deliver_at = due,
 		.sender_type = DatumGetTextPP(actor_type),
@@ -143,35 +182,6 @@ dja_timer_post(Datum actor_type, Datum actor_key, Datum name, Datum payload, Tim
 }
 
 /*
- * Where a period that began at due is now: how many whole periods have passed,
- * and when the next one ends.
- */
-static TimestampTz
-dja_timer_next(TimestampTz due, Interval *every, TimestampTz now, int64 *missed)
-{
-	TimestampTz next = due;
-
-	*missed = 0;
-	if (every->month == 0 && every->day == 0)
-	{
-		if (now > due)
-			*missed = (now - due) / every->time;
-		return due + (*missed + 1) * every->time;
-	}
-	/* days and months differ in length */
-	for (;;)
-	{
-		next = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-													   TimestampTzGetDatum(next),
-													   IntervalPGetDatum(every)));
-		if (next > now)
-			return next;
-		CHECK_FOR_INTERRUPTS();
-		(*missed)++;
-	}
-}
-
-/*
  * Does this firing still count?  Then what the handler will see as its meta is
  * made here.  One that was given up and brought back by redrive() counts.
  */
@@ -179,6 +189,7 @@ bool
 dja_timer_fires(DjaMessage *message, TimestampTz now)
 {
 	DjaTimer   *timer;
+	DjaRule		rule;
 	int64		missed = 0;
 
 	if (DatumGetInt16(message->values[DJA_MSG_REDRIVES - 1]) > 0)
@@ -186,8 +197,9 @@ dja_timer_fires(DjaMessage *message, TimestampTz now)
 	timer = dja_timer_of_message(message);
 	if (timer == NULL || timer->message_id != message->id)
 		return false;
-	if (timer->every != NULL)
-		(void) dja_timer_next(timer->due_at, timer->every, now, &missed);
+	if (!dja_timer_skips(timer) &&
+		dja_timer_rule(dja_timer_type(timer), timer->values, timer->nulls, &rule))
+		missed = dja_rule_count(&rule, timer->due_at, now);
 	{
 		DjaPair		pairs[] = {
 			DJA_PAIR_STRING("name", TextDatumGetCString(timer->values[DJA_TIMER_NAME - 1])),
@@ -202,37 +214,74 @@ dja_timer_fires(DjaMessage *message, TimestampTz now)
 }
 
 /*
- * A firing was handled, or given up: the timer is over, or goes on to its next
- * period.
+ * The timer goes on from a moment, or is over: its firing has had this outcome.
  */
-void
-dja_timer_done(DjaMessage *message)
+static void
+dja_timer_go_on(DjaTimer *timer, DjaMessage *message, TimestampTz from, const char *outcome)
 {
-	DjaTimer   *timer = dja_timer_of_message(message);
-	DjaWriter  *writer;
-	TimestampTz next;
-	int64		missed;
+	DjaWriter  *writer = dja_writer_get(DJA_TIMER_TABLE);
+	TimestampTz next = DT_NOEND;
+	DjaRule		rule;
 
-	if (timer == NULL || timer->message_id != message->id)
-		return;					/* cancelled or set anew meanwhile */
-	writer = dja_writer_get(DJA_TIMER_TABLE);
-	if (timer->every == NULL)
+	if (dja_timer_rule(dja_timer_type(timer), timer->values, timer->nulls, &rule))
+		next = dja_rule_next(&rule, Max(from, timer->due_at));
+	if (next == DT_NOEND)
 		dja_row_delete(writer, &timer->tid);
 	else
 	{
-		/* from where its count of missed periods ends */
-		next = dja_timer_next(timer->due_at, timer->every,
-							  message->fired_meta != 0 ? message->fired_at : dja_clock(), &missed);
 		timer->values[DJA_TIMER_DUE_AT - 1] = TimestampTzGetDatum(next);
-		timer->values[DJA_TIMER_MESSAGE_ID - 1] =
-			Int64GetDatum(dja_timer_post(timer->values[DJA_TIMER_TYPE - 1],
-										 timer->values[DJA_TIMER_KEY - 1],
-										 timer->values[DJA_TIMER_NAME - 1],
-										 timer->values[DJA_TIMER_PAYLOAD - 1], next, message));
+		timer->values[DJA_TIMER_LAST_FIRED_AT - 1] = TimestampTzGetDatum(from);
+		timer->values[DJA_TIMER_LAST_OUTCOME - 1] = CStringGetTextDatum(outcome);
+		timer->nulls[DJA_TIMER_LAST_FIRED_AT - 1] = timer->nulls[DJA_TIMER_LAST_OUTCOME - 1] = false;
+		timer->nulls[DJA_TIMER_MESSAGE_ID - 1] = !timer->nulls[DJA_TIMER_PAUSED_AT - 1];
+		if (timer->nulls[DJA_TIMER_PAUSED_AT - 1])
+			timer->values[DJA_TIMER_MESSAGE_ID - 1] =
+				Int64GetDatum(dja_timer_post(timer->values, next, message));
 		dja_row_update(writer, &timer->tid, timer->values, timer->nulls);
 	}
 	dja_writer_put(writer);
 	CommandCounterIncrement();
+}
+
+/*
+ * A firing was handled, or given up: the timer is over, or goes on to its next
+ * time.
+ */
+void
+dja_timer_done(DjaMessage *message, const char *outcome)
+{
+	DjaTimer   *timer = dja_timer_of_message(message);
+
+	if (timer == NULL || timer->message_id != message->id)
+		return;					/* cancelled or set anew meanwhile */
+	/* from where its count of missed periods ends */
+	dja_timer_go_on(timer, message,
+					message->fired_meta != 0 ? message->fired_at : dja_clock(), outcome);
+}
+
+/*
+ * Is this firing, which has never been tried, so late that its timer does
+ * without it?  Then it goes on already.  What run_now() has sent is never late.
+ */
+bool
+dja_timer_skipped(DjaMessage *message, TimestampTz now)
+{
+	DjaTimer   *timer;
+	DjaRule		rule;
+
+	if (message->nulls[DJA_MSG_DELIVER_AT - 1] || message->attempts > 0 || message->put_offs > 0 ||
+		DatumGetInt16(message->values[DJA_MSG_CRASHES - 1]) > 0 ||
+		DatumGetInt16(message->values[DJA_MSG_REDRIVES - 1]) > 0)
+		return false;
+	timer = dja_timer_of_message(message);
+	if (timer == NULL || timer->message_id != message->id || !dja_timer_skips(timer))
+		return false;
+	if (now - timer->due_at <= DJA_TIMER_LATE &&
+		(!dja_timer_rule(dja_timer_type(timer), timer->values, timer->nulls, &rule) ||
+		 dja_rule_next(&rule, timer->due_at) > now))
+		return false;
+	dja_timer_go_on(timer, message, now, "skipped");
+	return true;
 }
 
 /*
@@ -248,7 +297,8 @@ dja_timers_drop(DjaType *type, text *key)
 	dja_find_begin(&find, DJA_TIMER_TABLE, DJA_TIMER_PKEY, 2, keys);
 	while (dja_find_next(&find))
 	{
-		dja_timer_drop_firing(DatumGetInt64(find.slot->tts_values[DJA_TIMER_MESSAGE_ID - 1]));
+		if (!find.slot->tts_isnull[DJA_TIMER_MESSAGE_ID - 1])
+			dja_timer_drop_firing(DatumGetInt64(find.slot->tts_values[DJA_TIMER_MESSAGE_ID - 1]));
 		dja_row_delete(writer, &find.slot->tts_tid);
 	}
 	dja_find_end(&find);
@@ -256,7 +306,7 @@ dja_timers_drop(DjaType *type, text *key)
 	CommandCounterIncrement();
 }
 
-/* ---------- in a turn ---------- */
+/* ---------- setting ---------- */
 
 static void
 dja_check_timer_name(text *name)
@@ -269,81 +319,136 @@ dja_check_timer_name(text *name)
 				 errmsg("name of a timer must have 1 to %d bytes", DJA_TYPE_NAME_MAX)));
 }
 
-/*
- * When a timer that is set now fires first.
- */
-static TimestampTz
-dja_timer_first(FunctionCallInfo fcinfo)
+static void
+dja_check_combination(bool after, bool every, bool at, bool cron, bool zone)
 {
-	Datum		now = TimestampTzGetDatum(dja_clock());
-	TimestampTz due;
+	const char *wrong = NULL;
 
-	if (!PG_ARGISNULL(1) && !PG_ARGISNULL(4))
+	if (every && cron)
+		wrong = "a timer comes again either by every or by cron, not both";
+	else if (cron && (after || at))
+		wrong = "a timer by cron has neither after nor at";
+	else if (after && at)
+		wrong = "a timer is set either after an interval or at a time, not both";
+	else if (!after && !every && !at && !cron)
+		wrong = "a timer needs one of after, every, at and cron";
+	else if (zone && !every && !cron)
+		wrong = "time_zone is for a timer by every or cron";
+	if (wrong != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a timer is set either after an interval or at a time, not both")));
-	if (!PG_ARGISNULL(4))
-		due = PG_GETARG_TIMESTAMPTZ(4);
-	else if (PG_ARGISNULL(1) && PG_ARGISNULL(3))
+				 errmsg("%s", wrong)));
+}
+
+/*
+ * Fills the columns of a timer from the arguments that set_timer() and
+ * schedule() share, from the one of this number on: name, after, payload,
+ * every, at, cron, time_zone, catch_up.  Raises 22023 for what makes no timer.
+ */
+void
+dja_timer_arguments(FunctionCallInfo fcinfo, int base, DjaType *type, DjaTimerArguments *arguments)
+{
+	static const int columns[] = {DJA_TIMER_NAME, 0, DJA_TIMER_PAYLOAD, DJA_TIMER_EVERY, 0,
+	DJA_TIMER_CRON, DJA_TIMER_TIME_ZONE, DJA_TIMER_CATCH_UP};
+	DjaRule		rule;
+
+	memset(arguments->values, 0, sizeof(arguments->values));
+	memset(arguments->nulls, true, sizeof(arguments->nulls));
+	for (size_t i = 0; i < lengthof(columns); i++)
+		if (columns[i] != 0)
+		{
+			arguments->values[columns[i] - 1] = PG_GETARG_DATUM(base + i);
+			arguments->nulls[columns[i] - 1] = PG_ARGISNULL(base + i);
+		}
+	arguments->after = PG_ARGISNULL(base + 1) ? NULL : PG_GETARG_INTERVAL_P(base + 1);
+	arguments->has_at = !PG_ARGISNULL(base + 4);
+	arguments->at = arguments->has_at ? PG_GETARG_TIMESTAMPTZ(base + 4) : 0;
+
+	if (PG_ARGISNULL(base) || PG_ARGISNULL(base + 2) || PG_ARGISNULL(base + 7))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("name, payload and catch_up of a timer must not be null")));
+	dja_check_timer_name(PG_GETARG_TEXT_PP(base));
+	dja_check_combination(arguments->after != NULL, !PG_ARGISNULL(base + 3), arguments->has_at,
+						  !PG_ARGISNULL(base + 5), !PG_ARGISNULL(base + 6));
+	if (!PG_ARGISNULL(base + 3))
+		dja_check_period(PG_GETARG_INTERVAL_P(base + 3));
+	if (arguments->after != NULL &&
+		(DJA_INTERVAL_INFINITE(arguments->after) || dja_interval_usec(arguments->after) < 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a timer needs one of after, every and at")));
-	else
-	{
-		Interval   *after = PG_GETARG_INTERVAL_P(PG_ARGISNULL(1) ? 3 : 1);
-
-		if (DJA_INTERVAL_INFINITE(after) || dja_interval_usec(after) < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a timer cannot be set after a negative or infinite interval")));
-		due = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, now,
-													  IntervalPGetDatum(after)));
-	}
-	if (TIMESTAMP_NOT_FINITE(due))
+				 errmsg("a timer cannot be set after a negative or infinite interval")));
+	if (arguments->has_at && TIMESTAMP_NOT_FINITE(arguments->at))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a timer cannot be set at an infinite time")));
+	{
+		char	   *catch_up = text_to_cstring(PG_GETARG_TEXT_PP(base + 7));
+
+		if (strcmp(catch_up, "once") != 0 && strcmp(catch_up, "skip") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid value for catch_up: \"%s\"", catch_up),
+					 errhint("Use \"once\" or \"skip\".")));
+	}
+	/* that cron and time_zone are understood; the anchor does not matter */
+	(void) dja_timer_rule(type, arguments->values, arguments->nulls, &rule);
+}
+
+/*
+ * From when on the timer counts, and when it fires first: now is not a time of
+ * its rule.
+ */
+TimestampTz
+dja_timer_first(DjaType *type, DjaTimerArguments *arguments, TimestampTz now)
+{
+	TimestampTz anchor = now;
+	TimestampTz due = DT_NOEND;
+	DjaRule		rule;
+
+	if (arguments->has_at)
+		due = anchor = arguments->at;
+	else if (arguments->after != NULL)
+		due = anchor = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+															   TimestampTzGetDatum(now),
+															   IntervalPGetDatum(arguments->after)));
+	/* what is set after an interval, once, is not set to a time */
+	arguments->nulls[DJA_TIMER_ANCHOR - 1] =
+		!arguments->has_at && arguments->nulls[DJA_TIMER_EVERY - 1];
+	arguments->values[DJA_TIMER_ANCHOR - 1] = TimestampTzGetDatum(anchor);
+	if (due == DT_NOEND && dja_timer_rule(type, arguments->values, arguments->nulls, &rule))
+		due = dja_rule_next(&rule, now);
+	if (TIMESTAMP_NOT_FINITE(due))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("a timer would fire beyond the end of time")));
 	return due;
 }
 
 /*
- * set_timer(name, after, payload, every, at)
+ * Writes a timer that is set: instead of what there was, if anything, of which
+ * it keeps whether it is paused, and what has become of the last firing.
  */
-Datum
-dja_set_timer(PG_FUNCTION_ARGS)
+void
+dja_timer_write(Datum *values, bool *nulls, DjaTimer *before, TimestampTz due)
 {
-	Datum		values[DJA_TIMER_NATTS];
-	bool		nulls[DJA_TIMER_NATTS] = {0};
-	TimestampTz due;
-	DjaTimer   *before;
+	static const int kept[] = {DJA_TIMER_PAUSED_AT, DJA_TIMER_LAST_FIRED_AT, DJA_TIMER_LAST_OUTCOME};
 	DjaWriter  *writer;
 
-	dja_require_turn("set_timer()");
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("name and payload of a timer must not be null")));
-	dja_check_timer_name(PG_GETARG_TEXT_PP(0));
-	if (!PG_ARGISNULL(3))
-		dja_check_period(PG_GETARG_INTERVAL_P(3));
-	due = dja_timer_first(fcinfo);
-
-	values[DJA_TIMER_TYPE - 1] = CStringGetTextDatum(dja_turn.actor->type->name);
-	values[DJA_TIMER_KEY - 1] = PointerGetDatum(dja_turn.actor->key);
-	values[DJA_TIMER_NAME - 1] = PG_GETARG_DATUM(0);
-	values[DJA_TIMER_DUE_AT - 1] = TimestampTzGetDatum(due);
-	values[DJA_TIMER_EVERY - 1] = PG_GETARG_DATUM(3);
-	nulls[DJA_TIMER_EVERY - 1] = PG_ARGISNULL(3);
-	values[DJA_TIMER_PAYLOAD - 1] = PG_GETARG_DATUM(2);
-
-	before = dja_timer_find(values[DJA_TIMER_TYPE - 1], values[DJA_TIMER_KEY - 1],
-							values[DJA_TIMER_NAME - 1]);
 	if (before != NULL)
+	{
+		for (size_t i = 0; i < lengthof(kept); i++)
+		{
+			values[kept[i] - 1] = before->values[kept[i] - 1];
+			nulls[kept[i] - 1] = before->nulls[kept[i] - 1];
+		}
 		dja_timer_drop_firing(before->message_id);
-	values[DJA_TIMER_MESSAGE_ID - 1] =
-		Int64GetDatum(dja_timer_post(values[DJA_TIMER_TYPE - 1], values[DJA_TIMER_KEY - 1],
-									 values[DJA_TIMER_NAME - 1], values[DJA_TIMER_PAYLOAD - 1],
-									 due, NULL));
+	}
+	values[DJA_TIMER_DUE_AT - 1] = TimestampTzGetDatum(due);
+	nulls[DJA_TIMER_DUE_AT - 1] = nulls[DJA_TIMER_TYPE - 1] = nulls[DJA_TIMER_KEY - 1] = false;
+	nulls[DJA_TIMER_MESSAGE_ID - 1] = !nulls[DJA_TIMER_PAUSED_AT - 1];
+	if (nulls[DJA_TIMER_PAUSED_AT - 1])
+		values[DJA_TIMER_MESSAGE_ID - 1] = Int64GetDatum(dja_timer_post(values, due, NULL));
 	writer = dja_writer_get(DJA_TIMER_TABLE);
 	if (before != NULL)
 		dja_row_update(writer, &before->tid, values, nulls);
@@ -351,6 +456,28 @@ dja_set_timer(PG_FUNCTION_ARGS)
 		dja_row_insert(writer, values, nulls);
 	dja_writer_put(writer);
 	CommandCounterIncrement();
+}
+
+/* ---------- in a turn ---------- */
+
+/*
+ * set_timer(name, after, payload, every, at, cron, time_zone, catch_up)
+ */
+Datum
+dja_set_timer(PG_FUNCTION_ARGS)
+{
+	DjaTimerArguments arguments;
+	DjaTimer   *before;
+	TimestampTz due;
+
+	dja_require_turn("set_timer()");
+	dja_timer_arguments(fcinfo, 0, dja_turn.actor->type, &arguments);
+	due = dja_timer_first(dja_turn.actor->type, &arguments, dja_clock());
+	arguments.values[DJA_TIMER_TYPE - 1] = CStringGetTextDatum(dja_turn.actor->type->name);
+	arguments.values[DJA_TIMER_KEY - 1] = PointerGetDatum(dja_turn.actor->key);
+	before = dja_timer_find(arguments.values[DJA_TIMER_TYPE - 1], arguments.values[DJA_TIMER_KEY - 1],
+							arguments.values[DJA_TIMER_NAME - 1]);
+	dja_timer_write(arguments.values, arguments.nulls, before, due);
 	PG_RETURN_VOID();
 }
 

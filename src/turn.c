@@ -210,7 +210,7 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 			dja_once_complete(message, true, reply, 0);
 	}
 	if (dja_message_is_kind(message, "timer"))
-		dja_timer_done(message);
+		dja_timer_done(message, "handled");
 	if (actor->type->journal >= 0)
 		dja_journal_write(message, actor->turns, start, GetCurrentTimestamp(),
 						  message->fate == DJA_FATE_ASIDE ? "deferred" : "handled",

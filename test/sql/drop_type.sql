@@ -83,7 +83,7 @@ BEGIN
 END $$;
 CALL left_over('an actor', $$actor (id, actor_type, actor_key, state, created_at, updated_at) VALUES (1, 'drop.left', 'k', '{}', now(), now())$$);
 CALL left_over('its name', $$actor_identity (actor_type, actor_key) VALUES ('drop.left', 'k')$$);
-CALL left_over('a timer', $$timer VALUES ('drop.left', 'k', 't', now(), NULL, '1', 1)$$);
+CALL left_over('a timer', $$timer (actor_type, actor_key, name, due_at, payload, message_id) VALUES ('drop.left', 'k', 't', now(), '1', 1)$$);
 CALL left_over('who watches', $$watch VALUES ('drop.left', 'k', 'other', 'k')$$);
 CALL left_over('who is watched', $$watch VALUES ('other', 'k', 'drop.left', 'k')$$);
 CALL left_over('a key', $$idempotency VALUES ('drop.left', 'k', 'i', 1, false, NULL, NULL, now())$$);
