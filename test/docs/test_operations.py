@@ -190,6 +190,14 @@ def messages_were_given_up(server: PrivateServer) -> None:
     assert said == "t|failed|1|told to fail"
 
 
+def the_clock_was_ahead(server: PrivateServer) -> None:
+    # test/t/100_schedule.pl has it with a clock that was
+    app(server, "SELECT djactor.schedule('t', 'k', 'daily', every => '1 day')")
+    said = goes_off(server, "The clock was ahead", "1 minute", "-1 minute")
+    assert said.startswith("clock|t|k|daily|")
+    assert alarm(server, "The clock was ahead") == ""
+
+
 def a_batch_is_open(server: PrivateServer) -> None:
     message = app(server, "SELECT djactor.send('t', 'k', '{\"sleep\": 60}')")
     said = goes_off(server, "A batch is open for more than a minute", "1 minute", "0.2 s")
@@ -263,6 +271,7 @@ FAULTS: dict[str, Callable[[PrivateServer], None]] = {
     "A type stands still": a_type_stands_still,
     "An actor stands still": an_actor_stands_still,
     "Messages were given up within the hour": messages_were_given_up,
+    "The clock was ahead": the_clock_was_ahead,
     "A batch is open for more than a minute": a_batch_is_open,
     "Turns are slow": turns_are_slow,
     "The database is a copy, and its mail is held": the_database_is_a_copy,
