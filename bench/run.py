@@ -24,6 +24,7 @@ from types import ModuleType
 import psycopg
 
 import concurrency
+import cron
 import flatness
 import idle
 import idle_at_scale
@@ -47,7 +48,7 @@ STANDARD: dict[str, ModuleType] = {
 # Those that take long run when they are named, or with --all.
 LONG: dict[str, ModuleType] = {
     module.NAME: module
-    for module in (neighbours, latency, matrix, flatness, memory, idle_at_scale, sizes)
+    for module in (neighbours, latency, matrix, flatness, memory, idle_at_scale, sizes, cron)
 }
 BENCHMARKS = STANDARD | LONG
 

@@ -553,18 +553,28 @@ def set_timer(
     after: timedelta | float | None = None,
     payload: object = None,
     *,
-    every: timedelta | float | None = None,
+    every: timedelta | float | str | None = None,
     at: datetime | None = None,
+    cron: str | None = None,
+    time_zone: str | None = None,
+    catch_up: str = "once",
 ) -> None:
-    """Sets a timer of this actor, or replaces the one of that name; spans also in seconds."""
+    """Sets a timer of this actor, or replaces the one of that name; spans also in seconds.
+
+    ``every`` may be the text of an interval, such as "1 mon", which no timedelta is; ``time_zone``
+    is a name or a ``zoneinfo.ZoneInfo``.
+    """
     _row(
-        "SELECT djactor.set_timer($1, $2, $3, $4, $5)",
-        "text, interval, jsonb, interval, timestamptz",
+        "SELECT djactor.set_timer($1, $2, $3, $4, $5, $6, $7, $8)",
+        "text, interval, jsonb, interval, timestamptz, text, text, text",
         name,
         _span(after),
         _json({} if payload is None else payload, "payload"),
-        _span(every),
+        every if isinstance(every, str) else _span(every),
         _when(at),
+        cron,
+        None if time_zone is None else str(time_zone),
+        catch_up,
     )
 
 

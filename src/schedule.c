@@ -6,7 +6,8 @@
  * of the type.
  *
  * The actor's row is locked, if it has one, so that none of its turns is under way
- * meanwhile; and so is the timer's name, for those who set it at the same time.
+ * meanwhile.  Who sets a timer that is not there locks its name, for those who set
+ * it at the same time.
  *
  * schedule() may be said again at any time: what is as it should be stays as it
  * is, its next firing included.  It is not as it should be when the rule is another one, or
@@ -15,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "clock.h"
 #include "common/hashfn.h"
@@ -42,6 +44,9 @@ PG_FUNCTION_INFO_V1(dja_resume_timer);
 /* Clocks of two servers differ by less, after a failover. */
 #define DJA_CLOCKS_DIFFER USECS_PER_MINUTE
 
+/* Names that a transaction locks one by one. */
+#define DJA_NAMES_LOCKED 64
+
 static DjaType *
 dja_schedule_type(text *name, const char *function)
 {
@@ -54,21 +59,64 @@ dja_schedule_type(text *name, const char *function)
 }
 
 /*
- * The timer of this name, its actor's turns kept away until the end of the
- * transaction; NULL if there is none.
+ * Keeps others from making a timer of this name until the end of the
+ * transaction: in a bulk, any of the type, or locks would fill shared memory.
+ */
+static void
+dja_schedule_lock_name(DjaType *type, text *key, text *name)
+{
+	static LocalTransactionId xact = InvalidLocalTransactionId;
+	static int	locks = 0;
+	bool		bulk;
+
+	if (xact != dja_my_xact())
+		locks = 0;
+	xact = dja_my_xact();
+	bulk = ++locks > DJA_NAMES_LOCKED;
+	LockDatabaseObject(dja_table_oid(DJA_TIMER_TABLE), (Oid) type->hash, 0,
+					   bulk ? ShareRowExclusiveLock : RowExclusiveLock);
+	if (!bulk)
+		LockDatabaseObject(dja_table_oid(DJA_TIMER_TABLE),
+						   (Oid) hash_combine64(hash_combine64(type->hash, dja_hash_text(key)), dja_hash_text(name)),
+						   1, ShareUpdateExclusiveLock);
+}
+
+/*
+ * The timer of this name, its row locked; NULL if there is none.
+ */
+static DjaTimer *
+dja_schedule_find(DjaType *type, text *key, text *name)
+{
+	Relation	rel = table_open(dja_table_oid(DJA_TIMER_TABLE), RowExclusiveLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	DjaTimer   *timer;
+	bool		done;
+
+	do
+	{
+		Snapshot	snapshot;
+
+		timer = dja_timer_find(CStringGetTextDatum(type->name), PointerGetDatum(key), PointerGetDatum(name));
+		if (timer == NULL)
+			break;
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		done = dja_lock_row(rel, &timer->tid, snapshot, slot, LockTupleNoKeyExclusive);
+		UnregisterSnapshot(snapshot);
+	} while (!done);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return timer;
+}
+
+/*
+ * The same, the actor's turns kept away until the end of the transaction.
  */
 static DjaTimer *
 dja_schedule_lock(DjaType *type, text *key, text *name)
 {
-	uint64		key_hash = dja_hash_text(key);
-
-	if (dja_turn.actor == NULL)
-		LockDatabaseObject(dja_table_oid(DJA_TIMER_TABLE),
-						   (Oid) hash_combine64(hash_combine64(type->hash, key_hash), dja_hash_text(name)),
-						   0, ShareUpdateExclusiveLock);
 	if (dja_batch_actor(type, key) == NULL)
-		(void) dja_actor_locked(type, key, key_hash, LockTupleNoKeyExclusive);
-	return dja_timer_find(CStringGetTextDatum(type->name), PointerGetDatum(key), PointerGetDatum(name));
+		(void) dja_actor_locked(type, key, dja_hash_text(key), LockTupleNoKeyExclusive);
+	return dja_schedule_find(type, key, name);
 }
 
 static DjaTimer *
@@ -241,6 +289,12 @@ dja_schedule(PG_FUNCTION_ARGS)
 	dja_home_sending();
 	dja_type_lock(type->hash, AccessShareLock);
 	before = dja_schedule_lock(type, key, DatumGetTextPP(arguments.values[DJA_TIMER_NAME - 1]));
+
+	if (before == NULL && dja_turn.actor == NULL)
+	{
+		dja_schedule_lock_name(type, key, DatumGetTextPP(arguments.values[DJA_TIMER_NAME - 1]));
+		before = dja_schedule_find(type, key, DatumGetTextPP(arguments.values[DJA_TIMER_NAME - 1]));
+	}
 
 	same = before != NULL && dja_same_rule(&arguments, before);
 	if (same && !dja_schedule_is_wrong(type, before, now))

@@ -4,10 +4,10 @@ cronsim is followed, and not croniter, since it does what Debian's cron does on 
 change: what names minute and hour comes once, what has a star there goes by what the clock shows.
 croniter takes day and weekday for alternatives also when one of them begins with a star.
 
-cronsim works its way hour by hour from midnight.  Where the clock is changed at midnight it can lose
-its way, and where it starts in an hour that comes the second time it says what
-is past.  Then the expression is asked minute by minute, by what cronsim has read of it.  (It reads 6-6/4
-as 6/4, that is 6,10; cron and djactor as 6.  So no range here has one value.)
+cronsim works its way hour by hour from midnight.  Where the clock is changed at midnight it can
+lose its way, and where it starts in an hour that comes the second time it says what is past.  Then
+the expression is asked minute by minute, by what cronsim has read of it.  (It reads 6-6/4 as 6/4,
+that is 6,10; cron and djactor as 6.  So no range here has one value.)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CRON_ZONES = [
     "Pacific/Apia",  # had no 30 December 2011
 ]
 
-# cronsim does not come back from these, where the clock is not changed at a full hour, by full hours.
+# cronsim does not come back from these: the clock is not changed at full hours, by full hours.
 ODD_ZONES = ["America/St_Johns", "Australia/Lord_Howe", "Pacific/Chatham"]
 
 EVERY_ZONES = [
@@ -59,8 +59,8 @@ EVERY_ZONES = [
     "Pacific/Apia",
 ]
 
-MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split()
-WEEKDAYS = "SUN MON TUE WED THU FRI SAT".split()
+MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
+WEEKDAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_cron(connection: psycopg.Connection) -> None:
 def test_cron_by_the_minute(connection: psycopg.Connection) -> None:
     """Where cronsim cannot be asked: on the days of the change, and one before and after."""
     draw = random.Random(18)
-    zones = ODD_ZONES + ["America/Sao_Paulo", "Asia/Beirut", "Pacific/Apia"]
+    zones = [*ODD_ZONES, "America/Sao_Paulo", "Asia/Beirut", "Pacific/Apia"]
     for zone in zones:
         for change in draw.sample(changes_of(zone), 4):
             after, until = change - timedelta(days=1, hours=6), change + timedelta(days=1)
