@@ -464,6 +464,13 @@ def _span(value: timedelta | float | None) -> str | None:
     return f"{value // timedelta(microseconds=1)} microseconds"
 
 
+def _period(value: timedelta | float | str | None) -> str | None:
+    """Like psycopg: the days of a timedelta are those of the calendar."""
+    if isinstance(value, timedelta):
+        return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+    return value if isinstance(value, str) else _span(value)
+
+
 # ---------- for handlers ----------
 
 
@@ -570,7 +577,7 @@ def set_timer(
         name,
         _span(after),
         _json({} if payload is None else payload, "payload"),
-        every if isinstance(every, str) else _span(every),
+        _period(every),
         _when(at),
         cron,
         None if time_zone is None else str(time_zone),

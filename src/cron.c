@@ -6,9 +6,9 @@
  * of it is calendar.c's.
  *
  * The syntax is that of Debian's cron: a field is a list of *, numbers, names
- * and ranges, each with a step if wanted.  If neither of the two fields for days begins with a star
- * it is enough that one of them agrees; else both have to.  L is the last day
- * of a month.  What can never come true is refused.
+ * and ranges, each with a step if wanted.  If neither of the two fields for
+ * days begins with a star it is enough that one of them agrees; else both have
+ * to.  L is the last day of a month.  What can never come true is refused.
  */
 #include "postgres.h"
 
@@ -65,8 +65,6 @@ typedef struct DjaCronReader
 	const char *at;
 	const char *end;
 } DjaCronReader;
-
-static void dja_cron_refuse(DjaCronReader *reader, const char *detail, const char *hint) pg_attribute_noreturn();
 
 static void
 dja_cron_refuse(DjaCronReader *reader, const char *detail, const char *hint)

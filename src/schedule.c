@@ -5,14 +5,15 @@
  * turns.  Who may is as for pause() and resume(): whoever may act for the owner
  * of the type.
  *
- * The actor's row is locked, if it has one, so that none of its turns is under way
- * meanwhile.  Who sets a timer that is not there locks its name, for those who set
- * it at the same time.
+ * The actor's row is locked, if it has one, so that none of its turns is under
+ * way meanwhile.  Who sets a timer that is not there locks its name, for those
+ * who set it at the same time.
  *
  * schedule() may be said again at any time: what is as it should be stays as it
- * is, its next firing included.  It is not as it should be when the rule is another one, or
- * when the clock was wrong: when the firing was sent, or its retry is due, at a
- * time that cannot be, or when the rule has an earlier time to come.
+ * is, its next firing included.  It is not as it should be when the rule is
+ * another one, or when the clock was wrong: when the firing was sent, or its
+ * retry is due, at a time that cannot be, or when the rule has an earlier time
+ * to come.
  */
 #include "postgres.h"
 

@@ -9,10 +9,10 @@
  * A firing counts only as long as its timer names it.  Cancelling deletes the
  * timer, replacing makes it name another message, and a firing that is in the
  * mailbox already, or even in the memory of the batch, is discarded at its
- * turn.  A timer that comes again keeps its rule as it was given (calendar.c), and
- * gets its next firing when the last one has been handled or given up: however late that is, what
- * was missed becomes one firing with its count, or is dropped where the timer
- * says so.
+ * turn.  A timer that comes again keeps its rule as it was given (calendar.c),
+ * and gets its next firing when the last one has been handled or given up:
+ * however late that is, what was missed becomes one firing with its count, or
+ * is dropped where the timer says so.
  *
  * schedule.c has the same for who is not in a turn.
  */

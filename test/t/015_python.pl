@@ -376,7 +376,7 @@ like(error_of(q{SELECT djactor.handle_python('{}', '{}')}), qr/ERROR:  55000: dj
 # What handlers may import
 #
 module('helpers', q{
-import dataclasses, datetime
+import dataclasses, datetime, zoneinfo
 from djactor_python import cancel_timer, current, reply, send, set_timer, stop
 
 class Asks:
@@ -408,6 +408,9 @@ class Room:
         set_timer("soon", datetime.timedelta(milliseconds=1), {"a": 1})
         set_timer("at", at=datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc))
         set_timer("late", 3600, every=60.5)
+        set_timer("yearly", every="1 year", at=datetime.datetime(2104, 2, 29, tzinfo=datetime.timezone.utc))
+        set_timer("daily", every=datetime.timedelta(days=1), time_zone=zoneinfo.ZoneInfo("Asia/Beirut"))
+        set_timer("weekly", cron="0 8 * * mon", time_zone="Europe/Berlin", catch_up="skip")
         set_timer("never", 3600)
         return {"cancelled": [cancel_timer("never"), cancel_timer("never")]}
     def close(self):
@@ -435,7 +438,8 @@ ok(wait_until('timers fire', sub { $node->safe_psql('app', q{
 is($node->safe_psql('app', q{
 	SELECT string_agg(f::text, ' ' ORDER BY f::text) FROM djactor.actor, jsonb_array_elements(state->'fired') f WHERE actor_type = 't.room'}),
 	'["at", {}] ["soon", {"a": 1}]', 'current() tells the name of the timer');
-is($node->safe_psql('app', q{SELECT name, every FROM djactor.timer WHERE actor_type = 't.room'}), 'late|00:01:00.5', 'another waits');
+is($node->safe_psql('app', q{SELECT name, every, cron, time_zone, catch_up FROM djactor.timer WHERE actor_type = 't.room' ORDER BY 1}),
+	"daily|1 day||Asia/Beirut|once\nlate|00:01:00.5|||once\nweekly||0 8 * * mon|Europe/Berlin|skip\nyearly|1 year|||once", 'others wait');
 $id = $node->safe_psql('app', q{SELECT djactor.send('t.room', 'k', '{"do": "naive"}')});
 ok(wait_until('it fails', sub { dead($id, 'id') }), 'while that timer waits, the next message is handled');
 like(dead($id, 'error'), qr/^ValueError: a time must know its time zone/, 'times without a zone are refused');
