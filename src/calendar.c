@@ -390,9 +390,10 @@ Datum
 dja_sql_every_next(PG_FUNCTION_ARGS)
 {
 	Interval   *every = PG_GETARG_INTERVAL_P(0);
-	DjaRule		rule = {.every = every, .anchor = PG_GETARG_TIMESTAMPTZ(1)};
+	DjaRule		rule = {.every = every};
 
 	dja_check_period(every);
+	rule.anchor = PG_GETARG_TIMESTAMPTZ(1);
 	if (TIMESTAMP_NOT_FINITE(rule.anchor))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

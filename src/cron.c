@@ -156,9 +156,10 @@ dja_cron_part(DjaCronReader *reader)
 	}
 	if (reader->at < reader->end && *reader->at == '/')
 	{
-		int			values = reader->field == DJA_CRON_WEEKDAY ? 7 :
-			max - dja_cron_fields[reader->field].min + 1;
+		int			values = max - dja_cron_fields[reader->field].min + 1;
 
+		if (reader->field == DJA_CRON_WEEKDAY)
+			values = 7;
 		reader->at++;
 		step = dja_cron_number(reader);
 		if (step < 1 || step > values)
