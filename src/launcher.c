@@ -33,7 +33,6 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "worker.h"
 
@@ -185,26 +184,6 @@ dja_next_database(void)
 }
 
 /*
- * Is this database there still, and can it be connected to?
- */
-static bool
-dja_can_be_scouted(Oid database)
-{
-	HeapTuple	tuple;
-	bool		open = false;
-
-	StartTransactionCommand();
-	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
-	if (HeapTupleIsValid(tuple))
-	{
-		open = dja_database_open((Form_pg_database) GETSTRUCT(tuple));
-		ReleaseSysCache(tuple);
-	}
-	CommitTransactionCommand();
-	return open;
-}
-
-/*
  * Takes note of new databases, and sees which of them have been left alone for
  * long enough.  Returns when the next one will have been.
  */
@@ -258,7 +237,7 @@ dja_send_scout(Oid database)
 	 * whoever drops it from now on has the scout stop, so it may be looked
 	 * for
 	 */
-	sent = dja_can_be_scouted(database);
+	sent = dja_database_is_open(database);
 	if (sent && !dja_start_process("dja_scout_main", "djactor scout", ObjectIdGetDatum(database),
 								   0, dja_places_leaving(), &dja_scout_handle))
 		return false;

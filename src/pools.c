@@ -21,8 +21,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
@@ -36,8 +34,6 @@
 #include "runqueue.h"
 #include "slots.h"
 #include "storage/proc.h"
-#include "utils/fmgroids.h"
-#include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -58,37 +54,16 @@ typedef enum DjaWant
  * Do the pool's database and role still exist, and is the database open?  One that
  * is closed is as good as gone until it is opened, which calls for a scout, as does
  * a start of the server.
- *
- * Who has opened it rings while he commits, and the caches hear of it after that.
- * To take it for closed still would be to forget what its scout has found; so the
- * catalog is looked at itself then.
  */
 static bool
 dja_pool_alive(DjaPool *pool)
 {
-	HeapTuple	tuple;
 	bool		alive;
 
+	if (!dja_database_is_open(pool->database))
+		return false;
 	StartTransactionCommand();
-	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(pool->database));
-	alive = HeapTupleIsValid(tuple) && dja_database_open((Form_pg_database) GETSTRUCT(tuple));
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	if (!alive)
-	{
-		Relation	databases = table_open(DatabaseRelationId, AccessShareLock);
-		SysScanDesc scan;
-		ScanKeyData key;
-
-		ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
-					ObjectIdGetDatum(pool->database));
-		scan = systable_beginscan(databases, DatabaseOidIndexId, true, NULL, 1, &key);
-		tuple = systable_getnext(scan);
-		alive = HeapTupleIsValid(tuple) && dja_database_open((Form_pg_database) GETSTRUCT(tuple));
-		systable_endscan(scan);
-		table_close(databases, AccessShareLock);
-	}
-	alive = alive && SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(pool->role));
+	alive = SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(pool->role));
 	CommitTransactionCommand();
 	return alive;
 }

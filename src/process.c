@@ -8,11 +8,17 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "compat.h"
 #include "postmaster/bgworker.h"
 #include "process.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
 
 #define DJA_BACKOFF_MS 1000
 #define DJA_QUIET_MS 60000
@@ -55,6 +61,42 @@ bool
 dja_database_open(Form_pg_database database)
 {
 	return database->datallowconn && database->datconnlimit != DATCONNLIMIT_INVALID_DB;
+}
+
+/*
+ * The same of the database with this OID, if it is there still.
+ *
+ * Who opens one rings while he commits, and the caches hear of it after that.  To
+ * take it for closed still would be to forget what is to be done in it; so the
+ * catalog itself is looked at then.
+ */
+bool
+dja_database_is_open(Oid database)
+{
+	HeapTuple	tuple;
+	bool		open;
+
+	StartTransactionCommand();
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	open = HeapTupleIsValid(tuple) && dja_database_open((Form_pg_database) GETSTRUCT(tuple));
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	if (!open)
+	{
+		Relation	databases = table_open(DatabaseRelationId, AccessShareLock);
+		SysScanDesc scan;
+		ScanKeyData key;
+
+		ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(database));
+		scan = systable_beginscan(databases, DatabaseOidIndexId, true, NULL, 1, &key);
+		tuple = systable_getnext(scan);
+		open = HeapTupleIsValid(tuple) && dja_database_open((Form_pg_database) GETSTRUCT(tuple));
+		systable_endscan(scan);
+		table_close(databases, AccessShareLock);
+	}
+	CommitTransactionCommand();
+	return open;
 }
 
 /*

@@ -12,6 +12,7 @@
 
 extern void dja_process_init(MemoryContext context);
 extern bool dja_database_open(Form_pg_database database);
+extern bool dja_database_is_open(Oid database);
 extern bool dja_start_process(const char *function, const char *name, Datum arg,
 							  uint32 generation, bool leaving, BackgroundWorkerHandle **handle);
 extern TimestampTz dja_process_not_before(void);

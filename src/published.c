@@ -75,7 +75,7 @@ dja_refuse_unheard(Relation rel, CmdType command)
 							   what),
 					 errhint("Use ALTER TABLE djactor.%s REPLICA IDENTITY %s.",
 							 RelationGetRelationName(rel),
-							 OidIsValid(RelationGetPrimaryKeyIndex(rel)) ? "DEFAULT" : "FULL")));
+							 OidIsValid(rel->rd_pkindex) ? "DEFAULT" : "FULL")));
 	}
 }
 
