@@ -70,14 +70,25 @@ dja_from_secs(int64 secs)
 /* ---------- zones ---------- */
 
 /*
- * The zone of this name; raises 22023 when there is none.
+ * The zone of this name, or NULL.
+ */
+pg_tz *
+dja_zone_find(const char *name)
+{
+	pg_tz	   *zone = strlen(name) <= TZ_STRLEN_MAX ? pg_tzset(name) : NULL;
+
+	return zone != NULL && pg_tz_acceptable(zone) ? zone : NULL;
+}
+
+/*
+ * The same; raises 22023 when there is none.
  */
 pg_tz *
 dja_zone(const char *name)
 {
-	pg_tz	   *zone = strlen(name) <= TZ_STRLEN_MAX ? pg_tzset(name) : NULL;
+	pg_tz	   *zone = dja_zone_find(name);
 
-	if (zone == NULL || !pg_tz_acceptable(zone))
+	if (zone == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("time zone \"%s\" not recognized", name),

@@ -39,6 +39,7 @@ typedef struct DjaRule
 extern void dja_cron_parse(const char *expression, DjaCron *cron);
 extern int64 dja_cron_wall(const DjaCron *cron, int64 wall);
 
+extern pg_tz *dja_zone_find(const char *name);
 extern pg_tz *dja_zone(const char *name);
 extern TimestampTz dja_rule_next(const DjaRule *rule, TimestampTz after);
 extern int64 dja_rule_count(const DjaRule *rule, TimestampTz due, TimestampTz now);

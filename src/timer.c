@@ -93,6 +93,16 @@ dja_timer_type(DjaTimer *timer)
 	return dja_type_by_hash(dja_hash_text(DatumGetTextPP(timer->values[DJA_TIMER_TYPE - 1])));
 }
 
+/*
+ * Does the server not know the timer's zone any more?  They change with its files.
+ */
+static bool
+dja_timer_lost_zone(DjaTimer *timer)
+{
+	return !timer->nulls[DJA_TIMER_TIME_ZONE - 1] &&
+		dja_zone_find(TextDatumGetCString(timer->values[DJA_TIMER_TIME_ZONE - 1])) == NULL;
+}
+
 static bool
 dja_timer_skips(DjaTimer *timer)
 {
@@ -197,7 +207,7 @@ dja_timer_fires(DjaMessage *message, TimestampTz now)
 	timer = dja_timer_of_message(message);
 	if (timer == NULL || timer->message_id != message->id)
 		return false;
-	if (!dja_timer_skips(timer) &&
+	if (!dja_timer_skips(timer) && !dja_timer_lost_zone(timer) &&
 		dja_timer_rule(dja_timer_type(timer), timer->values, timer->nulls, &rule))
 		missed = dja_rule_count(&rule, timer->due_at, now);
 	{
@@ -214,6 +224,24 @@ dja_timer_fires(DjaMessage *message, TimestampTz now)
 }
 
 /*
+ * Nobody can say when the timer fires next.
+ */
+static void
+dja_timer_pause(DjaTimer *timer, TimestampTz now)
+{
+	ereport(LOG,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("timer \"%s\" of actor %s \"%s\" is paused: time zone \"%s\" not recognized",
+					TextDatumGetCString(timer->values[DJA_TIMER_NAME - 1]),
+					TextDatumGetCString(timer->values[DJA_TIMER_TYPE - 1]),
+					TextDatumGetCString(timer->values[DJA_TIMER_KEY - 1]),
+					TextDatumGetCString(timer->values[DJA_TIMER_TIME_ZONE - 1])),
+			 errhint("Use djactor.schedule() with one of pg_timezone_names, or install the server's time zones.")));
+	timer->values[DJA_TIMER_PAUSED_AT - 1] = TimestampTzGetDatum(now);
+	timer->nulls[DJA_TIMER_PAUSED_AT - 1] = false;
+}
+
+/*
  * The timer goes on from a moment, or is over: its firing has had this outcome.
  */
 static void
@@ -223,7 +251,12 @@ dja_timer_go_on(DjaTimer *timer, DjaMessage *message, TimestampTz from, const ch
 	TimestampTz next = DT_NOEND;
 	DjaRule		rule;
 
-	if (dja_timer_rule(dja_timer_type(timer), timer->values, timer->nulls, &rule))
+	if (dja_timer_lost_zone(timer))
+	{
+		dja_timer_pause(timer, from);
+		next = timer->due_at;
+	}
+	else if (dja_timer_rule(dja_timer_type(timer), timer->values, timer->nulls, &rule))
 		next = dja_rule_next(&rule, Max(from, timer->due_at));
 	if (next == DT_NOEND)
 		dja_row_delete(writer, &timer->tid);
@@ -274,7 +307,8 @@ dja_timer_skipped(DjaMessage *message, TimestampTz now)
 		DatumGetInt16(message->values[DJA_MSG_REDRIVES - 1]) > 0)
 		return false;
 	timer = dja_timer_of_message(message);
-	if (timer == NULL || timer->message_id != message->id || !dja_timer_skips(timer))
+	if (timer == NULL || timer->message_id != message->id || !dja_timer_skips(timer) ||
+		dja_timer_lost_zone(timer))
 		return false;
 	if (now - timer->due_at <= DJA_TIMER_LATE &&
 		(!dja_timer_rule(dja_timer_type(timer), timer->values, timer->nulls, &rule) ||

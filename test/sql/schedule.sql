@@ -223,6 +223,21 @@ CALL fails($$SELECT djactor.cron_next('@daily', 'infinity')$$);
 CALL fails($$SELECT djactor.cron_next('@daily', now(), 'UTC', -1)$$);
 SELECT count(*) AS timers FROM djactor.timer WHERE actor_type = 'sched';
 
+-- # A zone that the server does not know any more: the timer fires, and is paused
+BEGIN;
+SELECT at('2101-05-01 08:00+00', 'gone', $$SELECT djactor.set_timer('t', every => '1 day', at => '2101-05-01 10:00+02', time_zone => 'Europe/Rome')$$);
+SELECT djactor.drain(until => '2101-05-01 08:00+00') AS drained;
+SET LOCAL session_replication_role = replica;
+UPDATE djactor.timer SET time_zone = 'Europe/Atlantis' WHERE actor_key = 'gone';
+SET LOCAL session_replication_role = origin;
+SELECT djactor.drain(until => '2101-05-03 12:00+00') AS drained;
+SELECT name, due_at, paused_at IS NOT NULL AS paused, last_outcome, message_id FROM djactor.timer WHERE actor_key = 'gone';
+CALL fails($$SELECT djactor.resume('sched', 'gone', 't')$$);
+SELECT djactor.schedule('sched', 'gone', 't', every => '1 day', at => '2101-05-01 10:00+02', time_zone => 'Europe/Rome') AS next;
+SELECT djactor.resume('sched', 'gone', 't');
+SELECT due_at, paused_at, time_zone FROM djactor.timer WHERE actor_key = 'gone';
+ROLLBACK;
+
 SELECT count(djactor.drop_actor_type(name, true)) AS dropped FROM djactor.actor_type WHERE name LIKE 'sched%';
 DROP FUNCTION note, at, elsewhere;
 DROP TABLE firing;
