@@ -127,9 +127,10 @@ is($session{mallory}->query(q{SELECT djactor.message() IS NULL AND (djactor.self
 # ---- functions that everybody may call: each of them was looked at, and is attacked here or in 031_attacks_turn ----
 is($super->query(q{SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc p
 	WHERE pronamespace = 'djactor'::regnamespace AND has_function_privilege('stranger', p.oid, 'EXECUTE')}),
-	'ask cancel cancel_timer current_cause current_headers current_sender_key current_sender_type current_trace defer_reply discard drain drop_actor_type'
-	. ' held mailbox_position message name_hash now outcome pause redrive reject reload reply reply_error result resume self send set_timer stash stop stop_actor'
-	. ' trace unstash_all unwatch wait_idle wait_reply watch', 'no other function is open to everybody');
+	'ask cancel cancel_timer cron_next current_cause current_headers current_sender_key current_sender_type current_trace defer_reply discard drain drop_actor_type'
+	. ' every_next'
+	. ' held mailbox_position message name_hash now outcome pause redrive reject reload reply reply_error result resume run_now schedule self send set_timer stash stop stop_actor'
+	. ' timer_next trace unschedule unstash_all unwatch wait_idle wait_reply watch', 'no other function is open to everybody');
 is($super->query(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'djactor'::regnamespace AND prosecdef}), '',
 	'no function runs as its owner');
 is($super->query(q{SELECT count(*) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE pronamespace = 'djactor'::regnamespace AND NOT
@@ -147,6 +148,8 @@ refused("cancel() of another's message", 'mallory', '42501', "SELECT djactor.can
 refused("redrive() of another's dead letter", 'mallory', '42501', "SELECT djactor.redrive($dead)");
 refused("discard() of another's dead letter", 'mallory', '42501', "SELECT djactor.discard($dead)");
 for my $call (q{pause('victim.work')}, q{resume('victim.work')}, q{pause('victim.work', 'asked')}, q{resume('victim.work', 'asked')},
+	q{schedule('victim.work', 'asked', 't', cron => '@daily')}, q{unschedule('victim.work', 'asked', 't')}, q{run_now('victim.work', 'asked', 't')},
+	q{pause('victim.work', 'asked', 't')}, q{resume('victim.work', 'asked', 't')}, q{timer_next('victim.work', 'asked', 't')},
 	q{stop_actor('victim.work', 'asked')}, q{drop_actor_type('victim.work')}, q{drop_actor_type('victim.work', true)}, 'resume()')
 {
 	refused($call, 'mallory', '42501', "SELECT djactor.$call");
