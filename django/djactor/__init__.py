@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         NotPreloaded,
         StateChanged,
         UnknownActorType,
+        UnknownTimer,
         WrongVersion,
     )
     from djactor.python import PythonActor
@@ -42,6 +43,7 @@ __all__ = [
     "PythonActor",
     "StateChanged",
     "UnknownActorType",
+    "UnknownTimer",
     "WrongVersion",
     "actor",
 ]

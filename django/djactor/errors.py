@@ -136,6 +136,10 @@ class UnknownActorType(DjactorError, ProgrammingError):
     """A message to an actor type that nobody has defined."""
 
 
+class UnknownTimer(DjactorError, ProgrammingError):
+    """The actor has no timer of that name; one that fires once is gone when it has fired."""
+
+
 class MailboxFull(DjactorError, OperationalError):
     """The actor has as much mail as its type's ``mailbox_limit`` allows; send again later."""
 
@@ -177,6 +181,7 @@ _KNOWN: list[tuple[str, str, type[DatabaseError], str]] = [
         " If it counts as applied (a schema restored alone), and in tests without migrations,"
         " djactor_define does it.",
     ),
+    ("42704", "has no timer", UnknownTimer, ""),
     ("53400", "mailbox of actor", MailboxFull, ""),
     ("55000", "djactor is not loaded", NotPreloaded, ""),
     ("55000", "older than the loaded library", WrongVersion, _UPDATE),

@@ -11,12 +11,13 @@ The quotes inside ``db_table`` are meant: they name a table of another schema.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import connections, models, router, transaction
 
-from djactor import conf, fields
+from djactor import conf, fields, schedules
 from djactor.errors import DjactorError, MessageSent, StateChanged
 
 
@@ -381,7 +382,10 @@ class Reply(models.Model):
 
 
 class Timer(models.Model):
-    """A pending timer of an actor."""
+    """A pending timer of an actor, with its rule as it was given.
+
+    Of ``every``, ``cron`` and neither (it fires once) there is one.
+    """
 
     pk = models.CompositePrimaryKey("actor_type", "actor_key", "name")
     actor_type = models.TextField()
@@ -389,7 +393,15 @@ class Timer(models.Model):
     name = models.TextField()
     due_at = models.DateTimeField()
     every = fields.IntervalField(null=True)
+    anchor = models.DateTimeField(null=True)
+    cron = models.TextField(null=True)
+    time_zone = models.TextField(null=True)
+    catch_up = models.TextField()
     payload = models.JSONField(decoder=fields.PayloadDecoder)
+    message_id = models.BigIntegerField(null=True)
+    paused_at = models.DateTimeField(null=True)
+    last_fired_at = models.DateTimeField(null=True)
+    last_outcome = models.TextField(null=True)
 
     class Meta:
         managed = False
@@ -397,6 +409,38 @@ class Timer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} of {self.actor_type} {self.actor_key}"
+
+    def next_times(self, count: int = 1, using: str | None = None) -> list[datetime]:
+        """When it fires next, at most ``count`` times; empty while it is paused.
+
+        using  alias of the database (default: where it was read)
+        """
+        alias = using or self._state.db or conf.get("DATABASE")
+        return schedules.next_times(alias, *self._named(), count)
+
+    def run_now(self, using: str | None = None) -> int:
+        """Have it fire now, also if it is paused; the result is the id of the message.
+
+        using  alias of the database (default: where routers have it written)
+
+        Errors: UnknownTimer.  It goes on with the next time of its rule.
+        """
+        return int(schedules.call(using or _written_in(self), "run_now", *self._named()))
+
+    def pause(self, using: str | None = None) -> None:
+        """Have it not fire until ``resume()``; errors: UnknownTimer."""
+        schedules.call(using or _written_in(self), "pause", *self._named())
+
+    def resume(self, using: str | None = None) -> None:
+        """Let it go on with the next time of its rule; errors: UnknownTimer."""
+        schedules.call(using or _written_in(self), "resume", *self._named())
+
+    def unschedule(self, using: str | None = None) -> bool:
+        """End it; False if it is gone already."""
+        return bool(schedules.call(using or _written_in(self), "unschedule", *self._named()))
+
+    def _named(self) -> tuple[str, str, str]:
+        return self.actor_type, self.actor_key, self.name
 
 
 class Mailbox(models.Model):

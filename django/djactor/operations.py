@@ -1,4 +1,4 @@
-"""Migration operations: the extension, and kinds of actors.
+"""Migration operations: the extension, kinds of actors, and schedules.
 
 All respect database routers (``allow_migrate``, with ``hints``), do nothing on databases that
 are not PostgreSQL, and show up in ``sqlmigrate``.  Going back never loses messages or
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.apps import apps
 from django.db import IntegrityError, router, transaction
@@ -19,7 +20,9 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from djactor import schedules
 from djactor.errors import DjactorError
+from djactor.fields import Interval, normalise_key
 
 _JSON = {"initial_state", "settings"}
 _INTERVALS = {"backoff", "backoff_max", "handler_timeout", "breaker_window", "journal"}
@@ -378,6 +381,121 @@ class DropActorType(_DatabaseOperation):
     def describe(self) -> str:
         """What is shown while migrating."""
         return f"Drops the actor type {self.name}"
+
+
+class Schedule(_DatabaseOperation):
+    """djactor.schedule(): sets a timer of an actor, or changes its rule.
+
+    actor_type, actor_key  whose timer; the type is defined by then, the actor need not exist
+    name                   of the timer
+    previous               the schedule before this one, to which going back returns; without it
+                           going back ends the timer
+
+    All others are as of ``ActorRef.schedule()``.  Said again with the same rule it leaves the
+    next firing as it is.  Bad rules are the server's to refuse.
+
+    Errors: TypeError and ValueError for a key that is none, and for what cannot be converted.
+    """
+
+    # Each option is named in __init__, since squashmigrations writes only those that are.
+
+    def __init__(
+        self,
+        actor_type: str,
+        actor_key: object,
+        name: str,
+        *,
+        after: timedelta | str | None = None,
+        payload: Any = None,
+        every: timedelta | str | None = None,
+        at: datetime | str | None = None,
+        cron: str | None = None,
+        time_zone: ZoneInfo | str | None = None,
+        catch_up: str | None = None,
+        previous: Schedule | None = None,
+        hints: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(hints)
+        self.actor_type = actor_type
+        self.actor_key = normalise_key(actor_key)
+        self.name = name
+        self.previous = previous
+        self.rule = schedules.arguments(
+            after=after,
+            payload=payload,
+            every=every,
+            at=at,
+            cron=cron,
+            time_zone=time_zone,
+            catch_up=catch_up,
+        )
+
+    def deconstruct(self) -> tuple[str, Any, Any]:
+        """As Django's; what its writer cannot write, or would write as something else, as text."""
+        name, args, kwargs = super().deconstruct()
+        texts = {
+            argument: self.rule[argument][1]
+            for argument, value in kwargs.items()
+            if isinstance(value, Interval | ZoneInfo)
+        }
+        return name, args, kwargs | texts
+
+    def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Set the timer."""
+        editor.execute(*schedules.statement(self.actor_type, self.actor_key, self.name, self.rule))
+
+    def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Set it as it was before, or end it."""
+        if self.previous is not None:
+            self.previous.forwards(app_label, editor)
+        else:
+            _unschedule(self, editor)
+
+    def describe(self) -> str:
+        """What is shown while migrating."""
+        return f"Schedules {self.name} of the actor {self.actor_type} {self.actor_key}"
+
+
+class Unschedule(_DatabaseOperation):
+    """djactor.unschedule(): ends a timer of an actor; nothing if it is gone already.
+
+    previous    the schedule to which going back returns; without it there is no way back
+    """
+
+    def __init__(
+        self,
+        actor_type: str,
+        actor_key: object,
+        name: str,
+        previous: Schedule | None = None,
+        hints: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(hints)
+        self.actor_type = actor_type
+        self.actor_key = normalise_key(actor_key)
+        self.name = name
+        self.previous = previous
+        self.reversible = previous is not None  # type: ignore[misc]  # Django's RunSQL does so, too
+
+    def forwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """End it."""
+        _unschedule(self, editor)
+
+    def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
+        """Set it as it was before."""
+        assert self.previous is not None
+        self.previous.forwards(app_label, editor)
+
+    def describe(self) -> str:
+        """What is shown while migrating."""
+        return f"Ends the schedule {self.name} of the actor {self.actor_type} {self.actor_key}"
+
+
+def _unschedule(schedule: Schedule | Unschedule, editor: BaseDatabaseSchemaEditor) -> None:
+    editor.execute(
+        "SELECT djactor.unschedule(%s, %s, %s)",
+        [schedule.actor_type, schedule.actor_key, schedule.name],
+    )
 
 
 def _interval(option: str, value: object) -> str | None:

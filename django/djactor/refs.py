@@ -3,7 +3,8 @@
 Sending is an insert on the connection of the database alias, so it is committed or rolled
 back with what surrounds it; there is no need for ``transaction.on_commit``.  Asking is
 sending and waiting for the answer, so the message must be committed at once: inside
-``atomic()`` it is refused.  Who waits holds no snapshot and no lock on the server.
+``atomic()`` it is refused.  Who waits holds no snapshot and no lock on the server.  A schedule is a
+timer of the actor that is set from here; it, too, comes with the commit of what surrounds it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
 from django.db import connections
 from django.db.utils import Error as DatabaseError
 from django.db.utils import InterfaceError, OperationalError
 
-from djactor import conf
+from djactor import conf, schedules
 from djactor.errors import AskFailed, AskInTransaction, AskTimeout
 from djactor.fields import dump_payload, load_payload, normalise_key
 
@@ -100,6 +102,97 @@ class ActorRef:
     async def astate(self) -> Any:
         """``state()``, from async code."""
         return await sync_to_async(self.state)()
+
+    def schedule(
+        self,
+        name: str,
+        *,
+        after: timedelta | str | None = None,
+        payload: Any = None,
+        every: timedelta | str | None = None,
+        at: datetime | str | None = None,
+        cron: str | None = None,
+        time_zone: ZoneInfo | str | None = None,
+        catch_up: str | None = None,
+    ) -> datetime:
+        """Set a timer of the actor; the result is when it fires next.
+
+        Said again with the same rule it leaves the next firing as it is.  It is part of the
+        transaction at hand, as ``send()`` is.
+
+        name       of the timer; the actor has one of each name
+        after      a timedelta (or a str that PostgreSQL reads): fire then, and count from then on
+        payload    what JSON can hold (``{}`` if None)
+        every      a timedelta, whose days are days of the calendar, or a str such as ``"1 mon"``
+                   or ``"24 hours"``; counted from ``at``, else from the end of ``after`` or now
+        at         a datetime with a time zone (or a str): fire then
+        cron       five fields, or ``@daily`` and its kin; instead of all these
+        time_zone  of ``every`` and ``cron`` (default: the actor type's)
+        catch_up   ``"once"``: firings that were missed become one, the default; ``"skip"``: none
+
+        Errors: TypeError and ValueError for what cannot be converted; UnknownActorType;
+        DatabaseError for a rule that the server refuses, and for a role that may not.
+        """
+        rule = schedules.arguments(
+            after=after,
+            payload=payload,
+            every=every,
+            at=at,
+            cron=cron,
+            time_zone=time_zone,
+            catch_up=catch_up,
+        )
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(*schedules.statement(self.type, self.key, name, rule))
+            due: datetime = cursor.fetchone()[0]
+            return due
+
+    def unschedule(self, name: str) -> bool:
+        """End a timer, with a firing that is in the mailbox already; False if there was none."""
+        return bool(schedules.call(self.using, "unschedule", self.type, self.key, name))
+
+    def run_now(self, name: str) -> int:
+        """Have a timer fire now, also a paused one; the result is the id of the message.
+
+        It goes on with the next time of its rule.  Errors: UnknownTimer.
+        """
+        return int(schedules.call(self.using, "run_now", self.type, self.key, name))
+
+    def pause_timer(self, name: str) -> None:
+        """Have a timer not fire until ``resume_timer()``; errors: UnknownTimer."""
+        schedules.call(self.using, "pause", self.type, self.key, name)
+
+    def resume_timer(self, name: str) -> None:
+        """Let a timer go on with the next time of its rule; errors: UnknownTimer."""
+        schedules.call(self.using, "resume", self.type, self.key, name)
+
+    def timer_next(self, name: str, count: int = 1) -> list[datetime]:
+        """When a timer fires next, at most ``count`` times; empty if it is paused or not there."""
+        return schedules.next_times(self.using, self.type, self.key, name, count)
+
+    async def aschedule(self, name: str, **rule: Any) -> datetime:
+        """``schedule()``, from async code."""
+        return await sync_to_async(self.schedule)(name, **rule)
+
+    async def aunschedule(self, name: str) -> bool:
+        """``unschedule()``, from async code."""
+        return await sync_to_async(self.unschedule)(name)
+
+    async def arun_now(self, name: str) -> int:
+        """``run_now()``, from async code."""
+        return await sync_to_async(self.run_now)(name)
+
+    async def apause_timer(self, name: str) -> None:
+        """``pause_timer()``, from async code."""
+        await sync_to_async(self.pause_timer)(name)
+
+    async def aresume_timer(self, name: str) -> None:
+        """``resume_timer()``, from async code."""
+        await sync_to_async(self.resume_timer)(name)
+
+    async def atimer_next(self, name: str, count: int = 1) -> list[datetime]:
+        """``timer_next()``, from async code."""
+        return await sync_to_async(self.timer_next)(name, count)
 
     def _fields(self, payload: Any, options: dict[str, Any]) -> dict[str, Any]:
         delay = options.pop("delay", None)

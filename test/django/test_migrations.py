@@ -2,7 +2,9 @@
 
 import io
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.management import call_command
@@ -12,12 +14,15 @@ from django.db.migrations.writer import MigrationWriter
 from django.test import override_settings
 
 import djactor
-from djactor.models import ActorType
+from djactor.fields import Interval
+from djactor.models import ActorType, Timer
 from djactor.operations import (
     CreateDjactor,
     DefineActorType,
     DefinePythonActorType,
     DropActorType,
+    Schedule,
+    Unschedule,
     UpdateDjactor,
 )
 from djactor.test import wait_idle
@@ -114,6 +119,66 @@ def test_dropping_a_type_says_whether_its_actors_may_go():
     assert ActorType.objects.get().max_attempts == 3
 
 
+def test_a_schedule_is_set_changed_and_goes_back_to_the_one_before():
+    first = Schedule(TYPE, 7, "nightly", cron="0 2 * * *", payload={"add": 1})
+    second = Schedule(TYPE, 7, "nightly", every="1 mon", previous=first)
+    end = Unschedule(TYPE, 7, "nightly", previous=second)
+    apply(first)
+    before = Timer.objects.get()
+    apply(first)  # said again
+    assert Timer.objects.get().message_id == before.message_id
+    apply(second)
+    assert str(Timer.objects.get().every) == "1 mon" and Timer.objects.get().cron is None
+    apply(end)
+    apply(end)
+    assert not Timer.objects.exists()
+    apply(end, backwards=True)
+    assert str(Timer.objects.get().every) == "1 mon"
+    apply(second, backwards=True)
+    assert Timer.objects.get().cron == "0 2 * * *"
+    apply(first, backwards=True)
+    apply(first, backwards=True)
+    assert not Timer.objects.exists()
+    assert not Unschedule(TYPE, 7, "nightly").reversible
+
+
+def test_a_schedule_follows_the_type_that_it_is_of_in_one_migration():
+    with connection.schema_editor() as editor:
+        DefineActorType("shop.other", "counter_handle", initial_state={"n": 0}).forwards(
+            "shop", editor
+        )
+        Schedule("shop.other", 1, "soon", after=timedelta(0), payload={"add": 3}).forwards(
+            "shop", editor
+        )
+    wait_idle(60, "shop.other")
+    until(lambda: djactor.actor("shop.other", 1).state() == {"n": 3})
+    apply(DropActorType("shop.other", discard=True))
+
+
+def test_schedules_are_shown_as_sql():
+    with connection.schema_editor(collect_sql=True) as editor:
+        schedule = Schedule(
+            TYPE, "it's", "fee", every="1 mon", at=datetime(2027, 1, 31, 9, tzinfo=UTC)
+        )
+        schedule.database_forwards("shop", editor, None, None)
+        schedule.database_backwards("shop", editor, None, None)
+    said, undone = editor.collected_sql
+    with connection.cursor() as cursor:
+        cursor.execute(said)
+        assert Timer.objects.get().actor_key == "it's"
+        cursor.execute(undone)
+    assert not Timer.objects.exists()
+
+
+def test_a_schedule_with_a_bad_rule_is_refused_with_the_servers_words():
+    with pytest.raises(DatabaseError, match="cron"):
+        apply(Schedule(TYPE, 7, "nightly", cron="0 2 * *"))
+    with pytest.raises(TypeError, match="every is a timedelta"):
+        Schedule(TYPE, 7, "nightly", every=5)
+    with pytest.raises(TypeError, match="key"):
+        Schedule(TYPE, None, "nightly", every="1 day")
+
+
 def test_two_may_create_the_extension_at_once(fresh):
     fresh.createdb("twice", owner="shop")
     try:
@@ -148,7 +213,12 @@ def test_routers_decide_by_hints():
 
 def test_operations_stay_away_from_other_databases():
     with connections["lite"].schema_editor() as editor:
-        for operation in (CreateDjactor(), DefineActorType(TYPE, "f"), DropActorType(TYPE)):
+        for operation in (
+            CreateDjactor(),
+            DefineActorType(TYPE, "f"),
+            DropActorType(TYPE),
+            Schedule(TYPE, 7, "nightly", cron="@daily"),
+        ):
             operation.database_forwards("shop", editor, None, None)
             if operation.reversible:
                 operation.database_backwards("shop", editor, None, None)
@@ -179,6 +249,25 @@ def test_operations_work_outside_a_transaction(fresh):
         ),
         DefinePythonActorType("shop.p", NotificationActor, owner="shop"),
         DropActorType(TYPE, previous=DefineActorType(TYPE, "f")),
+        Schedule(
+            TYPE,
+            UUID(int=7),
+            "nightly",
+            cron="0 2 * * *",
+            time_zone=ZoneInfo("Europe/Berlin"),
+            payload={"n": [1]},
+            catch_up="skip",
+            previous=Schedule(TYPE, UUID(int=7), "nightly", every=timedelta(days=1)),
+        ),
+        Schedule(
+            TYPE,
+            7,
+            "fee",
+            every=Interval.of(1, timedelta(days=1)),
+            at=datetime(2027, 1, 31, 9, tzinfo=ZoneInfo("Europe/Berlin")),
+            hints={"a": 1},
+        ),
+        Unschedule(TYPE, 7, "fee", previous=Schedule(TYPE, 7, "fee", every="1 mon")),
     ],
 )
 def test_squashmigrations_can_write_operations(operation):

@@ -1,0 +1,120 @@
+"""Rules of timers, from what Python has to what the server's ``schedule()`` takes.
+
+``ActorRef``, ``Timer`` and the migration operations share this.  Values are converted here, and not
+judged: which rules there are, and what of them goes together, is the server's to say.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db import connections
+
+from djactor.fields import Interval, dump_payload
+
+
+def span(name: str, value: object) -> str | None:
+    """A span of time as text that PostgreSQL reads; a str is that already.
+
+    Days of a timedelta are days of the calendar, and so are its hours from 24 on, since Python
+    makes days of those.  Months of an ``Interval`` stay months.
+
+    Errors: TypeError for what is neither, by the argument's name.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, timedelta):
+        raise TypeError(
+            f"{name} is a timedelta, or a str such as '1 mon', not {type(value).__name__}"
+        )
+    months, rest = (value.months, value.rest) if isinstance(value, Interval) else (0, value)
+    parts = {
+        "months": months,
+        "days": rest.days,
+        "seconds": rest.seconds,
+        "microseconds": rest.microseconds,
+    }
+    return " ".join(f"{n} {unit}" for unit, n in parts.items() if n) or "0 seconds"
+
+
+def zone(value: object) -> str | None:
+    """The name of a time zone; errors: TypeError for what has none that the server would know."""
+    if value is None or isinstance(value, str):
+        return value
+    if value is UTC:
+        return "UTC"
+    if isinstance(value, ZoneInfo) and value.key:
+        return value.key
+    raise TypeError(f"time_zone is a ZoneInfo, or a name such as 'Europe/Berlin', not {value!r}")
+
+
+def moment(value: object) -> str | None:
+    """A time as text that PostgreSQL reads; a str is that already.
+
+    Errors: TypeError for what is neither; ValueError for a datetime without a zone under USE_TZ.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, datetime):
+        raise TypeError(f"at is a datetime, or a str, not {type(value).__name__}")
+    if value.tzinfo is not None:
+        return value.astimezone(UTC).isoformat()
+    if settings.USE_TZ:
+        raise ValueError(f"at is a datetime with a time zone, not {value!r}")
+    return value.isoformat()
+
+
+def arguments(
+    *,
+    after: timedelta | str | None = None,
+    payload: Any = None,
+    every: timedelta | str | None = None,
+    at: datetime | str | None = None,
+    cron: str | None = None,
+    time_zone: ZoneInfo | str | None = None,
+    catch_up: str | None = None,
+) -> dict[str, tuple[str, Any]]:
+    """Those arguments of ``djactor.schedule()`` that are given: how SQL says them, their values.
+
+    Errors: TypeError, ValueError for values that cannot be converted.
+    """
+    found = {
+        "after": ("%s::interval", span("after", after)),
+        "payload": ("%s::jsonb", None if payload is None else dump_payload(payload)),
+        "every": ("%s::interval", span("every", every)),
+        "at": ("%s::timestamptz", moment(at)),
+        "cron": ("%s::text", cron),
+        "time_zone": ("%s::text", zone(time_zone)),
+        "catch_up": ("%s::text", catch_up),
+    }
+    return {name: said for name, said in found.items() if said[1] is not None}
+
+
+def statement(
+    actor_type: str, actor_key: str, name: str, rule: dict[str, tuple[str, Any]]
+) -> tuple[str, list[Any]]:
+    """The SELECT that schedules, and its parameters."""
+    said = ["%s", "%s", "%s", *(f"{argument} => {sql}" for argument, (sql, _) in rule.items())]
+    values = [actor_type, actor_key, name, *(value for _, value in rule.values())]
+    return f"SELECT djactor.schedule({', '.join(said)})", values
+
+
+def call(using: str, function: str, actor_type: str, actor_key: str, name: str) -> Any:
+    """Call a function of djactor for one timer; errors: DatabaseError."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"SELECT djactor.{function}(%s, %s, %s)", [actor_type, actor_key, name])
+        return cursor.fetchone()[0]
+
+
+def next_times(
+    using: str, actor_type: str, actor_key: str, name: str, count: int
+) -> list[datetime]:
+    """When a timer fires next, at most ``count`` times; empty if it is paused or not there."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "SELECT djactor.timer_next(%s, %s, %s, %s)", [actor_type, actor_key, name, count]
+        )
+        return [at for (at,) in cursor.fetchall()]
