@@ -2,7 +2,7 @@
 
 Everything is for looking at, but for what djactor allows: redriving and discarding dead
 letters, pausing and resuming types.  What was done, and by whom, is in the admin's log.  The live
-page, the mailboxes and the diagram of a trace are pages of the ``ActorType`` admin.
+page, the mailboxes, the timers and the diagram of a trace are pages of the ``ActorType`` admin.
 
 What always holds: nobody sees or does anything here without Django's permission for the model
 (``view``; ``change`` to redrive, pause and resume; ``delete`` to discard), and no page reads more
@@ -359,13 +359,12 @@ class ActorAdmin(ReadOnlyAdmin):
     _status = _column("status", _actor_state)
 
     def links(self, row: Actor) -> list[tuple[str, str]]:
-        """Its mail, what of it was given up, what it has handled."""
-        return self.lists(
-            {"type": row.actor_type, "q": row.actor_key},
-            message="Messages",
-            deadletter="Dead letters",
-            journal="Journal",
-        )
+        """Its mail, what of it was given up, what it has handled, and its timers."""
+        query = {"type": row.actor_type, "q": row.actor_key}
+        return [
+            *self.lists(query, message="Messages", deadletter="Dead letters", journal="Journal"),
+            ("Timers", f"{self.address('timers')}?{urlencode(query)}"),
+        ]
 
 
 class _MailAdmin(ReadOnlyAdmin):
@@ -474,10 +473,12 @@ class ActorTypeAdmin(PagesMixin, ReadOnlyAdmin):
     _run = _column("state", _type_state)
 
     def links(self, row: ActorType) -> list[tuple[str, str]]:
-        """Its actors, its mail, what of it was given up."""
-        return self.lists(
-            {"type": row.name}, actor="Actors", message="Messages", deadletter="Dead letters"
-        )
+        """Its actors, its mail, what of it was given up, and its timers."""
+        query = {"type": row.name}
+        return [
+            *self.lists(query, actor="Actors", message="Messages", deadletter="Dead letters"),
+            ("Timers", f"{self.address('timers')}?{urlencode(query)}"),
+        ]
 
     def row_actions(self, request: HttpRequest, row: ActorType) -> list[tuple[str, str]]:
         """Pause or resume."""

@@ -1,7 +1,7 @@
-"""What the live page and the page of mailboxes show, as plain data.
+"""What the live page and the pages of mailboxes and timers show, as plain data.
 
-Each function is one statement, and the cost of each is bounded: where there may be millions of
-rows, the first ``SAMPLE`` are looked at, and the result says so.  Nothing here locks or waits.
+Each function is one statement or two, and the cost of each is bounded: where there may be millions
+of rows, the first ``SAMPLE`` are looked at, and the result says so.  Nothing here locks or waits.
 
 A message waits, is to be retried, or is scheduled: due now, due later because it has failed, or
 due later because its sender or a timer says so.
@@ -15,9 +15,9 @@ from uuid import UUID
 
 from django.db import connections
 
-from djactor.fields import INTERVAL_FORMAT, Interval
+from djactor.fields import INTERVAL_FORMAT, Interval, load_payload
 
-SAMPLE = 100_000  # messages looked at
+SAMPLE = 100_000  # messages looked at, and timers
 LETTERS = 10_000  # dead letters looked at
 TYPES = 200  # shown on the live page, the busiest
 SHOWN = 100  # mailboxes, and timers
@@ -109,10 +109,33 @@ _PUT_OFF = f"""
     SELECT * FROM boxes WHERE put_offs >= {PUT_OFFS}
     ORDER BY put_offs DESC, actor_type, actor_key LIMIT %s"""
 
+# How a rule was given, as the server writes it: '1 mon' is not 30 days, nor is '24 hours' a day.
+_RULE = """CASE WHEN t.cron IS NOT NULL THEN 'cron ' || t.cron
+        WHEN t.every IS NOT NULL THEN 'every ' || t.every ELSE 'once' END AS rule"""
+
+# Python knows no time after the year 9999.
+_DUE = "least(t.due_at, '9999-12-30 00:00:00+00') AS due_at, t.due_at - clock_timestamp()"
+
 _TIMERS = f"""
-    SELECT actor_type, actor_key, name, due_at, to_char(every, '{INTERVAL_FORMAT}') AS every,
-        due_at - clock_timestamp() AS remaining
-    FROM djactor.timer ORDER BY due_at, actor_type, actor_key, name LIMIT %s"""
+    SELECT actor_type, actor_key, name, {_DUE} AS remaining, {_RULE},
+        to_char(every, '{INTERVAL_FORMAT}') AS every, paused_at, last_outcome
+    FROM (SELECT * FROM djactor.timer WHERE %s LIMIT %%s) t
+    ORDER BY paused_at IS NOT NULL, t.due_at, actor_type, actor_key, name LIMIT %%s"""
+
+_TIMER = f"""
+    SELECT t.actor_type, t.actor_key, t.name, {_DUE} AS remaining, {_RULE}, t.time_zone, zone,
+        to_char(t.anchor AT TIME ZONE zone, 'YYYY-MM-DD HH24:MI:SS') AS anchor, t.catch_up,
+        t.every IS NULL AND t.cron IS NULL AS once, t.payload::text AS payload, t.message_id,
+        t.paused_at, t.last_fired_at, t.last_outcome
+    FROM djactor.timer t LEFT JOIN djactor.actor_type a ON a.name = t.actor_type, LATERAL (VALUES
+        (coalesce(t.time_zone, a.settings ->> 'TimeZone', current_setting('TimeZone')))) z (zone)
+    WHERE t.actor_type = %s AND t.actor_key = %s AND t.name = %s"""
+
+_TIMES = """
+    SELECT at, at AT TIME ZONE zone AS there,
+        extract(epoch FROM at AT TIME ZONE zone - at AT TIME ZONE 'UTC')::int AS ahead
+    FROM djactor.timer_next(%s, %s, %s, %s) at, (VALUES (%s::text)) rule (zone)
+    WHERE at < '9999-12-30 00:00:00+00'"""
 
 _TRACE = """
     SELECT id, cause_id, actor_type, actor_key, kind, status, sent_at, wait, run, error
@@ -141,12 +164,53 @@ def put_off(using: str) -> list[dict[str, Any]]:
     return _rows(using, _PUT_OFF, [SAMPLE, SHOWN])
 
 
-def timers(using: str) -> list[dict[str, Any]]:
-    """The timers that are due next, at most ``SHOWN`` of them."""
-    return [
-        row | {"every": row["every"] and Interval.parse(row["every"])}
-        for row in _rows(using, _TIMERS, [SHOWN])
-    ]
+def timers(using: str, actor_type: str = "", key: str = "") -> list[dict[str, Any]]:
+    """The timers that are due next, then those that are paused, at most ``SHOWN`` of them.
+
+    actor_type, key  only timers of these actors; empty: of all
+
+    Of many it looks at ``SAMPLE``.  ``rule`` is a text: how the rule was given.
+    """
+    conditions, values = ["true"], []
+    if actor_type:
+        conditions.append("actor_type = %s")
+        values.append(actor_type)
+    elif key:  # so that the primary key's index will do
+        conditions.append("actor_type IN (SELECT name FROM djactor.actor_type)")
+    if key:
+        conditions.append("actor_key = %s")
+        values.append(key)
+    found = _rows(using, _TIMERS % " AND ".join(conditions), [*values, SAMPLE, SHOWN])
+    return [row | {"every": row["every"] and Interval.parse(row["every"])} for row in found]
+
+
+def timer(using: str, actor_type: str, key: str, name: str, count: int) -> dict[str, Any] | None:
+    """A timer and the next times of its rule, at most ``count``; None if there is none.
+
+    Beside the columns there are ``rule`` (a text: how it was given), ``zone``, ``payload`` as
+    Python has it, and ``times``: dicts of ``at``, and ``there``, the text of the same time as
+    clocks in the rule's zone show it.
+    """
+    rows = _rows(using, _TIMER, [actor_type, key, name])
+    if not rows:
+        return None
+    (row,) = rows
+    times = _rows(using, _TIMES, [actor_type, key, name, count, row["zone"]])
+    return row | {
+        "payload": load_payload(row["payload"]),
+        "times": [{"at": time["at"], "there": _clock(time)} for time in times],
+    }
+
+
+def _clock(time: dict[str, Any]) -> str:
+    sign, ahead = "-" if time["ahead"] < 0 else "+", abs(time["ahead"]) // 60
+    return f"{time['there']:%Y-%m-%d %H:%M:%S} {sign}{ahead // 60:02}:{ahead % 60:02}"
+
+
+def type_names(using: str) -> list[str]:
+    """The names of the actor types, at most ``TYPES`` of them."""
+    rows = _rows(using, "SELECT name FROM djactor.actor_type ORDER BY name LIMIT %s", [TYPES])
+    return [row["name"] for row in rows]
 
 
 def trace(using: str, trace_id: UUID | str, limit: int) -> list[dict[str, Any]]:

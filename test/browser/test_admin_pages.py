@@ -66,6 +66,8 @@ def site(empty):
         f"""
         SELECT djactor.pause('shop.report');
         SELECT djactor.send('shop.report', 'month-' || i % 9, '{{}}') FROM generate_series(1, 60) i;
+        SELECT djactor.schedule('shop.report', 'all', 'monthly', every => '1 mon',
+            at => '2100-01-31 09:00+01', time_zone => 'Europe/Berlin', payload => '{{"n": 1}}');
         SELECT djactor.send('shop.stock', '{LONG_KEY}', '{{}}');
         SELECT djactor.send('shop.stock', 'later', '{{}}', deliver_at => now() + '1 day');
         SELECT djactor.send('shop.order', 'A-1', jsonb_build_object('article', '4711',
@@ -303,6 +305,20 @@ def test_a_type_is_paused_and_resumed_with_the_keyboard(site, visit):
         page.goto(f"{site.url}{ADMIN}/actortype/shop.stock/change/")
 
 
+def test_a_timer_is_paused_and_resumed_with_the_keyboard(site, visit):
+    page = visit(f"{ADMIN}/actortype/timers/")
+    tab_to(page, page.get_by_role("link", name="monthly"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("row", name="Europe/Berlin")).to_have_count(2)  # the rule's, the times'
+    expect(page.get_by_text("2100-02-28 09:00:00 +01:00")).to_be_visible()
+    for word, paused in (("Pause", "t"), ("Resume", "f")):
+        tab_to(page, page.get_by_role("button", name=word))
+        page.keyboard.press("Enter")
+        expect(page.locator(".messagelist")).to_contain_text(f"monthly was {word.lower()}d.")
+        monthly = "SELECT paused_at IS NOT NULL FROM djactor.timer WHERE name = 'monthly'"
+        assert site.sql(monthly) == paused
+
+
 @pytest.mark.parametrize("path", [LIVE, f"{ADMIN}/actortype/mailboxes/"])
 def test_tab_reaches_all_there_is_and_leaves_again(site, visit, path):
     page = visit(path)
@@ -343,6 +359,8 @@ def pages(site):
         "app": f"{ADMIN}/",
         "live": LIVE,
         "mailboxes": f"{ADMIN}/actortype/mailboxes/",
+        "timers": f"{ADMIN}/actortype/timers/",
+        "timer": f"{ADMIN}/actortype/timer/?type=shop.report&key=all&name=monthly",
         "trace": f"{ADMIN}/actortype/trace/{trace}/",
         "types": f"{ADMIN}/actortype/",
         "type": f"{ADMIN}/actortype/shop.report/change/",
@@ -361,7 +379,7 @@ def pages(site):
 def test_every_page_is_for_everybody(site, visit, accessible, fits, screenshot, look):
     wanted = pages(site)
     if look == "dark":  # the others have no colours of djactor's that "phone" would not show
-        wanted = {name: wanted[name] for name in ("live", "mailboxes", "trace", "actor")}
+        wanted = {name: wanted[name] for name in ("live", "mailboxes", "timer", "trace", "actor")}
     page = visit(LIVE, **LOOKS[look])
     for name, path in wanted.items():
         page.goto(site.url + path)

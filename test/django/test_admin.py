@@ -2,7 +2,9 @@
 
 import re
 from datetime import datetime, timedelta
+from urllib.parse import urlencode
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -11,10 +13,11 @@ from django.db import connection, connections, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 import djactor
 from djactor import admin, diagram, display, live, status
-from djactor.models import Actor, ActorType, DeadLetter, Mailbox, Message, Stat
+from djactor.models import Actor, ActorType, DeadLetter, Mailbox, Message, Stat, Timer
 from djactor.test import wait_idle
 from waiting import until
 
@@ -345,3 +348,165 @@ def test_spans_of_time_have_units(seconds, words):
 def test_long_names_are_cut_to_one_line():
     assert display.shortened("two\nlines") == "two lines"
     assert display.shortened("k" * 512) == "k" * 59 + "…"
+
+
+# Timers
+
+
+def timer_page(name="nightly", key="7", actor_type="shop.counter"):
+    query = urlencode({"type": actor_type, "key": key, "name": name})
+    return f"{reverse('admin:djactor_timer')}?{query}"
+
+
+def act_on_timer(client, action, **named):
+    return client.post(timer_page(**named), {"action": action}, follow=True)
+
+
+def rows_of(page):
+    """What each row of a page's tables says, as text."""
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
+    return [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in rows]
+
+
+def test_timers_are_listed_with_their_rules(browser):
+    djactor.actor("shop.counter", 7).schedule("nightly", cron="0 2 * * *")
+    djactor.actor("shop.counter", 7).schedule("fee", every="1 mon")
+    djactor.actor("shop.counter", 8).schedule("often", every="24 hours")
+    djactor.actor("shop.counter", 8).pause_timer("often")
+    page = text(browser.get(reverse("admin:djactor_timers")))
+    rows = rows_of(page)[1:]
+    assert [row.split()[1:3] for row in rows] == [["7", "nightly"], ["7", "fee"], ["8", "often"]]
+    assert "cron 0 2 * * *" in rows[0] and "every 1 mon" in rows[1]
+    assert "every 24:00:00 paused" in rows[2]
+    assert timer_page("fee").replace("&", "&amp;") in page
+    for query, names in (
+        ({"q": "8"}, ["often"]),
+        ({"type": "shop.counter", "q": "7"}, ["nightly", "fee"]),
+        ({"type": "shop.nothing"}, []),
+        ({"type": "shop.counter"}, ["nightly", "fee", "often"]),
+    ):
+        page = text(browser.get(reverse("admin:djactor_timers"), query))
+        assert [row.split()[2] for row in rows_of(page)[1:]] == names
+    mailboxes = text(browser.get(reverse("admin:djactor_mailboxes")))
+    assert "every 24:00:00" in mailboxes and timer_page("fee").replace("&", "&amp;") in mailboxes
+
+
+def test_a_timer_shows_its_next_times_in_both_zones(browser):
+    djactor.actor("shop.counter", 7).schedule(
+        "fee",
+        every="1 mon",
+        at=datetime(2027, 1, 31, 9, tzinfo=ZoneInfo("Europe/Berlin")),
+        time_zone="Europe/Berlin",
+        payload={"text": "<b>"},
+    )
+    with timezone.override("America/New_York"):
+        page = text(browser.get(timer_page("fee")))
+    rows = rows_of(page)
+    assert "Rule every 1 mon, counted from 2027-01-31 09:00:00" in rows
+    assert "Time zone Europe/Berlin" in rows and "Last firing none yet" in rows
+    times = rows[rows.index("America/New_York Europe/Berlin") + 1 :]
+    assert len(times) == 10 and times[:4] == [
+        "2027-01-31 03:00:00 2027-01-31 09:00:00 +01:00",
+        "2027-02-28 03:00:00 2027-02-28 09:00:00 +01:00",
+        "2027-03-31 03:00:00 2027-03-31 09:00:00 +02:00",
+        "2027-04-30 03:00:00 2027-04-30 09:00:00 +02:00",
+    ]
+    assert "&lt;b&gt;" in page and "<b>" not in page.split("djactor-json")[1]
+
+
+def test_a_timer_of_far_away_opens(browser):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT djactor.schedule('shop.counter', '7', 'far', every => '1000 years',"
+            " at => '20000-01-01')"
+        )
+    assert " 9999-12-" in rows_of(text(browser.get(reverse("admin:djactor_timers"))))[1]
+    assert "every 1000 years" in text(browser.get(timer_page("far")))
+
+
+def test_a_timer_is_paused_resumed_and_run(browser):
+    counter = djactor.actor("shop.counter", 7)
+    counter.schedule("nightly", cron="0 2 * * *", payload={"add": 1})
+    page = text(browser.get(timer_page()))
+    assert re.findall(r'name="action" value="(\w+)"', page) == ["run_now", "pause"]
+    response = act_on_timer(browser, "pause")
+    assert said(response) == ["The timer nightly was paused."]
+    assert re.findall(r'name="action" value="(\w+)"', text(response)) == ["run_now", "resume"]
+    assert "None while it is paused." in text(response)
+    assert Timer.objects.get().paused_at
+    assert said(act_on_timer(browser, "resume")) == ["The timer nightly was resumed."]
+    assert Timer.objects.get().paused_at is None
+    assert said(act_on_timer(browser, "run_now")) == ["The timer nightly was run."]
+    wait_idle(60)
+    assert counter.state() == {"n": 1}
+    last = next(r for r in rows_of(text(browser.get(timer_page()))) if r.startswith("Last firing"))
+    assert last.endswith("handled")
+    log = LogEntry.objects.order_by("pk").values_list("object_repr", "change_message")
+    assert list(log) == [
+        ("nightly of shop.counter 7", words) for words in ("Paused.", "Resumed.", "Run.")
+    ]
+
+
+def test_a_firing_that_was_given_up_leads_to_the_dead_letters(browser):
+    djactor.actor("shop.counter", 7).schedule("nightly", cron="@daily", payload={"fail": True})
+    act_on_timer(browser, "run_now")
+    wait_idle(60)
+    page = text(browser.get(timer_page()))
+    assert 'class="djactor-badge bad">dead</span>' in page
+    assert f"{reverse('admin:djactor_deadletter_changelist')}?type=shop.counter&amp;q=7" in page
+
+
+def test_who_may_only_look_at_timers_does_nothing(fresh):
+    djactor.actor("shop.counter", 7).schedule("nightly", cron="0 2 * * *")
+    client = with_permissions("view_timer")
+    page = text(client.get(timer_page()))
+    assert "cron 0 2 * * *" in page and 'name="action"' not in page
+    assert act_on_timer(client, "pause").status_code == 403
+    assert Timer.objects.get().paused_at is None and not LogEntry.objects.exists()
+
+
+def test_timers_want_the_permission_to_view_them(fresh):
+    djactor.actor("shop.counter", 7).schedule("nightly", cron="0 2 * * *")
+    client = with_permissions("view_mailbox", "change_timer")
+    for url in (reverse("admin:djactor_timers"), timer_page()):
+        assert client.get(url).status_code == 403
+        assert Client().get(url).status_code == 302  # to the login
+    assert act_on_timer(client, "pause").status_code == 403
+    page = text(client.get(reverse("admin:djactor_mailboxes")))
+    assert "nightly" in page and reverse("admin:djactor_timer") not in page
+
+
+@pytest.mark.parametrize(
+    ("action", "named", "words"),
+    [
+        ("pause", {"name": "gone"}, "Nothing was paused: .* has no timer &quot;gone&quot;"),
+        ("run_now", {"actor_type": "shop.none"}, "Nothing was run: .*shop.none"),
+        ("resume", {"key": "x" * 600}, "Nothing was resumed: "),
+        ("pause", {"name": "\0"}, "Nothing was paused: .*NUL"),
+        ("drop", {}, "Nothing was done: no such action"),
+        ("", {}, "Nothing was done: no such action"),
+    ],
+)
+def test_what_cannot_be_done_with_a_timer_is_said(browser, action, named, words):
+    djactor.actor("shop.counter", 7).schedule("nightly", cron="0 2 * * *")
+    (note,) = re.findall(
+        r'<li class="error">(.*?)</li>', text(act_on_timer(browser, action, **named)), re.DOTALL
+    )
+    assert re.match(words, note)
+    assert Timer.objects.get().paused_at is None and not LogEntry.objects.exists()
+
+
+def test_what_the_server_refuses_breaks_no_transaction_around_a_page(browser):
+    with transaction.atomic():  # as ATOMIC_REQUESTS has it
+        assert "has no timer" in said(act_on_timer(browser, "pause", name="gone"))[0]
+        assert "NUL" in text(browser.get(timer_page("\0")))
+        assert "NUL" in text(browser.get(reverse("admin:djactor_timers"), {"q": "\0"}))
+
+
+def test_a_timer_that_is_gone_leads_to_the_list(browser):
+    djactor.actor("shop.counter", 7).schedule("other", cron="@daily")
+    response = browser.get(timer_page("gone"), follow=True)
+    assert response.redirect_chain == [
+        (f"{reverse('admin:djactor_timers')}?type=shop.counter&q=7", 302)
+    ]
+    assert "has no timer &quot;gone&quot;" in text(response) and "other" in text(response)
