@@ -1,4 +1,4 @@
-"""What the migrations say about actor types, and whether a database has them so.
+"""What the migrations say about actor types and schedules, and whether a database has them so.
 
 A database may lack what its migrations have defined although they count as applied: a schema that
 was restored alone brings no rows of djactor's tables, and tests without migrations run none.
@@ -20,7 +20,15 @@ from django.db.migrations.operations import SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
 from djactor import conf
-from djactor.operations import CreateDjactor, DefineActorType, DropActorType
+from djactor.operations import (
+    CreateDjactor,
+    DefineActorType,
+    DropActorType,
+    Schedule,
+    Unschedule,
+)
+
+_KINDS = DefineActorType | DropActorType | Schedule | Unschedule
 
 
 @dataclass(frozen=True)
@@ -40,21 +48,33 @@ def last_definitions(loader: MigrationLoader, alias: str | None = None) -> dict[
             routers say; None: all
     """
     found: dict[str, Definition] = {}
-    for app_label, migration in _in_order(loader):
-        if alias is not None and not _is_applied(loader, app_label, migration):
+    for app_label, migration, operation in _operations(loader, alias):
+        if not isinstance(operation, DefineActorType | DropActorType):
             continue
-        for operation in _flat(loader.graph.nodes[app_label, migration].operations):
-            if not isinstance(operation, DefineActorType | DropActorType):
-                continue
-            if alias is not None and not router.allow_migrate(alias, app_label, **operation.hints):
-                continue
-            before = found.pop(operation.name, None)
-            if isinstance(operation, DefineActorType):
-                made_by = before.made_by if before is not None else None
-                if operation.sql is not None:
-                    made_by = operation
-                found[operation.name] = Definition(app_label, migration, operation, made_by)
+        before = found.pop(operation.name, None)
+        if isinstance(operation, DefineActorType):
+            made_by = before.made_by if before is not None else None
+            if operation.sql is not None:
+                made_by = operation
+            found[operation.name] = Definition(app_label, migration, operation, made_by)
     return found
+
+
+def last_schedules(loader: MigrationLoader, alias: str | None = None) -> list[Schedule]:
+    """The schedules that the migrations leave, in the order of the migrations.
+
+    alias   as of ``last_definitions()``
+    """
+    found: dict[tuple[str, str, str], Schedule] = {}
+    for _, _, operation in _operations(loader, alias):
+        if isinstance(operation, Schedule | Unschedule):
+            key = operation.actor_type, operation.actor_key, operation.name
+            found.pop(key, None)
+            if isinstance(operation, Schedule):
+                found[key] = operation
+        elif isinstance(operation, DropActorType):  # with its timers
+            found = {key: one for key, one in found.items() if key[0] != operation.name}
+    return list(found.values())
 
 
 def define_types(using: str | None = None, only: Collection[str] | None = None) -> list[str]:
@@ -63,8 +83,9 @@ def define_types(using: str | None = None, only: Collection[str] | None = None) 
     using  alias of the database (default: ``DJACTOR["DATABASE"]``)
     only   names of types; None: all.  Python actors want an alias of a superuser
 
-    Creates the extension if it is not there, and each handler whose migration names a file.
-    What other migrations have made, such as tables and other functions, must be there.
+    Creates the extension if it is not there, and each handler whose migration names a file; sets
+    the schedules of the types that it has defined.  What other migrations have made, such as tables
+    and other functions, must be there.
 
     Errors: DatabaseError, for a handler that does not exist, and for what the role may not do.
     """
@@ -75,13 +96,17 @@ def define_types(using: str | None = None, only: Collection[str] | None = None) 
         with editor.connection.cursor() as cursor:
             cursor.execute("SELECT name FROM djactor.actor_type")
             there = {name for (name,) in cursor.fetchall()}
-        for name, definition in last_definitions(WholeLoader(None), alias).items():
+        loader = WholeLoader(None)
+        for name, definition in last_definitions(loader, alias).items():
             if name in there or (only is not None and name not in only):
                 continue
             if definition.made_by is not None:
                 definition.made_by.run_file(definition.app_label, editor)
             definition.operation.define(editor)
             made.append(name)
+        for schedule in last_schedules(loader, alias):
+            if schedule.actor_type in made:
+                schedule.forwards("djactor", editor)
     return made
 
 
@@ -126,6 +151,18 @@ def _in_order(loader: MigrationLoader) -> Iterator[tuple[str, str]]:
             if node not in seen:
                 seen.add(node)
                 yield node
+
+
+def _operations(loader: MigrationLoader, alias: str | None) -> Iterator[tuple[str, str, _KINDS]]:
+    """Those of djactor, with the app and the name of their migrations."""
+    for app_label, migration in _in_order(loader):
+        if alias is not None and not _is_applied(loader, app_label, migration):
+            continue
+        for operation in _flat(loader.graph.nodes[app_label, migration].operations):
+            if isinstance(operation, _KINDS) and (
+                alias is None or router.allow_migrate(alias, app_label, **operation.hints)
+            ):
+                yield app_label, migration, operation
 
 
 def _flat(operations: Sequence[Operation]) -> Iterator[Operation]:

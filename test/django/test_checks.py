@@ -1,5 +1,7 @@
 """System checks: each thing that is missing is found, and the hint says what to do."""
 
+from importlib import import_module
+
 import pytest
 from django.core.checks import run_checks
 from django.db import connection
@@ -7,7 +9,8 @@ from django.test import override_settings
 
 import djactor
 from djactor import checks
-from djactor.operations import CreateDjactor, DefineActorType
+from djactor.models import Timer
+from djactor.operations import CreateDjactor, DefineActorType, Schedule, Unschedule
 from djactor.test import define_types
 from elsewhere import elsewhere
 from test_commands import run
@@ -154,6 +157,26 @@ def test_a_type_that_a_migration_has_defined_and_nobody_has_is_found(counter):
         assert run("djactor_define") == "shop.counter\n1 defined\n"
         assert run("djactor_define") == "0 defined\n"
     assert djactor.actor(TYPE, 1).ask({"add": 1}) == {"n": 1}
+
+
+def test_a_type_gets_its_schedules_back(counter, monkeypatch):
+    migration = import_module("shop.migrations.0003_ticket").Migration
+    nightly = Schedule(TYPE, 7, "nightly", cron="0 2 * * *")
+    operations = [
+        nightly,
+        Schedule(TYPE, 7, "fee", every="1 mon"),
+        Schedule(TYPE, 8, "nightly", cron="0 2 * * *"),
+        Schedule(TYPE, 7, "nightly", cron="30 3 * * *", previous=nightly),
+        Unschedule(TYPE, 7, "fee"),
+        Schedule("shop.nothing", 7, "nightly", cron="0 2 * * *"),
+    ]
+    monkeypatch.setattr(migration, "operations", [*migration.operations, *operations])
+    counter.execute("SELECT djactor.drop_actor_type(%s, discard => true)", [TYPE])
+    assert define_types() == [TYPE]
+    rules = Timer.objects.order_by("actor_key").values_list("actor_key", "name", "cron")
+    assert list(rules) == [("7", "nightly", "30 3 * * *"), ("8", "nightly", "0 2 * * *")]
+    djactor.actor(TYPE, 7).unschedule("nightly")
+    assert define_types() == [] and Timer.objects.count() == 1  # an operator has ended it
 
 
 def test_a_type_that_differs_from_its_migration_is_said(counter):
