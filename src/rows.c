@@ -373,19 +373,15 @@ dja_row_delete(DjaWriter *writer, ItemPointer tid)
 
 /* ---------- finding rows ---------- */
 
-/*
- * keys are values of the index's first nkeys columns, which are of type text
- * COLLATE "C" or bigint.
- */
-void
-dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
+static void
+dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys,
+			  Snapshot snapshot)
 {
 	ScanKeyData scan_keys[DJA_FIND_MAX];
 
 	Assert(nkeys <= DJA_FIND_MAX);
 	find->rel = table_open(dja_table_oid(table), AccessShareLock);
 	find->index = index_open(dja_index_oid(index), AccessShareLock);
-	find->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	find->slot = table_slot_create(find->rel, NULL);
 	for (int i = 0; i < nkeys; i++)
 	{
@@ -395,8 +391,39 @@ dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const D
 							   InvalidOid, is_text ? C_COLLATION_OID : InvalidOid,
 							   is_text ? F_TEXTEQ : F_INT8EQ, keys[i]);
 	}
-	find->scan = dja_index_beginscan(find->rel, find->index, find->snapshot, nkeys);
+	find->scan = dja_index_beginscan(find->rel, find->index, snapshot, nkeys);
 	index_rescan(find->scan, scan_keys, nkeys, NULL, 0);
+}
+
+/*
+ * keys are values of the index's first nkeys columns, which are of type text
+ * COLLATE "C" or bigint.
+ */
+void
+dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
+{
+	find->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	dja_find_open(find, table, index, nkeys, keys, find->snapshot);
+}
+
+/*
+ * The other transaction that is inserting or deleting such a row, and has not
+ * ended yet; InvalidTransactionId if there is none.
+ */
+TransactionId
+dja_find_writer(DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
+{
+	TransactionId xid = InvalidTransactionId;
+	SnapshotData dirty;
+	DjaFind		find;
+
+	InitDirtySnapshot(dirty);
+	find.snapshot = NULL;
+	dja_find_open(&find, table, index, nkeys, keys, &dirty);
+	while (!TransactionIdIsValid(xid) && dja_find_next(&find))
+		xid = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+	dja_find_end(&find);
+	return xid;
 }
 
 /*

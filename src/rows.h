@@ -90,6 +90,7 @@ extern TransactionId dja_tuple_locker(HeapTupleHeader tuple, bool shared_keys);
 extern void dja_row_trouble(TM_Result result);
 
 extern void dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys);
+extern TransactionId dja_find_writer(DjaTable table, DjaIndex index, int nkeys, const Datum *keys);
 extern bool dja_find_next(DjaFind *find);
 extern void dja_find_end(DjaFind *find);
 

@@ -6,8 +6,8 @@
  * of the type.
  *
  * The actor's row is locked, if it has one, so that none of its turns is under
- * way meanwhile.  Who sets a timer that is not there locks its name, for those
- * who set it at the same time.
+ * way meanwhile.  Who sets a timer that is not there locks its name for that
+ * moment; who wants to set it, too, waits for the end of his transaction.
  *
  * schedule() may be said again at any time: what is as it should be stays as it
  * is, its next firing included.  It is not as it should be when the rule is
@@ -45,9 +45,6 @@ PG_FUNCTION_INFO_V1(dja_resume_timer);
 /* Clocks of two servers differ by less, after a failover. */
 #define DJA_CLOCKS_DIFFER USECS_PER_MINUTE
 
-/* Names that a transaction locks one by one. */
-#define DJA_NAMES_LOCKED 64
-
 static DjaType *
 dja_schedule_type(text *name, const char *function)
 {
@@ -57,29 +54,6 @@ dja_schedule_type(text *name, const char *function)
 	type = dja_require_type(name);
 	dja_check_can_act_for(type->owner);
 	return type;
-}
-
-/*
- * Keeps others from making a timer of this name until the end of the
- * transaction: in a bulk, any of the type, or locks would fill shared memory.
- */
-static void
-dja_schedule_lock_name(DjaType *type, text *key, text *name)
-{
-	static LocalTransactionId xact = InvalidLocalTransactionId;
-	static int	locks = 0;
-	bool		bulk;
-
-	if (xact != dja_my_xact())
-		locks = 0;
-	xact = dja_my_xact();
-	bulk = ++locks > DJA_NAMES_LOCKED;
-	LockDatabaseObject(dja_table_oid(DJA_TIMER_TABLE), (Oid) type->hash, 0,
-					   bulk ? ShareRowExclusiveLock : RowExclusiveLock);
-	if (!bulk)
-		LockDatabaseObject(dja_table_oid(DJA_TIMER_TABLE),
-						   (Oid) hash_combine64(hash_combine64(type->hash, dja_hash_text(key)), dja_hash_text(name)),
-						   1, ShareUpdateExclusiveLock);
 }
 
 /*
@@ -110,7 +84,35 @@ dja_schedule_find(DjaType *type, text *key, text *name)
 }
 
 /*
- * The same, the actor's turns kept away until the end of the transaction.
+ * Waits for who is making a timer of this name, and keeps others from doing so
+ * until tag is released.  That is soon: locks that last to the end of the
+ * transaction fill shared memory in a bulk, and two bulks deadlock over them.
+ */
+static void
+dja_schedule_lock_name(DjaType *type, text *key, text *name, LOCKTAG *tag)
+{
+	Datum		keys[3] = {CStringGetTextDatum(type->name), PointerGetDatum(key), PointerGetDatum(name)};
+	TransactionId writer;
+
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, dja_table_oid(DJA_TIMER_TABLE),
+					   (Oid) hash_combine64(hash_combine64(type->hash, dja_hash_text(key)), dja_hash_text(name)), 0);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) LockAcquire(tag, ShareUpdateExclusiveLock, false, false);
+		writer = dja_find_writer(DJA_TIMER_TABLE, DJA_TIMER_PKEY, 3, keys);
+		if (!TransactionIdIsValid(writer))
+			break;
+		LockRelease(tag, ShareUpdateExclusiveLock, false);
+		if (dja_turn.actor != NULL)
+			dja_row_trouble(TM_BeingModified);	/* a turn waits for nobody */
+		XactLockTableWait(writer, NULL, NULL, XLTW_None);
+	}
+}
+
+/*
+ * The timer, its row locked and the actor's turns kept away until the end of the
+ * transaction; NULL if there is none.
  */
 static DjaTimer *
 dja_schedule_lock(DjaType *type, text *key, text *name)
@@ -274,7 +276,9 @@ dja_schedule(PG_FUNCTION_ARGS)
 	DjaType    *type;
 	DjaTimer   *before;
 	TimestampTz due;
+	LOCKTAG		tag;
 	text	   *key;
+	bool		making;
 	bool		same;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
@@ -291,10 +295,16 @@ dja_schedule(PG_FUNCTION_ARGS)
 	dja_type_lock(type->hash, AccessShareLock);
 	before = dja_schedule_lock(type, key, DatumGetTextPP(arguments.values[DJA_TIMER_NAME - 1]));
 
-	if (before == NULL && dja_turn.actor == NULL)
+	making = before == NULL;
+	if (making)
 	{
-		dja_schedule_lock_name(type, key, DatumGetTextPP(arguments.values[DJA_TIMER_NAME - 1]));
+		dja_schedule_lock_name(type, key, DatumGetTextPP(arguments.values[DJA_TIMER_NAME - 1]), &tag);
 		before = dja_schedule_find(type, key, DatumGetTextPP(arguments.values[DJA_TIMER_NAME - 1]));
+		if (before != NULL)
+		{
+			LockRelease(&tag, ShareUpdateExclusiveLock, false);
+			making = false;
+		}
 	}
 
 	same = before != NULL && dja_same_rule(&arguments, before);
@@ -309,6 +319,8 @@ dja_schedule(PG_FUNCTION_ARGS)
 	else
 		due = dja_schedule_first(type, &arguments, before, same, now);
 	dja_timer_write(arguments.values, arguments.nulls, before, due);
+	if (making)
+		LockRelease(&tag, ShareUpdateExclusiveLock, false);
 	if (before != NULL)
 		dja_schedule_wake(type, key);
 	PG_RETURN_TIMESTAMPTZ(due);
