@@ -111,15 +111,56 @@ dja_schedule_lock_name(DjaType *type, text *key, text *name, LOCKTAG *tag)
 }
 
 /*
+ * An actor that has no row yet may be in its first turn, which has the firing
+ * locked: waits for it.  False if the firing is not what it was.
+ */
+static bool
+dja_schedule_lock_firing(DjaType *type, text *key, text *name)
+{
+	DjaTimer   *timer = dja_timer_find(CStringGetTextDatum(type->name), PointerGetDatum(key),
+									   PointerGetDatum(name));
+	bool		done = true;
+	TupleTableSlot *slot;
+	DjaMessage *message;
+	Snapshot	snapshot;
+	Relation	rel;
+
+	if (timer == NULL || timer->message_id == 0 || timer->due_at > dja_clock())
+		return true;
+	rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), RowExclusiveLock);
+	slot = table_slot_create(rel, NULL);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	message = dja_message_by_id(timer->message_id, snapshot);
+	if (message != NULL)
+		done = dja_lock_row(rel, &message->tid, snapshot, slot, LockTupleNoKeyExclusive);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return done;
+}
+
+/*
  * The timer, its row locked and the actor's turns kept away until the end of the
  * transaction; NULL if there is none.
  */
 static DjaTimer *
 dja_schedule_lock(DjaType *type, text *key, text *name)
 {
-	if (dja_batch_actor(type, key) == NULL)
-		(void) dja_actor_locked(type, key, dja_hash_text(key), LockTupleNoKeyExclusive);
+	while (dja_batch_actor(type, key) == NULL &&
+		   !dja_actor_locked(type, key, dja_hash_text(key), LockTupleNoKeyExclusive)->exists &&
+		   !dja_schedule_lock_firing(type, key, name))
+		;
 	return dja_schedule_find(type, key, name);
+}
+
+/*
+ * Is this turn the timer's firing?  What becomes of the timer after it is seen
+ * to at its end.
+ */
+static bool
+dja_schedule_is_firing(const DjaTimer *timer)
+{
+	return dja_turn.message != NULL && timer->message_id == dja_turn.message->id;
 }
 
 static DjaTimer *
@@ -312,6 +353,12 @@ dja_schedule(PG_FUNCTION_ARGS)
 	{
 		if (dja_same_column(&arguments, before, DJA_TIMER_PAYLOAD))
 			PG_RETURN_TIMESTAMPTZ(before->due_at);
+		if (dja_schedule_is_firing(before))
+		{
+			before->values[DJA_TIMER_PAYLOAD - 1] = arguments.values[DJA_TIMER_PAYLOAD - 1];
+			dja_schedule_update(before);
+			PG_RETURN_TIMESTAMPTZ(before->due_at);
+		}
 		due = before->due_at;
 		arguments.values[DJA_TIMER_ANCHOR - 1] = before->values[DJA_TIMER_ANCHOR - 1];
 		arguments.nulls[DJA_TIMER_ANCHOR - 1] = before->nulls[DJA_TIMER_ANCHOR - 1];
@@ -382,8 +429,11 @@ dja_pause_timer(PG_FUNCTION_ARGS)
 
 	if (!timer->nulls[DJA_TIMER_PAUSED_AT - 1])
 		PG_RETURN_VOID();
-	dja_timer_drop_firing(timer->message_id);
-	timer->nulls[DJA_TIMER_MESSAGE_ID - 1] = true;
+	if (!dja_schedule_is_firing(timer))
+	{
+		dja_timer_drop_firing(timer->message_id);
+		timer->nulls[DJA_TIMER_MESSAGE_ID - 1] = true;
+	}
 	timer->values[DJA_TIMER_PAUSED_AT - 1] = TimestampTzGetDatum(dja_clock());
 	timer->nulls[DJA_TIMER_PAUSED_AT - 1] = false;
 	dja_schedule_update(timer);

@@ -171,6 +171,34 @@ CALL fails($$SELECT djactor.drop_actor_type('sched.dropped')$$);
 SELECT djactor.drop_actor_type('sched.dropped', true);
 SELECT count(*) AS timers FROM djactor.timer WHERE actor_type = 'sched.dropped';
 
+-- # A handler that schedules its own timer with a new payload: that is the next firing's, this one comes once
+CREATE FUNCTION again(state jsonb, message jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	m djactor.message := djactor.message();
+BEGIN
+	INSERT INTO firing (actor_key, name, due_at, missed) VALUES (m.actor_key, message->>'n', (m.meta->>'due_at')::timestamptz, (m.meta->>'missed')::int);
+	IF message ? 'pauses' THEN
+		PERFORM djactor.pause(m.actor_type, m.actor_key, 't');
+	ELSE
+		PERFORM djactor.schedule(m.actor_type, m.actor_key, 't', every => '1 h', at => '2101-01-01 01:00+00', payload => jsonb_build_object('n', (message->>'n')::int + 1));
+	END IF;
+END $$;
+SELECT djactor.define_actor_type('sched.again', 'again', max_attempts => 1, settings => '{"TimeZone": "UTC"}');
+BEGIN;
+SELECT djactor.schedule('sched.again', 'own', 't', every => '1 h', at => '2101-01-01 01:00+00', payload => '{"n": 1}') AS due;
+SELECT djactor.drain(until => '2101-01-01 03:10+00', max => 100) AS handled;
+SELECT name AS n, due_at, missed FROM firing WHERE actor_key = 'own' ORDER BY serial;
+SELECT due_at, payload, last_outcome FROM djactor.timer WHERE actor_key = 'own';
+ROLLBACK;
+
+-- # A handler that pauses its own timer: this firing is over, also when it was the only one
+BEGIN;
+SELECT djactor.schedule('sched.again', 'rule', 't', every => '1 h', at => '2101-01-01 01:00+00', payload => '{"pauses": 1}') AS rule,
+	djactor.schedule('sched.again', 'once', 't', at => '2101-01-01 01:00+00', payload => '{"pauses": 1}') AS once;
+SELECT djactor.drain(until => '2101-01-01 03:10+00', max => 100) AS handled;
+SELECT actor_key, due_at, message_id, paused_at IS NOT NULL AS paused, last_outcome FROM djactor.timer WHERE actor_type = 'sched.again' ORDER BY 1;
+ROLLBACK;
+
 -- # Who may not act for the type's owner may not schedule
 CREATE ROLE sched_stranger;
 SET ROLE sched_stranger;
