@@ -21,6 +21,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "actor_type.h"
 #include "calendar.h"
 #include "common/int.h"
@@ -70,13 +72,19 @@ dja_from_secs(int64 secs)
 /* ---------- zones ---------- */
 
 /*
- * The zone of this name, or NULL.
+ * The zone of this name, or NULL.  A number is hours east of UTC, as it is for
+ * the setting TimeZone.
  */
 pg_tz *
 dja_zone_find(const char *name)
 {
-	pg_tz	   *zone = strlen(name) <= TZ_STRLEN_MAX ? pg_tzset(name) : NULL;
+	pg_tz	   *zone;
+	char	   *end;
+	double		hours = strtod(name, &end);
 
+	if (end != name && *end == '\0')
+		return fabs(hours) <= 24 ? pg_tzset_offset((long) (-hours * SECS_PER_HOUR)) : NULL;
+	zone = strlen(name) <= TZ_STRLEN_MAX ? pg_tzset(name) : NULL;
 	return zone != NULL && pg_tz_acceptable(zone) ? zone : NULL;
 }
 

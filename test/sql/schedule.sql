@@ -199,6 +199,15 @@ SELECT djactor.drain(until => '2101-01-01 03:10+00', max => 100) AS handled;
 SELECT actor_key, due_at, message_id, paused_at IS NOT NULL AS paused, last_outcome FROM djactor.timer WHERE actor_type = 'sched.again' ORDER BY 1;
 ROLLBACK;
 
+-- # A type whose TimeZone is a number of hours, as the server takes it
+SELECT djactor.define_actor_type('sched.hours', 'note', settings => '{"TimeZone": "-5.5"}');
+BEGIN;
+SELECT (djactor.schedule('sched.hours', 'h', 't', cron => '0 12 1 1 *') AT TIME ZONE 'UTC')::time AS utc;
+SELECT (djactor.timer_next('sched.hours', 'h', 't', 2) AT TIME ZONE 'UTC')::time AS utc;
+CALL fails($$SELECT djactor.schedule('sched.hours', 'h', 't', cron => '@daily', time_zone => '1e9')$$);
+CALL fails($$SELECT djactor.schedule('sched.hours', 'h', 't', cron => '@daily', time_zone => 'nan')$$);
+ROLLBACK;
+
 -- # Who may not act for the type's owner may not schedule
 CREATE ROLE sched_stranger;
 SET ROLE sched_stranger;
