@@ -258,16 +258,17 @@ dja_every_at(const DjaRule *rule, int64 n)
 
 	if (n == 0)
 		return rule->anchor;
-	if (pg_mul_s64_overflow(n, every->time, &time) || time > END_TIMESTAMP)
-		return DT_NOEND;
 	if (dja_every_is_span(every))
 	{
-		TimestampTz at;
+		/* from one end of time to the other is more than an int64 holds */
+		uint64		left = (uint64) END_TIMESTAMP - (uint64) rule->anchor;
 
-		if (pg_add_s64_overflow(rule->anchor, time, &at) || at >= END_TIMESTAMP)
+		if ((uint64) n > (left - 1) / every->time)
 			return DT_NOEND;
-		return at;
+		return (TimestampTz) ((uint64) rule->anchor + (uint64) n * every->time);
 	}
+	if (pg_mul_s64_overflow(n, every->time, &time) || time > END_TIMESTAMP)
+		return DT_NOEND;
 
 	wall = rule->anchor + dja_zone_offset(rule->zone, secs, &until) * USECS_PER_SEC;
 	date = wall / USECS_PER_DAY - (wall % USECS_PER_DAY < 0);
@@ -306,15 +307,17 @@ static int64
 dja_every_index(const DjaRule *rule, TimestampTz at)
 {
 	const Interval *every = rule->every;
+	uint64		since;
 	double		length;
 	int64		n;
 
 	if (at < rule->anchor)
 		return -1;
+	since = (uint64) at - (uint64) rule->anchor;	/* as above */
 	if (dja_every_is_span(every))
-		return (at - rule->anchor) / every->time;
+		return since / every->time;
 	length = (every->month * (365.2425 / 12) + every->day) * USECS_PER_DAY + every->time;
-	n = (int64) ((at - rule->anchor) / length);
+	n = (int64) (since / length);
 	while (n > 0 && dja_every_at(rule, n) > at)
 		n--;
 	while (dja_every_at(rule, n + 1) <= at)

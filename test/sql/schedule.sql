@@ -208,6 +208,12 @@ CALL fails($$SELECT djactor.schedule('sched.hours', 'h', 't', cron => '@daily', 
 CALL fails($$SELECT djactor.schedule('sched.hours', 'h', 't', cron => '@daily', time_zone => 'nan')$$);
 ROLLBACK;
 
+-- # From one end of time to the other
+SELECT djactor.every_next('1 h', '4713-01-01 00:30 BC', '294270-01-01', 'UTC', 2);
+SELECT djactor.every_next('1 day', '4713-01-01 00:30 BC', '294270-01-01', 'UTC', 2);
+SELECT djactor.every_next('1 h', '4713-01-01 00:30 BC', '294276-12-31 23:00', 'UTC', 5);
+SELECT djactor.every_next('1 ms', '4713-01-01 00:30 BC', '294270-01-01', 'UTC', 1);
+
 -- # Who may not act for the type's owner may not schedule
 CREATE ROLE sched_stranger;
 SET ROLE sched_stranger;
