@@ -20,6 +20,8 @@
 #define DJA_PUT_OFF_MS 20		/* the first times; then doubled, up to ... */
 #define DJA_PUT_OFF_MAX_MS 320
 #define DJA_PUT_OFFS_QUICK 3
+#define DJA_ENDS_IN_FRONT 3		/* workers may end with a mailbox before others
+								 * pass it */
 
 /* A lane that this backend occupies, and how that goes. */
 typedef struct DjaOccupied
@@ -434,6 +436,8 @@ dja_queue_finish(int i, DjaRunEnd end, int64 cursor, int removed, int alone)
 		mailbox->put_offs += mailbox->put_offs < PG_UINT16_MAX;
 	else if (end != DJA_END_RETURNED)
 		mailbox->put_offs = 0;
+	if (end != DJA_END_RETURNED)
+		mailbox->ends = 0;
 
 	if (lane->in_use && end == DJA_END_DROPPED)
 		lane->sweep_wanted = true;
@@ -493,8 +497,11 @@ dja_queue_leave_lanes(int turns, TimestampTz started, TimestampTz now)
  * Gives back whatever this backend still has claimed: it is about to exit, or
  * its transaction is over.  What it ran is rolled back or unknown, so each
  * mailbox is looked at again from its start, and before those that have not
- * waited as long: to end a worker costs no actor its place.  Takes the lock
- * itself.
+ * waited as long: to end a worker costs no actor its place.  But if one worker
+ * after the other is ended, the reason may be what they have claimed, say a
+ * turn that somebody thinks is too long; then that goes to the end, and lets
+ * others pass.
+ * Takes the lock itself.
  */
 void
 dja_release_claims(void)
@@ -503,7 +510,12 @@ dja_release_claims(void)
 		return;
 	dja_lock();
 	while (dja_nclaims > 0)
-		dja_queue_finish(dja_claims[dja_nclaims - 1], DJA_END_RETURNED, DJA_CURSOR_START, 0, 0);
+	{
+		int			i = dja_claims[dja_nclaims - 1];
+		bool		again = dja_my_worker != NULL && ++dja_mailbox(i)->ends > DJA_ENDS_IN_FRONT;
+
+		dja_queue_finish(i, again ? DJA_END_REMAINING : DJA_END_RETURNED, DJA_CURSOR_START, 0, 0);
+	}
 	dja_queue_leave_lanes(0, 0, 0);
 	dja_unlock();
 }

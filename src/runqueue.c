@@ -280,6 +280,7 @@ dja_mailbox_create(int lane, uint64 key_hash, int64 cursor)
 	mailbox->depth = -1;
 	mailbox->announced = 0;
 	mailbox->put_offs = mailbox->alone = 0;
+	mailbox->ends = 0;
 	mailbox->state = DJA_MAILBOX_WAITING;
 	mailbox->more = false;
 	*bucket = i;

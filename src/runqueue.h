@@ -130,7 +130,8 @@ typedef struct DjaMailbox
 	uint16		announced;		/* transactions between announce and push */
 	uint16		put_offs;		/* in a row, so far */
 	uint16		alone;			/* so many of its messages are run alone */
-	uint8		state;
+	uint8		state:4;
+	uint8		ends:4;			/* workers that were ended with it, in a row */
 	bool		more;			/* pushed while running */
 } DjaMailbox;
 

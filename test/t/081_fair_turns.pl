@@ -149,6 +149,36 @@ for my $code ('P0001', '42P01', '40001')
 		'0 1 2 3 4 5', '... in the order in which it waited');
 }
 
+# ... but if each worker that has it is ended, others have a turn, too
+{
+	my $type = 't.endless';
+	my $ended = 0;
+	my $sent;
+
+	define_work($node, 'app', 'app', $type, 'concurrency => 1');
+	$sender++;
+	as_role($node, 'app', 'app', qq{SELECT djactor.send('$type', 'long', '{"sleep": 600}')});
+	as_role($node, 'app', 'app', qq{
+		INSERT INTO sent VALUES ($sender, 0, '$type', 'k');
+		SELECT djactor.send('$type', 'k', '{"sender": $sender, "seq": 0}')});
+	while ($ended < 12 && $node->safe_psql('app', "SELECT count(*) FROM ledger WHERE sender = $sender") eq '0')
+	{
+		my $pid = wait_until('the long turn', sub {
+			$node->safe_psql('app', "SELECT pid FROM djactor.worker WHERE actor_type = '$type' AND since < clock_timestamp() - interval '50 ms'");
+		});
+
+		$node->safe_psql('app', "SELECT pg_terminate_backend($pid)");
+		wait_until('its end', sub { $node->safe_psql('app', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' });
+		$ended++;
+	}
+	cmp_ok($ended, '<', 8, 'who is behind a turn that is ended over and over has his turn');
+	as_role($node, 'app', 'app', "SELECT djactor.pause('$type')");
+	wait_until('the end of the long turn', sub {
+		$node->safe_psql('app', "SELECT count(pg_terminate_backend(pid)) FROM djactor.worker WHERE actor_type = '$type' AND message_id IS NOT NULL") eq '0'
+	});
+	as_role($node, 'app', 'app', "SELECT djactor.cancel(id) FROM djactor.message WHERE actor_type = '$type'");
+}
+
 # Five times as many actors with mail as the run queue has room for
 $node->append_conf('postgresql.conf', "djactor.run_queue_size = 64\n");
 for my $workers (1, 2)
