@@ -13,7 +13,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from django.db import connections
+from django.db import DataError, connections, transaction
 
 from djactor.fields import INTERVAL_FORMAT, Interval, load_payload
 
@@ -113,8 +113,9 @@ _PUT_OFF = f"""
 _RULE = """CASE WHEN t.cron IS NOT NULL THEN 'cron ' || t.cron
         WHEN t.every IS NOT NULL THEN 'every ' || t.every ELSE 'once' END AS rule"""
 
-# Python knows no time after the year 9999.
-_DUE = "least(t.due_at, '9999-12-30 00:00:00+00') AS due_at, t.due_at - clock_timestamp()"
+# Python knows no time after the year 9999, and none before the year 1.
+_DUE = """greatest('0001-01-02 00:00:00+00', least(t.due_at, '9999-12-30 00:00:00+00')) AS due_at,
+        t.due_at - clock_timestamp()"""
 
 _TIMERS = f"""
     SELECT actor_type, actor_key, name, {_DUE} AS remaining, {_RULE},
@@ -124,9 +125,9 @@ _TIMERS = f"""
 
 _TIMER = f"""
     SELECT t.actor_type, t.actor_key, t.name, {_DUE} AS remaining, {_RULE}, t.time_zone, zone,
-        to_char(t.anchor AT TIME ZONE zone, 'YYYY-MM-DD HH24:MI:SS') AS anchor, t.catch_up,
+        to_char(t.anchor AT TIME ZONE coalesce(%s, zone), 'YYYY-MM-DD HH24:MI:SS') AS anchor,
         t.every IS NULL AND t.cron IS NULL AS once, t.payload::text AS payload, t.message_id,
-        t.paused_at, t.last_fired_at, t.last_outcome
+        t.catch_up, t.paused_at, t.last_fired_at, t.last_outcome
     FROM djactor.timer t LEFT JOIN djactor.actor_type a ON a.name = t.actor_type, LATERAL (VALUES
         (coalesce(t.time_zone, a.settings ->> 'TimeZone', current_setting('TimeZone')))) z (zone)
     WHERE t.actor_type = %s AND t.actor_key = %s AND t.name = %s"""
@@ -189,15 +190,26 @@ def timer(using: str, actor_type: str, key: str, name: str, count: int) -> dict[
 
     Beside the columns there are ``rule`` (a text: how it was given), ``zone``, ``payload`` as
     Python has it, and ``times``: dicts of ``at``, and ``there``, the text of the same time as
-    clocks in the rule's zone show it.
+    clocks in the rule's zone show it.  If the server does not know the zone (any more), ``known``
+    is False, there are no times, and ``anchor`` is in UTC.
     """
-    rows = _rows(using, _TIMER, [actor_type, key, name])
+    named = [actor_type, key, name]
+    times: list[dict[str, Any]] = []
+    try:
+        with transaction.atomic(using=using):
+            rows = _rows(using, _TIMER, [None, *named])
+            if rows:
+                times = _rows(using, _TIMES, [*named, count, rows[0]["zone"]])
+        known = True
+    except DataError as error:
+        if getattr(error.__cause__, "sqlstate", None) != "22023":
+            raise
+        rows, known = _rows(using, _TIMER, ["UTC", *named]), False
     if not rows:
         return None
-    (row,) = rows
-    times = _rows(using, _TIMES, [actor_type, key, name, count, row["zone"]])
-    return row | {
-        "payload": load_payload(row["payload"]),
+    return rows[0] | {
+        "payload": load_payload(rows[0]["payload"]),
+        "known": known,
         "times": [{"at": time["at"], "there": _clock(time)} for time in times],
     }
 

@@ -1,7 +1,7 @@
 """The admin: everything is seen, little may be done, and that by permission."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -422,6 +422,31 @@ def test_a_timer_of_far_away_opens(browser):
         )
     assert " 9999-12-" in rows_of(text(browser.get(reverse("admin:djactor_timers"))))[1]
     assert "every 1000 years" in text(browser.get(timer_page("far")))
+
+
+def test_a_timer_of_long_ago_hides_no_others(browser):
+    djactor.actor("shop.counter", 7).schedule("nightly", cron="0 2 * * *")
+    with transaction.atomic(), connection.cursor() as cursor:  # it is paused before it fires
+        cursor.execute(
+            "SELECT djactor.schedule('shop.counter', '7', 'old', at => '0044-03-15 BC')::text"
+        )
+        cursor.execute("SELECT djactor.pause('shop.counter', '7', 'old')")
+    for page in ("timers", "mailboxes"):
+        assert "nightly" in text(browser.get(reverse(f"admin:djactor_{page}")))
+    assert "since" in text(browser.get(timer_page("old")))
+
+
+def test_a_timer_whose_zone_is_gone_opens(browser):
+    at = datetime(2027, 1, 1, tzinfo=UTC)
+    djactor.actor("shop.counter", 7).schedule("fee", every="1 mon", at=at, time_zone="Asia/Tokyo")
+    with connections["admin"].cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute("UPDATE djactor.timer SET time_zone = 'Mars/Base'")
+        cursor.execute("RESET session_replication_role")
+    page = text(browser.get(timer_page("fee")))
+    assert "counted from 2027-01-01 00:00:00 UTC" in page
+    assert "Mars/Base, which the server does not know" in page
+    assert said(act_on_timer(browser, "pause", name="fee"))
 
 
 def test_a_timer_is_paused_resumed_and_run(browser):
