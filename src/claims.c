@@ -20,8 +20,8 @@
 #define DJA_PUT_OFF_MS 20		/* the first times; then doubled, up to ... */
 #define DJA_PUT_OFF_MAX_MS 320
 #define DJA_PUT_OFFS_QUICK 3
-#define DJA_ENDS_IN_FRONT 3		/* workers may end with a mailbox before others
-								 * pass it */
+#define DJA_ENDS_IN_FRONT 3		/* workers may end with a mailbox before
+								 * others pass it */
 
 /* A lane that this backend occupies, and how that goes. */
 typedef struct DjaOccupied
