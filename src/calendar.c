@@ -47,7 +47,7 @@ PG_FUNCTION_INFO_V1(dja_sql_every_next);
 #define DJA_EVERY_MAX 110000000
 
 /* No zone is further from UTC, and no clock was ever changed by more. */
-#define DJA_ZONE_MAX (36 * SECS_PER_HOUR)
+#define DJA_ZONE_MAX (INT64CONST(36) * SECS_PER_HOUR)
 
 /*
  * A moment in seconds since 1970; rounded down.

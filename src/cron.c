@@ -109,13 +109,13 @@ dja_cron_value(DjaCronReader *reader)
 	const char *names = dja_cron_fields[reader->field].names;
 	int			min = dja_cron_fields[reader->field].min;
 	int			max = dja_cron_fields[reader->field].max;
-	int			value;
+	int			value = min;
 
-	for (int i = 0; names != NULL && names[3 * i] != '\0' && reader->end - reader->at >= 3; i++)
-		if (pg_strncasecmp(reader->at, names + 3 * i, 3) == 0)
+	for (; names != NULL && *names != '\0' && reader->end - reader->at >= 3; names += 3, value++)
+		if (pg_strncasecmp(reader->at, names, 3) == 0)
 		{
 			reader->at += 3;
-			return min + i;
+			return value;
 		}
 	value = dja_cron_number(reader);
 	if (value < min || value > max)
@@ -385,7 +385,7 @@ dja_cron_wall(const DjaCron *cron, int64 wall)
 		}
 		if (h >= 0)
 			return ((int64) date2j(year, month, day) - UNIX_EPOCH_JDATE) * SECS_PER_DAY +
-				h * SECS_PER_HOUR + minute * SECS_PER_MINUTE;
+				(int64) h * SECS_PER_HOUR + (int64) minute * SECS_PER_MINUTE;
 		day++;					/* the 32nd is in no set */
 		hour = minute = 0;
 	}
