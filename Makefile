@@ -108,7 +108,7 @@ else
 #
 EXTENSION = djactor djactor_python
 MODULE_big = djactor
-OBJS = $(patsubst $(top)/%.c,%.o,$(sort $(wildcard $(top)/src/*.c)))
+OBJS = $(patsubst $(top)/%.c,%.o,$(sort $(wildcard $(top)/src/*.c $(top)/src/*/*.c)))
 DATA = $(patsubst $(top)/%,%,$(sort $(wildcard $(top)/sql/djactor--*.sql $(top)/sql/djactor_python--*.sql)))
 PGFILEDESC = "djactor - actor runtime"
 
@@ -118,7 +118,7 @@ PGFILEDESC = "djactor - actor runtime"
 # A warning is an error in a checkout; a release is built by compilers that
 # nobody here has seen.
 WERROR ?= $(if $(wildcard $(top)/.git),-Werror)
-PG_CPPFLAGS = -MMD -MP -isystem $(shell '$(PG_CONFIG)' --includedir-server)
+PG_CPPFLAGS = -MMD -MP -I$(top)/src -isystem $(shell '$(PG_CONFIG)' --includedir-server)
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter $(WERROR)
 override with_llvm := no
 
@@ -151,7 +151,7 @@ uninstall-python:
 build_of := $(shell '$(PG_CONFIG)' --version) $(CC) $(filter-out -I% /%,$(CPPFLAGS)) $(CFLAGS) $(OBJS)
 
 .build-of: FORCE
-	@mkdir -p src
+	@mkdir -p $(sort $(dir $(OBJS)))
 	@printf '%s\n' '$(subst ','\'',$(build_of))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(build_of))' >$@
 
 $(OBJS): .build-of

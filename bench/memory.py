@@ -7,7 +7,7 @@ database and are nobody's leak.
 
 Flat: after the first tenth of each half a process never has more than 2 MB above the most that
 it had in that tenth.  The first tenth of the second half is as long as the worker's table of
-actors' places (src/actor.c) needs to reach its limit of 200,000 entries.
+actors' places (src/tables/actor.c) needs to reach its limit of 200,000 entries.
 
 What would make it dishonest: measuring before caches are warm and calling their growth a
 leak, or after they have filled with a leak and calling it flat; hence both halves, and the

@@ -11,7 +11,7 @@
  * - no table has a foreign key, a deferrable constraint or a trigger in a
  *   language that a user can reach;
  * - the C code reads and writes rows by attribute number: the order of the
- *   columns below is repeated in src/tables.h.
+ *   columns below is repeated in src/base/columns.h.
  *
  * Order: schema, hash functions, tables and their indexes, sending, operating,
  * testing, views, grants, dump configuration.

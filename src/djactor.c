@@ -9,22 +9,23 @@
  */
 #include "postgres.h"
 
-#include "actor_type.h"
-#include "catalog.h"
-#include "compat.h"
-#include "dbhook.h"
-#include "deliver.h"
 #include "fmgr.h"
-#include "given.h"
-#include "guc.h"
-#include "handler.h"
-#include "held.h"
-#include "launcher.h"
 #include "miscadmin.h"
-#include "shmem.h"
-#include "startup.h"
-#include "stats.h"
-#include "wish.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+#include "process/launcher.h"
+#include "shmem/copy_backup.h"
+#include "shmem/copy_shmem.h"
+#include "shmem/shmem.h"
+#include "shmem/stats.h"
+#include "sql/dump_insert.h"
+#include "sql/utility_hook.h"
+#include "tables/actor_type.h"
+#include "tables/catalog.h"
+#include "tables/handler.h"
+#include "turn/turn_effects.h"
+#include "xact/deliver.h"
 
 DJA_MODULE_MAGIC;
 
@@ -40,11 +41,11 @@ _PG_init(void)
 		return;
 
 	dja_guc_init();
-	dja_startup_init();
+	dja_backup_token_init();
 	dja_shmem_init();
 	dja_deliver_init();
-	dja_held_init();
-	dja_wishes_init();
+	dja_copy_init();
+	dja_effects_init();
 	dja_stats_init();
 	dja_dbhook_init();
 	dja_given_init();

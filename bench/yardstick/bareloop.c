@@ -20,7 +20,7 @@
  * again; the handler is looked up once.  And it does the job: the tables it
  * leaves behind are those that djactor leaves behind.
  *
- * Columns are those of djactor's tables (tables.h): both tables are made LIKE
+ * Columns are those of djactor's tables (columns.h): both tables are made LIKE
  * them.
  */
 #include "postgres.h"
@@ -32,11 +32,9 @@
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
-#include "compat.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "tables.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -45,6 +43,9 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+
+#include "base/columns.h"
+#include "base/compat.h"
 
 PG_MODULE_MAGIC;
 

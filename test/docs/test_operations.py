@@ -336,16 +336,18 @@ def test_the_log_lines_exist() -> None:
     table = PAGE.split("| line | what to do |")[1].split("\n## ")[0]
     lines = re.findall(r"^\| `(.*?)` \|", table, re.MULTILINE)
     assert lines and len(lines) == len(re.findall(r"^\| [^-]", table, re.MULTILINE))
-    source = "".join(path.read_text() for path in TOP.glob("src/*.c"))
+    source = "".join(path.read_text() for path in TOP.glob("src/**/*.c"))
     source = re.sub(r'"\s*(?:INT64_FORMAT)?\s*"', "", source).replace('\\"', '"')
     for line in lines:
         assert line in source
 
 
 def test_the_figures_of_the_settings_are_those_of_the_source() -> None:
-    source = (TOP / "src" / "guc.c").read_text()
+    source = (TOP / "src/base/guc.c").read_text()
     assert "64 bytes" in PAGE and "64 bytes each" in source
     assert "4,096 types or 512 pairs" in PAGE
-    constants = "".join((TOP / "src" / name).read_text() for name in ("runqueue.h", "slots.h"))
-    assert re.search(r"define DJA_MAX_LANES 4096\b", constants)
+    constants = "".join(
+        (TOP / "src/shmem" / name).read_text() for name in ("run_queue.h", "slots.h")
+    )
+    assert re.search(r"define DJA_MAX_TYPE_QUEUES 4096\b", constants)
     assert re.search(r"define DJA_MAX_POOLS 512\b", constants)

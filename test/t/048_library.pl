@@ -12,7 +12,7 @@ use Test::More;
 my %stray;
 my $functions = 0;
 
-for my $file (glob "$FindBin::RealBin/../../src/*.[ch]")
+for my $file (glob "$FindBin::RealBin/../../src/{,*/}*.[ch]")
 {
 	my $code = slurp_file($file) =~ s{/\*.*?\*/}{}gsr;
 
@@ -26,7 +26,7 @@ for my $file (glob "$FindBin::RealBin/../../src/*.[ch]")
 cmp_ok($functions, '>', 500, 'there are functions');
 is(join(' ', map { "$_ in $stray{$_}" } sort keys %stray), '', 'each name begins with dja_');
 
-is(join(' ', grep { !m{/compat\.h$} && slurp_file($_) =~ /\bPG_(?:VERSION_NUM|MAJORVERSION)/ } glob "$FindBin::RealBin/../../src/*.[ch]"), '',
+is(join(' ', grep { !m{/compat\.h$} && slurp_file($_) =~ /\bPG_(?:VERSION_NUM|MAJORVERSION)/ } glob "$FindBin::RealBin/../../src/{,*/}*.[ch]"), '',
 	'what differs between versions of the server is in compat.h');
 
 chomp(my $folder = `pg_config --pkglibdir`);

@@ -23,7 +23,7 @@ for my $depend ('', 'yes')
 	my $makefile;
 	my @make = ('make', '-j2', '-C', "$dir/obj", '-f', "$top/Makefile", "PG_CONFIG=$dir/pg_config", 'COPT=-O0 -U_FORTIFY_SOURCE', "DESTDIR=$dir/root");
 	my $objects;
-	my @sources = glob "$top/src/*.c";
+	my @sources = glob "$top/src/{,*/}*.c";
 
 	mkdir "$dir/obj";
 	system('cp', '-RL', $there, "$dir/pgxs") == 0 or die 'cp';
@@ -40,7 +40,7 @@ for my $depend ('', 'yes')
 	chmod 0755, "$dir/pg_config";
 
 	command_ok([ @make, 'all' ], "make in a server's in-tree build, $name");
-	$objects = () = glob "$dir/obj/src/*.o";
+	$objects = () = glob "$dir/obj/src/{,*/}*.o";
 	is($objects, scalar @sources, '... compiles each file');
 	command_ok([ @make, 'install' ], '... make install');
 	chomp(my $lib = `'$pg_config' --pkglibdir`);

@@ -1,0 +1,159 @@
+/*
+ * crash_record.c
+ *
+ * Acts on the verdicts of crash.c: before a worker claims mail it writes down
+ * the crashes that its pool's messages are charged with.  Until that is done,
+ * nobody pops from the type queue (claims.c), so the message cannot run before it is
+ * known to have crashed.
+ *
+ * Each entry takes a transaction of its own.  Its file goes just before the
+ * commit: a server that crashes in between forgets the charge rather than
+ * count it twice.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+#include "process/batch.h"
+#include "process/crash_record.h"
+#include "shmem/crash.h"
+#include "shmem/run_queue.h"
+#include "tables/message.h"
+#include "tables/rows.h"
+#include "turn/dead_letter.h"
+
+#define DJA_REVIEW_MS 60000
+
+/* An entry that this worker has claimed. */
+typedef struct DjaCharge
+{
+	int			entry;
+	DjaCrash	crash;
+	bool		settled;
+} DjaCharge;
+
+/*
+ * The message has crashed too often.
+ */
+static void
+dja_crash_record_give_up(DjaType *type, DjaMessage *message, int crashes)
+{
+	DjaFailure	failure = {"crashed", ERRCODE_CRASH_SHUTDOWN, NULL, NULL};
+
+	failure.error = psprintf("the process that ran its handler died %d %s",
+							 crashes, crashes == 1 ? "time" : "times");
+	dja_give_up(type, message, &failure);
+}
+
+static void
+dja_crash_record_message(DjaType *type, DjaMessage *message)
+{
+	DjaWriter  *messages = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
+	int			crashes = DatumGetInt16(message->values[DJA_MSG_CRASHES - 1]) + 1;
+	bool		over = crashes >= dja_max_crashes;
+
+	message->values[DJA_MSG_CRASHES - 1] = Int16GetDatum(crashes);
+	if (over)
+		dja_crash_record_give_up(type, message, crashes);
+	else
+		dja_row_update(messages, &message->tid, message->values, message->nulls);
+	dja_writer_close(messages);
+	ereport(LOG,
+			(errcode(ERRCODE_CRASH_SHUTDOWN),
+			 errmsg("actor %s \"%s\", message " INT64_FORMAT " crashed the process that ran its handler (%d of %d)",
+					type->name, text_to_cstring(message->key), message->id, crashes, dja_max_crashes),
+			 over ? errhint("The message is in djactor.dead_letter.") :
+			 errhint("It is run again, in a transaction of its own.")));
+}
+
+static void
+dja_crash_record_step(void *arg)
+{
+	DjaCharge  *charge = arg;
+	DjaMessage *message = dja_message_by_id(charge->crash.message_id, GetActiveSnapshot());
+	DjaType    *type = dja_type_by_hash(charge->crash.type_hash);
+	bool		exists;
+
+	exists = type != NULL && message != NULL &&
+		dja_type_is_named(type, DatumGetTextPP(message->values[DJA_MSG_ACTOR_TYPE - 1]));
+
+	if (exists && charge->crash.verdict == DJA_CHARGED)
+		dja_crash_record_message(type, message);
+
+	/* a suspect that exists has still to be run */
+	charge->settled = !exists || charge->crash.verdict == DJA_CHARGED;
+	if (charge->settled)
+		dja_crash_remove_file(charge->entry);
+}
+
+/*
+ * Takes an entry of this pool on, if it wants something done and nobody else
+ * is about it.
+ */
+static bool
+dja_crash_record_claim(int i, int pool, int slot, bool review, DjaCharge *charge)
+{
+	DjaCrash   *crash = dja_crash(i);
+	int			type_queue;
+	bool		mine;
+
+	dja_lock();
+	mine = (crash->verdict == DJA_CHARGED || (review && crash->verdict == DJA_SUSPECT)) &&
+		crash->database == MyDatabaseId && crash->writer < 0;
+	if (mine)
+	{
+		type_queue = dja_type_queue_find(MyDatabaseId, crash->type_hash);
+		mine = type_queue >= 0 && dja_type_queue(type_queue)->pool == pool;
+	}
+	if (mine)
+	{
+		crash->writer = slot;
+		charge->entry = i;
+		charge->crash = *crash;
+		charge->settled = false;
+	}
+	dja_unlock();
+	return mine;
+}
+
+/*
+ * Sees to the entries of a pool, outside a transaction.  What fails is logged
+ * and tried again by the next call; suspects are looked after now and then.
+ */
+void
+dja_record_crashes(int pool, int slot)
+{
+	static TimestampTz review_at = 0;
+	DjaCrashes *crashes = dja_shared->crashes;
+	bool		review = false;
+	bool		ok = true;
+
+	if (crashes->charges == 0 && crashes->suspects == 0)
+		return;
+	if (crashes->suspects > 0 && GetCurrentTimestamp() >= review_at)
+	{
+		review = true;
+		review_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_REVIEW_MS);
+	}
+	for (int i = 0; i < dja_crash_room() && ok; i++)
+	{
+		DjaCharge	charge;
+
+		if (!dja_crash_record_claim(i, pool, slot, review, &charge))
+			continue;
+		ok = dja_in_transaction(dja_crash_record_step, &charge);
+		dja_lock();
+		if (dja_crash(i)->verdict != DJA_NO_VERDICT && dja_crash(i)->writer == slot)
+		{
+			if (ok && charge.settled)
+				dja_crash_free(i);
+			else
+				dja_crash(i)->writer = -1;
+		}
+		dja_unlock();
+	}
+}

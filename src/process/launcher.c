@@ -1,0 +1,362 @@
+/*
+ * launcher.c
+ *
+ * The launcher: one process in a server that is not in recovery.  It holds no
+ * database, waits on its latch and looks at shared memory when rung:
+ *
+ *   pools			which workers run: pools.c
+ *   scout_wanted	databases came or may have: send a scout to each, one at a time
+ *
+ * A database that was just created is left alone for a second: no mail waits in it that
+ * anybody may serve, and many are dropped at once, which a scout would hold up.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "process/launcher.h"
+#include "process/places.h"
+#include "process/pools.h"
+#include "process/start_process.h"
+#include "process/worker.h"
+#include "shmem/crash.h"
+#include "shmem/run_queue.h"
+#include "shmem/slots.h"
+
+#define DJA_SCOUT_AGAIN_MS 10000
+#define DJA_SCOUT_NEW_MS 1000	/* so long a new database is left alone */
+#define DJA_CHECK_MS 1000		/* while something is starting or a database
+								 * is held */
+
+/* A database that was just created. */
+typedef struct DjaNewcomer
+{
+	Oid			database;
+	TimestampTz scout_at;		/* not before */
+} DjaNewcomer;
+
+static BackgroundWorkerHandle *dja_scout_handle = NULL;
+static List *dja_databases = NIL;	/* still to be scouted */
+static Oid	dja_scouting;		/* where the present scout is */
+static List *dja_newcomers = NIL;	/* new databases, as they came */
+static List *dja_scouts_failed = NIL;	/* where scouts have failed ... */
+static TimestampTz dja_scout_again = DJA_NEVER; /* ... until others are sent */
+static MemoryContext dja_launcher_context;
+
+/* ---------- scouts ---------- */
+
+/*
+ * Lists the databases that may be connected to.
+ */
+static List *
+dja_list_databases(void)
+{
+	List	   *databases = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	MemoryContext old;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (!dja_database_open(database) || database->datistemplate)
+			continue;
+		old = MemoryContextSwitchTo(dja_launcher_context);
+		databases = lappend_oid(databases, database->oid);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	return databases;
+}
+
+static List *
+dja_add_database(List *databases, Oid database)
+{
+	MemoryContext old = MemoryContextSwitchTo(dja_launcher_context);
+
+	databases = list_append_unique_oid(databases, database);
+	MemoryContextSwitchTo(old);
+	return databases;
+}
+
+/*
+ * A scout says where it has been.  Where one did not come that far (no
+ * connection was free, say) another is sent, not at once: one that fails may
+ * have called for the next, and that would go on and on.  Where somebody needs the
+ * database for himself the next one waits for him.
+ */
+static void
+dja_scout_ended(void)
+{
+	bool		stopped;
+
+	dja_lock();
+	stopped = dja_shared->slots->scout_stop;
+	dja_shared->slots->scouting = InvalidOid;
+	dja_unlock();
+	if (dja_shared->slots->scouted == dja_scouting)
+		return;
+	if (stopped)
+	{
+		dja_databases = dja_add_database(dja_databases, dja_scouting);
+		return;
+	}
+	dja_scout_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_SCOUT_AGAIN_MS);
+	dja_scouts_failed = dja_add_database(dja_scouts_failed, dja_scouting);
+}
+
+/*
+ * Sends scouts again to where they have failed, unless that is gone.
+ */
+static void
+dja_try_again(void)
+{
+	List	   *there = dja_list_databases();
+	ListCell   *lc;
+
+	foreach(lc, dja_scouts_failed)
+	{
+		if (list_member_oid(there, lfirst_oid(lc)))
+			dja_databases = dja_add_database(dja_databases, lfirst_oid(lc));
+	}
+	list_free(there);
+	list_free(dja_scouts_failed);
+	dja_scouts_failed = NIL;
+	dja_scout_again = DJA_NEVER;
+}
+
+/*
+ * Sees whether the scout has ended; false while it has not.
+ */
+static bool
+dja_reap_scout(void)
+{
+	pid_t		pid;
+
+	if (dja_scout_handle == NULL)
+		return true;
+	if (GetBackgroundWorkerPid(dja_scout_handle, &pid) != BGWH_STOPPED)
+		return false;
+	pfree(dja_scout_handle);
+	dja_scout_handle = NULL;
+	dja_process_slot_freed();
+	dja_scout_ended();
+	return true;
+}
+
+/*
+ * The next database to be scouted.  Where somebody needs it for himself, or
+ * another scout has just failed, it has to wait, and keeps nobody else waiting.
+ * InvalidOid when there is none.
+ */
+static Oid
+dja_next_database(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, dja_databases)
+	{
+		if (!dja_is_locked_out(lfirst_oid(lc)) && !list_member_oid(dja_scouts_failed, lfirst_oid(lc)))
+			return lfirst_oid(lc);
+	}
+	return InvalidOid;
+}
+
+/*
+ * Takes note of new databases, and sees which of them have been left alone for
+ * long enough.  Returns when the next one will have been.
+ */
+static TimestampTz
+dja_see_to_newcomers(TimestampTz now)
+{
+	for (int i = 0; i < DJA_MAX_SCOUTS; i++)
+	{
+		DjaNewcomer *newcomer;
+		MemoryContext old;
+
+		if (!OidIsValid(dja_shared->slots->scout_new[i]))
+			continue;
+		newcomer = MemoryContextAlloc(dja_launcher_context, sizeof(DjaNewcomer));
+		newcomer->database = dja_shared->slots->scout_new[i];
+		newcomer->scout_at = TimestampTzPlusMilliseconds(now, DJA_SCOUT_NEW_MS);
+		dja_shared->slots->scout_new[i] = InvalidOid;
+		old = MemoryContextSwitchTo(dja_launcher_context);
+		dja_newcomers = lappend(dja_newcomers, newcomer);
+		MemoryContextSwitchTo(old);
+	}
+	while (dja_newcomers != NIL)
+	{
+		DjaNewcomer *newcomer = linitial(dja_newcomers);
+
+		if (newcomer->scout_at > now)
+			return newcomer->scout_at;
+		dja_databases = dja_add_database(dja_databases, newcomer->database);
+		dja_newcomers = list_delete_first(dja_newcomers);
+		pfree(newcomer);
+	}
+	return DJA_NEVER;
+}
+
+/*
+ * Sends a scout; false if there is no process to be had.
+ */
+static bool
+dja_send_scout(Oid database)
+{
+	bool		sent;
+
+	dja_lock();
+	sent = dja_scout_sent(database);
+	dja_unlock();
+	if (!sent)
+		return true;			/* the next look finds out who keeps it away */
+	dja_shared->slots->scouted = InvalidOid;
+
+	/*
+	 * whoever drops it from now on has the scout stop, so it may be looked
+	 * for
+	 */
+	sent = dja_database_is_open(database);
+	if (sent && !dja_start_process("dja_scout_main", "djactor scout", ObjectIdGetDatum(database),
+								   0, dja_places_leaving(), &dja_scout_handle))
+		return false;
+	if (sent)
+		dja_scouting = database;
+	dja_databases = list_delete_oid(dja_databases, database);
+	return true;
+}
+
+/*
+ * Sends the next scout, if one is wanted and none is on its way.  Returns when to
+ * look again at the latest.
+ */
+static TimestampTz
+dja_see_to_scouts(TimestampTz now)
+{
+	TimestampTz again;
+	Oid			next;
+
+	if (now >= dja_scout_again)
+		dja_try_again();
+	if (dja_shared->slots->scout_wanted && !OidIsValid(dja_next_database()))
+	{
+		dja_shared->slots->scout_wanted = false;
+		list_free(dja_databases);
+		dja_databases = dja_list_databases();
+		dja_crash_forget_databases(dja_databases);
+	}
+	for (int i = 0; i < DJA_MAX_SCOUTS; i++)
+	{
+		Oid			database = dja_shared->slots->scout_databases[i];
+
+		if (!OidIsValid(database))
+			continue;
+		dja_shared->slots->scout_databases[i] = InvalidOid;
+		dja_databases = dja_add_database(dja_databases, database);
+	}
+	again = Min(dja_scout_again, dja_see_to_newcomers(now));
+	if (dja_databases == NIL || dja_scout_handle != NULL)
+		return again;
+	if (now < dja_process_not_before())
+		return Min(again, dja_process_not_before());
+	while (dja_scout_handle == NULL && OidIsValid(next = dja_next_database()))
+		if (!dja_send_scout(next))
+			return Max(dja_process_not_before(), TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
+	if (dja_scout_handle == NULL && dja_databases != NIL)
+		again = Min(again, TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
+	return again;
+}
+
+/* ---------- the loop ---------- */
+
+static void
+dja_launcher_detach(int code, Datum arg)
+{
+	dja_shared->slots->launcher_procno = -1;
+}
+
+void
+dja_launcher_main(Datum arg)
+{
+	dja_process_signals();
+	dja_shared->slots->launcher_procno = dja_my_procno();
+	before_shmem_exit(dja_launcher_detach, (Datum) 0);
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	dja_launcher_context = AllocSetContextCreate(TopMemoryContext, "djactor launcher",
+												 ALLOCSET_DEFAULT_SIZES);
+	dja_process_init(dja_launcher_context);
+	dja_places_init(dja_launcher_context);
+	dja_shared->slots->scout_wanted = true;
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	for (;;)
+	{
+		static uint32 wait_event = 0;
+		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz again;
+		bool		starting;
+		long		timeout;
+
+		dja_check_interrupts();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+
+		/* the postmaster's signal about a process that ended sets our latch */
+		starting = !dja_reap_scout();
+		starting |= dja_places_reap();
+		again = starting ? TimestampTzPlusMilliseconds(now, DJA_CHECK_MS) : DJA_NEVER;
+		again = Min(again, dja_see_to_pools(now));
+		again = Min(again, dja_see_to_scouts(now)); /* mail goes first */
+
+		timeout = again == DJA_NEVER ? -1 :
+			Max(1, Min((again - GetCurrentTimestamp()) / 1000 + 1, 3600 * 1000L));
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, DJA_WAIT_EVENT(wait_event, "DjactorLauncherMain"));
+		ResetLatch(MyLatch);
+	}
+}
+
+/*
+ * The launcher starts with the server, and again after a standby's promotion.
+ */
+void
+dja_launcher_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "djactor", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "dja_launcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "djactor launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "djactor launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}

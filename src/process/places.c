@@ -1,0 +1,373 @@
+/*
+ * places.c
+ *
+ * The places of workers; see places.h.
+ *
+ * A place is a slot of slots.h.  Its worker gives it back when it has detached
+ * itself, and the next one may start at once: how the process of the one before
+ * comes to its end is nobody's business, and takes as long as half a start.
+ *
+ * When pools wait and no place is free, workers are asked to go: first one that
+ * is idle beside its pool's resident, then one whose pool has nothing to do now
+ * (what waits for its time is nothing), the longest idle first; both at once.
+ * Then one that is busy, if it has had its slice of time; last of all one in a long
+ * turn, of which nobody knows when it ends.  Whoever goes idle while pools wait
+ * rings the launcher, so none of this has to be polled.
+ *
+ * A slice begins at the end of the worker's first batch, so each serves before it
+ * is asked to go, and is longer where a start costs more, so that starts take
+ * a twentieth of the time, unless the machine is so slow that one takes 50 ms.
+ */
+#include "postgres.h"
+
+#include "postmaster/bgworker.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+#include "process/places.h"
+#include "process/start_process.h"
+#include "shmem/run_queue.h"
+#include "shmem/slots.h"
+
+#define DJA_BACKOFF_MS 1000
+#define DJA_BACKOFF_MAX_MS 60000
+#define DJA_FIRST_MS 10000		/* one whose first batch takes longer may be
+								 * asked to go */
+#define DJA_GOING_MS 1000		/* so long one who was asked to go may take
+								 * before another one is asked, too */
+#define DJA_CLEAR_MS 200		/* a look at the latest while pools wait */
+#define DJA_MAX_LEAVING 4		/* processes beyond djactor.max_workers, for
+								 * moments */
+
+/* In what order workers are asked to go. */
+typedef enum DjaStanding
+{
+	DJA_SPARE,					/* idle, and not the resident */
+	DJA_UNUSED,					/* its pool has nothing to do now */
+	DJA_SERVING,				/* has had its slice of time */
+	DJA_IN_LONG_TURN,
+	DJA_STAYS
+} DjaStanding;
+
+static BackgroundWorkerHandle **dja_handles;	/* by worker slot */
+static BackgroundWorkerHandle *dja_leaving[DJA_MAX_LEAVING];
+static DjaStanding *dja_standings;	/* by worker slot */
+static uint32 dja_generation = 0;
+
+/* ---------- processes ---------- */
+
+/*
+ * Has this process ended?  Then its handle is forgotten.
+ */
+static bool
+dja_reap(BackgroundWorkerHandle **handle)
+{
+	pid_t		pid;
+
+	if (*handle == NULL || GetBackgroundWorkerPid(*handle, &pid) != BGWH_STOPPED)
+		return false;
+	pfree(*handle);
+	*handle = NULL;
+	dja_process_slot_freed();
+	return true;
+}
+
+/*
+ * Sees which workers have ended, or have come to nothing.
+ */
+bool
+dja_places_reap(void)
+{
+	bool		starting = false;
+
+	for (int i = 0; i < DJA_MAX_LEAVING; i++)
+		(void) dja_reap(&dja_leaving[i]);
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		if (dja_reap(&dja_handles[i]))
+		{
+			dja_lock();
+			if (dja_worker(i)->state == DJA_WORKER_STARTING)
+			{
+				/* ended before it took its slot */
+				dja_worker(i)->state = DJA_WORKER_FREE;
+				dja_pool(dja_worker(i)->pool)->workers--;
+			}
+			dja_unlock();
+		}
+		else
+			starting |= dja_handles[i] != NULL && dja_worker(i)->state == DJA_WORKER_STARTING;
+	}
+	return starting;
+}
+
+bool
+dja_places_leaving(void)
+{
+	for (int i = 0; i < DJA_MAX_LEAVING; i++)
+		if (dja_leaving[i] != NULL)
+			return true;
+	return false;
+}
+
+/*
+ * Where the handle of one more process that is about to end can stand; NULL when
+ * there are enough of them.
+ */
+static BackgroundWorkerHandle **
+dja_leaving_room(void)
+{
+	for (int i = 0; i < DJA_MAX_LEAVING; i++)
+		if (dja_leaving[i] == NULL)
+			return &dja_leaving[i];
+	return NULL;
+}
+
+/* ---------- taking a place ---------- */
+
+/*
+ * A free slot, -1 without.  The lock is held.
+ */
+static int
+dja_free_slot(void)
+{
+	for (int i = 0; i < dja_max_workers; i++)
+		if (dja_worker(i)->state == DJA_WORKER_FREE &&
+			(dja_handles[i] == NULL || dja_leaving_room() != NULL))
+			return i;
+	return -1;
+}
+
+bool
+dja_place_free(void)
+{
+	bool		free;
+
+	dja_lock();
+	free = dja_free_slot() >= 0;
+	dja_unlock();
+	return free;
+}
+
+static void
+dja_pool_back_off(DjaPool *pool)
+{
+	long		ms = DJA_BACKOFF_MS << Min(pool->failures, 6);
+
+	pool->failures++;
+	pool->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   Min(ms, DJA_BACKOFF_MAX_MS));
+}
+
+/*
+ * Starts a worker for a pool in a free slot; false without one.
+ */
+bool
+dja_place_take(int pool_id)
+{
+	DjaPool    *pool = dja_pool(pool_id);
+	uint32		generation = ++dja_generation;
+	int			slot;
+
+	dja_lock();
+
+	/*
+	 * who wants the database for himself looks for workers under the same
+	 * lock
+	 */
+	slot = dja_is_locked_out(pool->database) ? -1 : dja_free_slot();
+	if (slot >= 0)
+	{
+		DjaWorker  *worker = dja_worker(slot);
+
+		worker->state = DJA_WORKER_STARTING;
+		worker->pool = pool_id;
+		worker->generation = generation;
+		worker->stop = worker->long_turn = worker->stalled = false;
+		worker->stop_seen = 0;
+		worker->serves_since = 0;
+		worker->message_id = 0;
+		worker->actor_type[0] = '\0';
+		pool->workers++;
+		/* counted as a failure until the worker says otherwise */
+		dja_pool_back_off(pool);
+	}
+	dja_unlock();
+	if (slot < 0)
+		return false;
+
+	if (dja_handles[slot] != NULL)
+	{
+		*dja_leaving_room() = dja_handles[slot];
+		dja_handles[slot] = NULL;
+	}
+	if (dja_start_process("dja_worker_main", "djactor worker", Int32GetDatum(slot), generation,
+						  dja_places_leaving(), &dja_handles[slot]))
+		return true;
+	dja_lock();
+	dja_worker(slot)->state = DJA_WORKER_FREE;
+	pool->workers--;
+	pool->failures = 0;
+	pool->not_before = 0;
+	dja_unlock();
+	return false;
+}
+
+/* ---------- leaving a place ---------- */
+
+/*
+ * How a worker stands at this moment; if it stays for a while, again is
+ * lowered to the end of that.
+ */
+static DjaStanding
+dja_standing(int i, TimestampTz now, TimestampTz *again)
+{
+	DjaWorker  *worker = dja_worker(i);
+	bool		resident = dja_pool(worker->pool)->resident == i;
+	TimestampTz until;
+
+	if (worker->pid == 0)
+		return DJA_STAYS;
+	if (worker->serves_since == 0)
+		until = TimestampTzPlusMilliseconds(worker->since, DJA_FIRST_MS);
+	else
+	{
+		bool		idle = worker->state == DJA_WORKER_IDLE;
+
+		if (idle)
+			idle = !dja_queue_has_work(worker->pool, resident, now);
+		until = TimestampTzPlusMilliseconds(worker->serves_since, worker->slice_ms);
+		if (idle)
+			until = Min(until, TimestampTzPlusMilliseconds(worker->since, DJA_BREATH_MS));
+		if (worker->stalled || (idle && now >= until))
+			return resident ? DJA_UNUSED : DJA_SPARE;
+	}
+	if (now >= until)
+		return worker->long_turn ? DJA_IN_LONG_TURN : DJA_SERVING;
+	*again = Min(*again, until);
+	return DJA_STAYS;
+}
+
+/*
+ * Who of two is to go?
+ */
+static bool
+dja_goes_before(int a, int b)
+{
+	if (dja_standings[a] != dja_standings[b])
+		return dja_standings[a] < dja_standings[b];
+	if (dja_standings[a] <= DJA_UNUSED)
+		return dja_worker(a)->since < dja_worker(b)->since;
+	return dja_worker(a)->serves_since < dja_worker(b)->serves_since;
+}
+
+/*
+ * Is this worker, which was asked to end, about to?  Not if it is in a long
+ * turn, or stuck in something else, such as a lock that it waits for.
+ */
+static bool
+dja_is_going(DjaWorker *worker, TimestampTz now, TimestampTz *again)
+{
+	TimestampTz until;
+
+	if (worker->stop_seen == 0)
+		worker->stop_seen = now;
+	if (worker->long_turn)
+		return false;
+	until = TimestampTzPlusMilliseconds(worker->stop_seen, DJA_GOING_MS);
+	if (now < until)
+		*again = Min(*again, until);
+	return now < until;
+}
+
+TimestampTz
+dja_places_clear(int pools, int reliefs, const bool *waits, TimestampTz now)
+{
+	TimestampTz again = TimestampTzPlusMilliseconds(now, DJA_CLEAR_MS);
+	int			asked = 0;		/* or gone already */
+	int			going = 0;		/* of those: will be gone soon */
+
+	dja_lock();
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		dja_standings[i] = DJA_STAYS;
+		if (worker->state == DJA_WORKER_FREE)
+		{
+			/* room for its successor's process is still to be had */
+			if (dja_handles[i] == NULL && !dja_places_leaving())
+				continue;
+			asked++;
+			going++;
+		}
+		else if (worker->stop)
+		{
+			asked++;
+			going += dja_is_going(worker, now, &again);
+		}
+		else if (!waits[worker->pool])
+			dja_standings[i] = dja_standing(i, now, &again);
+	}
+	while (going < pools + reliefs)
+	{
+		int			chosen = 0;
+
+		for (int i = 1; i < dja_max_workers; i++)
+			if (dja_goes_before(i, chosen))
+				chosen = i;
+		if (dja_standings[chosen] == DJA_STAYS)
+			break;
+		if (dja_standings[chosen] > DJA_UNUSED && going >= pools)
+			break;
+		/* the best to be had has been asked */
+		if (dja_standings[chosen] == DJA_IN_LONG_TURN && asked >= pools)
+			break;
+		going += dja_standings[chosen] != DJA_IN_LONG_TURN;
+		asked++;
+		dja_standings[chosen] = DJA_STAYS;
+		dja_worker(chosen)->stop = true;
+		SetLatch(&ProcGlobal->allProcs[dja_worker(chosen)->procno].procLatch);
+	}
+	dja_unlock();
+	return again;
+}
+
+/* ---------- beginning ---------- */
+
+/*
+ * An earlier launcher may have ended between registering a worker and hearing
+ * of it.  Its slot is free again; should the worker still come, it finds that
+ * the slot is not meant for it.
+ */
+static void
+dja_forget_starting(void)
+{
+	dja_lock();
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->state != DJA_WORKER_STARTING)
+			continue;
+		worker->state = DJA_WORKER_FREE;
+		dja_pool(worker->pool)->workers--;
+	}
+	for (int i = 0; i < dja_max_workers; i++)
+		dja_generation = Max(dja_generation, dja_worker(i)->generation);
+	dja_unlock();
+}
+
+/*
+ * The launcher has started.
+ */
+void
+dja_places_init(MemoryContext context)
+{
+	dja_handles = MemoryContextAllocZero(context,
+										 sizeof(BackgroundWorkerHandle *) * dja_max_workers);
+	dja_standings = MemoryContextAllocZero(context, sizeof(DjaStanding) * dja_max_workers);
+	dja_forget_starting();
+}

@@ -1,0 +1,143 @@
+/*
+ * start_process.c
+ *
+ * Starting background processes, for the launcher alone; see start_process.h.
+ *
+ * When the server has no slot left for one, that is logged once, with a hint,
+ * and nothing is started for a second.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "postmaster/bgworker.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "process/start_process.h"
+
+#define DJA_BACKOFF_MS 1000
+#define DJA_QUIET_MS 60000
+
+static TimestampTz dja_exhausted_until = 0; /* was said; need not be again */
+static TimestampTz dja_not_before = 0;
+static MemoryContext dja_process_context;
+
+/*
+ * Handles of processes live in context.
+ */
+void
+dja_process_init(MemoryContext context)
+{
+	dja_process_context = context;
+}
+
+/*
+ * Before this time nothing should be started.
+ */
+TimestampTz
+dja_process_not_before(void)
+{
+	return dja_not_before;
+}
+
+/*
+ * A process has ended, so there is a slot.
+ */
+void
+dja_process_slot_freed(void)
+{
+	dja_not_before = 0;
+}
+
+/*
+ * Can a process connect to this database at all?
+ */
+bool
+dja_database_open(Form_pg_database database)
+{
+	return database->datallowconn && database->datconnlimit != DATCONNLIMIT_INVALID_DB;
+}
+
+/*
+ * The same of the database with this OID, if it is there still.
+ *
+ * Who opens one rings while he commits, and the caches hear of it after that.  To
+ * take it for closed still would be to forget what is to be done in it; so the
+ * catalog itself is looked at then.
+ */
+bool
+dja_database_is_open(Oid database)
+{
+	HeapTuple	tuple;
+	bool		open;
+
+	StartTransactionCommand();
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	open = HeapTupleIsValid(tuple) && dja_database_open((Form_pg_database) GETSTRUCT(tuple));
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	if (!open)
+	{
+		Relation	databases = table_open(DatabaseRelationId, AccessShareLock);
+		SysScanDesc scan;
+		ScanKeyData key;
+
+		ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(database));
+		scan = systable_beginscan(databases, DatabaseOidIndexId, true, NULL, 1, &key);
+		tuple = systable_getnext(scan);
+		open = HeapTupleIsValid(tuple) && dja_database_open((Form_pg_database) GETSTRUCT(tuple));
+		systable_endscan(scan);
+		table_close(databases, AccessShareLock);
+	}
+	CommitTransactionCommand();
+	return open;
+}
+
+/*
+ * Registers a background process; false when the server has no slot left for
+ * it.  If one of ours is leaving that is nothing to talk about: its end rings.
+ */
+bool
+dja_start_process(const char *function, const char *name, Datum arg, uint32 generation,
+				  bool leaving, BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker = {0};
+	MemoryContext old = MemoryContextSwitchTo(dja_process_context);
+	bool		ok;
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "djactor", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, name, sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, name, sizeof(worker.bgw_type));
+	worker.bgw_main_arg = arg;
+	worker.bgw_notify_pid = MyProcPid;
+	memcpy(worker.bgw_extra, &generation, sizeof(generation));
+
+	ok = RegisterDynamicBackgroundWorker(&worker, handle);
+	MemoryContextSwitchTo(old);
+	if (!ok && !leaving)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		/* once, until there has been room for a while */
+		if (now >= dja_exhausted_until)
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("djactor cannot start a process: no background worker slot is free"),
+					 errdetail("Mail waits until one is."),
+					 errhint("Increase max_worker_processes, or lower djactor.max_workers.")));
+		dja_exhausted_until = TimestampTzPlusMilliseconds(now, DJA_QUIET_MS);
+		dja_not_before = TimestampTzPlusMilliseconds(now, DJA_BACKOFF_MS);
+	}
+	return ok;
+}

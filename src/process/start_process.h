@@ -1,0 +1,21 @@
+/*
+ * start_process.h
+ *
+ * Starts background processes of djactor's; the launcher's.
+ */
+#ifndef DJA_START_PROCESS_H
+#define DJA_START_PROCESS_H
+
+#include "catalog/pg_database.h"
+#include "postmaster/bgworker.h"
+#include "utils/timestamp.h"
+
+extern void dja_process_init(MemoryContext context);
+extern bool dja_database_open(Form_pg_database database);
+extern bool dja_database_is_open(Oid database);
+extern bool dja_start_process(const char *function, const char *name, Datum arg,
+							  uint32 generation, bool leaving, BackgroundWorkerHandle **handle);
+extern TimestampTz dja_process_not_before(void);
+extern void dja_process_slot_freed(void);
+
+#endif							/* DJA_START_PROCESS_H */

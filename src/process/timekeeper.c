@@ -1,0 +1,352 @@
+/*
+ * timekeeper.c
+ *
+ * The resident's other duties; see timekeeper.h.  Each function does a piece
+ * of work in a transaction of its own and returns; what is left is noted in
+ * the type queue, so that nothing here keeps the mail waiting for long.
+ *
+ * A sweep walks over the mailbox index from key to key, without looking at the
+ * messages, and pushes the mailboxes that it comes to, a thousand at a time, in
+ * the order of the lowest position that each has there.  A
+ * delay or retry is watched for by type queue.next_due: everything in the due index
+ * before it has been seen to.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "storage/lmgr.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "process/batch.h"
+#include "process/timekeeper.h"
+#include "shmem/run_queue.h"
+#include "shmem/slots.h"
+#include "tables/catalog.h"
+#include "tables/message.h"
+#include "turn/reply.h"
+#include "xact/pending.h"
+
+#define DJA_SWEEP_CHUNK 1024	/* mailboxes in a transaction */
+#define DJA_PUSH_CHUNK 64		/* mailboxes under the lock */
+#define DJA_DUE_CHUNK 1000		/* messages in a transaction */
+#define DJA_AGAIN_MS 1000		/* after a failure */
+
+/*
+ * A type queue as somebody works on it, outside the lock.
+ */
+typedef struct DjaTypeQueueWork
+{
+	int			type_queue;
+	uint64		type_hash;
+	bool		first;
+	uint64		after;
+	TimestampTz from;
+	TimestampTz next;
+	bool		again;			/* not all of it could be seen to */
+	int			seen;			/* rows in this pass */
+	int			released;
+} DjaTypeQueueWork;
+
+static bool
+dja_same_type_queue(DjaTypeQueueWork *work)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(work->type_queue);
+
+	return type_queue->in_use && type_queue->database == MyDatabaseId && type_queue->type_hash == work->type_hash;
+}
+
+/* ---------- sweeps ---------- */
+
+/* A mailbox that the sweep has come to. */
+typedef struct DjaSwept
+{
+	uint64		key_hash;
+	int64		position;		/* the lowest in it */
+} DjaSwept;
+
+#define ST_SORT dja_sort_swept
+#define ST_ELEMENT_TYPE DjaSwept
+#define ST_COMPARE(a, b) ((a)->position < (b)->position ? -1 : (a)->position > (b)->position)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+/*
+ * Pushes what was found.  Nobody is thrown out for a sweep: what there is no
+ * room for is left to the next one.  False if the type queue is not the same any
+ * more.
+ */
+static bool
+dja_push_swept(DjaTypeQueueWork *work, DjaSwept *swept, int n)
+{
+	bool		same = true;
+
+	for (int i = 0; i < n && same; i += DJA_PUSH_CHUNK)
+	{
+		dja_lock();
+		same = dja_same_type_queue(work);
+		for (int j = i; same && j < Min(i + DJA_PUSH_CHUNK, n); j++)
+		{
+			if (dja_queue_room() > 0)
+				dja_queue_push(work->type_queue, -2, swept[j].key_hash, swept[j].position, -1, -1);
+			else
+				dja_type_queue(work->type_queue)->sweep_wanted = true;
+		}
+		dja_unlock();
+	}
+	return same;
+}
+
+static void
+dja_sweep_step(void *arg)
+{
+	DjaTypeQueueWork *work = (DjaTypeQueueWork *) arg;
+	DjaSwept   *swept = palloc(sizeof(DjaSwept) * DJA_SWEEP_CHUNK);
+	bool		more = true;
+	int			max;
+	int			n = 0;
+	DjaScan		scan;
+
+	dja_lock();
+	max = Min(dja_queue_room(), DJA_SWEEP_CHUNK);
+	dja_unlock();
+	dja_message_scan_begin(&scan, GetActiveSnapshot());
+	while (n < max &&
+		   (more = dja_message_scan_skip(&scan, work->type_hash, work->first, work->after,
+										 &swept[n].key_hash, &swept[n].position)))
+	{
+		work->first = false;
+		work->after = swept[n++].key_hash;
+	}
+	dja_scan_end(&scan);
+
+	/* who has waited longest goes first, and lies beside its like */
+	dja_sort_swept(swept, n);
+	if (!dja_push_swept(work, swept, n))
+		return;
+	dja_lock();
+	if (dja_same_type_queue(work))
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(work->type_queue);
+
+		if (n > 0)
+		{
+			type_queue->sweep_started = true;
+			type_queue->sweep_after = work->after;
+		}
+		if (!more)
+		{
+			type_queue->sweeping = false;
+			if (!type_queue->sweep_wanted && dja_queue_room() > 0)
+				dja_shared->queue->crowded = false;
+		}
+	}
+	dja_unlock();
+}
+
+/*
+ * Goes on with the sweep of one type queue that needs it; false when none does.
+ */
+bool
+dja_sweep(int pool)
+{
+	static int	last = -1;
+	bool		passed = false;
+	DjaTypeQueueWork work = {.type_queue = -1};
+
+	dja_lock();
+	/* the next one in turn: one that always needs it does not keep it */
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0 && dja_queue_room() > 0; i = dja_type_queue(i)->next_in_pool)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+
+		if (!type_queue->blocked && (type_queue->sweeping || type_queue->sweep_wanted) && (work.type_queue < 0 || passed))
+		{
+			work.type_queue = i;
+			if (passed)
+				break;
+		}
+		passed |= i == last;
+	}
+	if (work.type_queue >= 0)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(work.type_queue);
+
+		if (!type_queue->sweeping)
+		{
+			type_queue->sweeping = true;
+			type_queue->sweep_wanted = type_queue->sweep_started = false;
+		}
+		work.type_hash = type_queue->type_hash;
+		work.first = !type_queue->sweep_started;
+		work.after = type_queue->sweep_after;
+		last = work.type_queue;
+	}
+	dja_unlock();
+	return work.type_queue >= 0 && dja_in_transaction(dja_sweep_step, &work);
+}
+
+/* ---------- delays and retries ---------- */
+
+/*
+ * One row of the due index.  False when the pass ends before it.
+ */
+static bool
+dja_due_message(DjaTypeQueueWork *work, DjaType *type, DjaWriter *writer, DjaMessage *message,
+				TimestampTz now)
+{
+	bool		delayed;
+	TimestampTz due = message->retry_at;
+
+	delayed = !message->nulls[DJA_MSG_DELIVER_AT - 1] &&
+		!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]);
+	if (message->nulls[DJA_MSG_RETRY_AT - 1])
+		due = DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]);
+
+	/*
+	 * The next pass starts at the moment where this one ends.  What was
+	 * released has left the index by then; where nothing was, this one goes
+	 * on to a later moment, so that the next one gets on.
+	 */
+	if (due > now ||
+		(work->seen >= DJA_DUE_CHUNK && (work->released > 0 || due > work->next)))
+	{
+		work->next = due;
+		return false;
+	}
+	work->next = due;
+	work->seen++;
+	if (!message->nulls[DJA_MSG_ASIDE - 1])
+	{
+		/* an open ask whose time is over; what else is aside waits for others */
+		if (dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate"))
+		{
+			TM_Result	result = dja_expire_deferred(message);
+
+			work->again |= result == TM_BeingModified;
+			work->released += result == TM_Ok;
+		}
+		return true;
+	}
+	if (delayed)
+	{
+		TM_Result	result = dja_message_release(writer, message);
+
+		/* what somebody has locked comes later; what he changed is his */
+		if (result == TM_BeingModified)
+			work->again = true;
+		if (result != TM_Ok)
+			return true;
+		work->released++;
+	}
+	dja_pending_mailbox(type, dja_hash_text(message->key), message->position, 1);
+	return true;
+}
+
+static void
+dja_due_step(void *arg)
+{
+	DjaTypeQueueWork *work = (DjaTypeQueueWork *) arg;
+	TimestampTz now = GetCurrentTimestamp();
+	DjaType    *type = dja_type_by_hash(work->type_hash);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor due",
+												  ALLOCSET_SMALL_SIZES);
+	DjaWriter  *writer;
+	DjaScan		scan;
+	bool		more = true;
+
+	work->next = DJA_NEVER;
+	work->again = false;
+	work->seen = work->released = 0;
+	if (type == NULL)
+		return;
+	writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
+	dja_due_scan_begin(&scan, work->type_hash, work->from, GetActiveSnapshot());
+	while (more && dja_scan_next(&scan))
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		more = dja_due_message(work, type, writer, dja_scan_message(&scan), now);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	if (more)
+		work->next = DJA_NEVER;
+	dja_scan_end(&scan);
+	dja_writer_close(writer);
+}
+
+/*
+ * Lets the due messages of one type queue into their mailboxes, of the one that is
+ * due the longest; false when nothing is due.
+ */
+bool
+dja_release_due(int pool)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz longest = now;
+	DjaTypeQueueWork work = {.type_queue = -1};
+
+	dja_lock();
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+		TimestampTz due = Max(type_queue->next_due, type_queue->due_not_before);
+
+		if (type_queue->blocked || due > longest || (due == longest && work.type_queue >= 0))
+			continue;
+		longest = due;
+		work.type_queue = i;
+	}
+	if (work.type_queue >= 0)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(work.type_queue);
+
+		work.type_hash = type_queue->type_hash;
+		work.from = type_queue->next_due;
+		type_queue->next_due = DJA_NEVER;	/* whoever comes meanwhile lowers
+											 * it again */
+	}
+	dja_unlock();
+	if (work.type_queue < 0)
+		return false;
+
+	if (!dja_in_transaction(dja_due_step, &work))
+		work.again = true;
+	dja_lock();
+	if (dja_same_type_queue(&work))
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(work.type_queue);
+
+		type_queue->next_due = Min(type_queue->next_due, work.again ? work.from : work.next);
+		type_queue->due_not_before = work.again ?
+			TimestampTzPlusMilliseconds(now, DJA_AGAIN_MS) : DT_NOBEGIN;
+	}
+	dja_unlock();
+	return true;
+}
+
+/*
+ * Has type queues looked at again whose handler could not be called.
+ */
+bool
+dja_recheck_blocked(int pool)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		any = false;
+
+	dja_lock();
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+	{
+		if (dja_type_queue(i)->blocked && dja_type_queue(i)->recheck_at <= now)
+		{
+			dja_type_queue_unblock(i);
+			any = true;
+		}
+	}
+	dja_unlock();
+	return any;
+}

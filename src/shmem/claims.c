@@ -1,0 +1,522 @@
+/*
+ * claims.c
+ *
+ * The workers' side of the run queue: what there is to do, claiming mailboxes,
+ * giving them back.  run_queue.h tells what it promises.
+ *
+ * A claim is a mailbox in state RUNNING.  Each backend keeps a list of its own
+ * claims, and of the type queues that it occupies, so that it can give all of them
+ * back however it ends.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "shmem/crash.h"
+#include "shmem/run_queue.h"
+
+#define DJA_ROOM_MS 50			/* between two looks for room in the queue */
+#define DJA_PUT_OFF_MS 20		/* the first times; then doubled, up to ... */
+#define DJA_PUT_OFF_MAX_MS 320
+#define DJA_PUT_OFFS_QUICK 3
+#define DJA_ENDS_IN_FRONT 3		/* workers may end with a mailbox before
+								 * others pass it */
+
+/* A type queue that this backend occupies, and how that goes. */
+typedef struct DjaOccupied
+{
+	int			type_queue;
+	DjaPaceEvent event;
+} DjaOccupied;
+
+/* This backend's claims and the type queues it occupies; freed by nobody. */
+static int *dja_claims = NULL;
+static int	dja_nclaims = 0;
+static int	dja_max_claims = 0;
+static DjaOccupied *dja_occupied = NULL;
+static int	dja_noccupied = 0;
+
+/*
+ * The first type queue that the present batch has passed over, since its messages
+ * do not fit in: the next one begins there.  -1 = none.
+ */
+static int	dja_passed_over = -1;
+
+static bool
+dja_occupies(int type_queue)
+{
+	for (int i = 0; i < dja_noccupied; i++)
+		if (dja_occupied[i].type_queue == type_queue)
+			return true;
+	return false;
+}
+
+/*
+ * Does another backend run mailboxes of this type queue?
+ */
+bool
+dja_type_queue_busy(int i)
+{
+	return dja_type_queue(i)->workers > (dja_occupies(i) ? 1 : 0);
+}
+
+/*
+ * May one more worker come into a type queue, beside so many?  One that is in a long turn
+ * is in nobody's way, so far as its pace goes.
+ */
+static bool
+dja_type_queue_has_room(DjaTypeQueue *type_queue, int workers)
+{
+	if (type_queue->concurrency > 0 && workers >= type_queue->concurrency)
+		return false;
+	return type_queue->pace.workers == 0 ||
+		workers < type_queue->pace.workers + dja_long_turns(type_queue->pool);
+}
+
+/*
+ * So many turns may share a transaction with the next one of a type queue.
+ */
+static int
+dja_type_queue_turns(DjaTypeQueue *type_queue)
+{
+	int			turns = type_queue->batch_size > 0 ? type_queue->batch_size : PG_INT32_MAX;
+
+	if (dja_mailbox(type_queue->head)->run_alone > 0)
+		return 1;
+	return type_queue->pace.turns > 0 ? Min(turns, type_queue->pace.turns) : turns;
+}
+
+static bool
+dja_type_queue_waits(DjaTypeQueue *type_queue)
+{
+	return type_queue->queued > 0 && !type_queue->blocked &&
+		!dja_crash_owed(type_queue->database, type_queue->type_hash, false);
+}
+
+static bool
+dja_type_queue_ready(DjaTypeQueue *type_queue, int i)
+{
+	return dja_type_queue_waits(type_queue) && (dja_type_queue_has_room(type_queue, type_queue->workers) || dja_occupies(i));
+}
+
+/*
+ * When the timekeeper has to look at a type queue.
+ */
+static TimestampTz
+dja_type_queue_due(DjaTypeQueue *type_queue)
+{
+	return type_queue->blocked ? type_queue->recheck_at : Max(type_queue->next_due, type_queue->due_not_before);
+}
+
+/*
+ * Is there anything for a worker of this pool to do now?  Time and sweeps are the
+ * resident's.
+ */
+bool
+dja_queue_has_work(int pool, bool resident, TimestampTz now)
+{
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+
+		if (dja_type_queue_ready(type_queue, i) || dja_crash_owed(type_queue->database, type_queue->type_hash, true))
+			return true;
+		if (type_queue->put_off_due <= now && !type_queue->blocked)
+			return true;
+		if (!resident)
+			continue;
+		if (dja_type_queue_due(type_queue) <= now)
+			return true;
+		if (!type_queue->blocked && (type_queue->sweeping || type_queue->sweep_wanted) && dja_queue_room() > 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Earliest moment at which this pool has something to do that nobody
+ * announces.
+ */
+TimestampTz
+dja_queue_next_due(int pool, TimestampTz now)
+{
+	TimestampTz due = DJA_NEVER;
+
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+
+		due = Min(due, dja_type_queue_due(type_queue));
+		if (!type_queue->blocked)
+			due = Min(due, type_queue->put_off_due);
+		/* a sweep that finds no room: who makes some tells nobody */
+		if (!type_queue->blocked && (type_queue->sweeping || type_queue->sweep_wanted))
+			due = Min(due, TimestampTzPlusMilliseconds(now, DJA_ROOM_MS));
+	}
+	return due;
+}
+
+/*
+ * The pool's resident is gone: its successor sweeps from the start and, unless
+ * this one came to the end of what it was about, looks after time.  (Were that
+ * always so, idle pools would take each other's places for ever.)
+ */
+void
+dja_queue_orphan(int pool, bool orderly)
+{
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+
+		if (!orderly)
+			type_queue->next_due = DT_NOBEGIN;
+		if (type_queue->sweeping)
+		{
+			type_queue->sweeping = false;
+			type_queue->sweep_wanted = true;
+		}
+	}
+}
+
+/*
+ * Mailboxes that wait for a worker of this pool.
+ */
+int
+dja_queue_length(int pool)
+{
+	int			n = 0;
+
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+		if (dja_type_queue_ready(dja_type_queue(i), i))
+			n += dja_type_queue(i)->queued;
+	return n;
+}
+
+/*
+ * Does anything wait that another worker of this pool could take while the present
+ * one goes on?
+ */
+bool
+dja_queue_wants_help(int pool)
+{
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+		if (dja_type_queue_waits(dja_type_queue(i)) && dja_type_queue_has_room(dja_type_queue(i), dja_type_queue(i)->workers + 1))
+			return true;
+	return false;
+}
+
+/*
+ * Room in this backend's own lists, which must not be allocated under the
+ * lock.
+ */
+static void
+dja_reserve_claims(int n)
+{
+	if (dja_occupied == NULL)
+		dja_occupied = MemoryContextAlloc(TopMemoryContext,
+										  sizeof(DjaOccupied) * DJA_MAX_TYPE_QUEUES);
+	if (dja_nclaims + n > dja_max_claims)
+	{
+		int			size = Max(256, 2 * (dja_nclaims + n));
+
+		dja_claims = dja_claims == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(int) * size) :
+			repalloc(dja_claims, sizeof(int) * size);
+		dja_max_claims = size;
+	}
+}
+
+static void
+dja_claim(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	mailbox->state = DJA_MAILBOX_RUNNING;
+	mailbox->more = false;
+	mailbox->claimed_cursor = mailbox->cursor;
+	if (mailbox->announced == 0)
+		mailbox->cursor = DJA_CURSOR_END;
+	mailbox->claimer = dja_my_procno();
+	mailbox->claim_index = dja_nclaims;
+	dja_claims[dja_nclaims++] = i;
+	if (!dja_occupies(mailbox->type_queue))
+	{
+		dja_occupied[dja_noccupied].type_queue = mailbox->type_queue;
+		dja_occupied[dja_noccupied++].event = DJA_PACE_NOTHING;
+		dja_type_queue(mailbox->type_queue)->workers++;
+	}
+}
+
+static bool
+dja_is_of_pool(int type_queue, int pool)
+{
+	return type_queue >= 0 && dja_type_queue(type_queue)->in_use && dja_type_queue(type_queue)->pool == pool;
+}
+
+/*
+ * Claims the next mailbox for a batch that has had so many turns; -1 when there
+ * is none that fits in.  limit is how many turns the batch may then have: no more
+ * if the next of a type queue that it is in already has to wait for the next batch,
+ * since those behind it must not overtake it.
+ * Type queues take turns; what does not fit into this batch comes first in the next
+ * one.  Takes the lock itself, since it may allocate.
+ */
+int
+dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	int			mailbox = -1;
+	int			first;
+	int			i;
+
+	*limit = PG_INT32_MAX;
+	dja_reserve_claims(1);
+	dja_lock();
+	if (turns == 0 && dja_is_of_pool(dja_passed_over, pool))
+		queue->pool_rotor[pool] = dja_passed_over;
+	if (turns == 0)
+		dja_passed_over = -1;
+	if (queue->pool_rotor[pool] < 0)
+		queue->pool_rotor[pool] = queue->pool_type_queues[pool];
+	i = first = queue->pool_rotor[pool];
+	while (i >= 0 && mailbox < 0)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+
+		if (type_queue->put_off_due <= now)
+			dja_mailboxes_come_back(type_queue, now);
+		if (dja_type_queue_ready(type_queue, i))
+		{
+			int			type_queue_limit = dja_type_queue_turns(type_queue);
+
+			if (turns < type_queue_limit)
+			{
+				*limit = type_queue_limit;
+				mailbox = dja_mailbox_dequeue(type_queue);
+				queue->pool_rotor[pool] = type_queue->next_in_pool;
+				if (dja_mailbox(mailbox)->run_alone > 0)
+					dja_mailbox(mailbox)->run_alone--;
+				dja_claim(mailbox);
+			}
+			else
+			{
+				if (dja_passed_over < 0)
+					dja_passed_over = i;
+				if (dja_occupies(i))
+					*limit = turns;
+			}
+		}
+		i = type_queue->next_in_pool >= 0 ? type_queue->next_in_pool : queue->pool_type_queues[pool];
+		if (i == first)
+			break;				/* once around */
+	}
+	dja_unlock();
+	return mailbox;
+}
+
+/*
+ * Claims one certain mailbox, queued or not, for a backend that drains.
+ * Returns -1 when somebody else runs it, -2 when there is no room: such claims
+ * last, so half of the queue is kept for all others.  Takes the lock itself.
+ */
+int
+dja_queue_claim(int type_queue_id, uint64 key_hash)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	int			before = dja_nclaims;
+	int			i;
+
+	dja_reserve_claims(1);
+	dja_lock();
+	i = dja_mailbox_find(type_queue_id, key_hash);
+	if (queue->drained >= queue->size / 2 &&
+		(i < 0 || dja_mailbox(i)->state != DJA_MAILBOX_RUNNING))
+		i = -2;
+	else if (i < 0)
+	{
+		i = dja_mailbox_create(type_queue_id, key_hash, DJA_CURSOR_START);
+		if (i < 0)
+			i = -2;
+		else
+			dja_claim(i);
+	}
+	else if (dja_mailbox(i)->state == DJA_MAILBOX_RUNNING)
+		i = dja_mailbox(i)->claimer == dja_my_procno() ? i : -1;
+	else
+	{
+		if (dja_mailbox(i)->state != DJA_MAILBOX_WAITING)
+			dja_mailbox_unlink(i);
+		dja_claim(i);
+	}
+	queue->drained += dja_nclaims - before;
+	dja_unlock();
+	return i;
+}
+
+/*
+ * Where to start reading a claimed mailbox, under a snapshot taken since the
+ * claim and before this call.
+ */
+int64
+dja_queue_read_cursor(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	if (dja_type_queue_unbounded(dja_type_queue(mailbox->type_queue)))
+		return DJA_CURSOR_START;
+	return Min(mailbox->cursor, mailbox->claimed_cursor);
+}
+
+static bool
+dja_in_other_pool(DjaTypeQueue *type_queue)
+{
+	return dja_my_worker == NULL || dja_my_worker->pool != type_queue->pool;
+}
+
+/*
+ * Until when a mailbox waits that has been put off so many times in a row.  The
+ * moments are rounded, so that many come back together.
+ */
+static TimestampTz
+dja_put_off_until(int times)
+{
+	int64		step = DJA_PUT_OFF_MS * INT64CONST(1000);
+	int			ms = DJA_PUT_OFF_MS << Min(Max(times - DJA_PUT_OFFS_QUICK, 0), 8);
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													Min(ms, DJA_PUT_OFF_MAX_MS));
+
+	return until - until % step + step;
+}
+
+/*
+ * What is left in a mailbox waits for its next turn: in the queue, or, when that
+ * is crowded, for the sweep.
+ */
+static void
+dja_mailbox_wait_again(int i)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	queue->crowded |= queue->free_count == 0;
+	if (!queue->crowded || mailbox->announced > 0 || mailbox->run_alone > 0)
+		dja_mailbox_enqueue(i);
+	else
+	{
+		dja_type_queue(mailbox->type_queue)->sweep_wanted = true;
+		dja_mailbox_free(i);
+	}
+}
+
+/*
+ * Lets go of a claimed mailbox after the commit or the abort of what ran in
+ * it.  removed is the number of messages that left it and had counted against
+ * its limit; so many of those that are left are run alone next.
+ */
+void
+dja_queue_finish(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alone)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
+
+	/* off the list of claims */
+	dja_claims[mailbox->claim_index] = dja_claims[--dja_nclaims];
+	dja_mailbox(dja_claims[mailbox->claim_index])->claim_index = mailbox->claim_index;
+	mailbox->claimer = -1;
+	if (dja_my_worker == NULL)
+		dja_shared->queue->drained--;
+
+	if (mailbox->depth >= 0)
+		mailbox->depth = Max(0, mailbox->depth - removed);
+	if (end != DJA_END_EMPTY && cursor < mailbox->cursor)
+		mailbox->cursor = cursor;
+	mailbox->run_alone = (uint16) Min(Max(mailbox->run_alone, run_alone), PG_UINT16_MAX);
+	if (end == DJA_END_PUT_OFF)
+		mailbox->put_offs += mailbox->put_offs < PG_UINT16_MAX;
+	else if (end != DJA_END_RETURNED)
+		mailbox->put_offs = 0;
+	if (end != DJA_END_RETURNED)
+		mailbox->ends = 0;
+
+	if (type_queue->in_use && end == DJA_END_DROPPED)
+		type_queue->sweep_wanted = true;
+	if (type_queue->in_use && end == DJA_END_PUT_OFF)
+		dja_mailbox_put_off(i, dja_put_off_until(mailbox->put_offs));
+	else if (type_queue->in_use && end == DJA_END_RETURNED)
+		dja_mailbox_return(i);
+	else if (type_queue->in_use && (mailbox->more || end == DJA_END_REMAINING) && end != DJA_END_DROPPED)
+		dja_mailbox_wait_again(i);
+	else if (mailbox->announced > 0 || (type_queue->in_use && end == DJA_END_RETRY))
+		mailbox->state = DJA_MAILBOX_WAITING;
+	else
+		dja_mailbox_free(i);
+
+	/*
+	 * whoever leaves work to another pool than his own, or what only a
+	 * resident does, has to ring there
+	 */
+	if (type_queue->in_use &&
+		(dja_in_other_pool(type_queue) ? type_queue->queued > 0 || type_queue->sweep_wanted :
+		 !dja_is_resident() && (type_queue->sweep_wanted || type_queue->blocked)))
+		dja_wake_pool(type_queue->pool);
+}
+
+/*
+ * Notes how a batch has gone for a type queue that it was in; the worst counts.  Needs
+ * no lock.
+ */
+void
+dja_queue_note(int type_queue, DjaPaceEvent event)
+{
+	for (int i = 0; i < dja_noccupied; i++)
+		if (dja_occupied[i].type_queue == type_queue)
+			dja_occupied[i].event = Max(dja_occupied[i].event, event);
+}
+
+/*
+ * The worker's batch is over, which had so many turns and began then: other
+ * workers may take its place in the type queues.
+ */
+void
+dja_queue_leave_type_queues(int turns, TimestampTz started, TimestampTz now)
+{
+	while (dja_noccupied > 0)
+	{
+		DjaOccupied *occupied = &dja_occupied[--dja_noccupied];
+		DjaTypeQueue *type_queue = dja_type_queue(occupied->type_queue);
+
+		dja_pace_note(&type_queue->pace, occupied->event, turns, type_queue->workers, started, now);
+		type_queue->workers--;
+		if (type_queue->in_use && type_queue->queued > 0 && dja_in_other_pool(type_queue))
+			dja_wake_pool(type_queue->pool);
+	}
+}
+
+/*
+ * Gives back whatever this backend still has claimed: it is about to exit, or
+ * its transaction is over.  What it ran is rolled back or unknown, so each
+ * mailbox is looked at again from its start, and before those that have not
+ * waited as long: to end a worker costs no actor its place.  But if one worker
+ * after the other is ended, the reason may be what they have claimed, say a
+ * turn that somebody thinks is too long; then that goes to the end, and lets
+ * others pass.
+ * Takes the lock itself.
+ */
+void
+dja_release_claims(void)
+{
+	if (dja_nclaims == 0 && dja_noccupied == 0)
+		return;
+	dja_lock();
+	while (dja_nclaims > 0)
+	{
+		int			i = dja_claims[dja_nclaims - 1];
+		bool		again = dja_my_worker != NULL && ++dja_mailbox(i)->ends > DJA_ENDS_IN_FRONT;
+
+		dja_queue_finish(i, again ? DJA_END_REMAINING : DJA_END_RETURNED, DJA_CURSOR_START, 0, 0);
+	}
+	dja_queue_leave_type_queues(0, 0, 0);
+	dja_unlock();
+}

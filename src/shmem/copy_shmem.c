@@ -1,0 +1,295 @@
+/*
+ * copy_shmem.c
+ *
+ * Which databases must not be served; see copy_shmem.h.
+ *
+ * A transaction that restores mail must not be overtaken by a worker that
+ * sees its rows before anybody has looked.  So:
+ *
+ *   PRE_COMMIT	make an entry, which counts the transaction as open, and stop the workers
+ *   (rows become visible)
+ *   COMMIT		no longer open; send a scout to look
+ *   ABORT		likewise
+ *
+ * A worker asks dja_copy_is_held() after the snapshot that it reads messages with
+ * (visit.c): if that sees the rows, it finds the entry too.  Who looks removes an
+ * entry only if no such transaction was open before his snapshot and none has
+ * come since.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+#include "shmem/copy_backup.h"
+#include "shmem/copy_shmem.h"
+#include "shmem/slots.h"
+
+/* What this transaction owes at its end. */
+static bool dja_suspects = false;	/* it has restored rows */
+static bool dja_counted = false;	/* ... and is counted as open */
+static bool dja_wants_look = false; /* it has changed what the verdict hangs
+									 * on */
+static bool dja_no_prepare = false;
+
+static int *dja_stopped_pids = NULL;	/* scratch: room for all workers */
+
+Size
+dja_copies_size(void)
+{
+	return MAXALIGN(sizeof(DjaCopies));
+}
+
+void
+dja_copies_setup(void *memory)
+{
+	DjaCopies  *held = memory;
+
+	memset(held, 0, sizeof(DjaCopies));
+	held->restored = dja_backup_token;
+}
+
+/*
+ * The entry of a database, made if create asks for it; NULL when there is none
+ * or no room.  The lock is held.
+ */
+static DjaCopy *
+dja_copy_entry(Oid database, bool create)
+{
+	DjaCopies  *held = dja_shared->copies;
+	DjaCopy    *room = NULL;
+
+	for (int i = 0; i < DJA_MAX_COPIES; i++)
+	{
+		if (held->databases[i].database == database)
+			return &held->databases[i];
+		if (room == NULL && !OidIsValid(held->databases[i].database))
+			room = &held->databases[i];
+	}
+	if (!create || room == NULL)
+		return NULL;
+	memset(room, 0, sizeof(DjaCopy));
+	room->database = database;
+	held->count++;
+	return room;
+}
+
+static void
+dja_copy_remove(DjaCopy *entry)
+{
+	entry->database = InvalidOid;
+	dja_shared->copies->count--;
+}
+
+static void
+dja_copy_reserve(void)
+{
+	if (dja_stopped_pids == NULL)
+		dja_stopped_pids = MemoryContextAlloc(TopMemoryContext, sizeof(int) * dja_max_workers);
+}
+
+/*
+ * Must this database not be served?  A snapshot that sees restored rows is
+ * taken after their entry was made, so the count needs no lock.
+ */
+bool
+dja_copy_is_held(Oid database)
+{
+	bool		held;
+
+	if (dja_shared->copies->count == 0)
+		return false;
+	dja_lock();
+	held = dja_copy_entry(database, false) != NULL;
+	dja_unlock();
+	return held;
+}
+
+/*
+ * Has somebody looked, and found it to be held?
+ */
+bool
+dja_copy_found(Oid database)
+{
+	DjaCopy    *entry;
+	bool		found;
+
+	dja_lock();
+	entry = dja_copy_entry(database, false);
+	found = entry != NULL && entry->held;
+	dja_unlock();
+	return found;
+}
+
+/*
+ * Before a look at this database's tables, and its snapshot.
+ */
+void
+dja_copy_look(DjaCopyLook *look)
+{
+	DjaCopy    *entry;
+
+	dja_lock();
+	entry = dja_copy_entry(MyDatabaseId, false);
+	look->open = entry ? entry->open : 0;
+	look->asked = entry ? entry->asked : 0;
+	dja_unlock();
+}
+
+/*
+ * After it.  True if the database may be served; news says that it is held
+ * from now on.
+ */
+bool
+dja_copy_verdict(const DjaCopyLook *look, DjaCopyVerdict verdict, bool *news)
+{
+	DjaCopy    *entry;
+
+	*news = false;
+	dja_copy_reserve();
+	dja_lock();
+	entry = dja_copy_entry(MyDatabaseId, verdict != DJA_COPY_AT_HOME);
+	if (verdict == DJA_COPY_AT_HOME)
+	{
+		if (entry != NULL && entry->open == 0 && look->open == 0 && entry->asked == look->asked)
+		{
+			dja_copy_remove(entry);
+			entry = NULL;
+		}
+	}
+	else
+	{
+		*news = verdict == DJA_COPY_HELD && (entry == NULL || !entry->held);
+		if (entry != NULL)
+			entry->held |= verdict == DJA_COPY_HELD;
+		(void) dja_stop_workers(MyDatabaseId, dja_stopped_pids);
+	}
+	dja_unlock();
+	return verdict == DJA_COPY_AT_HOME && entry == NULL;
+}
+
+/*
+ * A database is gone, or seems so to the launcher: if not, the next worker
+ * looks for itself.
+ */
+void
+dja_copy_forget(Oid database)
+{
+	DjaCopy    *entry;
+
+	dja_lock();
+	entry = dja_copy_entry(database, false);
+	if (entry != NULL && entry->open == 0)
+		dja_copy_remove(entry);
+	dja_unlock();
+}
+
+/*
+ * Something has become visible that no session answers for, COMMIT PREPARED
+ * say: if the database is held, have it looked at.
+ */
+void
+dja_copy_recheck(void)
+{
+	if (dja_copy_is_held(MyDatabaseId))
+		dja_ring_scout(MyDatabaseId);
+}
+
+/* ---------- at the end of the transaction ---------- */
+
+/*
+ * This transaction restores rows: nobody serves the database from its commit
+ * on, until somebody has looked.
+ */
+void
+dja_copy_suspect(void)
+{
+	dja_copy_reserve();
+	dja_suspects = true;
+}
+
+/*
+ * This transaction changes what a look finds.
+ */
+void
+dja_copy_look_again(bool may_prepare)
+{
+	dja_wants_look = true;
+	dja_no_prepare |= !may_prepare;
+}
+
+static void
+dja_copy_open(void)
+{
+	DjaCopy    *entry;
+
+	dja_lock();
+	entry = dja_copy_entry(MyDatabaseId, true);
+	if (entry != NULL)
+	{
+		entry->open++;
+		entry->asked++;
+		dja_counted = true;
+		(void) dja_stop_workers(MyDatabaseId, dja_stopped_pids);
+	}
+	dja_unlock();
+	if (entry == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("the mail of too many databases is held"),
+				 errdetail("There is room for %d databases.", DJA_MAX_COPIES),
+				 errhint("Use djactor.resume() in some of them, or drop them.")));
+}
+
+static void
+dja_copy_close(void)
+{
+	if (dja_counted)
+	{
+		DjaCopy    *entry;
+
+		dja_lock();
+		entry = dja_copy_entry(MyDatabaseId, false);
+		if (entry != NULL)
+			entry->open--;
+		dja_unlock();
+	}
+	if (dja_counted || dja_wants_look)
+		dja_ring_scout(MyDatabaseId);
+}
+
+static void
+dja_copy_xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (dja_suspects)
+				dja_copy_open();
+			return;
+		case XACT_EVENT_PRE_PREPARE:
+			if (dja_suspects || dja_no_prepare)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has restored rows of djactor or called djactor.resume()")));
+			return;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+			dja_copy_close();
+			break;
+		case XACT_EVENT_PREPARE:
+			break;				/* COMMIT PREPARED has it looked at */
+		default:
+			return;
+	}
+	dja_suspects = dja_counted = dja_wants_look = dja_no_prepare = false;
+}
+
+void
+dja_copy_init(void)
+{
+	RegisterXactCallback(dja_copy_xact_callback, NULL);
+}

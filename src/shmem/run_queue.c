@@ -1,0 +1,670 @@
+/*
+ * run_queue.c
+ *
+ * The queue of mailboxes with due mail; run_queue.h tells what it promises.
+ *
+ * Layout: an array of mailboxes, threaded by index into hash chains (lookup by
+ * type queue and key), a list for each type queue (first in, first out) and a free list.
+ * Nothing here is allocated after startup.  When no mailbox is free, room is
+ * made first from type queues that are blocked, then from mailboxes that merely
+ * wait; either way the type queue is marked for a sweep, which finds again what was
+ * dropped.  A mailbox that is running or announced is never dropped: that is
+ * what a claim is.
+ *
+ * All of it stands under one lock.  Its critical sections are some hundred
+ * nanoseconds for a mailbox; callers with many mailboxes let go in between.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "port/pg_bitutils.h"
+#include "storage/shmem.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+#include "shmem/run_queue.h"
+
+#define DJA_EVICTION_PROBES 256
+
+static inline int *
+dja_buckets(DjaRunQueue *queue)
+{
+	return (int *) ((char *) queue + MAXALIGN(sizeof(DjaRunQueue)));
+}
+
+static int
+dja_bucket_count(void)
+{
+	return (int) pg_nextpower2_32((uint32) dja_run_queue_size);
+}
+
+Size
+dja_run_queue_bytes(void)
+{
+	Size		size = MAXALIGN(sizeof(DjaRunQueue));
+
+	size = add_size(size, MAXALIGN(mul_size(sizeof(int), dja_bucket_count())));
+	return add_size(size, mul_size(sizeof(DjaMailbox), dja_run_queue_size));
+}
+
+void
+dja_run_queue_setup(void *memory)
+{
+	DjaRunQueue *queue = memory;
+	int		   *buckets;
+	DjaMailbox *mailboxes;
+
+	memset(queue, 0, sizeof(DjaRunQueue));
+	queue->size = dja_run_queue_size;
+	queue->nbuckets = dja_bucket_count();
+	buckets = dja_buckets(queue);
+	mailboxes = dja_queue_mailboxes(queue);
+
+	for (int i = 0; i < queue->nbuckets; i++)
+		buckets[i] = -1;
+	for (int i = 0; i < queue->size; i++)
+	{
+		mailboxes[i].state = DJA_MAILBOX_FREE;
+		mailboxes[i].fifo_next = i + 1 < queue->size ? i + 1 : -1;
+	}
+	queue->free_head = 0;
+	queue->free_count = queue->size;
+	for (int i = 0; i < DJA_MAX_POOLS; i++)
+		queue->pool_type_queues[i] = queue->pool_rotor[i] = -1;
+}
+
+/* ---------- mailboxes: lookup, allocation, the type queue's list ---------- */
+
+static inline int *
+dja_bucket(int type_queue, uint64 key_hash)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	uint64		mixed = hash_combine64(key_hash, (uint64) type_queue);
+
+	return &dja_buckets(queue)[mixed & (uint64) (queue->nbuckets - 1)];
+}
+
+int
+dja_mailbox_find(int type_queue, uint64 key_hash)
+{
+	for (int i = *dja_bucket(type_queue, key_hash); i >= 0; i = dja_mailbox(i)->hash_next)
+	{
+		DjaMailbox *mailbox = dja_mailbox(i);
+
+		if (mailbox->key_hash == key_hash && mailbox->type_queue == type_queue)
+			return i;
+	}
+	return -1;
+}
+
+void
+dja_mailbox_free(int i)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	DjaMailbox *mailbox = dja_mailbox(i);
+	int		   *link = dja_bucket(mailbox->type_queue, mailbox->key_hash);
+
+	while (*link != i)
+		link = &dja_mailbox(*link)->hash_next;
+	*link = mailbox->hash_next;
+	dja_type_queue(mailbox->type_queue)->mailboxes--;
+	mailbox->state = DJA_MAILBOX_FREE;
+	mailbox->fifo_next = queue->free_head;
+	queue->free_head = i;
+	queue->free_count++;
+}
+
+void
+dja_mailbox_enqueue(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
+
+	mailbox->state = DJA_MAILBOX_QUEUED;
+	mailbox->more = false;
+	mailbox->fifo_next = -1;
+	if (type_queue->queued++ == 0)
+		type_queue->head = i;
+	else
+		dja_mailbox(type_queue->tail)->fifo_next = i;
+	type_queue->tail = i;
+}
+
+/*
+ * Back to where it was claimed from.
+ */
+void
+dja_mailbox_return(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
+
+	mailbox->state = DJA_MAILBOX_QUEUED;
+	mailbox->more = false;
+	mailbox->fifo_next = type_queue->head;
+	if (type_queue->queued++ == 0)
+	{
+		mailbox->fifo_next = -1;
+		type_queue->tail = i;
+	}
+	type_queue->head = i;
+}
+
+/*
+ * Out of its type queue's list, or of the list of those that are put off.  Rare, so
+ * a walk will do.
+ */
+void
+dja_mailbox_unlink(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
+	bool		queued = mailbox->state == DJA_MAILBOX_QUEUED;
+	int		   *link = queued ? &type_queue->head : &type_queue->put_off;
+	int			last = -1;
+
+	while (*link != i)
+	{
+		last = *link;
+		link = &dja_mailbox(*link)->fifo_next;
+	}
+	*link = mailbox->fifo_next;
+	if (!queued)
+		return;
+	if (type_queue->tail == i)
+		type_queue->tail = last;
+	type_queue->queued--;
+}
+
+void
+dja_mailbox_put_off(int i, TimestampTz until)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
+
+	mailbox->state = DJA_MAILBOX_PUT_OFF;
+	mailbox->more = false;
+	mailbox->not_before = until;
+	mailbox->fifo_next = type_queue->put_off;
+	type_queue->put_off = i;
+	type_queue->put_off_due = Min(type_queue->put_off_due, until);
+}
+
+/*
+ * Queues what was put off long enough.
+ */
+void
+dja_mailboxes_come_back(DjaTypeQueue *type_queue, TimestampTz now)
+{
+	int			i = type_queue->put_off;
+
+	type_queue->put_off = -1;
+	type_queue->put_off_due = DJA_NEVER;
+	while (i >= 0)
+	{
+		int			next = dja_mailbox(i)->fifo_next;
+
+		if (dja_mailbox(i)->not_before <= now)
+			dja_mailbox_enqueue(i);
+		else
+			dja_mailbox_put_off(i, dja_mailbox(i)->not_before);
+		i = next;
+	}
+}
+
+int
+dja_mailbox_dequeue(DjaTypeQueue *type_queue)
+{
+	int			i = type_queue->head;
+
+	type_queue->head = dja_mailbox(i)->fifo_next;
+	type_queue->queued--;
+	return i;
+}
+
+/*
+ * Gives up a mailbox that does not run, for its room.  What waits there is
+ * found by the sweep.
+ */
+static bool
+dja_make_room(void)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+
+	for (int probe = 0; probe < DJA_EVICTION_PROBES; probe++)
+	{
+		int			i = queue->clock;
+		DjaMailbox *mailbox = dja_mailbox(i);
+		DjaTypeQueue *type_queue;
+
+		queue->clock = (i + 1) % queue->size;
+		if (mailbox->state == DJA_MAILBOX_FREE)
+			continue;
+		type_queue = dja_type_queue(mailbox->type_queue);
+		if (mailbox->state == DJA_MAILBOX_WAITING && mailbox->announced == 0)
+		{
+			type_queue->sweep_wanted = true;
+			dja_mailbox_free(i);
+			return true;
+		}
+		if (type_queue->blocked && type_queue->queued > 0 && dja_mailbox(type_queue->head)->announced == 0)
+		{
+			type_queue->sweep_wanted = true;
+			dja_mailbox_free(dja_mailbox_dequeue(type_queue));
+			return true;
+		}
+	}
+	return false;
+}
+
+int
+dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	int		   *bucket = dja_bucket(type_queue, key_hash);
+	DjaMailbox *mailbox;
+	int			i;
+
+	if (queue->free_head < 0 && !dja_make_room())
+		return -1;
+	i = queue->free_head;
+	mailbox = dja_mailbox(i);
+	queue->free_head = mailbox->fifo_next;
+	queue->free_count--;
+
+	mailbox->key_hash = key_hash;
+	mailbox->cursor = cursor;
+	mailbox->type_queue = type_queue;
+	mailbox->hash_next = *bucket;
+	mailbox->fifo_next = -1;
+	mailbox->claimer = -1;
+	mailbox->claim_index = -1;
+	mailbox->depth = -1;
+	mailbox->announced = 0;
+	mailbox->put_offs = mailbox->run_alone = 0;
+	mailbox->ends = 0;
+	mailbox->state = DJA_MAILBOX_WAITING;
+	mailbox->more = false;
+	*bucket = i;
+	dja_type_queue(type_queue)->mailboxes++;
+	return i;
+}
+
+/*
+ * So many mailboxes can still be made.
+ */
+int
+dja_queue_room(void)
+{
+	return dja_shared->queue->free_count;
+}
+
+/* ---------- type queues ---------- */
+
+/*
+ * Where a type's type queue is, or was last; -1 when it never had one, or when
+ * another type has the place.
+ */
+int
+dja_type_queue_slot(Oid database, uint64 type_hash)
+{
+	uint32		start = (uint32) (type_hash % DJA_MAX_TYPE_QUEUES);
+
+	/*
+	 * open addressing without tombstones: a freed type queue keeps its
+	 * place's key
+	 */
+	for (uint32 n = 0; n < DJA_MAX_TYPE_QUEUES; n++)
+	{
+		int			i = (int) ((start + n) % DJA_MAX_TYPE_QUEUES);
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+
+		if (type_queue->type_hash == type_hash && type_queue->database == database)
+			return i;
+		if (!OidIsValid(type_queue->database))
+			return -1;
+	}
+	return -1;
+}
+
+/*
+ * The type queue of a type, -1 when there is none.  Callers keep what they find and
+ * check it with the same arguments before each use.
+ */
+int
+dja_type_queue_find(Oid database, uint64 type_hash)
+{
+	int			i = dja_type_queue_slot(database, type_hash);
+
+	return i >= 0 && dja_type_queue(i)->in_use ? i : -1;
+}
+
+/*
+ * Makes the type queue of a type and puts it in its pool; -1 when all type queues are
+ * taken.  It starts with a sweep: mail may have come before the type queue.
+ */
+int
+dja_type_queue_create(Oid database, uint64 type_hash, int pool)
+{
+	uint32		start = (uint32) (type_hash % DJA_MAX_TYPE_QUEUES);
+	int			i = -1;
+	DjaTypeQueue *type_queue;
+
+	/* the very same place if it ever had one, so that lookups stay right */
+	for (uint32 n = 0; n < DJA_MAX_TYPE_QUEUES; n++)
+	{
+		int			at = (int) ((start + n) % DJA_MAX_TYPE_QUEUES);
+
+		type_queue = dja_type_queue(at);
+		if (type_queue->type_hash == type_hash && type_queue->database == database)
+		{
+			i = at;
+			break;
+		}
+		if (i < 0 && !type_queue->in_use && type_queue->mailboxes == 0 &&
+			type_queue->workers == 0 && type_queue->overflows == 0)
+			i = at;
+		if (!OidIsValid(type_queue->database))
+			break;
+	}
+	if (i < 0)
+		return -1;
+
+	/* what others still count on in the same type queue's earlier life stays */
+	type_queue = dja_type_queue(i);
+	type_queue->in_use = true;
+	type_queue->database = database;
+	type_queue->type_hash = type_hash;
+	type_queue->pool = -1;
+	type_queue->concurrency = 0;
+	type_queue->batch_size = 0;
+	memset(&type_queue->pace, 0, sizeof(DjaPace));
+	type_queue->head = type_queue->tail = type_queue->put_off = -1;
+	type_queue->put_off_due = DJA_NEVER;
+	type_queue->queued = 0;
+	type_queue->sweeping = type_queue->sweep_started = false;
+	dja_type_queue_unblock(i);
+	dja_type_queue_forgive(i);
+	dja_type_queue_move(i, pool);
+	return i;
+}
+
+static void
+dja_type_queue_unlink(int i)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	DjaTypeQueue *type_queue = dja_type_queue(i);
+	int		   *link;
+
+	if (type_queue->pool < 0)
+		return;
+	link = &queue->pool_type_queues[type_queue->pool];
+	while (*link != i)
+		link = &dja_type_queue(*link)->next_in_pool;
+	*link = type_queue->next_in_pool;
+	if (queue->pool_rotor[type_queue->pool] == i)
+		queue->pool_rotor[type_queue->pool] = type_queue->next_in_pool;
+	type_queue->pool = -1;
+}
+
+/*
+ * Puts a type queue into the pool of its type's owner.
+ */
+void
+dja_type_queue_move(int i, int pool)
+{
+	DjaRunQueue *queue = dja_shared->queue;
+	DjaTypeQueue *type_queue = dja_type_queue(i);
+
+	if (type_queue->pool == pool)
+		return;
+	dja_type_queue_unlink(i);
+	type_queue->pool = pool;
+	type_queue->next_in_pool = queue->pool_type_queues[pool];
+	queue->pool_type_queues[pool] = i;
+}
+
+/*
+ * Forgets a type queue: its type was dropped, or its database.  Mailboxes that are
+ * running go when their worker lets go of them.
+ */
+void
+dja_type_queue_free(int i)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(i);
+
+	dja_type_queue_unlink(i);
+	dja_mailboxes_come_back(type_queue, DT_NOEND);
+	while (type_queue->queued > 0)
+	{
+		int			mailbox = dja_mailbox_dequeue(type_queue);
+
+		if (dja_mailbox(mailbox)->announced > 0)
+			dja_mailbox(mailbox)->state = DJA_MAILBOX_WAITING;
+		else
+			dja_mailbox_free(mailbox);
+	}
+	/* rare, so a walk will do */
+	for (int m = 0; m < dja_shared->queue->size && type_queue->mailboxes > 0; m++)
+		if (dja_mailbox(m)->type_queue == i && dja_mailbox(m)->state == DJA_MAILBOX_WAITING &&
+			dja_mailbox(m)->announced == 0)
+			dja_mailbox_free(m);
+	type_queue->in_use = false;
+}
+
+/*
+ * Forgets what was known of a database's types, and what its pools had queued.
+ * The launcher frees the pools.  Takes the lock.
+ */
+void
+dja_type_queues_forget(Oid database)
+{
+	dja_lock();
+	for (int i = 0; i < DJA_MAX_TYPE_QUEUES; i++)
+		if (dja_type_queue(i)->in_use && dja_type_queue(i)->database == database)
+			dja_type_queue_free(i);
+	dja_unlock();
+}
+
+/*
+ * Has all that waits in a database looked for.  Takes the lock.
+ */
+void
+dja_type_queues_sweep(Oid database)
+{
+	dja_lock();
+	for (int i = 0; i < DJA_MAX_TYPE_QUEUES; i++)
+		if (dja_type_queue(i)->in_use && dja_type_queue(i)->database == database)
+			dja_type_queue(i)->sweep_wanted = true;
+	dja_unlock();
+}
+
+/*
+ * Stops popping from a type queue, unless its type has changed since the caller read
+ * epoch: then what made the caller stop may be mended already.
+ */
+void
+dja_type_queue_block(int i, uint64 epoch, TimestampTz recheck_at)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(i);
+
+	if (type_queue->epoch != epoch)
+		return;
+	type_queue->blocked = true;
+	type_queue->recheck_at = recheck_at;
+	type_queue->sweep_wanted = true;
+}
+
+void
+dja_type_queue_unblock(int i)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(i);
+
+	type_queue->epoch = ++dja_shared->queue->changes;
+	type_queue->blocked = false;
+	type_queue->sweep_wanted = true;
+	type_queue->next_due = DT_NOBEGIN;
+	type_queue->due_not_before = DT_NOBEGIN;
+}
+
+/*
+ * What has failed so far counts no more for the type's breaker.
+ */
+void
+dja_type_queue_forgive(int i)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(i);
+
+	type_queue->failure_part = 0;
+	memset(type_queue->failures, 0, sizeof(type_queue->failures));
+}
+
+/*
+ * How many changes of types there have been: those that a look at the table
+ * from now on cannot miss.  Takes the lock.
+ */
+uint64
+dja_queue_changes(void)
+{
+	uint64		changes;
+
+	dja_lock();
+	changes = dja_shared->queue->changes;
+	dja_unlock();
+	return changes;
+}
+
+/*
+ * Type queues in a pool.
+ */
+int
+dja_pool_type_queue_count(int pool)
+{
+	int			n = 0;
+
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+		n++;
+	return n;
+}
+
+/*
+ * Copies the mailboxes of a type queue that are put off, as far as there is room, if it
+ * is of this database; returns how many there are.
+ */
+int
+dja_type_queue_put_off(int i, Oid database, uint64 *type_hash, DjaMailbox *mailboxes, int room)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(i);
+	int			n = 0;
+
+	*type_hash = type_queue->type_hash;
+	if (!type_queue->in_use || type_queue->database != database)
+		return 0;
+	for (int m = type_queue->put_off; m >= 0; m = dja_mailbox(m)->fifo_next)
+	{
+		if (n < room)
+			mailboxes[n] = *dja_mailbox(m);
+		n++;
+	}
+	return n;
+}
+
+bool
+dja_type_queue_unbounded(DjaTypeQueue *type_queue)
+{
+	return type_queue->sweep_wanted || type_queue->sweeping || type_queue->overflows > 0;
+}
+
+/* ---------- senders ---------- */
+
+/*
+ * Before the sender's rows become visible: lowers the cursor and pins the
+ * mailbox.  Returns the mailbox for the push, or -1 without room: then the
+ * type queue counts an overflow, and the push has to be told so by passing that -1 on.
+ */
+int
+dja_queue_announce(int type_queue, uint64 key_hash, int64 position)
+{
+	int			i = dja_mailbox_find(type_queue, key_hash);
+
+	if (i < 0 && !dja_type_queue(type_queue)->blocked && !dja_shared->queue->crowded)
+		i = dja_mailbox_create(type_queue, key_hash, DJA_CURSOR_END);
+	if (i < 0 || dja_mailbox(i)->announced == PG_UINT16_MAX)
+	{
+		dja_type_queue(type_queue)->overflows++;
+		return -1;
+	}
+	dja_mailbox(i)->announced++;
+	if (position < dja_mailbox(i)->cursor)
+		dja_mailbox(i)->cursor = position;
+	return i;
+}
+
+/*
+ * After the sender's rows have become visible, or after its abort, which is
+ * harmless and undoes the announcement.  mailbox is what dja_queue_announce
+ * gave, or -2 for a push that nobody announced (the sweep's, the timekeeper's,
+ * an operator's).  depth is the number of messages that came, and base_depth
+ * what was counted before them, both only for types with a mailbox limit (-1
+ * otherwise); DJA_DEPTH_UNKNOWN where it has to be counted anew.
+ */
+void
+dja_queue_push(int type_queue_id, int i, uint64 key_hash, int64 position, int depth, int base_depth)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(type_queue_id);
+	DjaMailbox *mailbox;
+
+	if (i == -1)
+	{
+		type_queue->overflows--;
+		type_queue->sweep_wanted = true;
+		return;
+	}
+	if (i >= 0)
+		dja_mailbox(i)->announced--;
+	else
+	{
+		i = dja_mailbox_find(type_queue_id, key_hash);
+		if (i < 0 && !type_queue->blocked)
+			i = dja_mailbox_create(type_queue_id, key_hash, position);
+		if (i < 0)
+		{
+			type_queue->sweep_wanted = true;
+			return;
+		}
+	}
+	mailbox = dja_mailbox(i);
+	if (position < mailbox->cursor)
+		mailbox->cursor = position;
+	if (depth == DJA_DEPTH_UNKNOWN)
+		mailbox->depth = -1;
+	else if (depth >= 0)
+	{
+		if (mailbox->depth >= 0)
+			mailbox->depth += depth;
+		else if (base_depth >= 0)
+			mailbox->depth = base_depth + depth;
+	}
+
+	if (!type_queue->in_use)
+	{
+		/* dropped meanwhile */
+		if (mailbox->state == DJA_MAILBOX_WAITING && mailbox->announced == 0)
+			dja_mailbox_free(i);
+	}
+	else if (mailbox->state == DJA_MAILBOX_RUNNING)
+		mailbox->more = true;
+	else if (mailbox->state == DJA_MAILBOX_WAITING)
+		dja_mailbox_enqueue(i);
+}
+
+/*
+ * Messages that wait in a mailbox, -1 when nobody has counted them.
+ */
+int
+dja_queue_depth(int type_queue, uint64 key_hash)
+{
+	int			i = dja_mailbox_find(type_queue, key_hash);
+
+	return i < 0 ? -1 : dja_mailbox(i)->depth;
+}

@@ -1,0 +1,258 @@
+/*
+ * run_queue.h
+ *
+ * Mailboxes with due mail, in shared memory.
+ *
+ * The tables are the truth about what waits.  What stands here is a hint about
+ * it, so that nobody searches the tables for work, and it is the place where
+ * the claims live that keep two workers out of one mailbox.
+ *
+ * A type queue is an actor type as the queue knows it.  A mailbox belongs to a type queue
+ * and is known by the hash of its actor's key; two keys with the same hash
+ * share a mailbox, which costs them some parallelism and nothing else.  Its
+ * states:
+ *
+ *             push                 pop                 finish: drained
+ *   (absent) ------> QUEUED ----------------> RUNNING -----------------> (absent)
+ *      |               ^  ^                     |  |  |
+ *      | announce      |  | remaining, returned |  |  | finish: held, or announced
+ *      v               |  +---------------------+  |  v
+ *   WAITING -----------+<--------------------------|- WAITING
+ *             push     |                           | finish: put off
+ *                      +--------- PUT_OFF <--------+
+ *                       its time is over
+ *
+ * Workers claim a mailbox when its turn comes, and none ahead of that, so one
+ * that is kept for long keeps nobody else's mail.  Those of a type queue come in the
+ * order in which they were queued.  One that is given back untouched returns to
+ * the front; one that was served goes to the end.  A mailbox is put off while
+ * somebody has one of djactor's rows locked that its turn would write: nothing
+ * of that stands in a table, so it is remembered here.
+ *
+ * When the queue is full, who has been served makes room for who has not: it
+ * leaves the queue, and a sweep brings it back after all the others.  New mail
+ * then waits for the sweep, too.  The queue is crowded until a sweep has come
+ * to its end, nobody has left meanwhile, and there is room.
+ *
+ * The cursor of a mailbox is a position in it (see dja_position) below which
+ * it is known to hold no deliverable message, so that a worker need not walk
+ * over the dead rows of all that was handled before.  A sender announces its
+ * positions before its rows become visible and pushes them afterwards.  The
+ * claimer takes the cursor and leaves DJA_CURSOR_END (unless an announcement
+ * is open), then takes its snapshot, then reads what has been pushed since,
+ * which stays for the next run too.  So whatever that snapshot can see stands
+ * at or above the lower of the two, and what it cannot see is still to be
+ * read.  Where that cannot be known (a type queue with a sweep ahead of it or under
+ * way, or with an overflow announced: a transaction with too many mailboxes to
+ * name) the cursor reads DJA_CURSOR_START.
+ *
+ * Every function here wants dja_shared->lock held and raises no error: they
+ * are called from the callbacks of committed transactions.  Some
+ * take the lock themselves, and say so.
+ */
+#ifndef DJA_RUN_QUEUE_H
+#define DJA_RUN_QUEUE_H
+
+#include "datatype/timestamp.h"
+
+#include "shmem/pace.h"
+#include "shmem/shmem.h"
+#include "shmem/slots.h"
+#include "shmem/trouble.h"
+
+#define DJA_MAX_TYPE_QUEUES 4096
+#define DJA_BREAKER_PARTS 8		/* of a type's breaker_window */
+#define DJA_NEVER DT_NOEND		/* next_due of a type queue without anything
+								 * to come */
+#define DJA_CURSOR_START PG_INT64_MIN
+#define DJA_CURSOR_END PG_INT64_MAX
+
+typedef struct DjaTypeQueue
+{
+	bool		in_use;
+	Oid			database;
+	uint64		type_hash;
+	int			pool;
+	int			next_in_pool;
+
+	/* what the type's definition says */
+	int			concurrency;	/* 0 = no limit */
+	int			batch_size;		/* turns that may share a transaction with one
+								 * of these; 0 = no limit */
+	DjaPace		pace;			/* what conflicts make of that */
+
+	uint64		epoch;			/* the queue's count of changes, at the type's
+								 * last */
+	bool		blocked;		/* paused, or its handler cannot be called */
+	TimestampTz recheck_at;		/* when blocked: look again then */
+
+	int			head;			/* queued mailboxes, first in first out */
+	int			tail;
+	int			queued;
+	int			put_off;		/* first mailbox that is put off, -1 = none */
+	TimestampTz put_off_due;	/* when the first of them comes back */
+	int			workers;		/* workers with a mailbox of this type queue */
+	int			mailboxes;		/* in any state */
+
+	int			overflows;		/* overflows announced, not yet over */
+	bool		sweep_wanted;
+	bool		sweeping;
+	uint64		sweep_after;	/* key hash that the sweep has come to */
+	bool		sweep_started;	/* sweep_after is valid */
+
+	TimestampTz next_due;		/* earliest delay or retry not yet seen to */
+	TimestampTz due_not_before; /* the last look failed: wait until then */
+
+	int64		failure_part;	/* breaker.c: the latest part of the window */
+	uint32		failures[DJA_BREAKER_PARTS];	/* failed attempts in each */
+} DjaTypeQueue;
+
+typedef enum DjaMailboxState
+{
+	DJA_MAILBOX_FREE,
+	DJA_MAILBOX_WAITING,
+	DJA_MAILBOX_QUEUED,
+	DJA_MAILBOX_RUNNING,
+	DJA_MAILBOX_PUT_OFF
+} DjaMailboxState;
+
+typedef struct DjaMailbox
+{
+	uint64		key_hash;
+	int64		cursor;			/* lowered by every push */
+	int64		claimed_cursor; /* what cursor was when the claimer took it */
+	int			type_queue;
+	int			hash_next;
+	int			fifo_next;		/* in its type queue, among those that are put
+								 * off, or in the free list */
+	int			claimer;		/* procno of the backend that runs it */
+	int			claim_index;	/* its place in that backend's list */
+	int			depth;			/* messages waiting, -1 = not counted */
+	TimestampTz not_before;		/* when put off: until then */
+	uint16		announced;		/* transactions between announce and push */
+	uint16		put_offs;		/* in a row, so far */
+	uint16		run_alone;		/* so many of its messages are run alone */
+	uint8		state:4;
+	uint8		ends:4;			/* workers that were ended with it, in a row */
+	bool		more;			/* pushed while running */
+} DjaMailbox;
+
+struct DjaRunQueue
+{
+	uint64		changes;		/* of actor types, so far: counts their epochs */
+	int			size;			/* of mailboxes[] */
+	int			nbuckets;		/* power of two */
+	int			free_head;
+	int			free_count;
+	int			clock;			/* where eviction goes on looking */
+	bool		crowded;		/* there are, or may be, more mailboxes with
+								 * due mail than room */
+	DjaTrouble	trouble;
+	int			drained;		/* claimed by backends that drain, for as long
+								 * as their transactions last */
+	int			pool_type_queues[DJA_MAX_POOLS];	/* first type queue of
+													 * each pool, -1 = none */
+	int			pool_rotor[DJA_MAX_POOLS];	/* type queue whose turn it is */
+	DjaTypeQueue type_queues[DJA_MAX_TYPE_QUEUES];
+	/* then int buckets[nbuckets], DjaMailbox mailboxes[size] */
+};
+
+/* How a worker leaves a mailbox. */
+typedef enum DjaClaimEnd
+{
+	DJA_END_EMPTY,				/* nothing deliverable left */
+	DJA_END_REMAINING,			/* more to do, from the cursor on */
+	DJA_END_RETURNED,			/* nothing was done: as if it had not been
+								 * claimed */
+	DJA_END_PUT_OFF,			/* somebody has a row locked: later */
+	DJA_END_RETRY,				/* waits for the retry of the message at the
+								 * cursor */
+	DJA_END_DROPPED				/* the type queue is blocked: the sweep finds
+								 * it again */
+} DjaClaimEnd;
+
+extern Size dja_run_queue_bytes(void);
+extern void dja_run_queue_setup(void *memory);
+
+/* type queues */
+extern int	dja_type_queue_find(Oid database, uint64 type_hash);
+extern int	dja_type_queue_slot(Oid database, uint64 type_hash);
+extern int	dja_type_queue_create(Oid database, uint64 type_hash, int pool);
+extern void dja_type_queue_move(int type_queue, int pool);
+extern void dja_type_queue_free(int type_queue);
+extern void dja_type_queues_forget(Oid database);
+extern void dja_type_queues_sweep(Oid database);
+extern void dja_type_queue_block(int type_queue, uint64 epoch, TimestampTz recheck_at);
+extern void dja_type_queue_unblock(int type_queue);
+extern void dja_type_queue_forgive(int type_queue);
+extern uint64 dja_queue_changes(void);
+extern int	dja_pool_type_queue_count(int pool);
+extern bool dja_type_queue_busy(int type_queue);
+extern int	dja_type_queue_put_off(int type_queue, Oid database, uint64 *type_hash, DjaMailbox *mailboxes, int room);
+
+/* building blocks of the files behind this header */
+extern int	dja_mailbox_find(int type_queue, uint64 key_hash);
+extern int	dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor);
+extern void dja_mailbox_free(int mailbox);
+extern void dja_mailbox_enqueue(int mailbox);
+extern void dja_mailbox_return(int mailbox);
+extern int	dja_mailbox_dequeue(DjaTypeQueue *type_queue);
+extern void dja_mailbox_put_off(int mailbox, TimestampTz until);
+extern void dja_mailboxes_come_back(DjaTypeQueue *type_queue, TimestampTz now);
+extern void dja_mailbox_unlink(int mailbox);
+extern bool dja_type_queue_unbounded(DjaTypeQueue *type_queue);
+
+/* senders */
+extern int	dja_queue_announce(int type_queue, uint64 key_hash, int64 position);
+extern void dja_queue_push(int type_queue, int mailbox, uint64 key_hash, int64 position, int depth, int base_depth);
+#define DJA_DEPTH_UNKNOWN (-2)
+extern int	dja_queue_depth(int type_queue, uint64 key_hash);
+
+/* workers: claims.c */
+extern bool dja_queue_has_work(int pool, bool resident, TimestampTz now);
+extern int	dja_queue_length(int pool);
+extern bool dja_queue_wants_help(int pool);
+extern int	dja_queue_pop(int pool, int turns, TimestampTz now, int *limit);
+extern int	dja_queue_claim(int type_queue, uint64 key_hash);
+extern int64 dja_queue_read_cursor(int mailbox);
+extern void dja_queue_finish(int mailbox, DjaClaimEnd end, int64 cursor, int removed, int run_alone);
+extern void dja_queue_note(int type_queue, DjaPaceEvent event);
+extern void dja_queue_leave_type_queues(int turns, TimestampTz started, TimestampTz now);
+extern void dja_release_claims(void);
+extern int	dja_queue_room(void);
+extern TimestampTz dja_queue_next_due(int pool, TimestampTz now);
+extern void dja_queue_orphan(int pool, bool orderly);
+
+#define dja_type_queue(i) (&dja_shared->queue->type_queues[i])
+#define dja_mailbox(i) (&dja_queue_mailboxes(dja_shared->queue)[i])
+
+static inline DjaMailbox *
+dja_queue_mailboxes(DjaRunQueue *queue)
+{
+	return (DjaMailbox *) ((char *) queue + MAXALIGN(sizeof(DjaRunQueue)) +
+						   MAXALIGN(sizeof(int) * (Size) queue->nbuckets));
+}
+
+/*
+ * Place of a message in its mailbox: highest priority first, then lowest id.
+ * 48 bits hold the id, which the identity's MAXVALUE keeps true; the
+ * complement of the priority stands above them.
+ */
+static inline int64
+dja_position(int16 priority, int64 id)
+{
+	return (int64) (((uint64) (int64) ~priority) << 48) | id;
+}
+
+/*
+ * Where the next lower priority begins.
+ */
+static inline int64
+dja_position_below(int64 position)
+{
+	int64		below = (position >> 48) + 1;
+
+	return below > PG_INT16_MAX ? DJA_CURSOR_END : (int64) ((uint64) below << 48);
+}
+
+#endif							/* DJA_RUN_QUEUE_H */

@@ -1,0 +1,43 @@
+/*
+ * shmem.h
+ *
+ * djactor's piece of shared memory and the one lock that guards it.
+ *
+ * dja_shared is NULL when the library was not preloaded; dja_require_preload()
+ * says so to the user.  The parts are laid out by their own files: slots.c (pools
+ * and workers), run_queue.c (type queues and mailboxes), waiters.c (who waits for an
+ * answer), stats.c (counters), crash.c (messages whose process crashed) and
+ * copy_shmem.c (databases whose mail is held).
+ */
+#ifndef DJA_SHMEM_H
+#define DJA_SHMEM_H
+
+#include "storage/lwlock.h"
+
+typedef struct DjaSlots DjaSlots;
+typedef struct DjaRunQueue DjaRunQueue;
+typedef struct DjaWaiters DjaWaiters;
+typedef struct DjaStats DjaStats;
+typedef struct DjaCrashes DjaCrashes;
+typedef struct DjaCopies DjaCopies;
+
+typedef struct DjaShared
+{
+	LWLock	   *lock;			/* guards everything below that is not atomic */
+	DjaSlots   *slots;
+	DjaRunQueue *queue;
+	DjaWaiters *waiters;
+	DjaStats   *stats;
+	DjaCrashes *crashes;
+	DjaCopies  *copies;
+} DjaShared;
+
+extern DjaShared *dja_shared;
+
+extern void dja_shmem_init(void);
+extern void dja_require_preload(void);
+
+#define dja_lock() LWLockAcquire(dja_shared->lock, LW_EXCLUSIVE)
+#define dja_unlock() LWLockRelease(dja_shared->lock)
+
+#endif							/* DJA_SHMEM_H */

@@ -1,0 +1,396 @@
+/*
+ * slots.c
+ *
+ * The arrays of pools and workers; see slots.h for who writes what.  Latches
+ * are reached through the proc array and never kept as pointers, since a
+ * process and its latch may be gone at any time: a latch set by mistake is
+ * harmless.
+ */
+#include "postgres.h"
+
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/guc.h"
+#include "shmem/run_queue.h"
+#include "shmem/slots.h"
+
+DjaWorker  *dja_my_worker = NULL;
+
+Size
+dja_slots_size(void)
+{
+	return MAXALIGN(offsetof(DjaSlots, workers) + sizeof(DjaWorker) * (Size) dja_max_workers);
+}
+
+void
+dja_slots_setup(void *memory)
+{
+	DjaSlots   *slots = memory;
+
+	memset(slots, 0, dja_slots_size());
+	slots->launcher_procno = -1;
+}
+
+/*
+ * The pool of a role in a database, -1 when there is none (and no room for
+ * one, if create asks for it).
+ */
+int
+dja_pool_find(Oid database, Oid role, bool create)
+{
+	int			room = -1;
+	DjaPool    *pool;
+
+	for (int i = 0; i < DJA_MAX_POOLS; i++)
+	{
+		pool = dja_pool(i);
+		if (pool->in_use && pool->database == database && pool->role == role)
+			return i;
+		if (!pool->in_use && room < 0)
+			room = i;
+	}
+	if (!create || room < 0)
+		return -1;
+
+	pool = dja_pool(room);
+	memset(pool, 0, sizeof(DjaPool));
+	pool->in_use = true;
+	pool->database = database;
+	pool->role = role;
+	pool->state = DJA_POOL_ABSENT;
+	pool->resident = -1;
+	return room;
+}
+
+/*
+ * Forgets a pool that has neither type queues nor workers any more.
+ */
+void
+dja_pool_free(int pool)
+{
+	Assert(dja_pool(pool)->workers == 0);
+	dja_pool(pool)->in_use = false;
+}
+
+/*
+ * The resident's latch, NULL without a resident.
+ */
+Latch *
+dja_pool_latch(int pool)
+{
+	int			resident = dja_pool(pool)->resident;
+
+	if (resident < 0)
+		return NULL;
+	return &ProcGlobal->allProcs[dja_worker(resident)->procno].procLatch;
+}
+
+/*
+ * Wakes an idle worker of the pool; false when none is idle.
+ */
+bool
+dja_wake_idle(int pool)
+{
+	bool		woken = false;
+
+	for (int i = 0; i < dja_max_workers && !woken; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->pool == pool && worker->state == DJA_WORKER_IDLE && worker->pid != 0)
+		{
+			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+			woken = true;
+		}
+	}
+	return woken;
+}
+
+/*
+ * Is this process the resident of its pool?
+ */
+bool
+dja_is_resident(void)
+{
+	int			resident = dja_my_worker == NULL ? -1 : dja_pool(dja_my_worker->pool)->resident;
+
+	return resident >= 0 && dja_worker(resident) == dja_my_worker;
+}
+
+/*
+ * So many workers of a pool are in long turns.
+ */
+int
+dja_long_turns(int pool)
+{
+	int			n = 0;
+
+	for (int i = 0; i < dja_max_workers; i++)
+		n += dja_worker(i)->state != DJA_WORKER_FREE && dja_worker(i)->pool == pool &&
+			dja_worker(i)->long_turn;
+	return n;
+}
+
+/*
+ * Are all workers of a pool in long turns?  Then nobody looks at what comes.
+ */
+static bool
+dja_pool_is_stuck(int pool)
+{
+	return dja_long_turns(pool) >= dja_pool(pool)->workers;
+}
+
+/*
+ * Fresh sessions are to take over from the workers of a database, of a role, or
+ * (InvalidOid) of all.  Takes the lock.
+ */
+void
+dja_renew_workers(Oid database, Oid role)
+{
+	dja_lock();
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->state == DJA_WORKER_FREE || worker->pid == 0 ||
+			(OidIsValid(database) && dja_pool(worker->pool)->database != database) ||
+			(OidIsValid(role) && dja_pool(worker->pool)->role != role))
+			continue;
+		worker->stop = true;
+		SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+	}
+	dja_unlock();
+}
+
+/*
+ * There is something new for a pool to do: wakes its resident, if that waits,
+ * or another worker, if the resident takes long; or the launcher, if there is none.
+ */
+void
+dja_wake_pool(int pool)
+{
+	int			resident = dja_pool(pool)->resident;
+
+	switch (dja_pool(pool)->state)
+	{
+		case DJA_POOL_BUSY:
+			if (resident < 0 || !dja_worker(resident)->long_turn || dja_wake_idle(pool) ||
+				dja_pool(pool)->wanted || !dja_pool_is_stuck(pool))
+				break;
+			dja_pool(pool)->wanted = true;
+			dja_ring_launcher();
+			break;
+		case DJA_POOL_ABSENT:
+			/* as long as places are wanted the launcher looks by itself */
+			if (dja_pool(pool)->waits_since != 0 && dja_shared->slots->places_wanted)
+				break;
+			if (dja_pool(pool)->waits_since == 0)
+				dja_pool(pool)->waits_since = GetCurrentTimestamp();
+			dja_ring_launcher();
+			break;
+		case DJA_POOL_LINGERING:
+		case DJA_POOL_ASLEEP:
+			SetLatch(dja_pool_latch(pool));
+			break;
+	}
+}
+
+/*
+ * Does a backend need this database for itself?
+ */
+bool
+dja_is_locked_out(Oid database)
+{
+	for (int i = 0; i < DJA_MAX_LOCKOUTS; i++)
+		if (dja_shared->slots->lockouts[i].database == database)
+			return true;
+	return false;
+}
+
+/*
+ * This backend's hold on a database: one, however many of its commands want
+ * it.  NULL without.
+ */
+static DjaLockout *
+dja_my_lockout(Oid database)
+{
+	for (int i = 0; i < DJA_MAX_LOCKOUTS; i++)
+	{
+		DjaLockout *lockout = &dja_shared->slots->lockouts[i];
+
+		if (lockout->database == database && lockout->procno == dja_my_procno())
+			return lockout;
+	}
+	return NULL;
+}
+
+/*
+ * Keeps workers from starting in a database until dja_lockouts_end; false
+ * when too many databases are held already.
+ */
+bool
+dja_lockout_begin(Oid database)
+{
+	DjaLockout *lockout = dja_my_lockout(database);
+
+	for (int i = 0; i < DJA_MAX_LOCKOUTS && lockout == NULL; i++)
+	{
+		if (OidIsValid(dja_shared->slots->lockouts[i].database))
+			continue;
+		lockout = &dja_shared->slots->lockouts[i];
+		lockout->database = database;
+		lockout->procno = dja_my_procno();
+		lockout->count = 0;
+	}
+	if (lockout != NULL)
+		lockout->count++;
+	return lockout != NULL;
+}
+
+/*
+ * Releases one hold of this backend's on a database.
+ */
+void
+dja_lockout_end(Oid database)
+{
+	DjaLockout *lockout = dja_my_lockout(database);
+
+	if (lockout != NULL && --lockout->count == 0)
+		lockout->database = InvalidOid;
+}
+
+/*
+ * Releases all that this backend holds.
+ */
+void
+dja_lockouts_end(void)
+{
+	for (int i = 0; i < DJA_MAX_LOCKOUTS; i++)
+	{
+		DjaLockout *lockout = &dja_shared->slots->lockouts[i];
+
+		if (OidIsValid(lockout->database) && lockout->procno == dja_my_procno())
+			lockout->database = InvalidOid;
+	}
+}
+
+/*
+ * The launcher is about to send a scout to a database; false if somebody needs
+ * that for himself.
+ */
+bool
+dja_scout_sent(Oid database)
+{
+	DjaSlots   *slots = dja_shared->slots;
+
+	if (dja_is_locked_out(database))
+		return false;
+	slots->scouting = database;
+	slots->scout_pid = 0;
+	slots->scout_stop = false;
+	return true;
+}
+
+/*
+ * A scout, not connected yet, has come: may it go on?  From now on whoever needs
+ * the database waits for its end.
+ */
+bool
+dja_scout_attach(Oid database)
+{
+	DjaSlots   *slots = dja_shared->slots;
+
+	if (slots->scouting != database || slots->scout_stop)
+		return false;
+	slots->scout_pid = MyProcPid;
+	return true;
+}
+
+/*
+ * Asks the scout to end that is in a database, or on its way there.  Returns its
+ * pid, 0 if there is none yet.  It lasts a moment, unless it waits for a lock.
+ */
+int
+dja_stop_scout(Oid database)
+{
+	DjaSlots   *slots = dja_shared->slots;
+
+	if (slots->scouting != database)
+		return 0;
+	slots->scout_stop = true;
+	return slots->scout_pid;
+}
+
+/*
+ * Asks all workers of a database to end.  Their pids go into pids, which has
+ * room for djactor.max_workers; returns how many there are.
+ */
+int
+dja_stop_workers(Oid database, int *pids)
+{
+	int			n = 0;
+
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->state == DJA_WORKER_FREE || dja_pool(worker->pool)->database != database)
+			continue;
+		worker->stop = true;
+		if (worker->pid == 0)
+			continue;			/* starting: it sees stop when it gets there */
+		SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+		pids[n++] = worker->pid;
+	}
+	return n;
+}
+
+/*
+ * Wakes the launcher.  Takes no lock: a signal handler may call it.
+ */
+void
+dja_ring_launcher(void)
+{
+	int			procno = dja_shared->slots->launcher_procno;
+
+	if (procno >= 0)
+		SetLatch(&ProcGlobal->allProcs[procno].procLatch);
+}
+
+/*
+ * Has the launcher send a scout to a database, or to all (InvalidOid).  Takes
+ * no lock: two that take one place cost a scout too few at worst, so a second
+ * look makes sure, and no place left means all.
+ */
+static void
+dja_note_scout(volatile Oid *wanted, Oid database)
+{
+	bool		noted = false;
+
+	for (int i = 0; OidIsValid(database) && i < DJA_MAX_SCOUTS && !noted; i++)
+	{
+		if (!OidIsValid(wanted[i]))
+			wanted[i] = database;
+		noted = wanted[i] == database;
+	}
+	if (!noted)
+		dja_shared->slots->scout_wanted = true;
+	dja_ring_launcher();
+}
+
+void
+dja_ring_scout(Oid database)
+{
+	dja_note_scout(dja_shared->slots->scout_databases, database);
+}
+
+/*
+ * The same, but there is time: the database is new.
+ */
+void
+dja_ring_scout_later(Oid database)
+{
+	dja_note_scout(dja_shared->slots->scout_new, database);
+}

@@ -1,0 +1,56 @@
+/*
+ * trouble.c
+ *
+ * Whose trouble it is; see trouble.h.
+ *
+ * The server serves others if a batch has come out well just now, or if so few
+ * messages have had such an error of late that the server has hardly been asked:
+ * one bad message on a quiet server has no others beside it.  That its error
+ * could be written down each time shows that the server works.
+ *
+ * "Just now" is less than the quick tries of a message take that the server's
+ * trouble has put off: who is charged after them has met it all the time, while
+ * others were served.  Since the message was due would be too short: mail is
+ * taken within a moment.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "shmem/trouble.h"
+
+#define DJA_OF_LATE (60 * USECS_PER_SEC)
+#define DJA_JUST_NOW (500 * INT64CONST(1000))
+
+/*
+ * A batch with turns in it has been committed.
+ */
+void
+dja_trouble_over(DjaTrouble *trouble, TimestampTz now)
+{
+	trouble->served_at = now;
+}
+
+/*
+ * A message has met an error of the server.  Is that its own, since the server
+ * serves others?
+ */
+bool
+dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz now)
+{
+	int			mine = 0;
+	int			recent = 0;
+
+	for (int i = 0; i < DJA_TROUBLED; i++)
+	{
+		recent += trouble->put_off[i].message_id != 0 && trouble->put_off[i].at >= now - DJA_OF_LATE;
+		if (trouble->put_off[mine].message_id == message_id)
+			continue;
+		if (trouble->put_off[i].message_id == message_id ||
+			trouble->put_off[i].at < trouble->put_off[mine].at)
+			mine = i;
+	}
+	trouble->put_off[mine].message_id = message_id;
+	trouble->put_off[mine].at = now;
+	return trouble->served_at >= now - DJA_JUST_NOW || recent < DJA_TROUBLED;
+}

@@ -1,0 +1,110 @@
+/*
+ * waiters.c
+ *
+ * One entry for each backend, written by its owner and read by who answers, both
+ * under the lock.  An entry that a backend left behind when it died costs a
+ * latch set in vain.  count is the number of entries in use: as long as it is
+ * zero, answering looks no further.
+ *
+ * dja_wake_waiters is called after a commit: it takes the lock and raises
+ * nothing.
+ */
+#include "postgres.h"
+
+#include "storage/latch.h"
+#include "storage/proc.h"
+
+#include "base/compat.h"
+#include "shmem/waiters.h"
+
+typedef struct DjaWaiter
+{
+	Oid			database;
+	int64		message_id;		/* 0 = does not wait */
+} DjaWaiter;
+
+struct DjaWaiters
+{
+	int			count;
+	DjaWaiter	waiters[FLEXIBLE_ARRAY_MEMBER]; /* by place in the proc array */
+};
+
+static bool dja_waiting = false;
+
+Size
+dja_waiters_size(void)
+{
+	return add_size(offsetof(DjaWaiters, waiters), mul_size(sizeof(DjaWaiter), dja_proc_count()));
+}
+
+void
+dja_waiters_setup(void *memory)
+{
+	DjaWaiters *waiters = memory;
+
+	memset(waiters, 0, dja_waiters_size());
+}
+
+/*
+ * From now on this backend's latch is set when the message is answered.
+ */
+void
+dja_wait_for(int64 message_id)
+{
+	DjaWaiters *waiters = dja_shared->waiters;
+	DjaWaiter  *mine = &waiters->waiters[dja_my_procno()];
+
+	dja_lock();
+	if (mine->message_id == 0)
+		waiters->count++;
+	mine->database = MyDatabaseId;
+	mine->message_id = message_id;
+	dja_unlock();
+	dja_waiting = true;
+}
+
+void
+dja_wait_over(void)
+{
+	DjaWaiters *waiters = dja_shared->waiters;
+	DjaWaiter  *mine = &waiters->waiters[dja_my_procno()];
+
+	if (!dja_waiting)
+		return;
+	dja_waiting = false;
+	dja_lock();
+	if (mine->message_id != 0)
+		waiters->count--;
+	mine->message_id = 0;
+	dja_unlock();
+}
+
+static bool
+dja_is_among(int64 id, const int64 *ids, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+/*
+ * These messages have been answered.  The lock is held.
+ */
+void
+dja_wake_waiters(const int64 *message_ids, int n)
+{
+	DjaWaiters *waiters = dja_shared->waiters;
+	int			left = waiters->count;
+
+	for (int i = 0; i < dja_proc_count() && left > 0; i++)
+	{
+		DjaWaiter  *waiter = &waiters->waiters[i];
+
+		if (waiter->message_id == 0)
+			continue;
+		left--;
+		if (waiter->database == MyDatabaseId && dja_is_among(waiter->message_id, message_ids, n))
+			SetLatch(&ProcGlobal->allProcs[i].procLatch);
+	}
+}

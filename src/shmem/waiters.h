@@ -1,0 +1,18 @@
+/*
+ * waiters.h
+ *
+ * Backends that wait for the answer to an ask, in shared memory, so that who
+ * answers can wake them after its commit.
+ */
+#ifndef DJA_WAITERS_H
+#define DJA_WAITERS_H
+
+#include "shmem/shmem.h"
+
+extern Size dja_waiters_size(void);
+extern void dja_waiters_setup(void *memory);
+extern void dja_wait_for(int64 message_id);
+extern void dja_wait_over(void);
+extern void dja_wake_waiters(const int64 *message_ids, int n);
+
+#endif							/* DJA_WAITERS_H */

@@ -1,0 +1,298 @@
+/*
+ * ask.c
+ *
+ * wait_reply() and CALL ask(): waiting, outside of actors, for the answer to an
+ * ask.
+ *
+ * The answer is a row of djactor.reply.  Who waits says so in shared memory
+ * (waiters.c) before it looks, and is woken after the commit that answers; so
+ * nothing is missed.  Each look has a snapshot of its own; what is held between
+ * two looks depends on the form (wait.c): by the procedures nothing, by the
+ * function its caller's snapshot.
+ *
+ * A wait that cannot end is refused at once (contract 17): inside a turn, and
+ * in the transaction that has sent the message, which nobody sees yet.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/calendar.h"
+#include "base/compat.h"
+#include "base/json.h"
+#include "shmem/shmem.h"
+#include "shmem/waiters.h"
+#include "sql/send.h"
+#include "sql/wait.h"
+#include "tables/message.h"
+#include "turn/failure.h"
+#include "turn/turn.h"
+
+PG_FUNCTION_INFO_V1(dja_wait_reply);
+PG_FUNCTION_INFO_V1(dja_call_wait_reply);
+PG_FUNCTION_INFO_V1(dja_ask);
+
+#define DJA_LOOK_MS 1000		/* the net below the latch */
+
+static void
+dja_refuse_wait(const char *function)
+{
+	if (dja_turn.actor != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s cannot be called inside a turn", function),
+				 errdetail("No turn waits for another actor."),
+				 errhint("Send with wants_reply: the answer comes as a message of kind reply or error.")));
+}
+
+static int64
+dja_check_timeout(Interval *timeout)
+{
+	int64		usec = -1;
+
+	if (timeout != NULL && !DJA_INTERVAL_INFINITE(timeout))
+		usec = dja_interval_usec(timeout);
+	if (usec < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be null, negative or infinite")));
+	return usec;
+}
+
+/*
+ * Does row security let the user see that answer?  The server has to say so: the
+ * access methods know no policies.
+ */
+static bool
+dja_may_see_reply(int64 id)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(id)};
+	Snapshot	snapshot;
+	SPIPlanPtr	plan;
+	bool		seen;
+
+	if (check_enable_rls(dja_table_oid(DJA_REPLY_TABLE), InvalidOid, false) != RLS_ENABLED)
+		return true;
+	SPI_connect();
+	plan = SPI_prepare(psprintf("SELECT FROM %s WHERE message_id OPERATOR(pg_catalog.=) $1",
+								dja_table_name(DJA_REPLY_TABLE)), 1, types);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the SELECT of djactor.wait_reply()");
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (SPI_execute_snapshot(plan, values, NULL, snapshot, InvalidSnapshot, true, false, 1) < 0)
+		elog(ERROR, "could not execute the SELECT of djactor.wait_reply()");
+	seen = SPI_processed > 0;
+	UnregisterSnapshot(snapshot);
+	SPI_finish();
+	return seen;
+}
+
+/*
+ * The answer, if it is there; an error answer is raised.
+ */
+static bool
+dja_look_for_reply(int64 id, Datum *payload)
+{
+	Datum		key = Int64GetDatum(id);
+	char	   *error = NULL;
+	DjaFind		find;
+	bool		found;
+
+	dja_find_begin(&find, DJA_REPLY_TABLE, DJA_REPLY_PKEY, 1, &key);
+	found = dja_find_next(&find);
+	if (found && find.slot->tts_isnull[DJA_REPLY_ERROR - 1])
+		*payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(find.slot->tts_values[DJA_REPLY_PAYLOAD - 1]));
+	else if (found)
+	{
+		Jsonb	   *json = DatumGetJsonbP(find.slot->tts_values[DJA_REPLY_ERROR - 1]);
+
+		error = JsonbToCString(NULL, &json->root, VARSIZE(json));
+	}
+	dja_find_end(&find);
+	if (error != NULL)
+		ereport(ERROR,
+				(errcode(DJA_ERRCODE_ASK_FAILED),
+				 errmsg("message " INT64_FORMAT " was answered by an error", id),
+				 errdetail_internal("%s", error)));
+	return found;
+}
+
+/*
+ * Can an answer still come, as far as can be known?
+ */
+static void
+dja_check_ask(int64 id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	DjaScan		scan;
+	TransactionId xmin = InvalidTransactionId;
+	bool		asks = true;
+
+	dja_message_scan_id(&scan, id, snapshot);
+	if (dja_scan_next(&scan))
+	{
+		bool		isnull;
+
+		xmin = DatumGetTransactionId(slot_getsysattr(scan.slot, MinTransactionIdAttributeNumber,
+													 &isnull));
+		asks = DatumGetBool(slot_getattr(scan.slot, DJA_MSG_WANTS_REPLY, &isnull));
+	}
+	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	if (!asks)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("message " INT64_FORMAT " wants no reply", id),
+				 errhint("Send it with wants_reply.")));
+	if (TransactionIdIsValid(xmin) && TransactionIdIsCurrentTransactionId(xmin))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot wait for a reply in the transaction that has sent the message"),
+				 errdetail("Workers see the message only after the commit."),
+				 errhint("Commit first; in a test that never commits call djactor.drain() before.")));
+}
+
+/*
+ * Waits for an answer.  Who has asked gets it; who only reads djactor.reply, what he
+ * may see of it.
+ */
+static Datum
+dja_wait(int64 id, int64 timeout, bool commit, bool asked)
+{
+	static uint32 wait_event = 0;
+	TimestampTz until = GetCurrentTimestamp() + timeout;
+	volatile Datum payload = 0;
+	volatile bool found = false;
+
+	PG_TRY();
+	{
+		for (;;)
+		{
+			TimestampTz now;
+			Datum		answer = 0;
+
+			dja_wait_for(id);
+			found = (asked || dja_may_see_reply(id)) && dja_look_for_reply(id, &answer);
+			payload = answer;
+			if (found)
+				break;
+			dja_check_ask(id);
+			now = GetCurrentTimestamp();
+			if (now >= until)
+				break;
+			dja_nap(commit, Min(DJA_LOOK_MS, (long) ((until - now) / 1000 + 1)),
+					DJA_WAIT_EVENT(wait_event, "DjactorWaitReply"));
+		}
+	}
+	PG_FINALLY();
+	{
+		dja_wait_over();
+	}
+	PG_END_TRY();
+	if (!found)
+		ereport(ERROR,
+				(errcode(DJA_ERRCODE_TIMEOUT),
+				 errmsg("no reply to message " INT64_FORMAT " in time", id),
+				 errdetail("The outcome is unknown: the message may still be handled."),
+				 errhint("See djactor.outcome(), and djactor.wait_reply() for a late reply.")));
+	return payload;
+}
+
+/*
+ * What both forms of wait_reply() check; the result is the timeout.
+ */
+static int64
+dja_check_wait_reply(FunctionCallInfo fcinfo)
+{
+	int64		timeout;
+
+	dja_require_preload();
+	dja_catalog_require();
+	dja_refuse_wait("wait_reply()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("message_id must not be null")));
+	timeout = dja_check_timeout(PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1));
+	if (pg_class_aclcheck(dja_table_oid(DJA_REPLY_TABLE), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s", "djactor.reply"),
+				 errhint("Grant SELECT on it to who waits for replies.")));
+	return timeout;
+}
+
+/*
+ * wait_reply(message_id, timeout)
+ */
+Datum
+dja_wait_reply(PG_FUNCTION_ARGS)
+{
+	int64		timeout = dja_check_wait_reply(fcinfo);
+
+	PG_RETURN_DATUM(dja_wait(PG_GETARG_INT64(0), timeout, false, false));
+}
+
+/*
+ * CALL wait_reply(message_id, timeout, INOUT reply): commits, waits.
+ */
+Datum
+dja_call_wait_reply(PG_FUNCTION_ARGS)
+{
+	int64		timeout = dja_check_wait_reply(fcinfo);
+	int64		id = PG_GETARG_INT64(0);
+	TupleDesc	row;
+
+	row = dja_call_begin(fcinfo, "CALL wait_reply()",
+						 "It commits, so that it holds no snapshot while it waits.",
+						 "Commit first, or use SELECT djactor.wait_reply(), which keeps the snapshot of its statement.");
+	SPI_commit();
+	return dja_call_end(row, dja_wait(id, timeout, true, false));
+}
+
+/*
+ * CALL ask(actor_type, actor_key, payload, timeout, INOUT reply): sends,
+ * commits, waits.
+ */
+Datum
+dja_ask(PG_FUNCTION_ARGS)
+{
+	Datum		values[DJA_SEND_NARGS] = {0};
+	bool		nulls[DJA_SEND_NARGS];
+	TupleDesc	row;
+	int64		timeout;
+	int64		id;
+
+	dja_require_preload();
+	dja_catalog_require();
+	dja_refuse_wait("ask()");
+	row = dja_call_begin(fcinfo, "ask()",
+						 "It has to commit the message before it can wait for the reply.",
+						 "Use djactor.send() with wants_reply, commit, then djactor.wait_reply().");
+	timeout = dja_check_timeout(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
+
+	memset(nulls, true, sizeof(nulls));
+	for (int i = 0; i < 3; i++)
+	{
+		values[i] = PG_GETARG_DATUM(i);
+		nulls[i] = PG_ARGISNULL(i);
+	}
+	values[3] = Int16GetDatum(0);
+	values[5] = TimestampTzGetDatum(GetCurrentTimestamp() + timeout);
+	values[7] = BoolGetDatum(true);
+	nulls[3] = nulls[5] = nulls[7] = false;
+
+	id = dja_message_send(values, nulls);
+	SPI_commit();
+	return dja_call_end(row, dja_wait(id, timeout, true, true));
+}

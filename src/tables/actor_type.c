@@ -1,0 +1,428 @@
+/*
+ * actor_type.c
+ *
+ * The cache of djactor.actor_type; see actor_type.h for what it promises.
+ *
+ * Rows are read with the latest snapshot, whatever the isolation level of the
+ * transaction: a sender in REPEATABLE READ may use a type that was defined
+ * after its snapshot.  Memory is bounded by the number of types: a name that
+ * is no type leaves nothing.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/calendar.h"
+#include "base/columns.h"
+#include "base/compat.h"
+#include "shmem/run_queue.h"
+#include "tables/actor_type.h"
+#include "tables/type_settings.h"
+
+#define DJA_MOMENT_MS 20		/* for a lock that is about to be released */
+
+static HTAB *dja_types = NULL;
+static uint32 dja_types_generation = 1;
+static uint64 dja_types_changes = 0;	/* of the queue's, what the cache is
+										 * sure to show */
+static Oid	dja_types_relid = InvalidOid;
+
+static void
+dja_types_relcache_callback(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == dja_types_relid)
+		dja_types_generation = Max(1, dja_types_generation + 1);
+}
+
+void
+dja_types_init(void)
+{
+	HASHCTL		ctl = {.keysize = sizeof(uint64),.entrysize = sizeof(DjaType)};
+
+	dja_types = hash_create("djactor types", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	CacheRegisterRelcacheCallback(dja_types_relcache_callback, (Datum) 0);
+}
+
+/*
+ * Tells all sessions, this one included, that djactor.actor_type has changed.
+ */
+void
+dja_type_changed(void)
+{
+	CacheInvalidateRelcacheByRelid(dja_table_oid(DJA_ACTOR_TYPE_TABLE));
+}
+
+/*
+ * A sender holds a type in AccessShareLock until its end, and whoever drops it
+ * wants AccessExclusiveLock: so no message is sent to a type on its way out.
+ * Told of earlier changes, too, are those who get the lock.
+ */
+void
+dja_type_lock(uint64 hash, LOCKMODE lockmode)
+{
+	LockDatabaseObject(dja_table_oid(DJA_ACTOR_TYPE_TABLE), (Oid) hash, 0, lockmode);
+}
+
+/*
+ * The same for a worker that is about to send, and waits for nobody: false if
+ * somebody is dropping the type, or wants to.
+ */
+bool
+dja_type_try_lock(uint64 hash)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, dja_table_oid(DJA_ACTOR_TYPE_TABLE), (Oid) hash, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
+}
+
+static inline int
+dja_int_or_zero(const Datum *values, const bool *nulls, int attnum)
+{
+	return nulls[attnum - 1] ? 0 : DatumGetInt32(values[attnum - 1]);
+}
+
+static inline char *
+dja_string_or_null(const Datum *values, const bool *nulls, int attnum)
+{
+	return nulls[attnum - 1] ? NULL : TextDatumGetCString(values[attnum - 1]);
+}
+
+static inline bool
+dja_word_is(Datum value, const char *word)
+{
+	return strcmp(TextDatumGetCString(value), word) == 0;
+}
+
+/*
+ * Fills a cache entry from a row.
+ */
+static void
+dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
+{
+	MemoryContext old = MemoryContextSwitchTo(CacheMemoryContext);
+	DjaType		before = *type;
+	char	   *name = TextDatumGetCString(values[DJA_TYPE_NAME - 1]);
+	char	   *handler = TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]);
+	char	   *upgrade_handler = dja_string_or_null(values, nulls, DJA_TYPE_UPGRADE_HANDLER);
+	char	   *problem = dja_string_or_null(values, nulls, DJA_TYPE_PROBLEM);
+	Jsonb	   *initial_state = DatumGetJsonbPCopy(values[DJA_TYPE_INITIAL_STATE - 1]);
+	DjaSettings *settings = dja_settings_parse(DatumGetJsonbP(values[DJA_TYPE_SETTINGS - 1]));
+
+	/* nothing fails from here on, so that the entry is never half of this */
+	type->name = name;
+	type->name_len = strlen(name);
+	type->handler = handler;
+	type->upgrade_handler = upgrade_handler;
+	type->initial_state = JsonbPGetDatum(initial_state);
+	type->settings = settings;
+	if (before.name != NULL)
+	{
+		pfree(before.name);
+		pfree(before.handler);
+		if (before.upgrade_handler != NULL)
+			pfree(before.upgrade_handler);
+		if (before.problem != NULL)
+			pfree(before.problem);
+		pfree(DatumGetPointer(before.initial_state));
+		pfree(before.settings);
+	}
+	MemoryContextSwitchTo(old);
+
+	type->tid = *tid;
+	type->owner = DatumGetObjectId(values[DJA_TYPE_OWNER - 1]);
+	type->handler_owner = DatumGetObjectId(values[DJA_TYPE_HANDLER_OWNER - 1]);
+	type->state_version = DatumGetInt32(values[DJA_TYPE_STATE_VERSION - 1]);
+	type->max_attempts = DatumGetInt32(values[DJA_TYPE_MAX_ATTEMPTS - 1]);
+	type->backoff = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BACKOFF - 1]));
+	type->backoff_max = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BACKOFF_MAX - 1]));
+	type->skip = dja_word_is(values[DJA_TYPE_RETRY_ORDER - 1], "skip");
+	type->suspend = dja_word_is(values[DJA_TYPE_ON_EXHAUSTED - 1], "suspend");
+	type->handler_timeout =
+		(int) Min(dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_HANDLER_TIMEOUT - 1])) / 1000,
+				  PG_INT32_MAX);
+	type->batch_size = dja_int_or_zero(values, nulls, DJA_TYPE_BATCH_SIZE);
+	type->concurrency = dja_int_or_zero(values, nulls, DJA_TYPE_CONCURRENCY);
+	type->mailbox_limit = dja_int_or_zero(values, nulls, DJA_TYPE_MAILBOX_LIMIT);
+	type->full_dead_letter = dja_word_is(values[DJA_TYPE_ON_FULL - 1], "dead_letter");
+	type->breaker_failures = dja_int_or_zero(values, nulls, DJA_TYPE_BREAKER_FAILURES);
+	type->breaker_window = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BREAKER_WINDOW - 1]));
+	type->journal = nulls[DJA_TYPE_JOURNAL - 1] ? -1 :
+		dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_JOURNAL - 1]));
+	type->paused = DatumGetBool(values[DJA_TYPE_PAUSED - 1]);
+	type->problem = problem;
+	type->exists = true;
+}
+
+/*
+ * Reads the whole table into the cache.  There are few types, and they change
+ * rarely.
+ */
+void
+dja_types_reload(void)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor types",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Relation	rel;
+	Snapshot	snapshot;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	HASH_SEQ_STATUS status;
+	DjaType    *type;
+	uint32		generation;
+	uint64		changes = dja_shared ? dja_queue_changes() : 0;
+
+	dja_types_relid = dja_table_oid(DJA_ACTOR_TYPE_TABLE);
+	rel = table_open(dja_types_relid, AccessShareLock);
+	generation = dja_types_generation;	/* opening may have told of changes */
+
+	hash_seq_init(&status, dja_types);
+	while ((type = hash_seq_search(&status)) != NULL)
+	{
+		type->seen = false;
+		type->generation = 0;	/* of none, until all is read */
+	}
+
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(rel, NULL);
+	scan = dja_table_beginscan(rel, snapshot, 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		text	   *name;
+		uint64		hash;
+		bool		found;
+
+		slot_getallattrs(slot);
+		name = DatumGetTextPP(slot->tts_values[DJA_TYPE_NAME - 1]);
+		hash = dja_hash_text(name);
+		type = hash_search(dja_types, &hash, HASH_ENTER, &found);
+		if (!found)
+		{
+			memset(type, 0, sizeof(DjaType));
+			type->hash = type->stat.type_hash = hash;
+		}
+		type->seen = true;
+		dja_type_fill(type, &slot->tts_tid, slot->tts_values, slot->tts_isnull);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+
+	hash_seq_init(&status, dja_types);
+	while ((type = hash_seq_search(&status)) != NULL)
+	{
+		type->exists = type->seen;
+		type->generation = generation;
+	}
+	dja_types_changes = changes;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*
+ * The type with this hash of its name; NULL when there is none.
+ */
+DjaType *
+dja_type_by_hash(uint64 hash)
+{
+	DjaType    *type = hash_search(dja_types, &hash, HASH_FIND, NULL);
+
+	if (type == NULL || !type->exists || type->generation != dja_types_generation)
+	{
+		dja_types_reload();
+		type = hash_search(dja_types, &hash, HASH_FIND, NULL);
+	}
+	return type != NULL && type->exists ? type : NULL;
+}
+
+/*
+ * Does the cache show the change that a type queue tells of?  The type queue hears of it a
+ * moment before the invalidation comes.
+ */
+bool
+dja_types_know(uint64 epoch)
+{
+	return epoch <= dja_types_changes;
+}
+
+/*
+ * Is what was read of a type, in that generation, still true as far as this
+ * session has been told?
+ */
+bool
+dja_type_is_current(DjaType *type, uint32 generation)
+{
+	return type->exists && generation == dja_types_generation;
+}
+
+DjaType *
+dja_type_lookup(const char *name, int len)
+{
+	DjaType    *type = dja_type_by_hash(dja_hash_name(name, len));
+
+	if (type != NULL && type->name_len == len && memcmp(type->name, name, len) == 0)
+		return type;
+	return NULL;
+}
+
+/*
+ * The type that a function of djactor is called for.  Raises 42704 if there is none,
+ * 55000 if the library was not loaded by the server.
+ */
+DjaType *
+dja_require_type(text *name)
+{
+	DjaType    *type;
+
+	dja_require_preload();
+	dja_catalog_require();
+	type = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+	if (type == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("actor type \"%s\" does not exist", text_to_cstring(name))));
+	return type;
+}
+
+/*
+ * All types, as they are in the table now.
+ */
+List *
+dja_types_all(void)
+{
+	HASH_SEQ_STATUS status;
+	DjaType    *type;
+	List	   *result = NIL;
+
+	dja_types_reload();
+	hash_seq_init(&status, dja_types);
+	while ((type = hash_seq_search(&status)) != NULL)
+		if (type->exists)
+			result = lappend(result, type);
+	return result;
+}
+
+/*
+ * The type's state in the table itself, past the cache: is it paused?  A worker that is about to
+ * block a type queue must not do so on the word of a stale cache, since nobody would
+ * undo it.
+ */
+bool
+dja_type_paused_now(DjaType *type)
+{
+	dja_types_reload();
+	return type->exists && type->paused;
+}
+
+/*
+ * Changes two columns of a type, for a worker.  False if somebody has the table:
+ * a definer's open transaction must not keep a worker waiting.  But who has just
+ * committed, and so had the worker run, may need a moment to let go of it.
+ */
+static bool
+dja_type_change(DjaType *type, bool paused, int column, const char *value)
+{
+	DjaWriter  *writer;
+	Datum		values[DJA_TYPE_NATTS];
+	bool		nulls[DJA_TYPE_NATTS];
+
+	for (int ms = 0; !ConditionalLockRelationOid(dja_table_oid(DJA_ACTOR_TYPE_TABLE), RowExclusiveLock); ms++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ms == DJA_MOMENT_MS)
+			return false;
+		pg_usleep(1000);
+	}
+	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, RowExclusiveLock);
+	dja_types_reload();
+	if (type->exists)
+	{
+		dja_type_read_row(type, values, nulls);
+		values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(paused || type->paused);
+		nulls[column - 1] = value == NULL;
+		values[column - 1] = value ? CStringGetTextDatum(value) : (Datum) 0;
+		dja_row_update(writer, &type->tid, values, nulls);
+		dja_type_changed();
+		CommandCounterIncrement();	/* another mailbox may find the same */
+		dja_types_reload();
+	}
+	dja_writer_close(writer);
+	return true;
+}
+
+/*
+ * Notes, or clears with NULL, why mail of a type waits.
+ */
+void
+dja_type_set_problem(DjaType *type, const char *problem)
+{
+	(void) dja_type_change(type, false, DJA_TYPE_PROBLEM, problem);
+}
+
+/*
+ * Pauses a type, on a worker's own account.
+ */
+bool
+dja_type_pause(DjaType *type, const char *reason)
+{
+	return dja_type_change(type, true, DJA_TYPE_PAUSED_REASON, reason);
+}
+
+/*
+ * An interval for a message, whatever the present turn's IntervalStyle.
+ */
+char *
+dja_interval_string(int64 usec)
+{
+	Interval	interval = {.time = usec};
+	struct pg_itm itm;
+	char	   *string = palloc(MAXDATELEN + 1);
+
+	interval2itm(interval, &itm);
+	EncodeInterval(&itm, INTSTYLE_POSTGRES, string);
+	return string;
+}
+
+/*
+ * The type's row, read for an update.  The arrays have DJA_TYPE_NATTS places.
+ */
+void
+dja_type_read_row(DjaType *type, Datum *values, bool *nulls)
+{
+	Relation	rel = table_open(dja_table_oid(DJA_ACTOR_TYPE_TABLE), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+	if (!table_tuple_fetch_row_version(rel, &type->tid, SnapshotAny, slot))
+		elog(ERROR, "row of actor type \"%s\" is gone", type->name);
+	slot_getallattrs(slot);
+	for (int i = 0; i < DJA_TYPE_NATTS; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(slot->tts_tupleDescriptor, i);
+
+		nulls[i] = slot->tts_isnull[i];
+		values[i] = nulls[i] ? (Datum) 0 :
+			datumCopy(slot->tts_values[i], att->attbyval, att->attlen);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+}

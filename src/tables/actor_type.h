@@ -1,0 +1,87 @@
+/*
+ * actor_type.h
+ *
+ * Kinds of actors, cached in each session.
+ *
+ * A DjaType, once given out, stays where it is for the life of the session;
+ * its contents are read again from djactor.actor_type when the table has
+ * changed, at the next lookup, so a caller that wants today's truth looks up
+ * again.  Options are stored in the table and checked when they are defined,
+ * so what is read here is valid.
+ */
+#ifndef DJA_ACTOR_TYPE_H
+#define DJA_ACTOR_TYPE_H
+
+#include "storage/lockdefs.h"
+#include "datatype/timestamp.h"
+
+#include "shmem/stats.h"
+#include "tables/rows.h"
+
+struct DjaHandler;
+struct DjaSettings;
+
+typedef struct DjaType
+{
+	uint64		hash;			/* key of the cache */
+	bool		exists;
+	bool		seen;			/* by the reload under way */
+	uint32		generation;		/* of the cache when it was read */
+	ItemPointerData tid;
+	char	   *name;			/* as text, without header */
+	int			name_len;
+	char	   *handler;
+	Oid			owner;
+	Oid			handler_owner;
+	Datum		initial_state;
+	int			state_version;
+	char	   *upgrade_handler;	/* NULL = none */
+	int			max_attempts;
+	int64		backoff;		/* microseconds */
+	int64		backoff_max;
+	bool		skip;			/* retry_order: a failed message is overtaken */
+	bool		suspend;		/* on_exhausted: the actor stops */
+	int			handler_timeout;	/* ms, 0 = none */
+	int			batch_size;		/* 0 = djactor.batch_size */
+	int			concurrency;	/* 0 = no limit */
+	int			mailbox_limit;	/* 0 = no limit */
+	bool		full_dead_letter;	/* on_full: dead_letter instead of raise */
+	int			breaker_failures;	/* 0 = no breaker */
+	int64		breaker_window; /* microseconds */
+	int64		journal;		/* microseconds, -1 = none */
+	struct DjaSettings *settings;	/* what its turns see */
+	bool		paused;
+	char	   *problem;		/* why its mail waits; NULL = it does not */
+
+	struct DjaHandler *call;	/* handler.c's, NULL until resolved */
+	struct DjaHandler *upgrade; /* likewise, of upgrade_handler */
+	DjaStatOfType stat;			/* where what is counted of it goes */
+	int			savepoints;		/* visit.c: turns that still get one */
+	int64		turn_usec;		/* visit.c: how long a turn takes, about */
+} DjaType;
+
+static inline bool
+dja_type_is_named(const DjaType *type, const text *name)
+{
+	return (int) VARSIZE_ANY_EXHDR(name) == type->name_len &&
+		memcmp(VARDATA_ANY(name), type->name, type->name_len) == 0;
+}
+
+extern void dja_types_init(void);
+extern DjaType *dja_require_type(text *name);
+extern DjaType *dja_type_lookup(const char *name, int len);
+extern DjaType *dja_type_by_hash(uint64 hash);
+extern bool dja_types_know(uint64 epoch);
+extern bool dja_type_is_current(DjaType *type, uint32 generation);
+extern bool dja_type_paused_now(DjaType *type);
+extern List *dja_types_all(void);
+extern void dja_types_reload(void);
+extern void dja_type_changed(void);
+extern void dja_type_lock(uint64 hash, LOCKMODE lockmode);
+extern bool dja_type_try_lock(uint64 hash);
+extern void dja_type_set_problem(DjaType *type, const char *problem);
+extern bool dja_type_pause(DjaType *type, const char *reason);
+extern char *dja_interval_string(int64 usec);
+extern void dja_type_read_row(DjaType *type, Datum *values, bool *nulls);
+
+#endif							/* DJA_ACTOR_TYPE_H */

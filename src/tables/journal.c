@@ -1,0 +1,47 @@
+/*
+ * journal.c
+ *
+ * Writes djactor.journal, a log for people.
+ *
+ * A row is written in the transaction of the turn that it tells of, outside
+ * the turn's savepoint: it stands there if and only if the turn is committed.
+ * Callers ask first whether the type keeps a journal (type->journal >= 0).
+ * retention.c deletes what is older than the type wants it.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "tables/journal.h"
+
+/*
+ * turn is -1 when there was none, as for a duplicate.
+ */
+void
+dja_journal_write(DjaMessage *message, int64 turn, TimestampTz started_at,
+				  TimestampTz finished_at, const char *outcome, Datum reply)
+{
+	DjaWriter  *writer = dja_writer_get(DJA_JOURNAL_TABLE);
+	Datum		values[DJA_JOURNAL_NATTS];
+	bool		nulls[DJA_JOURNAL_NATTS];
+
+	memcpy(values, message->values, sizeof(Datum) * DJA_MSG_COMMON);
+	memcpy(nulls, message->nulls, sizeof(bool) * DJA_MSG_COMMON);
+	if (message->fired_meta != 0)
+		values[DJA_MSG_META - 1] = message->fired_meta;
+	nulls[DJA_MSG_RETRY_AT - 1] = true;
+	memset(nulls + DJA_MSG_COMMON, 0, sizeof(bool) * (DJA_JOURNAL_NATTS - DJA_MSG_COMMON));
+	nulls[DJA_JOURNAL_TURN - 1] = turn < 0;
+	values[DJA_JOURNAL_TURN - 1] = Int64GetDatum(turn);
+	values[DJA_JOURNAL_STARTED_AT - 1] = TimestampTzGetDatum(started_at);
+	values[DJA_JOURNAL_FINISHED_AT - 1] = TimestampTzGetDatum(finished_at);
+	values[DJA_JOURNAL_OUTCOME - 1] = CStringGetTextDatum(outcome);
+	nulls[DJA_JOURNAL_REPLY - 1] = reply == 0;
+	values[DJA_JOURNAL_REPLY - 1] = reply;
+	values[DJA_JOURNAL_WORKER_PID - 1] = Int32GetDatum(MyProcPid);
+	dja_row_insert(writer, values, nulls);
+	dja_writer_put(writer);
+	pfree(DatumGetPointer(values[DJA_JOURNAL_OUTCOME - 1]));
+}

@@ -1,0 +1,15 @@
+/*
+ * journal.h
+ *
+ * djactor.journal: handled messages of the types that ask for it.
+ */
+#ifndef DJA_JOURNAL_H
+#define DJA_JOURNAL_H
+
+#include "tables/message.h"
+
+extern void dja_journal_write(DjaMessage *message, int64 turn,
+							  TimestampTz started_at, TimestampTz finished_at,
+							  const char *outcome, Datum reply);
+
+#endif							/* DJA_JOURNAL_H */

@@ -1,0 +1,105 @@
+/*
+ * publication.c
+ *
+ * Publications of djactor's tables that would keep changes from subscribers.
+ *
+ * A subscriber is told of an updated or deleted row by the columns of its replica
+ * identity.  A publication's row filter or list of columns may want others, or
+ * miss some; then the executor refuses to update or delete, since no subscriber
+ * would hear of it.  djactor writes past the executor, so it has to ask the same:
+ * else each message ever handled would stay at the subscriber.
+ *
+ * It is asked when a table's writer updates or deletes for the first time, and of
+ * all tables before a batch reads mail: an error then is nobody's fault, no
+ * handler has run, and mail waits.  For the latter the answer "all is well" is
+ * kept until the server says that one of the tables, or who publishes it, has changed.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+
+#include "base/compat.h"
+#include "tables/catalog.h"
+#include "tables/publication.h"
+
+/* What djactor itself does to its tables, besides inserting. */
+static const struct
+{
+	bool		updates;
+	bool		deletes;
+}			dja_writes[DJA_NTABLES] = {
+	[DJA_ACTOR_TYPE_TABLE] = {true, true},
+	[DJA_ACTOR_TABLE] = {true, true},
+	[DJA_IDENTITY_TABLE] = {false, true},
+	[DJA_MESSAGE_TABLE] = {true, true},
+	[DJA_DEAD_LETTER_TABLE] = {false, true},
+	[DJA_REPLY_TABLE] = {false, true},
+	[DJA_TIMER_TABLE] = {true, true},
+	[DJA_WATCH_TABLE] = {false, true},
+	[DJA_ONCE_TABLE] = {true, true},
+	[DJA_JOURNAL_TABLE] = {false, true},
+	[DJA_HOME_TABLE] = {false, true},
+};
+
+/*
+ * The catalog's state in which all was well; it begins with 1.
+ */
+static uint64 dja_well_at = 0;
+
+/*
+ * Raises 42P10 if subscribers would not hear of what this command does to the
+ * table.
+ */
+void
+dja_refuse_unheard(Relation rel, CmdType command)
+{
+	const char *what = command == CMD_UPDATE ? "updated" : "deleted";
+
+	switch (dja_publication_fault(rel, command))
+	{
+		case DJA_PUBLICATION_FINE:
+			return;
+		case DJA_PUBLICATION_PARTIAL:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+					 errmsg("a publication of table djactor.%s keeps djactor from writing there",
+							RelationGetRelationName(rel)),
+					 errdetail("Its row filter or list of columns does not go with the table's replica identity, so subscribers would not hear of %s rows.",
+							   what),
+					 errhint("Publish the table without them, or nothing but its inserts. See pg_publication_tables.")));
+		case DJA_PUBLICATION_BLIND:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+					 errmsg("a publication of table djactor.%s keeps djactor from writing there",
+							RelationGetRelationName(rel)),
+					 errdetail("The table has no replica identity, so subscribers would not hear of %s rows.",
+							   what),
+					 errhint("Use ALTER TABLE djactor.%s REPLICA IDENTITY %s.",
+							 RelationGetRelationName(rel),
+							 OidIsValid(rel->rd_pkindex) ? "DEFAULT" : "FULL")));
+	}
+}
+
+/*
+ * The same of all tables, and all that djactor does to them.
+ */
+void
+dja_check_published(void)
+{
+	uint64		state = dja_catalog_state;
+
+	if (dja_well_at == state)
+		return;
+	for (DjaTable t = 0; t < DJA_NTABLES; t++)
+	{
+		Relation	rel = table_open(dja_table_oid(t), AccessShareLock);
+
+		if (dja_writes[t].updates)
+			dja_refuse_unheard(rel, CMD_UPDATE);
+		if (dja_writes[t].deletes)
+			dja_refuse_unheard(rel, CMD_DELETE);
+		table_close(rel, AccessShareLock);
+	}
+	/* what has changed meanwhile is looked at by the next one */
+	dja_well_at = state;
+}

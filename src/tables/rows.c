@@ -1,0 +1,451 @@
+/*
+ * rows.c
+ *
+ * Writing rows, and finding them by an index; see rows.h.
+ */
+#include "postgres.h"
+
+#include "access/multixact.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "storage/bufmgr.h"
+#include "storage/procarray.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/reltrigger.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "tables/publication.h"
+#include "tables/rows.h"
+
+/* ---------- writing rows ---------- */
+
+/*
+ * Rows are written past the executor, so no trigger fires. djactor's own know
+ * that. Anybody else's counts on being told of each change (pg_repack's would
+ * bring back messages that were handled meanwhile), so nothing is written as
+ * long as there is one.
+ *
+ * Nor while that of message is off which sees what is sent: rows of a dump may
+ * come then (pg_restore --disable-triggers), and nobody would know them.
+ */
+static void
+dja_refuse_triggers(Relation rel)
+{
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *trigger = &rel->trigdesc->triggers[i];
+		bool		ours = get_func_namespace(trigger->tgfoid) == RelationGetNamespace(rel);
+
+		if (ours && trigger->tgenabled == TRIGGER_DISABLED && strcmp(trigger->tgname, "sent") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the triggers of table djactor.%s are disabled", RelationGetRelationName(rel)),
+					 errdetail("A restore with --disable-triggers is under way, or was cut off."),
+					 errhint("Use ALTER TABLE djactor.%s ENABLE TRIGGER ALL.", RelationGetRelationName(rel))));
+		if (trigger->tgisinternal || trigger->tgenabled == TRIGGER_DISABLED || ours)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("trigger \"%s\" on table djactor.%s keeps djactor from writing there",
+						trigger->tgname, RelationGetRelationName(rel)),
+				 errdetail("It would not fire: djactor writes rows without triggers."),
+				 errhint("Drop or disable the trigger. To shrink the table use VACUUM FULL.")));
+	}
+}
+
+DjaWriter *
+dja_writer_open(DjaTable table, LOCKMODE lockmode)
+{
+	DjaWriter  *writer = palloc(sizeof(DjaWriter));
+
+	writer->rel = table_open(dja_table_oid(table), lockmode);
+	dja_refuse_triggers(writer->rel);
+	writer->estate = CreateExecutorState();
+	writer->rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(writer->rri, writer->rel, 0, NULL, 0);	/* of no range table */
+	ExecOpenIndices(writer->rri, false);
+	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
+	writer->may_update = writer->may_delete = false;
+	return writer;
+}
+
+void
+dja_writer_close(DjaWriter *writer)
+{
+	ExecDropSingleTupleTableSlot(writer->slot);
+	ExecCloseIndices(writer->rri);
+	FreeExecutorState(writer->estate);
+	table_close(writer->rel, NoLock);
+	pfree(writer);
+}
+
+/* ---------- writers that are kept ---------- */
+
+static DjaWriter *dja_kept[DJA_NTABLES];
+static MemoryContext dja_kept_context = NULL;	/* NULL = none are kept */
+static ResourceOwner dja_kept_owner;
+
+/*
+ * From now on writers are kept, in context and for the present resource owner:
+ * subtransactions may come and go.
+ */
+void
+dja_writers_keep(MemoryContext context)
+{
+	memset(dja_kept, 0, sizeof(dja_kept));
+	dja_kept_context = context;
+	dja_kept_owner = CurrentResourceOwner;
+}
+
+/*
+ * Closes what is kept, under the owner that it was opened for.
+ */
+void
+dja_writers_close(void)
+{
+	for (int i = 0; i < DJA_NTABLES; i++)
+		if (dja_kept[i] != NULL)
+			dja_writer_close(dja_kept[i]);
+	dja_writers_forget();
+}
+
+/*
+ * After an abort, which has closed them.
+ */
+void
+dja_writers_forget(void)
+{
+	memset(dja_kept, 0, sizeof(dja_kept));
+	dja_kept_context = NULL;
+}
+
+DjaWriter *
+dja_writer_get(DjaTable table)
+{
+	MemoryContext old;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	if (dja_kept_context == NULL)
+		return dja_writer_open(table, RowExclusiveLock);
+	if (dja_kept[table] != NULL)
+		return dja_kept[table];
+	old = MemoryContextSwitchTo(dja_kept_context);
+	CurrentResourceOwner = dja_kept_owner;
+	PG_TRY();
+	{
+		dja_kept[table] = dja_writer_open(table, RowExclusiveLock);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	return dja_kept[table];
+}
+
+void
+dja_writer_put(DjaWriter *writer)
+{
+	if (dja_kept_context == NULL)
+		dja_writer_close(writer);
+}
+
+/* ---------- writing ---------- */
+
+static void
+dja_writer_fill(DjaWriter *writer, const Datum *values, const bool *nulls)
+{
+	int			natts = RelationGetDescr(writer->rel)->natts;
+
+	ExecClearTuple(writer->slot);
+	memcpy(writer->slot->tts_values, values, sizeof(Datum) * natts);
+	memcpy(writer->slot->tts_isnull, nulls, sizeof(bool) * natts);
+	ExecStoreVirtualTuple(writer->slot);
+	writer->slot->tts_tableOid = RelationGetRelid(writer->rel);
+}
+
+void
+dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
+{
+	dja_writer_fill(writer, values, nulls);
+	simple_table_tuple_insert(writer->rel, writer->slot);
+	dja_insert_index_tuples(writer->rri, writer->slot, writer->estate);
+	ResetPerTupleExprContext(writer->estate);
+}
+
+/*
+ * The transaction in progress, other than our own, that has locked a version or
+ * is changing it; InvalidTransactionId if there is none.  Locks of different
+ * strength, or of several subtransactions, make a multixact even if all are
+ * ours.  With shared_keys a key share lock is none: it goes together with an
+ * update that leaves the key alone, as djactor's do, but not with a delete.
+ */
+TransactionId
+dja_tuple_locker(HeapTupleHeader tuple, bool shared_keys)
+{
+	TransactionId xmax = HeapTupleHeaderGetRawXmax(tuple);
+	TransactionId locker = InvalidTransactionId;
+	MultiXactMember *members;
+	int			n;
+
+	if (tuple->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_COMMITTED))
+		return InvalidTransactionId;
+	if (!(tuple->t_infomask & HEAP_XMAX_IS_MULTI))
+	{
+		if ((shared_keys && HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask) &&
+			 HEAP_XMAX_IS_KEYSHR_LOCKED(tuple->t_infomask)) ||
+			TransactionIdIsCurrentTransactionId(xmax) || !TransactionIdIsInProgress(xmax))
+			return InvalidTransactionId;
+		return xmax;
+	}
+	n = GetMultiXactIdMembers(xmax, &members, false,
+							  HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask));
+	for (int i = 0; i < n && !TransactionIdIsValid(locker); i++)
+		if (!(shared_keys && members[i].status == MultiXactStatusForKeyShare) &&
+			!TransactionIdIsCurrentTransactionId(members[i].xid) &&
+			TransactionIdIsInProgress(members[i].xid))
+			locker = members[i].xid;
+	if (n > 0)
+		pfree(members);
+	return locker;
+}
+
+/*
+ * Has another transaction locked the version at tid, or is changing it?  A lock
+ * of our own transaction (SELECT FOR UPDATE in a handler, say) is none.
+ */
+static bool
+dja_row_is_locked(Relation rel, ItemPointer tid, CommandId cid, bool shared_keys)
+{
+	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(tid));
+	bool		locked = false;
+	ItemId		item;
+
+	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+	item = PageGetItemId(BufferGetPage(buffer), ItemPointerGetOffsetNumber(tid));
+	if (ItemIdIsNormal(item))
+	{
+		HeapTupleData tuple;
+
+		tuple.t_tableOid = RelationGetRelid(rel);
+		tuple.t_data = (HeapTupleHeader) PageGetItem(BufferGetPage(buffer), item);
+		tuple.t_len = ItemIdGetLength(item);
+		tuple.t_self = *tid;
+		locked = HeapTupleSatisfiesUpdate(&tuple, cid, buffer) == TM_BeingModified &&
+			TransactionIdIsValid(dja_tuple_locker(tuple.t_data, shared_keys));
+	}
+	UnlockReleaseBuffer(buffer);
+	return locked;
+}
+
+/*
+ * Locks the very version at tid until the end of the transaction, unless
+ * somebody else has.  slot is one of the table's, to work with.
+ */
+TM_Result
+dja_row_lock(DjaWriter *writer, ItemPointer tid, LockTupleMode mode, TupleTableSlot *slot)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_lock(writer->rel, tid, GetActiveSnapshot(), slot,
+							  GetCurrentCommandId(true), mode, LockWaitSkip, 0, &failure);
+	ExecClearTuple(slot);
+	return result;
+}
+
+/*
+ * Updates or deletes the very version at tid without waiting for anybody who
+ * has it locked.
+ *
+ * The server cannot update without waiting: it asserts that nobody tries.  So we
+ * look first, and would wait for one who locks the row in the moment between.
+ */
+TM_Result
+dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
+{
+	CommandId	cid = GetCurrentCommandId(true);
+	TM_FailureData failure;
+	TM_Result	result;
+
+	if (!writer->may_update)
+	{
+		dja_refuse_unheard(writer->rel, CMD_UPDATE);
+		writer->may_update = true;
+	}
+	if (dja_row_is_locked(writer->rel, tid, cid, true))
+		return TM_BeingModified;
+	dja_writer_fill(writer, values, nulls);
+	result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
+									cid, GetActiveSnapshot(), &failure);
+	ResetPerTupleExprContext(writer->estate);
+	return result;
+}
+
+TM_Result
+dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
+{
+	CommandId	cid = GetCurrentCommandId(true);
+	Snapshot	snapshot = GetActiveSnapshot();
+	TM_FailureData failure;
+	TM_Result	result;
+
+	if (!writer->may_delete)
+	{
+		dja_refuse_unheard(writer->rel, CMD_DELETE);
+		writer->may_delete = true;
+	}
+	result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, false, &failure);
+	/* past a lock of our own the server goes only when it may wait */
+	if (result == TM_BeingModified && !dja_row_is_locked(writer->rel, tid, cid, false))
+		result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, true, &failure);
+	return result;
+}
+
+/*
+ * What a row that is not as it was read means to the transaction: it starts
+ * over.
+ */
+void
+dja_row_trouble(TM_Result result)
+{
+	switch (result)
+	{
+		case TM_SelfModified:
+			ereport(ERROR,
+					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+					 errmsg("the turn has changed a row of djactor that it runs on"),
+					 errhint("Return the new state from the handler instead of updating djactor.actor.")));
+		case TM_BeingModified:
+		case TM_WouldBlock:
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("a row of djactor is locked by another transaction")));
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("a row of djactor was changed by another transaction")));
+	}
+}
+
+/*
+ * Makes room for a new version of a row beside the old one.  The server prunes a
+ * page when a query or an index leads to it, which djactor does not need to
+ * find an actor again; unpruned, the page fills up, and each further version
+ * costs an entry in every index.
+ */
+void
+dja_row_make_room(DjaWriter *writer, ItemPointer tid, Size size)
+{
+	Buffer		buffer = ReadBuffer(writer->rel, ItemPointerGetBlockNumber(tid));
+
+	/* a hint, read without a lock as the server does */
+	if (PageGetHeapFreeSpace(BufferGetPage(buffer)) < size)
+		dja_page_prune(writer->rel, buffer);
+	ReleaseBuffer(buffer);
+}
+
+void
+dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
+{
+	TM_Result	result = dja_row_try_update(writer, tid, values, nulls);
+
+	if (result != TM_Ok)
+		dja_row_trouble(result);
+}
+
+void
+dja_row_delete(DjaWriter *writer, ItemPointer tid)
+{
+	TM_Result	result = dja_row_try_delete(writer, tid);
+
+	if (result != TM_Ok)
+		dja_row_trouble(result);
+}
+
+/* ---------- finding rows ---------- */
+
+static void
+dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys,
+			  Snapshot snapshot)
+{
+	ScanKeyData scan_keys[DJA_FIND_MAX];
+
+	Assert(nkeys <= DJA_FIND_MAX);
+	find->rel = table_open(dja_table_oid(table), AccessShareLock);
+	find->index = index_open(dja_index_oid(index), AccessShareLock);
+	find->slot = table_slot_create(find->rel, NULL);
+	for (int i = 0; i < nkeys; i++)
+	{
+		bool		is_text = TupleDescAttr(RelationGetDescr(find->index), i)->atttypid == TEXTOID;
+
+		ScanKeyEntryInitialize(&scan_keys[i], 0, (AttrNumber) (i + 1), BTEqualStrategyNumber,
+							   InvalidOid, is_text ? C_COLLATION_OID : InvalidOid,
+							   is_text ? F_TEXTEQ : F_INT8EQ, keys[i]);
+	}
+	find->scan = dja_index_beginscan(find->rel, find->index, snapshot, nkeys);
+	index_rescan(find->scan, scan_keys, nkeys, NULL, 0);
+}
+
+/*
+ * keys are values of the index's first nkeys columns, which are of type text
+ * COLLATE "C" or bigint.
+ */
+void
+dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
+{
+	find->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	dja_find_open(find, table, index, nkeys, keys, find->snapshot);
+}
+
+/*
+ * The other transaction that is inserting or deleting such a row, and has not
+ * ended yet; InvalidTransactionId if there is none.
+ */
+TransactionId
+dja_find_writer(DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
+{
+	TransactionId xid = InvalidTransactionId;
+	SnapshotData dirty;
+	DjaFind		find;
+
+	InitDirtySnapshot(dirty);
+	find.snapshot = NULL;
+	dja_find_open(&find, table, index, nkeys, keys, &dirty);
+	while (!TransactionIdIsValid(xid) && dja_find_next(&find))
+		xid = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+	dja_find_end(&find);
+	return xid;
+}
+
+/*
+ * The next row, all columns taken apart in find->slot; false at the end.
+ */
+bool
+dja_find_next(DjaFind *find)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (!index_getnext_slot(find->scan, ForwardScanDirection, find->slot))
+		return false;
+	slot_getallattrs(find->slot);
+	return true;
+}
+
+void
+dja_find_end(DjaFind *find)
+{
+	index_endscan(find->scan);
+	ExecDropSingleTupleTableSlot(find->slot);
+	UnregisterSnapshot(find->snapshot);
+	index_close(find->index, AccessShareLock);
+	table_close(find->rel, AccessShareLock);
+}

@@ -1,0 +1,98 @@
+/*
+ * rows.h
+ *
+ * Reads and writes rows of djactor's tables through the table and index access
+ * methods.
+ *
+ * Rows are written without rights checks, triggers or a change of user:
+ * djactor's own bookkeeping is not the handler's role's business.  What a role
+ * may do is checked by the SQL functions that call in here.
+ *
+ * Nothing here waits for a row that somebody else has locked.
+ */
+#ifndef DJA_ROWS_H
+#define DJA_ROWS_H
+
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+#include "tables/catalog.h"
+
+/*
+ * An open table with all that writing needs; lives until the transaction's
+ * end.
+ */
+typedef struct DjaWriter
+{
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *rri;
+	TupleTableSlot *slot;
+	bool		may_update;		/* asked of its publications */
+	bool		may_delete;
+} DjaWriter;
+
+/*
+ * Where a row is, as a number: neighbours in the table follow each other.
+ */
+static inline uint64
+dja_tid_encode(const ItemPointerData *tid)
+{
+	return (uint64) ItemPointerGetBlockNumber(tid) << 16 | ItemPointerGetOffsetNumber(tid);
+}
+
+static inline void
+dja_tid_decode(uint64 row, ItemPointer tid)
+{
+	ItemPointerSet(tid, (BlockNumber) (row >> 16), (OffsetNumber) (row & 0xFFFF));
+}
+
+/*
+ * The rows that an index has for some values of its first columns, as the
+ * latest snapshot sees them.
+ */
+#define DJA_FIND_MAX 4
+
+typedef struct DjaFind
+{
+	Relation	rel;
+	Relation	index;
+	Snapshot	snapshot;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+} DjaFind;
+
+extern DjaWriter *dja_writer_open(DjaTable table, LOCKMODE lockmode);
+extern void dja_writer_close(DjaWriter *writer);
+
+/*
+ * Writers that a batch keeps open from first use to its end, and writers for a
+ * moment where there is no batch.  Always with RowExclusiveLock.
+ */
+extern void dja_writers_keep(MemoryContext context);
+extern void dja_writers_close(void);
+extern void dja_writers_forget(void);
+extern DjaWriter *dja_writer_get(DjaTable table);
+extern void dja_writer_put(DjaWriter *writer);
+
+extern void dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls);
+extern void dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
+extern void dja_row_make_room(DjaWriter *writer, ItemPointer tid, Size size);
+extern void dja_row_delete(DjaWriter *writer, ItemPointer tid);
+extern TM_Result dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
+extern TM_Result dja_row_try_delete(DjaWriter *writer, ItemPointer tid);
+extern TM_Result dja_row_lock(DjaWriter *writer, ItemPointer tid, LockTupleMode mode, TupleTableSlot *slot);
+extern TransactionId dja_tuple_locker(HeapTupleHeader tuple, bool shared_keys);
+extern void dja_row_trouble(TM_Result result);
+
+extern void dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys);
+extern TransactionId dja_find_writer(DjaTable table, DjaIndex index, int nkeys, const Datum *keys);
+extern bool dja_find_next(DjaFind *find);
+extern void dja_find_end(DjaFind *find);
+
+#endif							/* DJA_ROWS_H */

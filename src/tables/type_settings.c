@@ -1,0 +1,321 @@
+/*
+ * type_settings.c
+ *
+ * The settings of actor types; see type_settings.h.
+ *
+ * They are set for a level of the server's settings and not for the session, so
+ * the end of the level, or of the transaction, undoes them.  What has the wanted
+ * value already is left alone: where all types of a batch agree with the server,
+ * nothing is set at all.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "nodes/value.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/numeric.h"
+
+#include "base/compat.h"
+#include "base/json.h"
+#include "tables/type_settings.h"
+
+/* What decides how SQL is understood, and what a date looks like. */
+static const char *const dja_remembered[] = {"TimeZone", "search_path", "DateStyle", "IntervalStyle"};
+
+/* What the worker, or the contract, decides. */
+static const char *const dja_reserved[] = {
+	"role", "session_authorization", "session_replication_role",
+	"transaction_isolation", "transaction_read_only", "transaction_deferrable",
+	"default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable",
+	"transaction_timeout", "deadlock_timeout", "exit_on_error"
+};
+
+/* The level that is open, and whose settings are seen in it (their hash, 0 = nobody's). */
+static int	dja_settings_level = 0;
+static uint64 dja_settings_seen = 0;
+
+static int
+dja_set(const char *name, const char *value, Oid role, bool change, int elevel)
+{
+	return set_config_option(name, value, superuser_arg(role) ? PGC_SUSET : PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, change, elevel, false);
+}
+
+/*
+ * A value as a setting's text; NULL for JSON null.
+ */
+static char *
+dja_setting_value(const char *name, JsonbValue *value)
+{
+	switch (value->type)
+	{
+		case jbvNull:
+			return NULL;
+		case jbvString:
+			return pnstrdup(value->val.string.val, value->val.string.len);
+		case jbvNumeric:
+			return numeric_normalize(value->val.numeric);
+		case jbvBool:
+			return pstrdup(value->val.boolean ? "on" : "off");
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid value of setting \"%s\"", name),
+					 errhint("Use a string, a number, a boolean, or null for what the worker has.")));
+	}
+	return NULL;				/* not reached */
+}
+
+/*
+ * One setting that a definition names, checked.
+ */
+static void
+dja_setting_check(const char *name, const char *value, Oid owner)
+{
+	for (size_t i = 0; i < lengthof(dja_reserved); i++)
+		if (pg_strcasecmp(name, dja_reserved[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("\"%s\" cannot be a setting of an actor type", dja_reserved[i]),
+					 errdetail("Workers keep it as their work needs it.")));
+	if (pg_strncasecmp(name, "djactor.", strlen("djactor.")) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" cannot be a setting of an actor type", name),
+				 errdetail("It is the server's.")));
+	if (value != NULL)
+		(void) dja_set(name, value, owner, false, ERROR);
+}
+
+static void
+dja_push_string(DjaJsonState *state, JsonbIteratorToken token, const char *string)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = (char *) string;
+	value.val.string.len = strlen(string);
+	dja_json_push(state, token, &value);
+}
+
+static bool
+dja_is_json_null(Jsonb *json)
+{
+	JsonbValue	value;
+
+	return JB_ROOT_IS_SCALAR(json) && JsonbExtractScalar(&json->root, &value) && value.type == jbvNull;
+}
+
+static bool
+dja_is_among(List *names, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+		if (pg_strcasecmp(strVal(lfirst(lc)), name) == 0)
+		return true;
+	return false;
+}
+
+/*
+ * A setting's name as the server spells it, if it is one that is always there.
+ */
+static const char *
+dja_spelt(char *name)
+{
+	for (size_t i = 0; i < lengthof(dja_remembered); i++)
+		if (pg_strcasecmp(name, dja_remembered[i]) == 0)
+			return dja_remembered[i];
+	return name;
+}
+
+/*
+ * Pushes what a definition names; returns the names.
+ */
+static List *
+dja_push_named(DjaJsonState *state, Jsonb *named, Oid owner)
+{
+	JsonbIterator *it = JsonbIteratorInit(&named->root);
+	JsonbIteratorToken token;
+	JsonbValue	item;
+	List	   *names = NIL;
+	char	   *name = NULL;
+
+	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
+	{
+		char	   *value;
+
+		if (token == WJB_KEY)
+			name = pnstrdup(item.val.string.val, item.val.string.len);
+		if (token != WJB_VALUE)
+			continue;
+		value = dja_setting_value(name, &item);
+		dja_setting_check(name, value, owner);
+		names = lappend(names, makeString(name));
+		if (value == NULL)
+			continue;
+		dja_push_string(state, WJB_KEY, dja_spelt(name));
+		dja_push_string(state, WJB_VALUE, value);
+	}
+	return names;
+}
+
+/*
+ * Pushes what a type has had, but for some names.
+ */
+static void
+dja_push_others(DjaJsonState *state, Jsonb *stored, List *names)
+{
+	DjaSettings *settings = dja_settings_parse(stored);
+	const char *at = settings->pairs;
+
+	for (int i = 0; i < settings->n; i++)
+	{
+		const char *name = at;
+		const char *value = name + strlen(name) + 1;
+
+		if (!dja_is_among(names, name))
+		{
+			dja_push_string(state, WJB_KEY, name);
+			dja_push_string(state, WJB_VALUE, value);
+		}
+		at = value + strlen(value) + 1;
+	}
+}
+
+/*
+ * The settings of a type that is being defined, as an object of strings: what the
+ * definition names (NULL = nothing), and of the others what the type has had
+ * (stored), or what the present session has if that is NULL.  Raises 22023 or what
+ * the server says of a setting.
+ */
+Datum
+dja_settings_define(Jsonb *named, Jsonb *stored, Oid owner)
+{
+	List	   *names = NIL;
+	DjaJsonState state = {0};
+
+	if (named != NULL && !JB_ROOT_IS_OBJECT(named) && !dja_is_json_null(named))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("settings must be a JSON object"),
+				 errhint("Its keys are names of settings, its values what turns see of them.")));
+	dja_json_push(&state, WJB_BEGIN_OBJECT, NULL);
+	if (named != NULL && JB_ROOT_IS_OBJECT(named))
+		names = dja_push_named(&state, named, owner);
+	if (stored != NULL)
+		dja_push_others(&state, stored, names);
+	for (size_t i = 0; stored == NULL && i < lengthof(dja_remembered); i++)
+	{
+		if (dja_is_among(names, dja_remembered[i]))
+			continue;
+		dja_push_string(&state, WJB_KEY, dja_remembered[i]);
+		dja_push_string(&state, WJB_VALUE, GetConfigOption(dja_remembered[i], false, false));
+	}
+	dja_json_push(&state, WJB_END_OBJECT, NULL);
+	return JsonbPGetDatum(JsonbValueToJsonb(state.result));
+}
+
+/*
+ * What dja_settings_define() has made, in the current memory context and in one
+ * piece.
+ */
+DjaSettings *
+dja_settings_parse(Jsonb *stored)
+{
+	JsonbIterator *it = JsonbIteratorInit(&stored->root);
+	JsonbIteratorToken token;
+	JsonbValue	item;
+	StringInfoData pairs;
+	DjaSettings *settings;
+	int			n = 0;
+
+	initStringInfo(&pairs);
+	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
+	{
+		if (token != WJB_KEY && (token != WJB_VALUE || item.type != jbvString))
+			continue;
+		appendBinaryStringInfo(&pairs, item.val.string.val, item.val.string.len);
+		appendStringInfoChar(&pairs, '\0');
+		n += token == WJB_VALUE;
+	}
+	settings = palloc(offsetof(DjaSettings, pairs) + pairs.len);
+	settings->n = n;
+	settings->size = pairs.len;
+	settings->hash = Max(1, hash_bytes_extended((unsigned char *) pairs.data, pairs.len, 0));
+	memcpy(settings->pairs, pairs.data, pairs.len);
+	pfree(pairs.data);
+	return settings;
+}
+
+/*
+ * What they say of one setting, NULL if nothing.
+ */
+const char *
+dja_settings_value(const DjaSettings *settings, const char *name)
+{
+	const char *at = settings->pairs;
+
+	for (int i = 0; i < settings->n; i++)
+	{
+		const char *value = at + strlen(at) + 1;
+
+		if (strcmp(at, name) == 0)
+			return value;
+		at = value + strlen(value) + 1;
+	}
+	return NULL;
+}
+
+/*
+ * A batch begins.
+ */
+void
+dja_settings_open(void)
+{
+	dja_settings_level = NewGUCNestLevel();
+	dja_settings_seen = 0;
+}
+
+/*
+ * From here on the turns of a type with these settings follow.  elevel is for a
+ * setting that the server does not take any more.
+ */
+void
+dja_settings_see(const DjaSettings *settings, int elevel)
+{
+	const char *at = settings->pairs;
+
+	if (dja_settings_seen == settings->hash)
+		return;
+	if (dja_settings_seen != 0)
+	{
+		AtEOXact_GUC(false, dja_settings_level);
+		dja_settings_open();
+	}
+	for (int i = 0; i < settings->n; i++)
+	{
+		const char *name = at;
+		const char *value = name + strlen(name) + 1;
+		const char *present = GetConfigOption(name, true, false);
+
+		if (present == NULL || strcmp(present, value) != 0)
+			(void) dja_set(name, value, GetUserId(), true, elevel);
+		at = value + strlen(value) + 1;
+	}
+	dja_settings_seen = settings->hash;
+}
+
+/*
+ * The batch ends.
+ */
+void
+dja_settings_close(void)
+{
+	AtEOXact_GUC(false, dja_settings_level);
+	dja_settings_seen = 0;
+}

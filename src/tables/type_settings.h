@@ -1,0 +1,36 @@
+/*
+ * type_settings.h
+ *
+ * What a turn sees of the server's settings (contract point 33).
+ *
+ * A type remembers what its definer's session had of the settings that decide what
+ * SQL means, and any others that its definition names.  All its turns see these,
+ * whoever runs them: a worker, or drain() in somebody's session.
+ *
+ * A batch opens a level of settings, has one type's after the other seen in it,
+ * and closes it; an abort closes it, too.  No other level may be open within it
+ * when the next type's settings are to be seen.
+ */
+#ifndef DJA_TYPE_SETTINGS_H
+#define DJA_TYPE_SETTINGS_H
+
+#include "utils/jsonb.h"
+
+typedef struct DjaSettings
+{
+	uint64		hash;			/* of all that follows */
+	int			n;
+	Size		size;
+	char		pairs[FLEXIBLE_ARRAY_MEMBER];	/* name and value, each with
+												 * its zero byte */
+} DjaSettings;
+
+extern Datum dja_settings_define(Jsonb *named, Jsonb *stored, Oid owner);
+extern DjaSettings *dja_settings_parse(Jsonb *stored);
+extern const char *dja_settings_value(const DjaSettings *settings, const char *name);
+
+extern void dja_settings_open(void);
+extern void dja_settings_see(const DjaSettings *settings, int elevel);
+extern void dja_settings_close(void);
+
+#endif							/* DJA_TYPE_SETTINGS_H */

@@ -1,0 +1,101 @@
+/*
+ * stash.c
+ *
+ * stash() puts the message of the running turn aside, unstash_all() puts all
+ * back that the actor has stashed: they sort before what came later, by their
+ * ids.  A stash is bounded, since nobody else empties it.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "turn/turn.h"
+#include "turn/turn_effects.h"
+#include "xact/pending.h"
+
+PG_FUNCTION_INFO_V1(dja_stash);
+PG_FUNCTION_INFO_V1(dja_unstash_all);
+
+#define DJA_STASH_MAX 1000		/* messages of one actor */
+
+/*
+ * How many there are: cancel() lowers no counter.
+ */
+static int
+dja_stash_count(DjaActor *actor)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	DjaScan		scan;
+	int			n = 0;
+
+	dja_aside_scan_begin(&scan, actor->type->hash, actor->key_hash, snapshot);
+	while (dja_scan_next(&scan))
+	{
+		DjaMessage *message = dja_scan_message(&scan);
+
+		n += dja_message_is_aside(message, "stashed") && dja_text_equal(message->key, actor->key);
+	}
+	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return n;
+}
+
+/*
+ * stash(): done at the end of the turn.
+ */
+Datum
+dja_stash(PG_FUNCTION_ARGS)
+{
+	dja_require_turn("stash()");
+	if (dja_turn.actor->stashed >= DJA_STASH_MAX && !dja_effect_requested(DJA_EFFECT_UNSTASHED) &&
+		dja_stash_count(dja_turn.actor) >= DJA_STASH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("stash of actor %s \"%s\" is full", dja_turn.actor->type->name,
+						text_to_cstring(dja_turn.actor->key)),
+				 errdetail("It holds %d messages.", DJA_STASH_MAX),
+				 errhint("Call djactor.unstash_all() before, or reject the message.")));
+	dja_effect_request(DJA_EFFECT_STASH, NULL, NULL);
+	PG_RETURN_VOID();
+}
+
+/*
+ * unstash_all(): how many there were.
+ */
+Datum
+dja_unstash_all(PG_FUNCTION_ARGS)
+{
+	DjaActor   *actor = dja_turn.actor;
+	DjaWriter  *writer;
+	Snapshot	snapshot;
+	DjaScan		scan;
+	int			n = 0;
+
+	dja_require_turn("unstash_all()");
+	if (actor->stashed == 0)
+		PG_RETURN_INT32(0);
+	writer = dja_writer_get(DJA_MESSAGE_TABLE);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	dja_aside_scan_begin(&scan, actor->type->hash, actor->key_hash, snapshot);
+	while (dja_scan_next(&scan))
+	{
+		DjaMessage *message = dja_scan_message(&scan);
+
+		if (!dja_message_is_aside(message, "stashed") || !dja_text_equal(message->key, actor->key))
+			continue;
+		dja_message_set_aside(writer, message, NULL, DT_NOEND);
+		dja_pending_mailbox(actor->type, actor->key_hash, message->position, 0);
+		n++;
+	}
+	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	dja_writer_put(writer);
+	dja_effect_request(DJA_EFFECT_UNSTASHED, actor, NULL);
+	CommandCounterIncrement();
+	PG_RETURN_INT32(n);
+}

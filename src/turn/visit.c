@@ -1,0 +1,526 @@
+/*
+ * visit.c
+ *
+ * Visiting mailboxes: one turn after the other, and what each of them means to
+ * its message, its mailbox and its batch; see visit.h.  read.c reads the mailboxes,
+ * turn.c calls the handlers, batch_xact.c begins and ends what stands in one
+ * transaction.
+ *
+ * The batch ends when it has had its turns or its time, when a turn leaves
+ * something for the next ones to meet, and as soon as somebody waits for what
+ * it has locked.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "pgstat.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/compat.h"
+#include "shmem/copy_shmem.h"
+#include "shmem/crash.h"
+#include "shmem/slots.h"
+#include "shmem/stats.h"
+#include "tables/type_settings.h"
+#include "turn/reply.h"
+#include "turn/session.h"
+#include "turn/turn.h"
+#include "turn/turn_outcome.h"
+#include "turn/visit.h"
+
+#define DJA_BATCH_BYTES ((Size) 64 * 1024 * 1024)	/* of states and messages
+													 * in one transaction */
+#define DJA_WRITING_MAX 60		/* below PGPROC's cache of 64 subtransactions */
+
+/*
+ * Leaves the rest of a claim, from one of its messages on, for another time.
+ */
+static void
+dja_claim_leave(DjaClaim *claim, int from)
+{
+	bool		touched = claim->turns > 0 || claim->removed > 0;
+
+	if (from < claim->nmessages)
+	{
+		claim->end = touched ? DJA_END_REMAINING : DJA_END_RETURNED;
+		claim->cursor = claim->messages[from]->position;
+	}
+	else
+	{
+		claim->end = claim->read_end;
+		claim->cursor = claim->read_cursor;
+	}
+}
+
+/*
+ * Has all that is left of a claim read anew, from the mailbox's start.
+ */
+static void
+dja_claim_again(DjaClaim *claim)
+{
+	claim->end = DJA_END_REMAINING;
+	claim->cursor = DJA_CURSOR_START;
+}
+
+/*
+ * Somebody else has a row locked that a turn of this mailbox would write: the
+ * mailbox waits until that is over, and nobody else does.
+ */
+void
+dja_claim_put_off(DjaBatch *batch, DjaClaim *claim, text *key, TransactionId locker)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+
+	claim->end = DJA_END_PUT_OFF;
+	claim->waiting = psprintf("%s \"%s\"", claim->type ? claim->type->name : "?", text_to_cstring(key));
+	claim->locker = locker;
+	claim->asker_dropped = false;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * A turn that has failed may have done so for what the session remembers: it is
+ * run alone in a fresh one, and not charged before.
+ */
+bool
+dja_claim_in_fresh_session(DjaBatch *batch, DjaClaim *claim, DjaError *error)
+{
+	if (!batch->own_transaction || !dja_session_outdated() || !dja_error_of_session(error))
+		return false;
+	claim->run_alone = 1;
+	dja_session_renew();
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("a turn of actor type \"%s\" is tried again in a fresh session: %s",
+					claim->type ? claim->type->name : "?", error->message),
+			 errdetail("Columns or types have changed since this worker has begun.")));
+	return true;
+}
+
+/*
+ * A turn that failed under its savepoint.  What is not plainly its own fault is
+ * settled by running it alone.  True if the claim can go on.
+ */
+static bool
+dja_claim_failed(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaError *error)
+{
+	DjaBlame	blame = dja_error_blame(error);
+
+	if (dja_claim_in_fresh_session(batch, claim, error))
+	{
+		dja_claim_leave(claim, i);
+		return false;
+	}
+	if (blame != DJA_BLAME_MESSAGE && batch->own_transaction && batch->executed > 1)
+	{
+		/* what it waited for may wait for us */
+		batch->waited_for |= blame == DJA_BLAME_CONFLICT;
+		claim->long_turn |= blame == DJA_BLAME_LONG;
+		claim->run_alone = 1;
+		dja_claim_leave(claim, i);
+		return false;
+	}
+	return dja_message_failed(batch, claim, actor, claim->messages[i], error);
+}
+
+/*
+ * The message has been handled.
+ */
+static void
+dja_claim_handled(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
+{
+	if (batch->nhandled == batch->max_handled)
+	{
+		MemoryContext old = MemoryContextSwitchTo(batch->memory);
+
+		batch->max_handled = Max(64, 2 * batch->max_handled);
+		batch->handled = batch->handled == NULL ?
+			palloc(sizeof(DjaHandled) * batch->max_handled) :
+			repalloc(batch->handled, sizeof(DjaHandled) * batch->max_handled);
+		MemoryContextSwitchTo(old);
+	}
+	batch->handled[batch->nhandled].row = dja_tid_encode(&message->tid);
+	batch->handled[batch->nhandled++].claim = claim;
+	dja_claim_remove(claim, message);
+}
+
+/*
+ * A turn is over: what it took.
+ */
+static void
+dja_claim_note(DjaClaim *claim, DjaMessage *message, TimestampTz start, TimestampTz end)
+{
+	DjaType    *type = claim->type;
+	TimestampTz due = DatumGetTimestampTz(message->values[DJA_MSG_SENT_AT - 1]);
+
+	if (!message->nulls[DJA_MSG_DELIVER_AT - 1])
+		due = Max(due, DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]));
+	dja_stat_handled(&type->stat, start - due, end - start);
+	type->turn_usec = type->turn_usec == 0 ? end - start : (7 * type->turn_usec + (end - start)) / 8;
+	claim->long_turn |= dja_turn_timeout_long;
+}
+
+/*
+ * Has this message crashed a process, or may it have?  Then nothing else is in
+ * its transaction.
+ */
+static bool
+dja_is_dangerous(DjaMessage *message)
+{
+	return DatumGetInt16(message->values[DJA_MSG_CRASHES - 1]) > 0 ||
+		dja_crash_suspected(message->id);
+}
+
+/*
+ * Says what is being handled: to djactor.worker and pg_stat_activity, and to
+ * the postmaster should this process crash.
+ */
+static void
+dja_worker_shows(DjaType *type, DjaMessage *message)
+{
+	static uint64 shown = 0;
+	static TimestampTz shown_since = 0;
+
+	if (dja_my_worker == NULL)
+		return;
+	if (message != NULL)
+		dja_crash_mark(type->hash, message->id, dja_is_dangerous(message));
+	else
+		dja_crash_unmark();
+	/* who was idle meanwhile shows something else */
+	if (message != NULL && (shown != type->hash || shown_since != dja_my_worker->since))
+	{
+		char		activity[DJA_TYPE_NAME_MAX + 16];
+
+		shown = type->hash;
+		shown_since = dja_my_worker->since;
+		snprintf(activity, sizeof(activity), "djactor: %s", type->name);
+		pgstat_report_activity(STATE_RUNNING, activity);
+	}
+	if (message != NULL && strncmp(dja_my_worker->actor_type, type->name, NAMEDATALEN - 1) != 0)
+		strlcpy(dja_my_worker->actor_type, type->name, NAMEDATALEN);
+	dja_my_worker->message_id = message ? message->id : 0;
+}
+
+/*
+ * Where a turn is about to start, for who has to catch its error; and that it
+ * did not come to it.
+ */
+typedef struct DjaTurnBefore
+{
+	DjaClaim   *claim;
+	DjaMessage *message;
+} DjaTurnBefore;
+
+static DjaTurnBefore
+dja_turn_begins(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
+{
+	DjaTurnBefore before = {batch->claim, batch->message};
+
+	batch->phase = DJA_PHASE_TURN;
+	batch->claim = claim;
+	batch->message = message;
+	batch->actor_read = false;
+	batch->executed++;
+	claim->turns++;
+	return before;
+}
+
+static void
+dja_turn_did_not_happen(DjaBatch *batch, DjaTurnBefore before)
+{
+	batch->phase = DJA_PHASE_READING;
+	batch->claim->turns--;
+	batch->claim = before.claim;
+	batch->message = before.message;
+	batch->executed--;
+}
+
+/*
+ * What to do after a message.
+ */
+typedef enum DjaNext
+{
+	DJA_NEXT_MESSAGE,
+	DJA_NEXT_RUN,
+	DJA_NEXT_BATCH
+} DjaNext;
+
+/*
+ * How the next turn is to be made.
+ */
+static DjaMode
+dja_turn_mode(DjaBatch *batch, DjaClaim *claim)
+{
+	if (!batch->own_transaction)
+		return batch->mode;
+	if (batch->executed == 0 && batch->budget == 1)
+		return DJA_MODE_ONE;
+	return claim->type->savepoints > 0 ? DJA_MODE_SAVEPOINTS : DJA_MODE_FAST;
+}
+
+/*
+ * May the transaction have one more turn, and this one?  What its type, or its
+ * past, wants to be alone with is told by the budget.
+ */
+static bool
+dja_turn_fits(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, TimestampTz now)
+{
+	int			limit;
+
+	if (!batch->own_transaction)
+		return batch->budget > 0;
+	limit = dja_handler_batch_size(claim->type);
+	if (dja_is_dangerous(message))
+	{
+		limit = 1;
+		claim->run_alone = batch->executed > 0;
+	}
+	if (limit > 0)
+		batch->budget = Min(batch->budget, limit - batch->executed);
+	return batch->budget > 0 && (batch->executed == 0 || now < batch->deadline);
+}
+
+/*
+ * Before a handler is called whose repetition could be seen from outside: locks
+ * the rows that its turn will write.  False if somebody else has one of them.
+ */
+static bool
+dja_turn_lock_rows(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message)
+{
+	TM_Result	result = dja_row_lock(batch->messages, &message->tid, LockTupleExclusive,
+									  batch->message_slot);
+
+	if (result == TM_Ok && actor->exists)
+		result = dja_row_lock(batch->actors, &actor->tid, LockTupleNoKeyExclusive, batch->actor_slot);
+	if (result == TM_WouldBlock)
+	{
+		claim->cursor = message->position;
+		dja_claim_put_off(batch, claim, message->key, InvalidTransactionId);
+	}
+	else if (result != TM_Ok)
+		dja_claim_again(claim);
+	return result == TM_Ok;
+}
+
+/*
+ * Can the actor have a turn now?  If not, the claim knows how it ends.
+ */
+static bool
+dja_actor_is_ready(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message)
+{
+	if (actor->suspended || actor->paused)
+	{
+		claim->end = DJA_END_EMPTY; /* resume() pushes the mailbox */
+		return false;
+	}
+	if (actor->exists && actor->state_version > claim->type->state_version)
+	{
+		dja_log_newer(actor);
+		claim->end = DJA_END_EMPTY; /* defining the type anew has the type
+									 * queue swept */
+		return false;
+	}
+	if (claim->reread)
+	{
+		dja_claim_again(claim); /* it waited until just now */
+		return false;
+	}
+	if (batch->own_transaction && TransactionIdIsValid(actor->locker))
+	{
+		claim->cursor = message->position;
+		dja_claim_put_off(batch, claim, actor->key, actor->locker);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Will the message's asker be there to be answered?  That is seen to before its
+ * handler is called, which somebody's open transaction must not have repeated.
+ */
+static bool
+dja_asker_is_ready(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
+{
+	if (!batch->own_transaction || dja_can_answer(message))
+		return true;
+	claim->cursor = message->position;
+	dja_claim_put_off(batch, claim, message->key, InvalidTransactionId);
+	claim->asker_dropped = true;
+	return false;
+}
+
+/*
+ * The turn itself, and what its outcome means to the message and the claim.
+ */
+static bool
+dja_claim_turn(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaMode mode, TimestampTz now)
+{
+	DjaMessage *message = claim->messages[i];
+	DjaError   *error = NULL;
+
+	batch->budget--;
+	dja_worker_shows(claim->type, message);
+	if (mode == DJA_MODE_SAVEPOINTS)
+	{
+		error = dja_turn_in_savepoint(batch, claim, actor, message, now);
+		if (claim->type->savepoints > 0)
+			claim->type->savepoints--;
+	}
+	else
+		dja_turn_execute(batch, claim, actor, message, now);
+	batch->clock = GetCurrentTimestamp();
+	dja_worker_shows(claim->type, NULL);
+	batch->phase = DJA_PHASE_READING;
+	if (error != NULL)
+		return dja_claim_failed(batch, claim, actor, i, error);
+
+	if (message->state == DJA_MESSAGE_HANDLED)
+		dja_claim_handled(batch, claim, message);
+	else
+		dja_claim_remove(claim, message);	/* it is aside */
+	batch->turns++;
+	dja_claim_note(claim, message, now, batch->clock);
+	return true;
+}
+
+/*
+ * Does the batch end after a turn?  It does with one that has lasted long, that leaves
+ * something for the next ones to meet, or that somebody waits for.
+ */
+static bool
+dja_batch_is_over(DjaBatch *batch, DjaClaim *claim)
+{
+	bool		over = claim->long_turn || batch->budget <= 0 || batch->writing >= DJA_WRITING_MAX;
+
+	over |= MemoryContextMemAllocated(batch->memory, false) > DJA_BATCH_BYTES;
+	if (batch->own_transaction)
+	{
+		batch->waited_for |= dja_session_waited_for();
+		over |= batch->waited_for || dja_session_touched ||
+			(MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0;
+	}
+	return over;
+}
+
+/*
+ * Handles, or otherwise deals with, message i of a claim.  The claim's end is set
+ * where the answer is not DJA_NEXT_MESSAGE.
+ */
+static DjaNext
+dja_claim_message(DjaBatch *batch, DjaClaim *claim, int i)
+{
+	DjaMessage *message = claim->messages[i];
+	TimestampTz now = batch->own_transaction ? batch->clock : dja_clock();
+	DjaTurnBefore before;
+	DjaActor   *actor;
+	DjaMode		mode;
+	bool		go_on;
+	bool		over;
+
+	if (message->state != DJA_MESSAGE_OPEN)
+		return DJA_NEXT_MESSAGE;	/* an earlier turn has cancelled it */
+	if (claim->reread)
+	{
+		dja_claim_again(claim);
+		return DJA_NEXT_RUN;
+	}
+
+	/* what earlier turns of the batch, or others, have done to the type */
+	if ((!dja_type_is_current(claim->type, claim->generation) || claim->type->call == NULL) &&
+		!dja_claim_resolve(batch, claim))
+	{
+		/* what was read and not run is still to come, for whoever runs it */
+		if (claim->end == DJA_END_REMAINING)
+			dja_claim_leave(claim, i);
+		return DJA_NEXT_RUN;
+	}
+	if (!dja_turn_fits(batch, claim, message, now))
+	{
+		dja_claim_leave(claim, i);
+		return DJA_NEXT_BATCH;
+	}
+	mode = dja_turn_mode(batch, claim);
+
+	before = dja_turn_begins(batch, claim, message);
+	dja_settings_see(claim->type->settings, ERROR);
+	actor = dja_claim_actor(batch, claim, message->key);
+	batch->actor_read = true;
+	if (!dja_actor_is_ready(batch, claim, actor, message) || !dja_asker_is_ready(batch, claim, message))
+	{
+		dja_turn_did_not_happen(batch, before);
+		return DJA_NEXT_RUN;
+	}
+	if ((!message->plain || message->expires_at <= now) && dja_claim_without_turn(batch, claim, message, now))
+	{
+		dja_turn_did_not_happen(batch, before);
+		dja_claim_remove(claim, message);
+		return DJA_NEXT_MESSAGE;
+	}
+	if (mode == DJA_MODE_ONE && !dja_turn_lock_rows(batch, claim, actor, message))
+	{
+		dja_turn_did_not_happen(batch, before);
+		return DJA_NEXT_RUN;
+	}
+
+	go_on = dja_claim_turn(batch, claim, actor, i, mode, now);
+	over = dja_batch_is_over(batch, claim);
+	if (go_on && claim->reread)
+	{
+		dja_claim_again(claim); /* what was put back sorts before */
+		go_on = false;
+	}
+	if (over && go_on)
+		dja_claim_leave(claim, i + 1);
+	return over ? DJA_NEXT_BATCH : go_on ? DJA_NEXT_MESSAGE : DJA_NEXT_RUN;
+}
+
+/*
+ * Visits a mailbox: handles what was read of it until that is done, or its
+ * moment is over.  False when the batch has to end here; the claim knows how it
+ * ends.
+ */
+bool
+dja_batch_visit(DjaBatch *batch, DjaClaim *claim)
+{
+	DjaNext		next = DJA_NEXT_MESSAGE;
+	TimestampTz until;
+
+	/* after the snapshot that it was read with: rows of a restore are not run */
+	if (batch->own_transaction && dja_copy_is_held(MyDatabaseId))
+	{
+		dja_claim_leave(claim, claim->next);
+		return false;
+	}
+	batch->clock = GetCurrentTimestamp();
+	until = batch->own_transaction ? batch->clock + DJA_VISIT_USEC : DT_NOEND;
+	while (next == DJA_NEXT_MESSAGE && claim->next < claim->nmessages && batch->clock < until)
+	{
+		next = dja_claim_message(batch, claim, claim->next);
+		claim->next += next == DJA_NEXT_MESSAGE;
+	}
+	if (next == DJA_NEXT_MESSAGE && claim->type != NULL && claim->nmessages > 0)
+		dja_claim_leave(claim, claim->next);
+	claim->closed |= next != DJA_NEXT_MESSAGE;
+	return next != DJA_NEXT_BATCH;
+}
+
+/*
+ * Has the batch left anything in its mailboxes?  The next one to come back to,
+ * in their order, or NULL.
+ */
+DjaClaim *
+dja_batch_revisit(DjaBatch *batch)
+{
+	for (int n = 0; n < batch->nclaims; n++)
+	{
+		DjaClaim   *claim = batch->claims[batch->revisit++ % batch->nclaims];
+
+		if (!claim->closed && claim->next < claim->nmessages)
+			return claim;
+	}
+	return NULL;
+}

@@ -1,0 +1,287 @@
+/*
+ * watch.c
+ *
+ * Watching: a message of kind down tells each watcher once that an actor has
+ * stopped, or at once that there is none; and each time that a message of the
+ * actor was given up or the actor was suspended, the watch goes on.
+ *
+ * The race to avoid is write skew: a watcher that sees an actor which is just
+ * being stopped, by somebody who does not see the watcher.  So watch() locks
+ * the actor's row in key share mode, which its turns do not notice, and who
+ * stops an actor looks for watchers only after deleting that row, under a new
+ * snapshot.  A turn does not wait for that lock: it fails and is run again.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/json.h"
+#include "tables/actor.h"
+#include "turn/system_message.h"
+#include "turn/turn.h"
+#include "turn/watch.h"
+
+PG_FUNCTION_INFO_V1(dja_watch);
+PG_FUNCTION_INFO_V1(dja_unwatch);
+
+/*
+ * Sends one notice.
+ */
+static void
+dja_tell_down(text *watcher_type, text *watcher_key, text *actor_type, text *actor_key,
+			  const char *reason)
+{
+	DjaPair		pairs[] = {
+		DJA_PAIR_STRING("actor_type", text_to_cstring(actor_type)),
+		DJA_PAIR_STRING("actor_key", text_to_cstring(actor_key)),
+		DJA_PAIR_STRING("reason", reason),
+	};
+	DjaSystemMessage post = {
+		.kind = "down",
+		.actor_type = watcher_type,
+		.actor_key = watcher_key,
+		.payload = dja_json_object(NULL, 0),
+		.meta = dja_json_object(pairs, lengthof(pairs)),
+		.sender_type = actor_type,
+		.sender_key = actor_key,
+	};
+
+	(void) dja_send_system_message(&post);
+}
+
+/*
+ * Tells all who watch an actor.  With over the watches end.
+ */
+void
+dja_watchers_tell(DjaType *type, text *key, const char *reason, bool over)
+{
+	text	   *name = cstring_to_text_with_len(type->name, type->name_len);
+	Datum		keys[2] = {PointerGetDatum(name), PointerGetDatum(key)};
+	DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
+	DjaFind		find;
+
+	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_ACTOR_INDEX, 2, keys);
+	while (dja_find_next(&find))
+	{
+		Datum	   *values = find.slot->tts_values;
+
+		if (over)
+		{
+			TM_Result	result = dja_row_try_delete(writer, &find.slot->tts_tid);
+
+			if (result == TM_Deleted)
+				continue;		/* unwatched meanwhile */
+			if (result != TM_Ok)
+				dja_row_trouble(result);
+		}
+		dja_tell_down(DatumGetTextPP(values[DJA_WATCH_WATCHER_TYPE - 1]),
+					  DatumGetTextPP(values[DJA_WATCH_WATCHER_KEY - 1]), name, key, reason);
+	}
+	dja_find_end(&find);
+	dja_writer_put(writer);
+	CommandCounterIncrement();
+}
+
+/*
+ * What an actor watches, when it stops.
+ */
+void
+dja_watches_drop(DjaType *type, text *key)
+{
+	Datum		keys[2] = {CStringGetTextDatum(type->name), PointerGetDatum(key)};
+	DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
+	DjaFind		find;
+
+	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_PKEY, 2, keys);
+	while (dja_find_next(&find))
+	{
+		TM_Result	result = dja_row_try_delete(writer, &find.slot->tts_tid);
+
+		/* who is watched may be stopping, too, and has told us then */
+		if (result != TM_Ok && result != TM_Deleted && result != TM_SelfModified)
+			dja_row_trouble(result);
+	}
+	dja_find_end(&find);
+	dja_writer_put(writer);
+	CommandCounterIncrement();
+}
+
+/*
+ * A type is dropped, with all its actors.
+ */
+void
+dja_watchers_tell_dropped(DjaType *type)
+{
+	DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
+	TableScanDesc scan = dja_table_beginscan(writer->rel, snapshot, 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		watches;
+		bool		is_watched;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		watches = dja_type_is_named(type, DatumGetTextPP(slot->tts_values[DJA_WATCH_WATCHER_TYPE - 1]));
+		is_watched = dja_type_is_named(type, DatumGetTextPP(slot->tts_values[DJA_WATCH_TYPE - 1]));
+		if (watches || is_watched)
+			dja_row_delete(writer, &slot->tts_tid);
+		if (is_watched && !watches)
+			dja_tell_down(DatumGetTextPP(slot->tts_values[DJA_WATCH_WATCHER_TYPE - 1]),
+						  DatumGetTextPP(slot->tts_values[DJA_WATCH_WATCHER_KEY - 1]),
+						  DatumGetTextPP(slot->tts_values[DJA_WATCH_TYPE - 1]),
+						  DatumGetTextPP(slot->tts_values[DJA_WATCH_KEY - 1]), "dropped");
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	dja_writer_put(writer);
+	CommandCounterIncrement();
+}
+
+/* ---------- in a turn ---------- */
+
+/*
+ * Is there such an actor, and will it still be there when we commit?
+ */
+static bool
+dja_actor_stays(DjaType *type, text *key)
+{
+	DjaActor   *actor = dja_batch_actor(type, key);
+	Relation	rel;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;
+	TM_FailureData failure;
+	bool		stays;
+
+	if (actor != NULL)
+	{
+		/* the batch writes its row then, and finds out if somebody stops it */
+		stays = actor->exists || actor->dirty;
+		actor->dirty |= actor->exists;
+		return stays;
+	}
+	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), RowShareLock);
+	slot = table_slot_create(rel, NULL);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	actor = dja_actor_read(rel, 0, slot, type, key, dja_hash_text(key), snapshot);
+	stays = actor->exists;
+	if (stays)
+	{
+		TM_Result	result = table_tuple_lock(rel, &actor->tid, snapshot, slot,
+											  GetCurrentCommandId(false), LockTupleKeyShare,
+											  LockWaitSkip, TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS,
+											  &failure);
+
+		if (result != TM_Ok)
+			dja_row_trouble(result);
+	}
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return stays;
+}
+
+static void
+dja_watch_keys(FunctionCallInfo fcinfo, Datum *keys)
+{
+	keys[DJA_WATCH_WATCHER_TYPE - 1] = CStringGetTextDatum(dja_turn.actor->type->name);
+	keys[DJA_WATCH_WATCHER_KEY - 1] = PointerGetDatum(dja_turn.actor->key);
+	keys[DJA_WATCH_TYPE - 1] = PG_GETARG_DATUM(0);
+	keys[DJA_WATCH_KEY - 1] = PG_GETARG_DATUM(1);
+}
+
+/*
+ * Whether an actor exists and how it fares is for those to know who may read
+ * djactor.actor, or may act for its owner.
+ */
+static void
+dja_check_may_watch(DjaType *type)
+{
+	if (!dja_can_act_for(type->owner) &&
+		!dja_table_right(DJA_ACTOR_TABLE, ACL_SELECT))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to watch actors of type \"%s\"", type->name),
+				 errhint("Grant SELECT on djactor.actor to who watches.")));
+}
+
+/*
+ * watch(type, key)
+ */
+Datum
+dja_watch(PG_FUNCTION_ARGS)
+{
+	text	   *name = PG_GETARG_TEXT_PP(0);
+	text	   *key = PG_GETARG_TEXT_PP(1);
+	Datum		values[DJA_WATCH_NATTS];
+	bool		nulls[DJA_WATCH_NATTS] = {0};
+	DjaType    *type;
+	DjaFind		find;
+	bool		found;
+
+	dja_require_turn("watch()");
+	type = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+	if (type == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("actor type \"%s\" does not exist", text_to_cstring(name))));
+	if (type == dja_turn.actor->type && dja_text_equal(key, dja_turn.actor->key))
+		PG_RETURN_VOID();		/* nobody tells itself */
+	dja_check_may_watch(type);
+	if (!dja_actor_stays(type, key))
+	{
+		dja_tell_down(cstring_to_text(dja_turn.actor->type->name), dja_turn.actor->key, name, key,
+					  "absent");
+		PG_RETURN_VOID();
+	}
+	dja_watch_keys(fcinfo, values);
+	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_PKEY, DJA_WATCH_NATTS, values);
+	found = dja_find_next(&find);
+	dja_find_end(&find);
+	if (!found)
+	{
+		DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
+
+		dja_row_insert(writer, values, nulls);
+		dja_writer_put(writer);
+		CommandCounterIncrement();
+	}
+	PG_RETURN_VOID();
+}
+
+/*
+ * unwatch(type, key)
+ */
+Datum
+dja_unwatch(PG_FUNCTION_ARGS)
+{
+	Datum		keys[DJA_WATCH_NATTS];
+	DjaWriter  *writer;
+	DjaFind		find;
+
+	dja_require_turn("unwatch()");
+	dja_watch_keys(fcinfo, keys);
+	writer = dja_writer_get(DJA_WATCH_TABLE);
+	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_PKEY, DJA_WATCH_NATTS, keys);
+	if (dja_find_next(&find))
+	{
+		TM_Result	result = dja_row_try_delete(writer, &find.slot->tts_tid);
+
+		if (result != TM_Ok && result != TM_Deleted)
+			dja_row_trouble(result);
+	}
+	dja_find_end(&find);
+	dja_writer_put(writer);
+	CommandCounterIncrement();
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,493 @@
+/*
+ * copy_check.c
+ *
+ * A copy of a database must not handle the mail of the original again.
+ * djactor.home says where the data was at home: cluster, database,
+ * djactor.instance, and the last start from a backup.  A row that says what is
+ * true of this server is "mine".
+ *
+ *   no rows				a new database: at home
+ *   rows, none of them mine	a clone, a start from a backup, another instance: a copy
+ *   a marker, "0, 0"			mail was loaded from a dump, or the server started from a backup: a
+ *							copy, whatever else stands there
+ *
+ * A copy with mail or timers is held until djactor.resume() replaces the rows
+ * by mine.  A copy without any is nobody's double: whoever looks first makes
+ * it at home.  A row of mine counts although others stand beside it, so a
+ * sender into a fresh copy, who must wait for nobody, need only add one.
+ *
+ * Who looks: the scout, before it announces types; each worker, when it
+ * starts; a session that sends, once.  What they find for the workers stands in
+ * shared memory (copy_shmem.c).  Who marks: the COPY of a restore (utility_hook.c), INSERTs of
+ * messages with their ids (dump_insert.c), and the trigger of djactor.home, which
+ * nobody but a restore inserts into.
+ *
+ * Rows that arrive by replication are put aside one by one instead (copy_replication.c),
+ * since the rest of their database is no copy.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "base/columns.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "shmem/copy_backup.h"
+#include "shmem/copy_shmem.h"
+#include "tables/actor_type.h"
+#include "tables/rows.h"
+#include "xact/copy_check.h"
+#include "xact/copy_replication.h"
+#include "xact/pending.h"
+
+PG_FUNCTION_INFO_V1(dja_home_changed);
+PG_FUNCTION_INFO_V1(dja_resume_database);
+PG_FUNCTION_INFO_V1(dja_copy_database);
+
+#define DJA_RESUME_HINT "Check that it may run here, then use SELECT djactor.resume()."
+
+#define DJA_FROM_BACKUP "The server was started from a backup."
+
+/* What stands in djactor.home. */
+typedef struct DjaHome
+{
+	int			rows;
+	int			mine;
+	bool		marker;
+	bool		marker_stands;	/* nobody is about to delete it */
+	bool		marked;			/* one by this very transaction */
+	char	   *origin;			/* where a row that is not mine comes from */
+	bool		from_backup;	/* only the start of the server tells */
+} DjaHome;
+
+bool		dja_restoring = false;
+
+static bool dja_home_known = false; /* this session need not look again */
+static LocalTransactionId dja_settled_in = InvalidLocalTransactionId;
+
+/* ---------- rows ---------- */
+
+static bool
+dja_home_is_marker(TupleTableSlot *slot)
+{
+	return DatumGetInt64(slot->tts_values[DJA_HOME_SYSTEM_IDENTIFIER - 1]) == 0 &&
+		!OidIsValid(DatumGetObjectId(slot->tts_values[DJA_HOME_DATABASE - 1]));
+}
+
+/*
+ * What tells a row from mine, NULL if nothing does.
+ */
+static const char *
+dja_home_difference(TupleTableSlot *slot)
+{
+	Datum	   *values = slot->tts_values;
+
+	if (dja_home_is_marker(slot))
+		return DatumGetInt64(values[DJA_HOME_RESTORED - 1]) == 0 ?
+			"Rows of it were loaded from a dump." : DJA_FROM_BACKUP;
+	if (DatumGetInt64(values[DJA_HOME_SYSTEM_IDENTIFIER - 1]) != (int64) GetSystemIdentifier())
+		return "It was at home in another cluster.";
+	if (DatumGetObjectId(values[DJA_HOME_DATABASE - 1]) != MyDatabaseId)
+		return "It was at home in another database of this cluster.";
+	if (strcmp(TextDatumGetCString(values[DJA_HOME_INSTANCE - 1]), dja_instance) != 0)
+		return "It was at home where djactor.instance had another value.";
+	if (dja_shared->copies->restored != DJA_TOKEN_INHERITED &&
+		DatumGetInt64(values[DJA_HOME_RESTORED - 1]) != dja_shared->copies->restored)
+		return DJA_FROM_BACKUP;
+	return NULL;
+}
+
+/*
+ * Is a transaction under way that deletes this row, which we see?
+ */
+static bool
+dja_home_is_leaving(TupleTableSlot *slot)
+{
+	bool		isnull;
+	TransactionId xmax = DatumGetTransactionId(slot_getsysattr(slot, MaxTransactionIdAttributeNumber,
+															   &isnull));
+
+	return TransactionIdIsNormal(xmax) && !TransactionIdIsCurrentTransactionId(xmax) &&
+		TransactionIdIsInProgress(xmax);
+}
+
+static bool
+dja_row_is_mine(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(slot_getsysattr(slot,
+																					 MinTransactionIdAttributeNumber,
+																					 &isnull)));
+}
+
+static void
+dja_home_read(DjaHome *home, Snapshot snapshot)
+{
+	Relation	rel = table_open(dja_table_oid(DJA_HOME_TABLE), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = dja_table_beginscan(rel, snapshot, 0, NULL);
+
+	memset(home, 0, sizeof(DjaHome));
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		const char *difference;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		difference = dja_home_difference(slot);
+		home->rows++;
+		if (difference == NULL)
+			home->mine++;
+		else if (home->origin == NULL)
+			home->origin = pstrdup(difference);
+		home->from_backup |= difference != NULL && strcmp(difference, DJA_FROM_BACKUP) == 0;
+		if (dja_home_is_marker(slot))
+		{
+			home->marker = true;
+			home->marker_stands |= !dja_home_is_leaving(slot);
+			home->marked |= dja_row_is_mine(slot);
+		}
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+}
+
+static bool
+dja_home_is_copy(const DjaHome *home)
+{
+	return home->marker || (home->rows > 0 && home->mine == 0);
+}
+
+static void
+dja_home_insert(DjaWriter *writer, int64 system, Oid database, const char *instance, int64 restored)
+{
+	Datum		values[DJA_HOME_NATTS];
+	bool		nulls[DJA_HOME_NATTS] = {0};
+
+	values[DJA_HOME_SYSTEM_IDENTIFIER - 1] = Int64GetDatum(system);
+	values[DJA_HOME_DATABASE - 1] = ObjectIdGetDatum(database);
+	values[DJA_HOME_INSTANCE - 1] = CStringGetTextDatum(instance);
+	values[DJA_HOME_RESTORED - 1] = Int64GetDatum(restored);
+	dja_row_insert(writer, values, nulls);
+}
+
+static void
+dja_home_insert_mine(DjaWriter *writer)
+{
+	dja_home_insert(writer, (int64) GetSystemIdentifier(), MyDatabaseId, dja_instance,
+					dja_shared->copies->restored);
+}
+
+/*
+ * Makes this database at home here: one row of mine, and no other.  A row that
+ * somebody else has locked stays, unless it has to go.
+ */
+static void
+dja_home_settle(Snapshot snapshot, bool must, bool may_prepare)
+{
+	DjaWriter  *writer = dja_writer_open(DJA_HOME_TABLE, RowExclusiveLock);
+	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
+	TableScanDesc scan = dja_table_beginscan(writer->rel, snapshot, 0, NULL);
+	bool		mine = false;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		TM_Result	result;
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		if (!mine && dja_home_difference(slot) == NULL)
+		{
+			mine = true;
+			continue;
+		}
+		result = dja_row_try_delete(writer, &slot->tts_tid);
+		if (must && result != TM_Ok)
+			dja_row_trouble(result);
+
+		/*
+		 * whoever is to look again must know, should this come to nothing; of
+		 * a row that somebody else has locked he tells
+		 */
+		if (result == TM_Ok && dja_home_is_marker(slot))
+			dja_copy_look_again(may_prepare);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	if (!mine)
+		dja_home_insert_mine(writer);
+	dja_writer_close(writer);
+}
+
+/*
+ * Does the snapshot see a row of this table, other transactions' rows only if
+ * others is true?
+ */
+static bool
+dja_any_row(DjaTable table, DjaIndex pkey, Snapshot snapshot, bool others)
+{
+	Relation	rel = table_open(dja_table_oid(table), AccessShareLock);
+	Relation	index = index_open(dja_index_oid(pkey), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan = dja_index_beginscan(rel, index, snapshot, 0);
+	bool		found = false;
+
+	index_rescan(scan, NULL, 0, NULL, 0);
+	while (!found && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		found = !others || !dja_row_is_mine(slot);
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+static bool
+dja_any_mail(Snapshot snapshot, bool others)
+{
+	return dja_any_row(DJA_MESSAGE_TABLE, DJA_MESSAGE_PKEY, snapshot, others) ||
+		dja_any_row(DJA_TIMER_TABLE, DJA_TIMER_PKEY, snapshot, others);
+}
+
+/* ---------- looking ---------- */
+
+/*
+ * What was started from a backup is held: a standby of this server must find
+ * that in its tables, when it is promoted.  Whoever has the table just now may
+ * be in resume(), and has it looked at again.
+ */
+static void
+dja_home_mark_backup(void)
+{
+	DjaWriter  *writer;
+	DjaHome		home;
+	Snapshot	snapshot;
+
+	if (!ConditionalLockRelationOid(dja_table_oid(DJA_HOME_TABLE), ShareRowExclusiveLock))
+		return;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	dja_home_read(&home, snapshot);
+	UnregisterSnapshot(snapshot);
+	if (home.marker || !dja_home_is_copy(&home))
+		return;
+	writer = dja_writer_open(DJA_HOME_TABLE, RowExclusiveLock);
+	dja_home_insert(writer, 0, InvalidOid, "", dja_shared->copies->restored);
+	dja_writer_close(writer);
+}
+
+/*
+ * In a scout or a worker, in a transaction with an active snapshot: may this
+ * database be served?  One snapshot for all tables: whoever restores mail
+ * commits a marker with it.
+ */
+bool
+dja_home_check(void)
+{
+	DjaCopyLook look;
+	DjaCopyVerdict verdict = DJA_COPY_AT_HOME;
+	DjaHome		home;
+	Snapshot	snapshot;
+	bool		served;
+	bool		news;
+
+	dja_copy_look(&look);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	dja_home_read(&home, snapshot);
+	if (dja_home_is_copy(&home) && dja_any_mail(snapshot, false))
+		verdict = home.mine > 0 && !home.marker_stands ? DJA_COPY_UNDECIDED : DJA_COPY_HELD;
+	else if (home.rows != 1 || home.mine != 1)
+		dja_home_settle(snapshot, false, true);
+	UnregisterSnapshot(snapshot);
+	if (verdict == DJA_COPY_HELD && home.from_backup && !home.marker)
+		dja_home_mark_backup();
+
+	served = dja_copy_verdict(&look, verdict, &news);
+	if (news)
+		ereport(LOG,
+				(errmsg("djactor holds the mail of database \"%s\": it is a copy",
+						get_database_name(MyDatabaseId)),
+				 errdetail_internal("%s", home.origin),
+				 errhint(DJA_RESUME_HINT)));
+	return served;
+}
+
+/*
+ * Is the mail of this database held, as the session's own transaction sees it?
+ */
+bool
+dja_home_is_held(void)
+{
+	DjaHome		home;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		held;
+
+	dja_home_read(&home, snapshot);
+	held = dja_home_is_copy(&home) && dja_any_mail(snapshot, false);
+	UnregisterSnapshot(snapshot);
+	return held;
+}
+
+/*
+ * Raises 55000 in a database whose mail is held.
+ */
+void
+dja_home_require(void)
+{
+	if (dja_home_is_held())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the mail of database \"%s\" is held: it is a copy",
+						get_database_name(MyDatabaseId)),
+				 errhint(DJA_RESUME_HINT)));
+}
+
+/* ---------- sending and restoring ---------- */
+
+static void
+dja_home_mark(void)
+{
+	DjaWriter  *writer = dja_writer_open(DJA_HOME_TABLE, RowExclusiveLock);
+
+	dja_home_insert(writer, 0, InvalidOid, "", 0);
+	dja_writer_close(writer);
+	dja_copy_suspect();
+}
+
+/*
+ * Rows of ours were loaded in this transaction.
+ */
+void
+dja_home_restored(void)
+{
+	if (dja_catalog_check(false) == DJA_INSTALLED)
+		dja_home_mark();
+}
+
+/*
+ * The same of a few rows, by one of many statements: a mark for each would be many.
+ * This transaction's own will do; or another one's that stays until resume(),
+ * which is certain only once somebody has looked and found mail with it.
+ */
+void
+dja_home_restored_rows(void)
+{
+	DjaHome		home;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	dja_home_read(&home, snapshot);
+	UnregisterSnapshot(snapshot);
+	if (!home.marked && !(home.marker_stands && dja_copy_found(MyDatabaseId)))
+		dja_home_mark();
+}
+
+/*
+ * A session sends, for the first time perhaps.  Nobody may have looked at the
+ * database yet: a copy without mail has to become at home before this message
+ * lies in it.  The mail of this very transaction is no copy's.
+ */
+void
+dja_home_sending(void)
+{
+	DjaHome		home;
+	Snapshot	snapshot;
+
+	if (dja_home_known || dja_restoring)
+		return;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	dja_home_read(&home, snapshot);
+	if (home.marked)
+		;						/* it restores, too */
+	else if (home.rows > 0 && !dja_home_is_copy(&home))
+		/* what this transaction itself has brought about may be undone */
+		dja_home_known = dja_settled_in != dja_my_xact();
+	else if (home.rows == 0 || !dja_any_mail(snapshot, true))
+	{
+		dja_home_settle(snapshot, false, true);
+		dja_settled_in = dja_my_xact();
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * Trigger of djactor.home, where nobody inserts but a dump made of INSERTs.
+ * COPY is seen to by utility_hook.c.
+ */
+Datum
+dja_home_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("djactor.home_changed() is the trigger of djactor.home")));
+	if (dja_shared != NULL && !dja_restoring)
+		dja_home_restored();
+	return PointerGetDatum(NULL);
+}
+
+/* ---------- for the operator ---------- */
+
+/*
+ * resume(): this copy may run.
+ */
+Datum
+dja_resume_database(PG_FUNCTION_ARGS)
+{
+	DjaHome		home;
+	Snapshot	snapshot;
+
+	PreventCommandIfReadOnly("djactor.resume()");
+	dja_require_preload();
+	dja_catalog_require();
+	if (!superuser() && !dja_owns_database(MyDatabaseId, GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to resume the mail of database \"%s\"",
+						get_database_name(MyDatabaseId)),
+				 errhint("Only a superuser or the owner of the database may say that a copy may run.")));
+
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	dja_home_read(&home, snapshot);
+	if (dja_home_is_copy(&home))
+	{
+		dja_home_settle(snapshot, true, false);
+		dja_copy_look_again(false);
+	}
+	UnregisterSnapshot(snapshot);
+	if (dja_replicated_release() > 0)
+	{
+		ListCell   *lc;
+
+		/* below all cursors: what is sent from now on does not overtake it */
+		foreach(lc, dja_types_all())
+			dja_pending_type(((DjaType *) lfirst(lc))->hash, ((DjaType *) lfirst(lc))->owner);
+		dja_copy_look_again(false);
+	}
+	CommandCounterIncrement();
+	PG_RETURN_VOID();
+}
+
+/*
+ * held(): is the mail of this database held?
+ */
+Datum
+dja_copy_database(PG_FUNCTION_ARGS)
+{
+	dja_require_preload();
+	dja_catalog_require();
+	PG_RETURN_BOOL(dja_home_is_held());
+}

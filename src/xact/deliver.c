@@ -1,0 +1,372 @@
+/*
+ * deliver.c
+ *
+ * From a sender's transaction to the run queue: the one transaction callback,
+ * which pays what pending.c has collected.  For why the order below loses no wake-up
+ * and no order, see README.md in this folder.
+ *
+ *   PRE_COMMIT	announce the mailboxes; where the pool is asleep, queue the NOTIFY
+ *   COMMIT		push the mailboxes, then ring where nobody has rung yet
+ *   ABORT		push what was announced: a false alarm that undoes the announcement
+ *   PREPARE	forget: COMMIT PREPARED has every type queue of the database swept
+ *
+ * An ERROR in COMMIT is a PANIC: nothing is allocated there, no catalog is
+ * read. Everything that may fail (no type queue left, out of memory) fails in
+ * PRE_COMMIT or before.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "shmem/copy_shmem.h"
+#include "shmem/run_queue.h"
+#include "shmem/slots.h"
+#include "tables/handler.h"
+#include "xact/deliver.h"
+#include "xact/pending.h"
+#include "xact/reply_notify.h"
+
+#define DJA_PUSHES_PER_LOCK 64
+#define DJA_NOTIFY_FULL 0.9		/* of the server's queue */
+
+static bool dja_announced = false;
+
+/*
+ * What has become of the types that this transaction was about to change?
+ */
+static void
+dja_read_changes(void)
+{
+	bool		fresh = false;
+
+	for (int i = 0; i < dja_pending.ntype_queues; i++)
+	{
+		DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
+		DjaType    *type = NULL;
+		char	   *problem;
+
+		if (!pending->changed && !pending->stopped)
+			continue;
+
+		/*
+		 * the transaction may have dropped the extension, with all its types
+		 */
+		if (dja_catalog_check(false) == DJA_INSTALLED)
+		{
+			if (!fresh)
+				dja_types_reload();
+			fresh = true;
+			type = dja_type_by_hash(pending->type_hash);
+		}
+		pending->changed = true;
+		pending->dropped = type == NULL;
+		if (type == NULL)
+			continue;
+		pending->owner = type->owner;
+		pending->concurrency = type->concurrency;
+		pending->batch_size = dja_handler_resolve(type, &problem) != NULL ?
+			dja_handler_batch_size(type) : type->batch_size;
+	}
+}
+
+/*
+ * Is there room for a NOTIFY?  A session that LISTENs to anything and does not
+ * read lets the server's queue fill up; then each commit that notifies fails, and
+ * sending should not.  Being asked, the server forgets what all have read, which
+ * it otherwise does only when somebody notifies.
+ */
+bool
+dja_can_notify(void)
+{
+	LOCAL_FCINFO(fcinfo, 0);
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 0, InvalidOid, NULL, NULL);
+	return DatumGetFloat8(pg_notification_queue_usage(fcinfo)) < DJA_NOTIFY_FULL;
+}
+
+static void
+dja_announce(void)
+{
+	bool		notify = false;
+	bool		full = false;
+
+	dja_read_changes();
+	dja_lock();
+	for (int i = 0; i < dja_pending.ntype_queues && !full; i++)
+	{
+		DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
+		DjaPool    *pool;
+
+		pending->type_queue = dja_ensure_type_queue(MyDatabaseId, pending->type_hash, pending->owner);
+		if (pending->type_queue < 0)
+		{
+			full = true;
+			break;
+		}
+		/* a new owner's pool has to be there before the commit */
+		if (pending->changed && !pending->dropped &&
+			dja_pool_find(MyDatabaseId, pending->owner, true) < 0)
+			full = true;
+		pool = dja_pool(dja_type_queue(pending->type_queue)->pool);
+		if (pool->state == DJA_POOL_ASLEEP && !pool->rung &&
+			!dja_type_queue(pending->type_queue)->blocked)
+			pool->rung = pending->notified = notify = true;
+	}
+	if (!full)
+	{
+		dja_announced = true;
+		for (int i = 0; i < dja_pending.ntype_queues; i++)
+		{
+			DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
+
+			/* what a changed type lets go is below all cursors */
+			pending->overflow = pending->sweep || pending->changed;
+			if (pending->overflow)
+				dja_type_queue(pending->type_queue)->overflows++;
+		}
+		for (int i = 0; i < dja_pending.nmailboxes; i++)
+		{
+			DjaPendingMailbox *mailbox = &dja_pending.mailboxes[i];
+
+			mailbox->mailbox = dja_queue_announce(dja_pending.type_queues[mailbox->type_queue].type_queue,
+												  mailbox->key_hash, mailbox->position);
+			if ((i + 1) % DJA_PUSHES_PER_LOCK == 0)
+			{
+				dja_unlock();
+				dja_lock();
+			}
+		}
+	}
+	dja_unlock();
+
+	if (full)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many actor types or owners of actor types in this server"),
+				 errdetail("There is room for %d actor types and %d pairs of database and owner.",
+						   DJA_MAX_TYPE_QUEUES, DJA_MAX_POOLS)));
+	if (!notify)
+		return;
+	if (dja_can_notify())
+		Async_Notify("djactor", "");
+	else
+		for (int i = 0; i < dja_pending.ntype_queues; i++)
+			dja_pending.type_queues[i].notified = false;	/* a latch will do */
+}
+
+/*
+ * Wakes the worker of a type queue, unless it is awake or our NOTIFY will.
+ */
+static void
+dja_ring(DjaPendingTypeQueue *pending)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(pending->type_queue);
+
+	/* nobody pops from a type queue that is blocked */
+	if (type_queue->pool < 0 || (type_queue->blocked && !pending->changed))
+		return;
+	if (dja_pool(type_queue->pool)->state == DJA_POOL_ASLEEP && pending->notified)
+		return;
+	dja_wake_pool(type_queue->pool);
+}
+
+/*
+ * The transaction came to nothing: type queues that it had stopped start again, and
+ * so do those that somebody blocked on the word of its changes, such as a turn
+ * after a pause() in the same transaction.
+ */
+static void
+dja_start_type_queues(void)
+{
+	for (int i = 0; i < dja_pending.ntype_queues; i++)
+	{
+		DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
+
+		if (!pending->stopped && !pending->changed)
+			continue;
+		dja_lock();
+		pending->type_queue = dja_type_queue_find(MyDatabaseId, pending->type_hash);
+		if (pending->type_queue >= 0)
+		{
+			dja_type_queue_unblock(pending->type_queue);
+			dja_ring(pending);
+		}
+		dja_unlock();
+	}
+}
+
+static void
+dja_apply_type_change(DjaPendingTypeQueue *pending)
+{
+	int			pool;
+
+	if (pending->dropped)
+	{
+		dja_type_queue_free(pending->type_queue);
+		return;
+	}
+	dja_type_queue(pending->type_queue)->concurrency = pending->concurrency;
+	dja_type_queue(pending->type_queue)->batch_size = pending->batch_size;
+
+	/*
+	 * made before the commit; should it be gone, the old pool's worker moves
+	 * the type queue
+	 */
+	pool = dja_pool_find(MyDatabaseId, pending->owner, true);
+	if (pool >= 0)
+		dja_type_queue_move(pending->type_queue, pool);
+	dja_type_queue_unblock(pending->type_queue);
+	dja_type_queue_forgive(pending->type_queue);
+}
+
+/*
+ * After the commit, or after an abort that came between announcing and
+ * committing.
+ */
+static void
+dja_deliver(bool committed)
+{
+	dja_lock();
+	for (int i = 0; i < dja_pending.ntype_queues; i++)
+		if (dja_pending.type_queues[i].overflow)
+			dja_queue_push(dja_pending.type_queues[i].type_queue, -1, 0, 0, -1, -1);
+	for (int i = 0; i < dja_pending.nmailboxes; i++)
+	{
+		DjaPendingMailbox *mailbox = &dja_pending.mailboxes[i];
+
+		dja_queue_push(dja_pending.type_queues[mailbox->type_queue].type_queue, mailbox->mailbox, mailbox->key_hash,
+					   mailbox->position,
+					   !committed ? -1 : mailbox->recount ? DJA_DEPTH_UNKNOWN :
+					   mailbox->base_depth >= 0 ? mailbox->count : -1,
+					   mailbox->base_depth);
+		if ((i + 1) % DJA_PUSHES_PER_LOCK == 0)
+		{
+			dja_unlock();
+			dja_lock();
+		}
+	}
+	for (int i = 0; i < dja_pending.ntype_queues; i++)
+	{
+		DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
+
+		/*
+		 * freed by somebody else meanwhile: then what was defined needs it
+		 * anew
+		 */
+		if (dja_type_queue(pending->type_queue)->type_hash != pending->type_hash ||
+			!dja_type_queue(pending->type_queue)->in_use)
+		{
+			pending->type_queue = committed && pending->changed && !pending->dropped ?
+				dja_ensure_type_queue(MyDatabaseId, pending->type_hash, pending->owner) : -1;
+			if (pending->type_queue < 0)
+				continue;
+		}
+		if (committed)
+		{
+			if (pending->changed)
+				dja_apply_type_change(pending);
+			if (pending->next_due < dja_type_queue(pending->type_queue)->next_due)
+				dja_type_queue(pending->type_queue)->next_due = pending->next_due;
+		}
+		dja_ring(pending);
+	}
+	dja_unlock();
+}
+
+static void
+dja_pending_end_lockouts(void)
+{
+	if (!dja_pending.holding)
+		return;
+	dja_lock();
+	dja_lockouts_end();
+	dja_unlock();
+	dja_ring_launcher();
+}
+
+static void
+dja_deliver_reset(void)
+{
+	dja_pending_reset();
+	dja_reply_notify_forget();
+	dja_announced = false;
+}
+
+static void
+dja_deliver_xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (dja_pending.ntype_queues > 0)
+				dja_announce();
+			dja_reply_notify_announce();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+			if (dja_announced)
+				dja_deliver(event == XACT_EVENT_COMMIT);
+			if (event == XACT_EVENT_ABORT)
+				dja_start_type_queues();
+			else
+				dja_reply_notify_deliver();
+			if (dja_pending.drained)
+				dja_release_claims();
+			if (OidIsValid(dja_pending.dropped) && event == XACT_EVENT_COMMIT)
+			{
+				dja_type_queues_forget(dja_pending.dropped);
+				dja_copy_forget(dja_pending.dropped);
+			}
+			dja_pending_end_lockouts(); /* rings the launcher */
+			if (dja_pending.scout && event == XACT_EVENT_COMMIT)
+			{
+				if (dja_pending.scout_later)
+					dja_ring_scout_later(dja_pending.scout_database);
+				else
+					dja_ring_scout(dja_pending.scout_database);
+			}
+			if (dja_pending.renew && event == XACT_EVENT_COMMIT)
+				dja_renew_workers(dja_pending.renew_database, dja_pending.renew_role);
+			dja_deliver_reset();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (dja_pending.drained)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has called djactor.drain()")));
+			for (int i = 0; i < dja_pending.ntype_queues; i++)
+				if (dja_pending.type_queues[i].changed)
+					ereport(ERROR,
+							(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							 errmsg("cannot PREPARE a transaction that has changed an actor type")));
+			break;
+		case XACT_EVENT_PREPARE:
+			dja_start_type_queues();
+			dja_pending_end_lockouts();
+			dja_deliver_reset();
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;
+	}
+}
+
+static void
+dja_deliver_subxact_callback(SubXactEvent event, SubTransactionId subid,
+							 SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		dja_pending_undone();
+}
+
+void
+dja_deliver_init(void)
+{
+	RegisterXactCallback(dja_deliver_xact_callback, NULL);
+	RegisterSubXactCallback(dja_deliver_subxact_callback, NULL);
+	dja_reply_notify_init();
+}

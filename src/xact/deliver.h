@@ -1,0 +1,68 @@
+/*
+ * deliver.h
+ *
+ * The lists between pending.c, which fills them while a transaction runs, and
+ * deliver.c, which hands them to the run queue at its end.  Nobody else looks
+ * into them.
+ */
+#ifndef DJA_DELIVER_H
+#define DJA_DELIVER_H
+
+#include "datatype/timestamp.h"
+
+typedef struct DjaPendingTypeQueue
+{
+	uint64		type_hash;
+	Oid			owner;
+	int			type_queue;		/* valid once announced */
+	bool		sweep;			/* an overflow */
+	bool		notified;		/* our NOTIFY wakes its pool */
+	bool		changed;		/* the type was defined, dropped, paused,
+								 * resumed */
+	bool		dropped;
+	bool		stopped;		/* by us, until the end of the transaction */
+	bool		overflow;		/* announced as one: swept or changed */
+	int			concurrency;	/* of a type that is changed */
+	int			batch_size;
+	TimestampTz next_due;
+} DjaPendingTypeQueue;
+
+typedef struct DjaPendingMailbox
+{
+	uint64		key_hash;
+	int64		position;		/* lowest */
+	int			type_queue;		/* index into the type queues */
+	int			mailbox;		/* as announced */
+	int			count;
+	CommandId	command;		/* the latest that sent to it ... */
+	int			before;			/* ... and count before that */
+	int			base_depth;		/* -1 = not counted */
+	bool		recount;		/* the run queue's depth is not to be relied
+								 * on */
+	int			bucket;
+} DjaPendingMailbox;
+
+typedef struct DjaPending
+{
+	DjaPendingTypeQueue *type_queues;
+	int			ntype_queues;
+	DjaPendingMailbox *mailboxes;
+	int			nmailboxes;
+	bool		drained;		/* claims of our own end with the transaction */
+	bool		holding;		/* so do holds on databases */
+	Oid			dropped;		/* a database; InvalidOid = none */
+	bool		scout;			/* a scout is wanted, in */
+	Oid			scout_database; /* ... this one, or in all */
+	bool		scout_later;	/* ... which is new */
+	bool		renew;			/* fresh sessions are to take over, in */
+	Oid			renew_database; /* ... this database, or in all */
+	Oid			renew_role;		/* ... of this role, or of all */
+} DjaPending;
+
+extern DjaPending dja_pending;
+
+extern void dja_pending_reset(void);
+extern void dja_deliver_init(void);
+extern bool dja_can_notify(void);
+
+#endif							/* DJA_DELIVER_H */

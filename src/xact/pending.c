@@ -1,0 +1,433 @@
+/*
+ * pending.c
+ *
+ * Collects what a transaction will owe the workers; see pending.h.  deliver.c
+ * pays it at the transaction's end, and then says dja_pending_reset().
+ *
+ * What always holds: an entry is never taken out before the end, so what a
+ * savepoint has undone leaves a false alarm at worst.  The lists stay allocated
+ * for the life of the session, and their size is bounded: by the number of types,
+ * and by DJA_MAX_PENDING mailboxes.  A transaction that sends to more is an overflow: its
+ * type queues are marked for a sweep instead.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "shmem/run_queue.h"
+#include "shmem/slots.h"
+#include "xact/deliver.h"
+#include "xact/drain_agenda.h"
+#include "xact/pending.h"
+
+#define DJA_MAX_PENDING 1024
+#define DJA_PENDING_BUCKETS 2048
+#define DJA_STOP_WAIT_MS 10000
+
+DjaPending	dja_pending;
+
+static int	dja_max_type_queues = 0;
+static int16 *dja_pending_buckets = NULL;	/* index into the mailboxes, -1 =
+											 * none */
+
+/*
+ * Nothing is owed any more.
+ */
+void
+dja_pending_reset(void)
+{
+	for (int i = 0; i < dja_pending.nmailboxes; i++)
+		dja_pending_buckets[dja_pending.mailboxes[i].bucket] = -1;
+	dja_pending.nmailboxes = 0;
+	dja_pending.ntype_queues = 0;
+	dja_pending.drained = false;
+	dja_pending.scout = dja_pending.renew = dja_pending.holding = false;
+	dja_pending.dropped = InvalidOid;
+}
+
+static int
+dja_pending_find_type_queue(uint64 type_hash)
+{
+	for (int i = dja_pending.ntype_queues - 1; i >= 0; i--)
+		if (dja_pending.type_queues[i].type_hash == type_hash)
+			return i;
+	return -1;
+}
+
+static int
+dja_pending_type_queue(uint64 type_hash, Oid owner)
+{
+	int			i = dja_pending_find_type_queue(type_hash);
+	DjaPendingTypeQueue *type_queue;
+
+	if (i >= 0)
+		return i;
+	if (dja_pending.ntype_queues == dja_max_type_queues)
+	{
+		int			size = Max(16, 2 * dja_max_type_queues);
+
+		dja_pending.type_queues = dja_pending.type_queues == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(DjaPendingTypeQueue) * size) :
+			repalloc(dja_pending.type_queues, sizeof(DjaPendingTypeQueue) * size);
+		dja_max_type_queues = size;
+	}
+	type_queue = &dja_pending.type_queues[dja_pending.ntype_queues];
+	memset(type_queue, 0, sizeof(DjaPendingTypeQueue));
+	type_queue->type_hash = type_hash;
+	type_queue->owner = owner;
+	type_queue->type_queue = -1;
+	type_queue->next_due = DJA_NEVER;
+	return dja_pending.ntype_queues++;
+}
+
+static DjaPendingTypeQueue *
+dja_type_queue_entry(uint64 type_hash, Oid owner)
+{
+	int			i = dja_pending_type_queue(type_hash, owner);	/* may move the array */
+
+	return &dja_pending.type_queues[i];
+}
+
+/*
+ * The entry of a mailbox, made if there is room; NULL without.  type queue is an index
+ * into the list of type queues.
+ */
+static DjaPendingMailbox *
+dja_pending_find(int type_queue, uint64 key_hash, bool create)
+{
+	int			bucket = (int) ((key_hash ^ (uint64) type_queue) % DJA_PENDING_BUCKETS);
+	DjaPendingMailbox *mailbox;
+
+	if (dja_pending_buckets == NULL)
+	{
+		dja_pending.mailboxes = MemoryContextAlloc(TopMemoryContext,
+												   sizeof(DjaPendingMailbox) * DJA_MAX_PENDING);
+		dja_pending_buckets = MemoryContextAlloc(TopMemoryContext,
+												 sizeof(int16) * DJA_PENDING_BUCKETS);
+		memset(dja_pending_buckets, -1, sizeof(int16) * DJA_PENDING_BUCKETS);
+	}
+	for (; dja_pending_buckets[bucket] >= 0; bucket = (bucket + 1) % DJA_PENDING_BUCKETS)
+	{
+		mailbox = &dja_pending.mailboxes[dja_pending_buckets[bucket]];
+		if (mailbox->key_hash == key_hash && mailbox->type_queue == type_queue)
+			return mailbox;
+	}
+	if (!create || dja_pending.nmailboxes == DJA_MAX_PENDING)
+		return NULL;
+
+	mailbox = &dja_pending.mailboxes[dja_pending.nmailboxes];
+	mailbox->key_hash = key_hash;
+	mailbox->position = DJA_CURSOR_END;
+	mailbox->type_queue = type_queue;
+	mailbox->mailbox = -1;
+	mailbox->count = mailbox->before = 0;
+	mailbox->command = InvalidCommandId;
+	mailbox->base_depth = -1;
+	mailbox->recount = false;
+	mailbox->bucket = bucket;
+	dja_pending_buckets[bucket] = (int16) dja_pending.nmailboxes++;
+	return mailbox;
+}
+
+/*
+ * Has the whole type queue swept.
+ */
+static void
+dja_pending_sweep(DjaType *type)
+{
+	dja_type_queue_entry(type->hash, type->owner)->sweep = true;
+}
+
+/*
+ * Notes messages for a mailbox; position is the lowest of them.
+ */
+void
+dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
+												  key_hash, true);
+
+	dja_agenda_mail(type->hash, key_hash, position);
+	if (mailbox == NULL)
+	{
+		dja_pending_sweep(type);
+		return;
+	}
+	mailbox->count += count;
+	if (position < mailbox->position)
+		mailbox->position = position;
+}
+
+/*
+ * Notes a delayed message.
+ */
+void
+dja_pending_due(DjaType *type, TimestampTz due)
+{
+	DjaPendingTypeQueue *type_queue = dja_type_queue_entry(type->hash, type->owner);
+
+	type_queue->next_due = Min(type_queue->next_due, due);
+	dja_agenda_due(type->hash, due);
+}
+
+/*
+ * Notes that a type was defined, changed or dropped.  What became of it is
+ * read from the table before the commit: savepoints may undo some of it.
+ */
+void
+dja_pending_type(uint64 type_hash, Oid owner)
+{
+	dja_type_queue_entry(type_hash, owner)->changed = true;
+	dja_agenda_afresh();
+}
+
+/*
+ * How many messages of this transaction are on their way to a mailbox, and
+ * what was counted there before them (-1 = not yet); with recount what was sent
+ * before that count is in it.
+ */
+int
+dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth, bool *recount)
+{
+	int			type_queue = dja_pending_find_type_queue(type->hash);
+	DjaPendingMailbox *mailbox = type_queue < 0 ? NULL : dja_pending_find(type_queue, key_hash, false);
+
+	*base_depth = mailbox ? mailbox->base_depth : -1;
+	*recount = mailbox != NULL && mailbox->recount;
+	return mailbox ? mailbox->count : 0;
+}
+
+void
+dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
+												  key_hash, true);
+
+	if (mailbox != NULL)
+		mailbox->base_depth = base_depth;
+}
+
+static void
+dja_recount(DjaPendingMailbox *mailbox)
+{
+	mailbox->recount = true;
+	mailbox->base_depth = -1;
+	mailbox->count = mailbox->before = 0;
+}
+
+/*
+ * This transaction has taken messages out of a mailbox, or put some back: who
+ * wants to know its depth has to count.
+ */
+void
+dja_pending_recount(DjaType *type, uint64 key_hash)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
+												  key_hash, true);
+
+	if (mailbox != NULL)
+		dja_recount(mailbox);
+}
+
+/*
+ * This command is about to send to a mailbox.
+ */
+void
+dja_pending_command(DjaType *type, uint64 key_hash, CommandId command)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
+												  key_hash, true);
+
+	if (mailbox == NULL || mailbox->command == command)
+		return;
+	mailbox->command = command;
+	mailbox->before = mailbox->count;
+}
+
+/*
+ * The messages of a mailbox have been counted, those included that this transaction
+ * had sent before its present command.  Returns how many this command has sent.
+ */
+int
+dja_pending_counted(DjaType *type, uint64 key_hash, int depth)
+{
+	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
+												  key_hash, true);
+	int			mine;
+
+	if (mailbox == NULL)
+		return 0;
+	mine = mailbox->count - mailbox->before;
+	dja_recount(mailbox);
+	mailbox->base_depth = depth;
+	mailbox->count = mine;
+	return mine;
+}
+
+/*
+ * A subtransaction was undone, and perhaps some of what we have counted.
+ */
+void
+dja_pending_undone(void)
+{
+	for (int i = 0; i < dja_pending.nmailboxes; i++)
+		if (dja_pending.mailboxes[i].base_depth >= 0)
+			dja_recount(&dja_pending.mailboxes[i]);
+}
+
+/*
+ * What this transaction will lower the cursor of a mailbox to: DJA_CURSOR_END if
+ * it has nothing for it.  Allocates nothing, the lock may be held.
+ */
+int64
+dja_pending_position(uint64 type_hash, uint64 key_hash)
+{
+	int			type_queue = dja_pending_find_type_queue(type_hash);
+	DjaPendingMailbox *mailbox;
+
+	if (type_queue < 0)
+		return DJA_CURSOR_END;
+	if (dja_pending.type_queues[type_queue].changed || dja_pending.type_queues[type_queue].sweep)
+		return DJA_CURSOR_START;
+	if (dja_pending.nmailboxes == 0)
+		return DJA_CURSOR_END;
+	mailbox = dja_pending_find(type_queue, key_hash, false);
+	return mailbox ? mailbox->position : DJA_CURSOR_END;
+}
+
+/*
+ * Has this transaction sent anything yet?
+ */
+bool
+dja_pending_any(void)
+{
+	return dja_pending.ntype_queues > 0;
+}
+
+/*
+ * This transaction holds claims of its own, which end with it.
+ */
+void
+dja_pending_drains(void)
+{
+	dja_pending.drained = true;
+}
+
+/*
+ * The launcher is to send a scout to a database, or to all of them
+ * (InvalidOid), once this has committed.
+ */
+void
+dja_pending_scout(Oid database)
+{
+	if (dja_pending.scout && dja_pending.scout_database != database)
+		database = InvalidOid;	/* more than one: to all */
+	dja_pending.scout = true;
+	dja_pending.scout_later = false;
+	dja_pending.scout_database = database;
+}
+
+/*
+ * The same to a database that was just created.  Many are dropped at once, and no
+ * mail of another one is to be served: there is time.
+ */
+void
+dja_pending_created(Oid database)
+{
+	bool		first = !dja_pending.scout;
+
+	dja_pending_scout(database);
+	dja_pending.scout_later = first;
+}
+
+/*
+ * Settings of a database's sessions, or a role's, were changed: fresh ones are to
+ * take over once this has committed.  InvalidOid: of all of them.
+ */
+void
+dja_pending_renew(Oid database, Oid role)
+{
+	if (dja_pending.renew && dja_pending.renew_database != database)
+		database = InvalidOid;
+	if (dja_pending.renew && dja_pending.renew_role != role)
+		role = InvalidOid;
+	dja_pending.renew = true;
+	dja_pending.renew_database = database;
+	dja_pending.renew_role = role;
+}
+
+/*
+ * Keeps workers out of a type queue until this transaction ends, and waits for those
+ * that are in it: for the end of their batch, or of a handler, or of the
+ * caller's patience.
+ */
+void
+dja_pending_stop_type_queue(DjaType *type)
+{
+	static uint32 wait_event = 0;
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_STOP_WAIT_MS);
+	int			i = dja_pending_type_queue(type->hash, type->owner);
+
+	for (;;)
+	{
+		bool		busy = false;
+
+		dja_lock();
+		dja_pending.type_queues[i].type_queue = dja_ensure_type_queue(MyDatabaseId, type->hash, type->owner);
+		if (dja_pending.type_queues[i].type_queue >= 0)
+		{
+			DjaTypeQueue *type_queue = dja_type_queue(dja_pending.type_queues[i].type_queue);
+
+			dja_pending.type_queues[i].stopped = type_queue->blocked = true;
+			type_queue->recheck_at = DJA_NEVER;
+			type_queue->sweep_wanted = true;
+			busy = dja_type_queue_busy(dja_pending.type_queues[i].type_queue);
+		}
+		dja_unlock();
+		if (!busy)
+			break;
+		if (GetCurrentTimestamp() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("turns of actor type \"%s\" do not come to an end", type->name),
+					 errhint("Pause the type, and try again when its handlers have finished.")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+						 DJA_WAIT_EVENT(wait_event, "DjactorStopLane"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * This transaction holds databases, until it ends.
+ */
+void
+dja_pending_lockout(void)
+{
+	dja_pending.holding = true;
+}
+
+/*
+ * This transaction drops a database: nothing of it is to be remembered.
+ */
+void
+dja_pending_dropped(Oid database)
+{
+	dja_pending.dropped = database;
+}
+
+int
+dja_ensure_type_queue(Oid database, uint64 type_hash, Oid owner)
+{
+	int			type_queue = dja_type_queue_find(database, type_hash);
+	int			pool;
+
+	if (type_queue >= 0)
+		return type_queue;
+	pool = dja_pool_find(database, owner, true);
+	return pool < 0 ? -1 : dja_type_queue_create(database, type_hash, pool);
+}

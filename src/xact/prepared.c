@@ -1,0 +1,80 @@
+/*
+ * prepared.c
+ *
+ * Messages sent in prepared transactions.  What their session noted in
+ * pending.c is gone when COMMIT PREPARED comes, from another session perhaps,
+ * so all type queues of the database are swept instead.  Called by utility_hook.c.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+
+#include "base/compat.h"
+#include "shmem/copy_shmem.h"
+#include "shmem/run_queue.h"
+#include "shmem/slots.h"
+#include "xact/prepared.h"
+
+static bool dja_preparing = false;	/* a COMMIT PREPARED is under way */
+static bool dja_prepared_type_queues[DJA_MAX_TYPE_QUEUES];	/* that counted it */
+
+static void dja_prepared_exit(int code, Datum arg);
+
+/*
+ * COMMIT PREPARED makes rows visible that nobody pushes: around it, every type queue
+ * of the database counts an overflow.  begin comes before, end after it, whatever
+ * became of it; a type queue with an overflow keeps its place in between.
+ */
+void
+dja_prepared_begin(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		before_shmem_exit(dja_prepared_exit, (Datum) 0);
+	registered = true;
+
+	dja_lock();
+	for (int i = 0; i < DJA_MAX_TYPE_QUEUES; i++)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+
+		dja_prepared_type_queues[i] = type_queue->in_use && type_queue->database == MyDatabaseId;
+		if (dja_prepared_type_queues[i])
+			type_queue->overflows++;
+	}
+	dja_preparing = true;
+	dja_unlock();
+}
+
+void
+dja_prepared_end(void)
+{
+	if (!dja_preparing)
+		return;
+	dja_preparing = false;
+	dja_lock();
+	for (int i = 0; i < DJA_MAX_TYPE_QUEUES; i++)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+
+		if (dja_prepared_type_queues[i])
+			type_queue->overflows--;
+		if (type_queue->in_use && type_queue->database == MyDatabaseId)
+		{
+			type_queue->sweep_wanted = true;
+			type_queue->next_due = DT_NOBEGIN;
+			if (!type_queue->blocked)
+				dja_wake_pool(type_queue->pool);
+		}
+	}
+	dja_unlock();
+	dja_copy_recheck();
+}
+
+static void
+dja_prepared_exit(int code, Datum arg)
+{
+	dja_prepared_end();
+}

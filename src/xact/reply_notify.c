@@ -1,0 +1,117 @@
+/*
+ * reply_notify.c
+ *
+ * Which asks from outside this transaction has answered: announced on channel
+ * djactor_reply before its commit, and to backends that wait after it.
+ *
+ * Asks by actors need none of this: their answer is a message.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "lib/stringinfo.h"
+#include "utils/memutils.h"
+
+#include "shmem/waiters.h"
+#include "xact/deliver.h"
+#include "xact/reply_notify.h"
+
+#define DJA_NOTIFY_BYTES 7900	/* below NOTIFY_PAYLOAD_MAX_LENGTH, with room
+								 * for one more id */
+
+static int64 *dja_answers = NULL;	/* ids of the asks */
+static SubTransactionId *dja_answer_subids = NULL;	/* and by whom */
+static int	dja_nanswers = 0;
+static int	dja_max_answers = 0;
+
+/*
+ * Notes that an ask from outside has got its answer.
+ */
+void
+dja_reply_notify_note(int64 message_id)
+{
+	if (dja_nanswers == dja_max_answers)
+	{
+		int			size = Max(64, 2 * dja_max_answers);
+
+		dja_answers = dja_answers == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(int64) * size) :
+			repalloc_huge(dja_answers, sizeof(int64) * size);
+		dja_answer_subids = dja_answer_subids == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(SubTransactionId) * size) :
+			repalloc_huge(dja_answer_subids, sizeof(SubTransactionId) * size);
+		dja_max_answers = size;
+	}
+	dja_answers[dja_nanswers] = message_id;
+	dja_answer_subids[dja_nanswers++] = GetCurrentSubTransactionId();
+}
+
+/*
+ * Answers share the fate of the subtransaction that gave them; those of the
+ * latest stand last.
+ */
+static void
+dja_reply_notify_subxact_callback(SubXactEvent event, SubTransactionId subid,
+								  SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		while (dja_nanswers > 0 && dja_answer_subids[dja_nanswers - 1] == subid)
+			dja_nanswers--;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		for (int i = dja_nanswers - 1; i >= 0 && dja_answer_subids[i] == subid; i--)
+			dja_answer_subids[i] = parent;
+}
+
+/*
+ * Announces what was answered on channel djactor_reply, many ids in one
+ * notification.  Where the server has no room for that, answers are not kept back:
+ * who waits here has a latch, and who listens looks now and then.
+ */
+void
+dja_reply_notify_announce(void)
+{
+	StringInfoData ids;
+
+	if (dja_nanswers == 0 || !dja_can_notify())
+		return;
+	initStringInfo(&ids);
+	for (int i = 0; i < dja_nanswers; i++)
+	{
+		appendStringInfo(&ids, "%s" INT64_FORMAT, ids.len > 0 ? "," : "", dja_answers[i]);
+		if (ids.len > DJA_NOTIFY_BYTES || i == dja_nanswers - 1)
+		{
+			Async_Notify("djactor_reply", ids.data);
+			resetStringInfo(&ids);
+		}
+	}
+	pfree(ids.data);
+}
+
+/*
+ * After the commit: wakes who waits.  Raises nothing.
+ */
+void
+dja_reply_notify_deliver(void)
+{
+	if (dja_nanswers == 0)
+		return;
+	dja_lock();
+	dja_wake_waiters(dja_answers, dja_nanswers);
+	dja_unlock();
+}
+
+/*
+ * At the end of the transaction.
+ */
+void
+dja_reply_notify_forget(void)
+{
+	dja_nanswers = 0;
+}
+
+void
+dja_reply_notify_init(void)
+{
+	RegisterSubXactCallback(dja_reply_notify_subxact_callback, NULL);
+}

@@ -1,0 +1,16 @@
+/*
+ * reply_notify.h
+ *
+ * Asks from outside that the transaction has answered; see reply_notify.c.  pending.c
+ * calls all but the first at the transaction's end.
+ */
+#ifndef DJA_REPLY_NOTIFY_H
+#define DJA_REPLY_NOTIFY_H
+
+extern void dja_reply_notify_note(int64 message_id);
+extern void dja_reply_notify_announce(void);
+extern void dja_reply_notify_deliver(void);
+extern void dja_reply_notify_forget(void);
+extern void dja_reply_notify_init(void);
+
+#endif							/* DJA_REPLY_NOTIFY_H */
