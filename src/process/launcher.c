@@ -1,14 +1,16 @@
 /*
  * launcher.c
  *
- * The launcher: one process in a server that is not in recovery.  It holds no
- * database, waits on its latch and looks at shared memory when rung:
+ * The launcher: one process in a server that is not in recovery.  It is
+ * connected to no database.  It waits on its latch, and looks at shared memory
+ * when it is rung:
  *
- *   pools			which workers run: pools.c
- *   scout_wanted	databases came or may have: send a scout to each, one at a time
+ *   pools			starts and stops workers; pools.c decides which
+ *   scout_wanted	sends a scout to each database, one at a time
  *
- * A database that was just created is left alone for a second: no mail waits in it that
- * anybody may serve, and many are dropped at once, which a scout would hold up.
+ * A database that was just created gets its scout after a second.  No mail that
+ * may be handled waits there yet, and a scout would hold up a DROP DATABASE, which
+ * often follows at once.
  */
 #include "postgres.h"
 
@@ -38,7 +40,7 @@
 #include "shmem/slots.h"
 
 #define DJA_SCOUT_AGAIN_MS 10000
-#define DJA_SCOUT_NEW_MS 1000	/* so long a new database is left alone */
+#define DJA_SCOUT_NEW_MS 1000	/* until a new database gets its scout */
 #define DJA_CHECK_MS 1000		/* while something is starting or a database
 								 * is held */
 
@@ -102,10 +104,11 @@ dja_add_database(List *databases, Oid database)
 }
 
 /*
- * A scout says where it has been.  Where one did not come that far (no
- * connection was free, say) another is sent, not at once: one that fails may
- * have called for the next, and that would go on and on.  Where somebody needs the
- * database for himself the next one waits for him.
+ * The scout's process has ended.  A scout that came to its end has said so in
+ * slots->scouted.  If this one has not (no connection was free, say), another is
+ * sent after a while: not at once, since a scout that fails may have called for
+ * the next one.  If it was stopped by a backend that needs the database for
+ * itself, the next one waits until that is over.
  */
 static void
 dja_scout_ended(void)
@@ -128,7 +131,7 @@ dja_scout_ended(void)
 }
 
 /*
- * Sends scouts again to where they have failed, unless that is gone.
+ * Lists those databases again where scouts have failed, if they still exist.
  */
 static void
 dja_try_again(void)
@@ -167,9 +170,8 @@ dja_reap_scout(void)
 }
 
 /*
- * The next database to be scouted.  Where somebody needs it for himself, or
- * another scout has just failed, it has to wait, and keeps nobody else waiting.
- * InvalidOid when there is none.
+ * The next database to be scouted, or InvalidOid.  Databases that are locked
+ * out, and those where a scout has just failed, are passed over.
  */
 static Oid
 dja_next_database(void)
@@ -185,8 +187,8 @@ dja_next_database(void)
 }
 
 /*
- * Takes note of new databases, and sees which of them have been left alone for
- * long enough.  Returns when the next one will have been.
+ * Notes new databases, and lists those that are a second old for scouting.
+ * Returns when the next one will be.
  */
 static TimestampTz
 dja_see_to_newcomers(TimestampTz now)
@@ -220,7 +222,8 @@ dja_see_to_newcomers(TimestampTz now)
 }
 
 /*
- * Sends a scout; false if there is no process to be had.
+ * Sends a scout to a database.  Returns false if the server has no slot for its
+ * process.
  */
 static bool
 dja_send_scout(Oid database)
@@ -231,13 +234,10 @@ dja_send_scout(Oid database)
 	sent = dja_scout_sent(database);
 	dja_unlock();
 	if (!sent)
-		return true;			/* the next look finds out who keeps it away */
+		return true;			/* locked out: the next look passes it over */
 	dja_shared->slots->scouted = InvalidOid;
 
-	/*
-	 * whoever drops it from now on has the scout stop, so it may be looked
-	 * for
-	 */
+	/* from now on a DROP DATABASE stops the scout, so the look is safe */
 	sent = dja_database_is_open(database);
 	if (sent && !dja_start_process("dja_scout_main", "djactor scout", ObjectIdGetDatum(database),
 								   0, dja_places_leaving(), &dja_scout_handle))
@@ -249,7 +249,7 @@ dja_send_scout(Oid database)
 }
 
 /*
- * Sends the next scout, if one is wanted and none is on its way.  Returns when to
+ * Sends the next scout, if one is wanted and none is running.  Returns when to
  * look again at the latest.
  */
 static TimestampTz

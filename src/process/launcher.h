@@ -1,7 +1,7 @@
 /*
  * launcher.h
  *
- * The launcher: starts workers and scouts.  It holds no database.
+ * The launcher: starts workers and scouts.  It is connected to no database.
  */
 #ifndef DJA_LAUNCHER_H
 #define DJA_LAUNCHER_H

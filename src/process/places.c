@@ -4,19 +4,22 @@
  * The places of workers; see places.h.
  *
  * A place is a slot of slots.h.  Its worker gives it back when it has detached
- * itself, and the next one may start at once: how the process of the one before
- * comes to its end is nobody's business, and takes as long as half a start.
+ * itself, and the next one may start at once.  The end of the old process takes as
+ * long as half a start, and goes on beside it.
  *
- * When pools wait and no place is free, workers are asked to go: first one that
- * is idle beside its pool's resident, then one whose pool has nothing to do now
- * (what waits for its time is nothing), the longest idle first; both at once.
- * Then one that is busy, if it has had its slice of time; last of all one in a long
- * turn, of which nobody knows when it ends.  Whoever goes idle while pools wait
- * rings the launcher, so none of this has to be polled.
+ * When pools wait and no place is free, workers are asked to end, in this order:
  *
- * A slice begins at the end of the worker's first batch, so each serves before it
- * is asked to go, and is longer where a start costs more, so that starts take
- * a twentieth of the time, unless the machine is so slow that one takes 50 ms.
+ *   spare			idle, and not its pool's resident; the longest idle first
+ *   unused			the pool has nothing to do now; the longest idle first
+ *   serving		busy, and has had its slice of time
+ *   in a long turn	last, since its end is unknown
+ *
+ * A worker that goes idle while pools wait rings the launcher, so nothing is
+ * polled.
+ *
+ * A slice of time begins at the end of the worker's first batch, so each serves
+ * before it is asked to end.  It is longer where a start costs more, so that
+ * starts take a twentieth of the time, unless one takes more than 50 ms.
  */
 #include "postgres.h"
 
@@ -33,15 +36,15 @@
 
 #define DJA_BACKOFF_MS 1000
 #define DJA_BACKOFF_MAX_MS 60000
-#define DJA_FIRST_MS 10000		/* one whose first batch takes longer may be
-								 * asked to go */
-#define DJA_GOING_MS 1000		/* so long one who was asked to go may take
-								 * before another one is asked, too */
-#define DJA_CLEAR_MS 200		/* a look at the latest while pools wait */
-#define DJA_MAX_LEAVING 4		/* processes beyond djactor.max_workers, for
-								 * moments */
+#define DJA_FIRST_MS 10000		/* a worker whose first batch takes longer may
+								 * be asked to end */
+#define DJA_GOING_MS 1000		/* time for a worker to end before another one
+								 * is asked, too */
+#define DJA_CLEAR_MS 200		/* between two looks, while pools wait */
+#define DJA_MAX_LEAVING 4		/* processes on their way out, beside
+								 * djactor.max_workers */
 
-/* In what order workers are asked to go. */
+/* In what order workers are asked to end. */
 typedef enum DjaStanding
 {
 	DJA_SPARE,					/* idle, and not the resident */
@@ -59,7 +62,7 @@ static uint32 dja_generation = 0;
 /* ---------- processes ---------- */
 
 /*
- * Has this process ended?  Then its handle is forgotten.
+ * Has this process ended?  If so, forgets its handle.
  */
 static bool
 dja_reap(BackgroundWorkerHandle **handle)
@@ -75,7 +78,8 @@ dja_reap(BackgroundWorkerHandle **handle)
 }
 
 /*
- * Sees which workers have ended, or have come to nothing.
+ * Forgets workers that have ended, and frees the slots of those that ended before
+ * they took them.  Returns whether a worker is starting.
  */
 bool
 dja_places_reap(void)
@@ -113,8 +117,7 @@ dja_places_leaving(void)
 }
 
 /*
- * Where the handle of one more process that is about to end can stand; NULL when
- * there are enough of them.
+ * Room for the handle of one more process on its way out, or NULL.
  */
 static BackgroundWorkerHandle **
 dja_leaving_room(void)
@@ -128,7 +131,7 @@ dja_leaving_room(void)
 /* ---------- taking a place ---------- */
 
 /*
- * A free slot, -1 without.  The lock is held.
+ * A free slot, or -1.  The lock is held.
  */
 static int
 dja_free_slot(void)
@@ -162,7 +165,8 @@ dja_pool_back_off(DjaPool *pool)
 }
 
 /*
- * Starts a worker for a pool in a free slot; false without one.
+ * Starts a worker for a pool in a free slot.  Returns false if there is no slot, if
+ * the database is locked out, or if the server has no process.
  */
 bool
 dja_place_take(int pool_id)
@@ -173,10 +177,7 @@ dja_place_take(int pool_id)
 
 	dja_lock();
 
-	/*
-	 * who wants the database for himself looks for workers under the same
-	 * lock
-	 */
+	/* a backend that locks a database out stops workers under this lock */
 	slot = dja_is_locked_out(pool->database) ? -1 : dja_free_slot();
 	if (slot >= 0)
 	{
@@ -218,8 +219,8 @@ dja_place_take(int pool_id)
 /* ---------- leaving a place ---------- */
 
 /*
- * How a worker stands at this moment; if it stays for a while, again is
- * lowered to the end of that.
+ * When a worker is asked to end, compared with others.  If it stays, again is
+ * lowered to when that may change.
  */
 static DjaStanding
 dja_standing(int i, TimestampTz now, TimestampTz *again)
@@ -251,7 +252,7 @@ dja_standing(int i, TimestampTz now, TimestampTz *again)
 }
 
 /*
- * Who of two is to go?
+ * Is the first of two workers asked to end before the second?
  */
 static bool
 dja_goes_before(int a, int b)
@@ -264,8 +265,8 @@ dja_goes_before(int a, int b)
 }
 
 /*
- * Is this worker, which was asked to end, about to?  Not if it is in a long
- * turn, or stuck in something else, such as a lock that it waits for.
+ * Will this worker, which was asked to end, do so soon?  Not if it is in a long
+ * turn, or has not ended for a second, since it waits for a lock, say.
  */
 static bool
 dja_is_going(DjaWorker *worker, TimestampTz now, TimestampTz *again)
@@ -297,7 +298,7 @@ dja_places_clear(int pools, int reliefs, const bool *waits, TimestampTz now)
 		dja_standings[i] = DJA_STAYS;
 		if (worker->state == DJA_WORKER_FREE)
 		{
-			/* room for its successor's process is still to be had */
+			/* free already, but its successor has no process yet */
 			if (dja_handles[i] == NULL && !dja_places_leaving())
 				continue;
 			asked++;
@@ -322,7 +323,7 @@ dja_places_clear(int pools, int reliefs, const bool *waits, TimestampTz now)
 			break;
 		if (dja_standings[chosen] > DJA_UNUSED && going >= pools)
 			break;
-		/* the best to be had has been asked */
+		/* enough have been asked already */
 		if (dja_standings[chosen] == DJA_IN_LONG_TURN && asked >= pools)
 			break;
 		going += dja_standings[chosen] != DJA_IN_LONG_TURN;
@@ -338,9 +339,8 @@ dja_places_clear(int pools, int reliefs, const bool *waits, TimestampTz now)
 /* ---------- beginning ---------- */
 
 /*
- * An earlier launcher may have ended between registering a worker and hearing
- * of it.  Its slot is free again; should the worker still come, it finds that
- * the slot is not meant for it.
+ * Frees the slots of workers that an earlier launcher has registered and never
+ * heard of.  If such a worker still comes, it finds that the slot is not its own.
  */
 static void
 dja_forget_starting(void)
@@ -361,7 +361,7 @@ dja_forget_starting(void)
 }
 
 /*
- * The launcher has started.
+ * Called once by each launcher, when it starts.
  */
 void
 dja_places_init(MemoryContext context)

@@ -1,8 +1,8 @@
 /*
  * places.h
  *
- * The places of workers, djactor.max_workers of them: who has one, who gets
- * one, who has to go; the launcher's.
+ * The places of workers, djactor.max_workers of them: which pool has one, which
+ * gets one, and which worker has to end.  Called by the launcher alone.
  */
 #ifndef DJA_PLACES_H
 #define DJA_PLACES_H
@@ -21,9 +21,10 @@ extern bool dja_place_free(void);
 extern bool dja_place_take(int pool);
 
 /*
- * Asks workers to end for pools that wait: so many that have nobody, and so
- * many whose workers are all in long turns, which get idle workers' places only.
- * Returns when to look again at the latest.
+ * Asks workers to end in favour of pools that wait.  pools of them have no worker.
+ * reliefs have all their workers in long turns, and get places of idle workers
+ * only.  waits tells, by pool, which pools these are.  Returns when to look again
+ * at the latest.
  */
 extern TimestampTz dja_places_clear(int pools, int reliefs, const bool *waits, TimestampTz now);
 

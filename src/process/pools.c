@@ -1,23 +1,23 @@
 /*
  * pools.c
  *
- * Which workers run: the launcher looks at the pools, and starts and stops
- * workers for them (places.c).
+ * Decides which workers run.  The launcher looks at each pool, and starts and
+ * stops workers for it by means of places.c:
  *
- *   a pool without a	start a resident, when it has something to do, or at all while
- *   resident			there are places
- *   all in long turns	start another one, when there is something to do
+ *   no resident		start one if the pool has something to do; otherwise if a
+ *						place is left over
+ *   all in long turns	start another worker if there is something to do
  *   pool.wanted		mail waits too long: wake an idle worker of the pool, or start one
  *   no place free		have one cleared for each pool that waits
  *
- * Pools with something to do get places in the order in which they have come
- * to wait, and whoever has to leave with mail waiting comes to wait behind
- * them: so pools take turns, and each gets its own.
+ * Pools with something to do get places in the order in which they began to
+ * wait.  A worker that has to leave while its mail waits puts its pool behind
+ * the others.  So pools take turns, and each gets its own.
  *
- * A pool whose workers do not come to life (role without LOGIN, too many
- * connections) is tried again after a second, then after two, up to a minute.
- * That pools have to take turns since djactor.max_workers are all taken is logged
- * once, with a hint, when it lasts.
+ * If a pool's workers fail to start (a role without LOGIN, too many connections),
+ * it is tried again after a second, then after two, up to a minute.  If pools have
+ * to take turns for two seconds, since djactor.max_workers are all taken, that is
+ * logged with a hint, at most once a minute.
  */
 #include "postgres.h"
 
@@ -39,8 +39,8 @@
 #include "shmem/slots.h"
 
 #define DJA_QUIET_MS 60000
-#define DJA_SHORT_MS 2000		/* for so long somebody goes without before it
-								 * is said */
+#define DJA_SHORT_MS 2000		/* how long a pool goes without a worker until
+								 * that is logged */
 
 /* What a pool asks for. */
 typedef enum DjaWant
@@ -52,9 +52,9 @@ typedef enum DjaWant
 } DjaWant;
 
 /*
- * Do the pool's database and role still exist, and is the database open?  One that
- * is closed is as good as gone until it is opened, which calls for a scout, as does
- * a start of the server.
+ * Do the pool's database and role still exist, and does the database allow
+ * connections?  One that does not is treated as dropped.  When it is opened, or the
+ * server starts, a scout finds its types again.
  */
 static bool
 dja_pool_alive(DjaPool *pool)
@@ -70,7 +70,8 @@ dja_pool_alive(DjaPool *pool)
 }
 
 /*
- * Forgets a pool, if it has nothing left; dead, with all its type queues.
+ * Forgets a pool that has neither workers nor type queues.  dead: forgets its
+ * type queues first, since its database or role is gone.
  */
 static void
 dja_discard_pool(int i, bool dead)
@@ -88,8 +89,8 @@ dja_discard_pool(int i, bool dead)
 }
 
 /*
- * Has this pool nobody who is its resident, or will be soon?  Then all that it
- * has are in long turns.
+ * Has this pool no worker that is its resident, or will be soon?  Then it has no
+ * worker at all, or all are in long turns.
  */
 static bool
 dja_pool_has_nobody(int i)
@@ -108,7 +109,7 @@ dja_pool_has_nobody(int i)
 }
 
 /*
- * The pool's types are gone: so may its workers.  The lock is held.
+ * Asks all workers of a pool without types to end.  The lock is held.
  */
 static void
 dja_pool_dismiss(int i)
@@ -126,7 +127,8 @@ dja_pool_dismiss(int i)
 }
 
 /*
- * Looks at one pool.  If it waits for its time, again is lowered to that.
+ * Returns what a pool asks for.  Lowers again to when its next mail is due, if it
+ * has no worker and nothing to do before.
  */
 static DjaWant
 dja_look_at_pool(int i, TimestampTz now, TimestampTz *again)
@@ -168,8 +170,9 @@ dja_look_at_pool(int i, TimestampTz now, TimestampTz *again)
 }
 
 /*
- * Starts a worker for a pool, if nothing but a place is wanting; false if that
- * is.  If the pool has to wait for a while, again is lowered to the end of it.
+ * Starts a worker for a pool.  Returns false if no place, or no process, was free.
+ * Returns true without a worker if the pool may not have one now; again is then
+ * lowered to when it may, if that is known.
  */
 static bool
 dja_serve_pool(int i, TimestampTz now, TimestampTz *again)
@@ -178,7 +181,7 @@ dja_serve_pool(int i, TimestampTz now, TimestampTz *again)
 	TimestampTz not_before = Max(pool->not_before, dja_process_not_before());
 
 	if (dja_is_locked_out(pool->database))
-		return true;			/* the end of a hold rings */
+		return true;			/* the end of the lockout rings */
 	if (now < not_before)
 	{
 		*again = Min(*again, not_before);
@@ -186,13 +189,13 @@ dja_serve_pool(int i, TimestampTz now, TimestampTz *again)
 	}
 	if (!dja_pool_alive(pool))
 	{
-		/* who is still in there may go on; the end of the last one rings */
+		/* its workers may go on; the end of the last one rings */
 		if (pool->workers == 0)
 			dja_discard_pool(i, true);
 		return true;
 	}
 	if (dja_copy_is_held(pool->database))
-		return true;			/* so does a scout that lifts it */
+		return true;			/* resume() sends a scout, which rings */
 	if (dja_place_take(i))
 		return true;
 	if (now < dja_process_not_before())
@@ -201,8 +204,8 @@ dja_serve_pool(int i, TimestampTz now, TimestampTz *again)
 }
 
 /*
- * Some pool has mail and no worker, and all places are taken.  Places change
- * hands quickly, so that is worth a word only when it lasts.
+ * Logs that a pool has mail and no worker, since all places are taken.  Places
+ * change hands quickly, so that is logged only when it lasts.
  */
 static void
 dja_report_shortage(bool short_of_places, TimestampTz now)
@@ -237,9 +240,9 @@ dja_compare_waiting(const void *a, const void *b)
 }
 
 /*
- * Gives places to pools that have something to do and nobody, in the order in
- * which they have come to wait, and has places cleared for those who get none.
- * False if somebody went without.
+ * Gives places to pools that have something to do and no worker, in the order in
+ * which they began to wait, and has places cleared for those that get none.
+ * Returns false if a pool without any worker got none.
  */
 static bool
 dja_give_places(int *pools, int n, TimestampTz now, TimestampTz *again)
@@ -260,7 +263,7 @@ dja_give_places(int *pools, int n, TimestampTz now, TimestampTz *again)
 			without++;
 	}
 
-	/* before a look at the workers: one that goes idle after it rings */
+	/* before the look at the workers: one that goes idle later rings */
 	dja_shared->slots->places_wanted = without + reliefs > 0;
 	pg_memory_barrier();
 	if (without + reliefs > 0)
@@ -269,7 +272,7 @@ dja_give_places(int *pools, int n, TimestampTz now, TimestampTz *again)
 }
 
 /*
- * Looks at all pools, and sees to them: mail goes first.
+ * Looks at all pools, and serves them: those with mail first.
  */
 TimestampTz
 dja_see_to_pools(TimestampTz now)

@@ -1,16 +1,16 @@
 /*
  * scout.c
  *
- * A scout looks into one database, since the launcher cannot: is the extension
- * here, in a version that this
- * library serves, and which types does it have?  It makes their type queues and pools,
- * each with a sweep to find the mail that waits, and is gone.  It runs no user
- * code: scans of djactor.actor_type and djactor.home are all it does, so it may
- * log in as a superuser.
+ * A scout looks into one database, since the launcher cannot.  It finds out
+ * whether the extension is installed in a version that this library serves, and
+ * which types the database has.  It makes their type queues and pools, each with
+ * a sweep that finds the mail which waits, and ends.  It only scans
+ * djactor.actor_type and djactor.home and runs no user code, so it may log in as a
+ * superuser.
  *
- * There is one at a time, so whoever could keep it waiting, with a lock or with
- * settings of his database, would keep all databases of the server waiting: it
- * has settings of its own, and gives up after a while, to come again later.
+ * There is one scout at a time.  A lock, or settings of one database, that kept
+ * it waiting would keep all databases of the server waiting.  So it has settings of
+ * its own, and gives up after five seconds; another one is sent later.
  */
 #include "postgres.h"
 
@@ -37,9 +37,10 @@
 #define DJA_SCOUT_LOCK_TIMEOUT "5s"
 
 /*
- * The extension is here in another version: all of it stands still.  Each worker
- * that meets it calls for a scout, but it need not be said each time.  There is
- * one scout at a time, so no lock is needed.
+ * Logs that the extension has another version than the library, so that nothing
+ * is handled in this database.  Each worker that finds out calls for a scout; so
+ * this is logged once in ten seconds.  There is one scout at a time, and no
+ * lock is needed.
  */
 static void
 dja_report_version(DjaInstalled installed)
@@ -99,13 +100,13 @@ dja_scout_main(Datum arg)
 	bool		wanted;
 
 	dja_process_signals();
-	/* before it connects, for that waits for locks, too */
+	/* before it connects, since connecting waits for locks, too */
 	SetConfigOption("lock_timeout", DJA_SCOUT_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 	dja_lock();
 	wanted = dja_scout_attach(DatumGetObjectId(arg));
 	dja_unlock();
 	if (!wanted)
-		proc_exit(0);			/* somebody needs the database for himself */
+		proc_exit(0);			/* a backend needs the database for itself */
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	dja_session_settings("djactor scout");
 
@@ -118,8 +119,8 @@ dja_scout_main(Datum arg)
 
 		/* before anybody may serve them: mail of a copy is below all cursors */
 		dja_type_queues_sweep(MyDatabaseId);
-		(void) dja_home_check();	/* type queues and pools are made even so;
-									 * nobody serves them */
+		(void) dja_home_check();	/* a held copy gets type queues and pools,
+									 * too, but no worker */
 		foreach(lc, dja_types_all())
 			dja_announce_type(lfirst(lc));
 	}

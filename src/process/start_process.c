@@ -3,8 +3,8 @@
  *
  * Starting background processes, for the launcher alone; see start_process.h.
  *
- * When the server has no slot left for one, that is logged once, with a hint,
- * and nothing is started for a second.
+ * When the server has no slot left for a process, nothing is started for a
+ * second.  That is logged with a hint, at most once a minute.
  */
 #include "postgres.h"
 
@@ -24,12 +24,12 @@
 #define DJA_BACKOFF_MS 1000
 #define DJA_QUIET_MS 60000
 
-static TimestampTz dja_exhausted_until = 0; /* was said; need not be again */
+static TimestampTz dja_exhausted_until = 0; /* logged; not again before */
 static TimestampTz dja_not_before = 0;
 static MemoryContext dja_process_context;
 
 /*
- * Handles of processes live in context.
+ * Called once by the launcher.  Handles of processes are kept in context.
  */
 void
 dja_process_init(MemoryContext context)
@@ -38,7 +38,7 @@ dja_process_init(MemoryContext context)
 }
 
 /*
- * Before this time nothing should be started.
+ * The time before which nothing should be started.
  */
 TimestampTz
 dja_process_not_before(void)
@@ -47,7 +47,7 @@ dja_process_not_before(void)
 }
 
 /*
- * A process has ended, so there is a slot.
+ * Notes that a process has ended, so the server has a slot.
  */
 void
 dja_process_slot_freed(void)
@@ -56,7 +56,7 @@ dja_process_slot_freed(void)
 }
 
 /*
- * Can a process connect to this database at all?
+ * Can a process connect to this database?
  */
 bool
 dja_database_open(Form_pg_database database)
@@ -65,11 +65,12 @@ dja_database_open(Form_pg_database database)
 }
 
 /*
- * The same of the database with this OID, if it is there still.
+ * Likewise for a database by OID; false if it does not exist.
  *
- * Who opens one rings while he commits, and the caches hear of it after that.  To
- * take it for closed still would be to forget what is to be done in it; so the
- * catalog itself is looked at then.
+ * ALTER DATABASE ... ALLOW_CONNECTIONS rings the launcher while it commits, and the
+ * caches hear of it after that.  A database that was opened must not be taken for
+ * closed, since its mail would be forgotten.  So if the cache says closed, the
+ * catalog itself is read.
  */
 bool
 dja_database_is_open(Oid database)
@@ -101,8 +102,9 @@ dja_database_is_open(Oid database)
 }
 
 /*
- * Registers a background process; false when the server has no slot left for
- * it.  If one of ours is leaving that is nothing to talk about: its end rings.
+ * Registers a background process.  Returns false if the server has no slot for
+ * it.  leaving: one of ours is on its way out; then that is not logged, since its
+ * end rings.
  */
 bool
 dja_start_process(const char *function, const char *name, Datum arg, uint32 generation,

@@ -1,7 +1,7 @@
 /*
  * start_process.h
  *
- * Starts background processes of djactor's; the launcher's.
+ * Starts djactor's background processes.  Called by the launcher alone.
  */
 #ifndef DJA_START_PROCESS_H
 #define DJA_START_PROCESS_H
