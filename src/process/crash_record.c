@@ -1,14 +1,14 @@
 /*
  * crash_record.c
  *
- * Acts on the verdicts of crash.c: before a worker claims mail it writes down
- * the crashes that its pool's messages are charged with.  Until that is done,
- * nobody pops from the type queue (claims.c), so the message cannot run before it is
- * known to have crashed.
+ * Acts on the verdicts of crash.c.  Before a worker claims mail it writes the
+ * crashes that its pool's messages are charged with into their rows.  Until then
+ * nothing is claimed from the type queue (claims.c), so that no message runs before
+ * its crash is counted.
  *
- * Each entry takes a transaction of its own.  Its file goes just before the
- * commit: a server that crashes in between forgets the charge rather than
- * count it twice.
+ * Each entry takes a transaction of its own.  Its file is removed just before the
+ * commit: if the server crashes in between, the charge is forgotten rather than
+ * counted twice.
  */
 #include "postgres.h"
 
@@ -37,7 +37,7 @@ typedef struct DjaCharge
 } DjaCharge;
 
 /*
- * The message has crashed too often.
+ * Gives up a message that has crashed too often.
  */
 static void
 dja_crash_record_give_up(DjaType *type, DjaMessage *message, int crashes)
@@ -84,15 +84,15 @@ dja_crash_record_step(void *arg)
 	if (exists && charge->crash.verdict == DJA_CHARGED)
 		dja_crash_record_message(type, message);
 
-	/* a suspect that exists has still to be run */
+	/* a suspect whose row exists has yet to run */
 	charge->settled = !exists || charge->crash.verdict == DJA_CHARGED;
 	if (charge->settled)
 		dja_crash_remove_file(charge->entry);
 }
 
 /*
- * Takes an entry of this pool on, if it wants something done and nobody else
- * is about it.
+ * Claims an entry of this pool that has something to be done and that no other
+ * worker has claimed.
  */
 static bool
 dja_crash_record_claim(int i, int pool, int slot, bool review, DjaCharge *charge)
@@ -121,8 +121,8 @@ dja_crash_record_claim(int i, int pool, int slot, bool review, DjaCharge *charge
 }
 
 /*
- * Sees to the entries of a pool, outside a transaction.  What fails is logged
- * and tried again by the next call; suspects are looked after now and then.
+ * Writes down all entries of a pool, outside a transaction.  A failure is logged,
+ * and the next call tries again.  Suspects are looked at now and then.
  */
 void
 dja_record_crashes(int pool, int slot)

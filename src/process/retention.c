@@ -3,16 +3,15 @@
  *
  * The resident deletes rows that are past their retention.
  *
- * A pass makes a list of what there is to purge, each an index range up to a
- * moment that stays as it was when the pass began, and works it off in chunks,
- * each in a transaction of its own, between which mail is handled.  It goes on
- * where the last chunk ended, so that it never walks again over the dead rows
- * that it leaves.
+ * A pass makes a list of index ranges to purge, each up to a moment that is fixed
+ * when the pass begins.  It deletes them in chunks, each in a transaction of its
+ * own, and mail is handled in between.  A chunk begins where the last one ended, so
+ * that no dead row is walked over twice.
  *
- * Several residents may purge the same rows of a database: nobody waits for a
- * row that another has, and what is left the next pass finds.  Journals are
- * purged by the workers of the type's owner.  What belongs to a type that
- * keeps no journal any more stays until somebody deletes it.
+ * Several residents may purge the same rows of a database.  None waits for a row
+ * that another has locked; the next pass finds what is left.  The workers of a
+ * type's owner purge its journal.  Rows of a type that keeps no journal any more
+ * stay until they are deleted by hand.
  */
 #include "postgres.h"
 
@@ -39,7 +38,7 @@ typedef struct DjaPurge
 	DjaTable	table;
 	DjaIndex	index;			/* on (at), or on (actor_type, at) */
 	AttrNumber	at;				/* column that tells a row's age */
-	TimestampTz limit;			/* older rows go */
+	TimestampTz limit;			/* older rows are deleted */
 	TimestampTz from;			/* where to go on */
 	DjaType    *type;			/* NULL: the index has no type */
 } DjaPurge;
@@ -83,8 +82,8 @@ dja_purge_plan(void)
 }
 
 /*
- * Deletes old rows of one table, up to so many; returns how many it has looked
- * at.  True in *done when nothing is left that it could delete.
+ * Deletes old rows of one table, after reading at most max.  Returns how many it
+ * has read.  Sets *done if nothing is left that it could delete.
  */
 static int
 dja_purge_rows(DjaPurge *purge, int max, bool *done)
@@ -145,7 +144,7 @@ dja_purge_step(void *arg)
 }
 
 /*
- * Begins a pass, or goes on with it; true when there is more of it.
+ * Begins a pass, or goes on with it.  Returns true if there is more to do.
  */
 bool
 dja_purge(void)

@@ -1,8 +1,8 @@
 /*
  * retention.h
  *
- * Deletes what has been kept for long enough: dead letters, replies,
- * idempotency keys, journals.
+ * Deletes dead letters, replies, idempotency keys and journal rows that are past
+ * their retention.
  */
 #ifndef DJA_RETENTION_H
 #define DJA_RETENTION_H

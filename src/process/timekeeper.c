@@ -1,15 +1,15 @@
 /*
  * timekeeper.c
  *
- * The resident's other duties; see timekeeper.h.  Each function does a piece
- * of work in a transaction of its own and returns; what is left is noted in
- * the type queue, so that nothing here keeps the mail waiting for long.
+ * The resident's other duties; see timekeeper.h.  Each function does a piece of
+ * work in a transaction of its own and returns, so that mail never waits for long.
+ * The type queue notes what is left.
  *
- * A sweep walks over the mailbox index from key to key, without looking at the
- * messages, and pushes the mailboxes that it comes to, a thousand at a time, in
- * the order of the lowest position that each has there.  A
- * delay or retry is watched for by type queue.next_due: everything in the due index
- * before it has been seen to.
+ * A sweep walks over the mailbox index from key to key, without reading messages.
+ * It pushes a thousand mailboxes at a time, in the order of their lowest positions.
+ *
+ * type_queue.next_due says when the next delay or retry ends.  Everything in the
+ * due index before that moment has been handled.
  */
 #include "postgres.h"
 
@@ -35,7 +35,7 @@
 #define DJA_AGAIN_MS 1000		/* after a failure */
 
 /*
- * A type queue as somebody works on it, outside the lock.
+ * A copy of a type queue's state, for work outside the lock.
  */
 typedef struct DjaTypeQueueWork
 {
@@ -45,7 +45,7 @@ typedef struct DjaTypeQueueWork
 	uint64		after;
 	TimestampTz from;
 	TimestampTz next;
-	bool		again;			/* not all of it could be seen to */
+	bool		again;			/* some of it has to be tried again */
 	int			seen;			/* rows in this pass */
 	int			released;
 } DjaTypeQueueWork;
@@ -60,7 +60,7 @@ dja_same_type_queue(DjaTypeQueueWork *work)
 
 /* ---------- sweeps ---------- */
 
-/* A mailbox that the sweep has come to. */
+/* A mailbox that the sweep has found. */
 typedef struct DjaSwept
 {
 	uint64		key_hash;
@@ -75,9 +75,9 @@ typedef struct DjaSwept
 #include "lib/sort_template.h"
 
 /*
- * Pushes what was found.  Nobody is thrown out for a sweep: what there is no
- * room for is left to the next one.  False if the type queue is not the same any
- * more.
+ * Pushes the mailboxes that a sweep has found.  If there is no room for all, the
+ * rest is left to the next sweep: a sweep evicts no other mailbox.  Returns false
+ * if the type queue is another one by now.
  */
 static bool
 dja_push_swept(DjaTypeQueueWork *work, DjaSwept *swept, int n)
@@ -123,7 +123,7 @@ dja_sweep_step(void *arg)
 	}
 	dja_scan_end(&scan);
 
-	/* who has waited longest goes first, and lies beside its like */
+	/* the longest waiting first; neighbours share pages */
 	dja_sort_swept(swept, n);
 	if (!dja_push_swept(work, swept, n))
 		return;
@@ -148,7 +148,7 @@ dja_sweep_step(void *arg)
 }
 
 /*
- * Goes on with the sweep of one type queue that needs it; false when none does.
+ * Goes on with the sweep of one type queue.  Returns false if none needs one.
  */
 bool
 dja_sweep(int pool)
@@ -158,7 +158,7 @@ dja_sweep(int pool)
 	DjaTypeQueueWork work = {.type_queue = -1};
 
 	dja_lock();
-	/* the next one in turn: one that always needs it does not keep it */
+	/* in turns, so that one which always needs a sweep delays no other */
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0 && dja_queue_room() > 0; i = dja_type_queue(i)->next_in_pool)
 	{
 		DjaTypeQueue *type_queue = dja_type_queue(i);
@@ -192,7 +192,7 @@ dja_sweep(int pool)
 /* ---------- delays and retries ---------- */
 
 /*
- * One row of the due index.  False when the pass ends before it.
+ * Handles one row of the due index.  Returns false if the pass ends before it.
  */
 static bool
 dja_due_message(DjaTypeQueueWork *work, DjaType *type, DjaWriter *writer, DjaMessage *message,
@@ -207,9 +207,9 @@ dja_due_message(DjaTypeQueueWork *work, DjaType *type, DjaWriter *writer, DjaMes
 		due = DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]);
 
 	/*
-	 * The next pass starts at the moment where this one ends.  What was
-	 * released has left the index by then; where nothing was, this one goes
-	 * on to a later moment, so that the next one gets on.
+	 * The next pass starts at the moment where this one ends.  Messages that
+	 * were released have left the index by then.  If none was, this pass goes
+	 * on to a later moment, or the next one would come no further.
 	 */
 	if (due > now ||
 		(work->seen >= DJA_DUE_CHUNK && (work->released > 0 || due > work->next)))
@@ -221,7 +221,7 @@ dja_due_message(DjaTypeQueueWork *work, DjaType *type, DjaWriter *writer, DjaMes
 	work->seen++;
 	if (!message->nulls[DJA_MSG_ASIDE - 1])
 	{
-		/* an open ask whose time is over; what else is aside waits for others */
+		/* an open ask whose time is over; nothing else aside waits for time */
 		if (dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate"))
 		{
 			TM_Result	result = dja_expire_deferred(message);
@@ -235,7 +235,7 @@ dja_due_message(DjaTypeQueueWork *work, DjaType *type, DjaWriter *writer, DjaMes
 	{
 		TM_Result	result = dja_message_release(writer, message);
 
-		/* what somebody has locked comes later; what he changed is his */
+		/* a locked row is tried again; a changed one is another session's */
 		if (result == TM_BeingModified)
 			work->again = true;
 		if (result != TM_Ok)
@@ -280,8 +280,8 @@ dja_due_step(void *arg)
 }
 
 /*
- * Lets the due messages of one type queue into their mailboxes, of the one that is
- * due the longest; false when nothing is due.
+ * Puts the due messages of one type into their mailboxes: of the type that is due
+ * the longest.  Returns false if nothing is due.
  */
 bool
 dja_release_due(int pool)
@@ -330,7 +330,7 @@ dja_release_due(int pool)
 }
 
 /*
- * Has type queues looked at again whose handler could not be called.
+ * Unblocks type queues whose handler could not be called, to try again.
  */
 bool
 dja_recheck_blocked(int pool)

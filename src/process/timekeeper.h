@@ -1,8 +1,8 @@
 /*
  * timekeeper.h
  *
- * What a pool's resident does besides handling mail: sweeps, delays, retries.
- * What is old goes by retention.c.
+ * The duties of a pool's resident besides mail: sweeps, delays, retries.
+ * retention.c deletes old rows.
  */
 #ifndef DJA_TIMEKEEPER_H
 #define DJA_TIMEKEEPER_H

@@ -1,25 +1,25 @@
 /*
  * worker.c
  *
- * The worker's life: log in as the pool's role, run batches while there are
- * any, wait.
+ * The worker's life: it logs in as the pool's role, runs batches while there is
+ * mail, and waits.
  *
  *   STARTING -> IDLE <-> BUSY -> gone
  *
- * One worker of a pool is its resident.  Its waiting is the pool's state:
+ * One worker of a pool is its resident.  How it waits is the pool's state:
  *
- *   BUSY		looks at the queue again before it waits; nobody needs to ring
- *   LINGERING	idle for less than a second; senders set its latch
- *   ASLEEP		a sender's NOTIFY djactor wakes it, for it LISTENs, or a latch
+ *   BUSY		it looks at the queue again before it waits; senders need not ring
+ *   LINGERING	it is idle for less than a second; senders set its latch
+ *   ASLEEP		it LISTENs; a sender's NOTIFY djactor wakes it, or its latch
  *
- * It goes from one to the next under the lock, after a look at the queue under
- * the same lock, and senders push and look at the state under that lock too:
- * so either the worker sees the push, or the sender sees that it has to ring.
+ * It changes the state under the lock, after a look at the queue under the same
+ * lock.  Senders push, and look at the state, under that lock too.  So either the
+ * worker sees the push, or the sender sees that it has to ring.
  *
- * Other workers of the pool take part while the launcher finds that mail waits
- * too long, and end after djactor.idle_timeout without work.  One of them
- * becomes the resident when there is none, or when the present one is in a long
- * turn while there is something to do that only a resident does.
+ * The launcher starts other workers of the pool when mail waits too long.  They
+ * end after djactor.idle_timeout without work.  One of them becomes the resident
+ * when there is none.  It also does when the resident is in a long turn and there
+ * is something to do that only a resident does.
  */
 #include "postgres.h"
 
@@ -59,7 +59,7 @@
 #define DJA_PURGE_MS 60000
 #define DJA_SLICE_MS 200
 #define DJA_SLICE_MAX_MS 1000
-#define DJA_SLICE_STARTS 20		/* a slice of time is worth so many starts */
+#define DJA_SLICE_STARTS 20		/* a slice of time, in starts of a worker */
 #define DJA_CHEW_BATCHES 8		/* so many full batches, and the worker calls
 								 * for help */
 
@@ -72,8 +72,8 @@ static bool dja_orderly = false;	/* it ends between two rounds, on request */
 /* ---------- beginning and end ---------- */
 
 /*
- * As the server's own, but for Python code, which has to be told.  SIGTERM is
- * taken over by crash.c before any handler can run.
+ * Sets up signals as the server's own processes do, except that running Python
+ * code has to be interrupted.  crash.c takes SIGTERM over before any handler runs.
  */
 static void
 dja_cancel(SIGNAL_ARGS)
@@ -111,7 +111,7 @@ dja_worker_detach(int code, Datum arg)
 	dja_my_worker->state = DJA_WORKER_FREE;
 	dja_my_worker->pid = 0;
 
-	/* somebody has to take over what this one had to watch, or has left */
+	/* another worker has to take over its duties, and the mail that it leaves */
 	for (int i = 0; i < dja_max_workers; i++)
 		if (dja_worker(i)->pid != 0 && dja_worker(i)->pool == dja_my_pool)
 			SetLatch(&ProcGlobal->allProcs[dja_worker(i)->procno].procLatch);
@@ -127,8 +127,8 @@ dja_listen_step(void *arg)
 }
 
 /*
- * (Re)registers as a listener: a handler may have UNLISTENed.  False if that
- * fails; then senders' NOTIFYs would not be heard.
+ * LISTENs, again before each sleep, since a handler may have said UNLISTEN.
+ * Returns false if that fails, so that a NOTIFY would not wake this process.
  */
 static bool
 dja_listen(void)
@@ -139,9 +139,9 @@ dja_listen(void)
 /* ---------- waiting ---------- */
 
 /*
- * Does a pool wait for a place, now that this worker has written down that it
- * has no use for its own?  The launcher notes the first before it looks for the
- * second: so one of the two sees the other.
+ * Does a pool wait for a place?  Called after this worker has written down that
+ * it is idle.  The launcher writes down that pools wait before it looks for idle
+ * workers, so one of the two sees the other.
  */
 static bool
 dja_places_wanted(void)
@@ -151,8 +151,8 @@ dja_places_wanted(void)
 }
 
 /*
- * An idle worker rings the launcher if its place is wanted; after a breath,
- * until when wake_at is lowered.
+ * An idle worker rings the launcher if its place is wanted and it has been idle
+ * for DJA_BREATH_MS.  Otherwise wake_at is lowered to when it will have been.
  */
 static void
 dja_offer_place(TimestampTz now, TimestampTz *wake_at)
@@ -179,8 +179,8 @@ dja_show_state(DjaWorkerState state)
 }
 
 /*
- * Drains the queue of notifications.  Neither channel nor payload is told: it
- * may be a sender's, one by hand, or some other channel's.
+ * Reads the queue of notifications.  The server tells neither channel nor payload,
+ * so it may be a sender's NOTIFY, one by hand, or one of another channel.
  */
 static void
 dja_read_notifications(void)
@@ -192,7 +192,7 @@ dja_read_notifications(void)
 }
 
 /*
- * Waits for the latch, interrupts and notifications seen to.
+ * Waits for the latch until wake_at; handles interrupts and notifications.
  */
 static void
 dja_wait(long timeout)
@@ -220,8 +220,7 @@ dja_ms_until(TimestampTz when, long limit)
 }
 
 /*
- * Declares the pool's resident idle, unless there is something to do after
- * all.
+ * Declares the pool's resident idle.  Returns false if there is something to do.
  */
 static bool
 dja_go_idle(DjaPoolState state, TimestampTz *next_due)
@@ -253,7 +252,7 @@ dja_go_busy(void)
 }
 
 /*
- * Has every type queue of the pool looked at again.
+ * Marks every type queue of the pool for a sweep.
  */
 static void
 dja_want_sweep(void)
@@ -270,9 +269,9 @@ dja_want_sweep(void)
 }
 
 /*
- * The resident waits until there may be something to do.  A notification that
- * no mail came with may have been sent by hand, to have the pool sweep; at
- * most once a second, since it may just as well be of another channel.
+ * The resident waits until there may be something to do.  A notification without
+ * mail may have been sent by hand, to make the pool sweep.  It may be another
+ * channel's as well, so the pool sweeps for it once a second at most.
  */
 static void
 dja_resident_wait(void)
@@ -289,7 +288,7 @@ dja_resident_wait(void)
 
 		if (!asleep && now >= asleep_at)
 		{
-			/* a deaf one lingers on: senders set its latch */
+			/* if LISTEN failed it lingers on, and senders set its latch */
 			asleep = dja_listen();
 			asleep_at = TimestampTzPlusMilliseconds(now, DJA_LISTEN_AGAIN_MS);
 			pgstat_report_stat(true);
@@ -319,9 +318,9 @@ dja_resident_wait(void)
 /*
  * May this worker become the resident?  The lock is held.
  *
- * A resident in a long turn cannot see to time and sweeps.  It can be
- * relieved, for it looks whether it still is the resident after the batch and
- * before it does anything that is a resident's.
+ * A resident in a long turn does neither sweeps nor delays.  It can be replaced:
+ * after the batch it looks whether it still is the resident, before it does
+ * anything that only a resident does.
  */
 static bool
 dja_may_be_resident(TimestampTz now)
@@ -335,7 +334,8 @@ dja_may_be_resident(TimestampTz now)
 }
 
 /*
- * Another worker waits.  False when it has waited for long enough to end.
+ * A worker that is not the resident waits.  Returns false when it has waited for
+ * djactor.idle_timeout and has to end.
  */
 static bool
 dja_extra_wait(void)
@@ -387,8 +387,8 @@ dja_be_resident(void)
 }
 
 /*
- * Many full batches in a row, and mailboxes still wait: call for another
- * worker.
+ * Calls for another worker, after many full batches in a row while mailboxes
+ * still wait.
  */
 static void
 dja_call_for_help(bool worked)
@@ -410,8 +410,8 @@ dja_call_for_help(bool worked)
 }
 
 /*
- * The server is in trouble (no space, read-only, a lock that somebody keeps):
- * wait.  Others may have the place meanwhile; this pool waits all the same.
+ * Waits while the server is in trouble (no space, read-only, a lock that another
+ * session keeps).  Another pool may have the place meanwhile.
  */
 static void
 dja_stall(void)
@@ -433,9 +433,9 @@ dja_stall(void)
 }
 
 /*
- * It has served for the first time: from now on it may be asked to make room, if
- * busy, then after a slice of time.  That is longer where a start costs more: a
- * login on a busy machine, or what handlers load at first.
+ * Notes the end of the first batch.  From now on the worker may be asked to end,
+ * if it is busy after a slice of time.  The slice is longer where a start costs
+ * more: a login on a busy machine, or libraries that handlers load.
  */
 static void
 dja_begin_slice(int64 login_ms)
@@ -480,11 +480,11 @@ dja_worker_loop(void)
 		dja_record_crashes(dja_my_pool, dja_slot);
 		result = dja_batch_run(dja_my_pool);
 		dja_call_for_help(result == DJA_BATCH_DONE);
-		pgstat_report_stat(false);	/* autovacuum lives on it */
+		pgstat_report_stat(false);	/* for autovacuum */
 		if (dja_my_worker->serves_since == 0)
 			dja_begin_slice(login_ms);
 		if (dja_my_worker->stop && result != DJA_BATCH_STALLED)
-			break;				/* the rest is its successor's */
+			break;				/* another worker is the resident now */
 		if (dja_be_resident())
 		{
 			bool		busy = dja_recheck_blocked(dja_my_pool);
@@ -548,7 +548,7 @@ dja_worker_main(Datum arg)
 	dja_unlock();
 	before_shmem_exit(dja_worker_detach, (Datum) 0);
 	if (dja_my_worker->stop)
-		proc_exit(0);			/* the database is wanted by somebody already */
+		proc_exit(0);			/* it was asked to end already */
 
 	BackgroundWorkerInitializeConnectionByOid(database, role, 0);
 	dja_session_begin();
