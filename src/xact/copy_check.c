@@ -52,7 +52,7 @@
 
 PG_FUNCTION_INFO_V1(dja_home_changed);
 PG_FUNCTION_INFO_V1(dja_resume_database);
-PG_FUNCTION_INFO_V1(dja_copy_database);
+PG_FUNCTION_INFO_V1(dja_held_database);
 
 #define DJA_RESUME_HINT "Check that it may run here, then use SELECT djactor.resume()."
 
@@ -485,7 +485,7 @@ dja_resume_database(PG_FUNCTION_ARGS)
  * held(): is the mail of this database held?
  */
 Datum
-dja_copy_database(PG_FUNCTION_ARGS)
+dja_held_database(PG_FUNCTION_ARGS)
 {
 	dja_require_preload();
 	dja_catalog_require();
