@@ -2,28 +2,29 @@
  * copy_check.c
  *
  * A copy of a database must not handle the mail of the original again.
- * djactor.home says where the data was at home: cluster, database,
- * djactor.instance, and the last start from a backup.  A row that says what is
- * true of this server is "mine".
+ * djactor.home says where the data was at home: the cluster, the database,
+ * djactor.instance, and the last start from a backup.  A row that describes this
+ * server is called "mine".
  *
- *   no rows				a new database: at home
- *   rows, none of them mine	a clone, a start from a backup, another instance: a copy
- *   a marker, "0, 0"			mail was loaded from a dump, or the server started from a backup: a
- *							copy, whatever else stands there
+ *   no rows					a new database: at home
+ *   rows, none of them mine	a copy: a clone, a start from a backup, another instance
+ *   a marker, "0, 0"			a copy, whatever else stands there: mail was loaded
+ *							from a dump, or the server started from a backup
  *
- * A copy with mail or timers is held until djactor.resume() replaces the rows
- * by mine.  A copy without any is nobody's double: whoever looks first makes
- * it at home.  A row of mine counts although others stand beside it, so a
- * sender into a fresh copy, who must wait for nobody, need only add one.
+ * A copy with mail or timers is held until djactor.resume() replaces the rows by
+ * mine.  A copy without any cannot repeat the original's mail: the first process
+ * that looks makes it at home.  A row of mine counts although others stand beside
+ * it.  So a sender into a fresh copy, which must not wait for anybody, need only
+ * add one.
  *
- * Who looks: the scout, before it announces types; each worker, when it
- * starts; a session that sends, once.  What they find for the workers stands in
- * shared memory (copy_shmem.c).  Who marks: the COPY of a restore (utility_hook.c), INSERTs of
- * messages with their ids (dump_insert.c), and the trigger of djactor.home, which
- * nobody but a restore inserts into.
+ * The scout looks before it announces types, each worker when it starts, and a
+ * session once, when it first sends.  What they find for the workers is kept in
+ * shared memory (copy_shmem.c).  Markers are added by the COPY of a restore
+ * (utility_hook.c), by INSERTs of messages with their ids (dump_insert.c), and by
+ * the trigger of djactor.home, into which only a restore inserts.
  *
- * Rows that arrive by replication are put aside one by one instead (copy_replication.c),
- * since the rest of their database is no copy.
+ * Rows that arrive by replication are put aside one by one instead
+ * (copy_replication.c), since the rest of their database is no copy.
  */
 #include "postgres.h"
 
@@ -58,16 +59,17 @@ PG_FUNCTION_INFO_V1(dja_held_database);
 
 #define DJA_FROM_BACKUP "The server was started from a backup."
 
-/* What stands in djactor.home. */
+/* What djactor.home says. */
 typedef struct DjaHome
 {
 	int			rows;
 	int			mine;
 	bool		marker;
-	bool		marker_stands;	/* nobody is about to delete it */
-	bool		marked;			/* one by this very transaction */
+	bool		marker_stands;	/* no open transaction deletes it */
+	bool		marked;			/* this transaction has added one */
 	char	   *origin;			/* where a row that is not mine comes from */
-	bool		from_backup;	/* only the start of the server tells */
+	bool		from_backup;	/* a row differs only by the server's last
+								 * start */
 } DjaHome;
 
 bool		dja_restoring = false;
@@ -85,7 +87,7 @@ dja_home_is_marker(TupleTableSlot *slot)
 }
 
 /*
- * What tells a row from mine, NULL if nothing does.
+ * Returns why a row is not mine, or NULL if it is.
  */
 static const char *
 dja_home_difference(TupleTableSlot *slot)
@@ -108,7 +110,7 @@ dja_home_difference(TupleTableSlot *slot)
 }
 
 /*
- * Is a transaction under way that deletes this row, which we see?
+ * Is another transaction deleting this row, which is visible to us?
  */
 static bool
 dja_home_is_leaving(TupleTableSlot *slot)
@@ -131,6 +133,9 @@ dja_row_is_mine(TupleTableSlot *slot)
 																					 &isnull)));
 }
 
+/*
+ * Reads djactor.home as the snapshot sees it.
+ */
 static void
 dja_home_read(DjaHome *home, Snapshot snapshot)
 {
@@ -191,8 +196,9 @@ dja_home_insert_mine(DjaWriter *writer)
 }
 
 /*
- * Makes this database at home here: one row of mine, and no other.  A row that
- * somebody else has locked stays, unless it has to go.
+ * Makes this database at home here: leaves one row of mine, and no other.  A row
+ * that another transaction has locked stays; with must, it raises an error.
+ * may_prepare: the transaction may still be prepared.
  */
 static void
 dja_home_settle(Snapshot snapshot, bool must, bool may_prepare)
@@ -218,8 +224,8 @@ dja_home_settle(Snapshot snapshot, bool must, bool may_prepare)
 			dja_row_trouble(result);
 
 		/*
-		 * whoever is to look again must know, should this come to nothing; of
-		 * a row that somebody else has locked he tells
+		 * a scout looks again at our end, also if we abort; if another
+		 * transaction has the row locked, that one sends it
 		 */
 		if (result == TM_Ok && dja_home_is_marker(slot))
 			dja_copy_look_again(may_prepare);
@@ -232,8 +238,8 @@ dja_home_settle(Snapshot snapshot, bool must, bool may_prepare)
 }
 
 /*
- * Does the snapshot see a row of this table, other transactions' rows only if
- * others is true?
+ * Does the snapshot see a row of this table?  others: rows of this transaction do
+ * not count.
  */
 static bool
 dja_any_row(DjaTable table, DjaIndex pkey, Snapshot snapshot, bool others)
@@ -257,6 +263,9 @@ dja_any_row(DjaTable table, DjaIndex pkey, Snapshot snapshot, bool others)
 	return found;
 }
 
+/*
+ * Does the snapshot see any mail or timer?
+ */
 static bool
 dja_any_mail(Snapshot snapshot, bool others)
 {
@@ -267,9 +276,10 @@ dja_any_mail(Snapshot snapshot, bool others)
 /* ---------- looking ---------- */
 
 /*
- * What was started from a backup is held: a standby of this server must find
- * that in its tables, when it is promoted.  Whoever has the table just now may
- * be in resume(), and has it looked at again.
+ * Adds a marker to a database that is held since the server was started from a
+ * backup: a standby of this server has to find that in its tables when it is
+ * promoted.  If the table is locked, nothing is done: the holder may be in
+ * resume(), which has a scout look again.
  */
 static void
 dja_home_mark_backup(void)
@@ -291,9 +301,10 @@ dja_home_mark_backup(void)
 }
 
 /*
- * In a scout or a worker, in a transaction with an active snapshot: may this
- * database be served?  One snapshot for all tables: whoever restores mail
- * commits a marker with it.
+ * Looks at this database, and returns whether its mail may be handled.  Called by
+ * scouts and workers, in a transaction with an active snapshot.  Logs that a copy
+ * is held, once.  One snapshot serves for all tables: restored mail and its
+ * marker commit together.
  */
 bool
 dja_home_check(void)
@@ -327,7 +338,7 @@ dja_home_check(void)
 }
 
 /*
- * Is the mail of this database held, as the session's own transaction sees it?
+ * Is the mail of this database held, as this transaction sees it?
  */
 bool
 dja_home_is_held(void)
@@ -343,7 +354,7 @@ dja_home_is_held(void)
 }
 
 /*
- * Raises 55000 in a database whose mail is held.
+ * Raises 55000 if the mail of this database is held.
  */
 void
 dja_home_require(void)
@@ -358,6 +369,9 @@ dja_home_require(void)
 
 /* ---------- sending and restoring ---------- */
 
+/*
+ * Adds a marker.
+ */
 static void
 dja_home_mark(void)
 {
@@ -369,7 +383,7 @@ dja_home_mark(void)
 }
 
 /*
- * Rows of ours were loaded in this transaction.
+ * Marks the database as a copy: this transaction has loaded rows of djactor's.
  */
 void
 dja_home_restored(void)
@@ -379,9 +393,9 @@ dja_home_restored(void)
 }
 
 /*
- * The same of a few rows, by one of many statements: a mark for each would be many.
- * This transaction's own will do; or another one's that stays until resume(),
- * which is certain only once somebody has looked and found mail with it.
+ * Likewise for one of many INSERTs.  One marker for each would be too many, so
+ * none is added if this transaction has added one, or if there is one that stays
+ * until resume().  The latter is certain only once a look has found mail with it.
  */
 void
 dja_home_restored_rows(void)
@@ -396,9 +410,9 @@ dja_home_restored_rows(void)
 }
 
 /*
- * A session sends, for the first time perhaps.  Nobody may have looked at the
- * database yet: a copy without mail has to become at home before this message
- * lies in it.  The mail of this very transaction is no copy's.
+ * Called before a session sends.  The database may not have been looked at yet,
+ * and a copy without mail has to be at home before this message is in it.  Mail
+ * of this transaction does not make a copy one that is held.
  */
 void
 dja_home_sending(void)
@@ -413,7 +427,7 @@ dja_home_sending(void)
 	if (home.marked)
 		;						/* it restores, too */
 	else if (home.rows > 0 && !dja_home_is_copy(&home))
-		/* what this transaction itself has brought about may be undone */
+		/* a row that this transaction has added may be rolled back */
 		dja_home_known = dja_settled_in != dja_my_xact();
 	else if (home.rows == 0 || !dja_any_mail(snapshot, true))
 	{
@@ -424,8 +438,8 @@ dja_home_sending(void)
 }
 
 /*
- * Trigger of djactor.home, where nobody inserts but a dump made of INSERTs.
- * COPY is seen to by utility_hook.c.
+ * The trigger of djactor.home, into which only a dump made of INSERTs inserts.
+ * utility_hook.c handles COPY.
  */
 Datum
 dja_home_changed(PG_FUNCTION_ARGS)
@@ -442,7 +456,8 @@ dja_home_changed(PG_FUNCTION_ARGS)
 /* ---------- for the operator ---------- */
 
 /*
- * resume(): this copy may run.
+ * resume(): lets this copy run.  Raises 42501 unless the user is a superuser or
+ * owns the database.
  */
 Datum
 dja_resume_database(PG_FUNCTION_ARGS)
@@ -472,7 +487,10 @@ dja_resume_database(PG_FUNCTION_ARGS)
 	{
 		ListCell   *lc;
 
-		/* below all cursors: what is sent from now on does not overtake it */
+		/*
+		 * it is below all cursors: mail that is sent from now on must not
+		 * overtake it
+		 */
 		foreach(lc, dja_types_all())
 			dja_pending_type(((DjaType *) lfirst(lc))->hash, ((DjaType *) lfirst(lc))->owner);
 		dja_copy_look_again(false);

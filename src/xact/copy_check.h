@@ -1,15 +1,16 @@
 /*
  * copy_check.h
  *
- * Is this database where its data was at home, or a copy?  See copy_check.c.
+ * Tells whether this database is where its data was at home, or a copy.  See
+ * copy_check.c.
  */
 #ifndef DJA_COPY_CHECK_H
 #define DJA_COPY_CHECK_H
 
 /*
- * Rows are being restored, with their ids, by COPY as pg_dump writes it or by an INSERT:
- * they may come before their types.  Set around the statement, by utility_hook.c and
- * dump_insert.c.
+ * True while a statement runs that restores rows with their ids: a COPY as
+ * pg_dump writes it, or an INSERT.  Such rows may come before their types.
+ * utility_hook.c and dump_insert.c set it around the statement.
  */
 extern bool dja_restoring;
 

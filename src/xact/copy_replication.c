@@ -1,14 +1,15 @@
 /*
  * copy_replication.c
  *
- * Messages that arrive by logical replication, or are otherwise written in
- * session_replication_role = replica.  They are the publisher's, whose workers
- * handle them: here each is put aside, so that it lies in no mailbox, until
- * djactor.resume().  When the publisher has changed or handled one, that arrives
- * too.  What was aside there already (stashed, deferred) is held as well, and is
- * that again after resume(): "held", a blank, and what it was.
+ * Holds messages that arrive by logical replication, or are otherwise written in
+ * session_replication_role = replica.  They belong to the publisher, whose
+ * workers handle them.  Here each is put aside, so that it lies in no mailbox,
+ * until djactor.resume().  The publisher's changes and deletions arrive, too.  A
+ * message that was aside already (stashed, deferred) is held as well, and is
+ * again what it was after resume(): the column then reads "held", a blank, and
+ * what it was.
  *
- * The trigger fires in replica mode only, so who sends here pays nothing.
+ * The trigger fires in replica mode only, so ordinary senders pay nothing.
  */
 #include "postgres.h"
 
@@ -29,7 +30,7 @@ PG_FUNCTION_INFO_V1(dja_message_arrived);
 #define DJA_ASIDE_HELD_LEN 4
 
 /*
- * A message's column aside, NULL if it is.
+ * Returns a message's column aside, or NULL.
  */
 static char *
 dja_aside_of(TupleTableSlot *slot)
@@ -62,8 +63,8 @@ dja_put_aside(DjaWriter *writer, TupleTableSlot *slot, const char *aside)
 }
 
 /*
- * Trigger for each row that arrives in djactor.message, or is changed, in
- * replica mode: put aside, it lies in no mailbox.
+ * The trigger for each row that is inserted into djactor.message, or updated, in
+ * replica mode.  It puts the message aside.
  */
 Datum
 dja_message_arrived(PG_FUNCTION_ARGS)
@@ -90,8 +91,7 @@ dja_message_arrived(PG_FUNCTION_ARGS)
 	if (dja_aside_is_held(aside))
 		return PointerGetDatum(NULL);	/* the publisher holds it, too */
 
-	CommandCounterIncrement();	/* the row has been written by this very
-								 * command */
+	CommandCounterIncrement();	/* the row was written by this very command */
 	writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
 	result = dja_put_aside(writer, slot,
 						   aside ? psprintf(DJA_ASIDE_HELD " %s", aside) : DJA_ASIDE_HELD);
@@ -108,8 +108,8 @@ dja_message_arrived(PG_FUNCTION_ARGS)
 }
 
 /*
- * Brings back what was put aside on arrival, except what somebody deletes just
- * now: the publisher, that has handled it.
+ * Releases the messages that were put aside on arrival, and returns their number.
+ * One that is being deleted stays: the publisher has handled it.
  */
 int64
 dja_replicated_release(void)

@@ -1,17 +1,17 @@
 /*
  * deliver.c
  *
- * From a sender's transaction to the run queue: the one transaction callback,
- * which pays what pending.c has collected.  For why the order below loses no wake-up
- * and no order, see README.md in this folder.
+ * Hands over to the run queue what pending.c has collected, in the one
+ * transaction callback.  src/README.md tells why the order below loses no wake-up
+ * and no order.
  *
  *   PRE_COMMIT	announce the mailboxes; where the pool is asleep, queue the NOTIFY
- *   COMMIT		push the mailboxes, then ring where nobody has rung yet
+ *   COMMIT		push the mailboxes, then ring each pool that was not rung yet
  *   ABORT		push what was announced: a false alarm that undoes the announcement
  *   PREPARE	forget: COMMIT PREPARED has every type queue of the database swept
  *
- * An ERROR in COMMIT is a PANIC: nothing is allocated there, no catalog is
- * read. Everything that may fail (no type queue left, out of memory) fails in
+ * An ERROR in COMMIT is a PANIC: nothing is allocated there, and no catalog is
+ * read.  Everything that may fail (no type queue left, out of memory) fails in
  * PRE_COMMIT or before.
  */
 #include "postgres.h"
@@ -35,7 +35,8 @@
 static bool dja_announced = false;
 
 /*
- * What has become of the types that this transaction was about to change?
+ * Reads what has become of the types that this transaction changes.  Called
+ * before the commit.
  */
 static void
 dja_read_changes(void)
@@ -74,9 +75,9 @@ dja_read_changes(void)
 
 /*
  * Is there room for a NOTIFY?  A session that LISTENs to anything and does not
- * read lets the server's queue fill up; then each commit that notifies fails, and
- * sending should not.  Being asked, the server forgets what all have read, which
- * it otherwise does only when somebody notifies.
+ * read lets the server's queue fill up.  Then each commit that notifies fails,
+ * and a commit that sends should not.  When asked, the server also drops what all
+ * sessions have read, which it otherwise does only when a session notifies.
  */
 bool
 dja_can_notify(void)
@@ -87,6 +88,10 @@ dja_can_notify(void)
 	return DatumGetFloat8(pg_notification_queue_usage(fcinfo)) < DJA_NOTIFY_FULL;
 }
 
+/*
+ * Announces what was collected, before the commit.  Takes the lock.  Raises 53400
+ * if there is no room for another type queue or pool.
+ */
 static void
 dja_announce(void)
 {
@@ -122,7 +127,7 @@ dja_announce(void)
 		{
 			DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
 
-			/* what a changed type lets go is below all cursors */
+			/* mail that a changed type releases is below all cursors */
 			pending->overflow = pending->sweep || pending->changed;
 			if (pending->overflow)
 				dja_type_queue(pending->type_queue)->overflows++;
@@ -154,18 +159,19 @@ dja_announce(void)
 		Async_Notify("djactor", "");
 	else
 		for (int i = 0; i < dja_pending.ntype_queues; i++)
-			dja_pending.type_queues[i].notified = false;	/* a latch will do */
+			dja_pending.type_queues[i].notified = false;	/* a latch is enough */
 }
 
 /*
- * Wakes the worker of a type queue, unless it is awake or our NOTIFY will.
+ * Wakes the pool of a type queue, unless it is awake or our NOTIFY will wake it.
+ * Needs the lock.
  */
 static void
 dja_ring(DjaPendingTypeQueue *pending)
 {
 	DjaTypeQueue *type_queue = dja_type_queue(pending->type_queue);
 
-	/* nobody pops from a type queue that is blocked */
+	/* nothing is claimed from a blocked type queue */
 	if (type_queue->pool < 0 || (type_queue->blocked && !pending->changed))
 		return;
 	if (dja_pool(type_queue->pool)->state == DJA_POOL_ASLEEP && pending->notified)
@@ -174,9 +180,9 @@ dja_ring(DjaPendingTypeQueue *pending)
 }
 
 /*
- * The transaction came to nothing: type queues that it had stopped start again, and
- * so do those that somebody blocked on the word of its changes, such as a turn
- * after a pause() in the same transaction.
+ * Unblocks type queues after an abort: those that the transaction has stopped,
+ * and those that were blocked because of its changes, such as by a turn after a
+ * pause() in the same transaction.
  */
 static void
 dja_start_type_queues(void)
@@ -198,6 +204,10 @@ dja_start_type_queues(void)
 	}
 }
 
+/*
+ * Brings a type queue up to its type's new definition, after the commit.  Needs
+ * the lock.
+ */
 static void
 dja_apply_type_change(DjaPendingTypeQueue *pending)
 {
@@ -212,8 +222,8 @@ dja_apply_type_change(DjaPendingTypeQueue *pending)
 	dja_type_queue(pending->type_queue)->batch_size = pending->batch_size;
 
 	/*
-	 * made before the commit; should it be gone, the old pool's worker moves
-	 * the type queue
+	 * it was made before the commit; if it is gone, a worker of the old pool
+	 * moves the type queue
 	 */
 	pool = dja_pool_find(MyDatabaseId, pending->owner, true);
 	if (pool >= 0)
@@ -223,8 +233,8 @@ dja_apply_type_change(DjaPendingTypeQueue *pending)
 }
 
 /*
- * After the commit, or after an abort that came between announcing and
- * committing.
+ * Pushes what was announced, after the commit, or after an abort that came
+ * between announcing and committing.  Raises nothing.
  */
 static void
 dja_deliver(bool committed)
@@ -253,8 +263,8 @@ dja_deliver(bool committed)
 		DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
 
 		/*
-		 * freed by somebody else meanwhile: then what was defined needs it
-		 * anew
+		 * freed by another process meanwhile: if the type is defined, it
+		 * needs a new one
 		 */
 		if (dja_type_queue(pending->type_queue)->type_hash != pending->type_hash ||
 			!dja_type_queue(pending->type_queue)->in_use)

@@ -2,8 +2,8 @@
  * deliver.h
  *
  * The lists between pending.c, which fills them while a transaction runs, and
- * deliver.c, which hands them to the run queue at its end.  Nobody else looks
- * into them.
+ * deliver.c, which hands them to the run queue at its end.  No other file uses
+ * the lists.
  */
 #ifndef DJA_DELIVER_H
 #define DJA_DELIVER_H
@@ -21,8 +21,8 @@ typedef struct DjaPendingTypeQueue
 								 * resumed */
 	bool		dropped;
 	bool		stopped;		/* by us, until the end of the transaction */
-	bool		overflow;		/* announced as one: swept or changed */
-	int			concurrency;	/* of a type that is changed */
+	bool		overflow;		/* announced as an overflow: swept or changed */
+	int			concurrency;	/* if changed */
 	int			batch_size;
 	TimestampTz next_due;
 } DjaPendingTypeQueue;
@@ -34,11 +34,10 @@ typedef struct DjaPendingMailbox
 	int			type_queue;		/* index into the type queues */
 	int			mailbox;		/* as announced */
 	int			count;
-	CommandId	command;		/* the latest that sent to it ... */
+	CommandId	command;		/* the latest command that sent to it ... */
 	int			before;			/* ... and count before that */
 	int			base_depth;		/* -1 = not counted */
-	bool		recount;		/* the run queue's depth is not to be relied
-								 * on */
+	bool		recount;		/* the run queue's depth has to be forgotten */
 	int			bucket;
 } DjaPendingMailbox;
 
@@ -49,12 +48,12 @@ typedef struct DjaPending
 	DjaPendingMailbox *mailboxes;
 	int			nmailboxes;
 	bool		drained;		/* claims of our own end with the transaction */
-	bool		holding;		/* so do holds on databases */
+	bool		holding;		/* so do lockouts from databases */
 	Oid			dropped;		/* a database; InvalidOid = none */
 	bool		scout;			/* a scout is wanted, in */
 	Oid			scout_database; /* ... this one, or in all */
 	bool		scout_later;	/* ... which is new */
-	bool		renew;			/* fresh sessions are to take over, in */
+	bool		renew;			/* sessions of workers have to be replaced, in */
 	Oid			renew_database; /* ... this database, or in all */
 	Oid			renew_role;		/* ... of this role, or of all */
 } DjaPending;

@@ -1,17 +1,17 @@
 /*
  * drain_agenda.c
  *
- * What a drain() has still to look at: which mailboxes, from which message on, and
- * which delays.
+ * Remembers what a drain() has still to look at: which mailboxes, from which
+ * message on, and which delays.
  *
- * It runs in one transaction, so all that it has handled stays in the indexes, and no
- * look at them gets rid of it.  To begin at the beginning in each round would cost
- * as much as has been handled by then.  So the first round looks at everything, and
- * the next ones at what has been left, and at what the transaction itself has
- * sent since, which pending.c is told of anyway.
+ * drain() runs in one transaction, so the rows that it has handled stay in the
+ * indexes, and no index scan can remove them.  If each round began at the
+ * beginning, it would cost as much as was handled before.  So the first round
+ * looks at everything, and the next ones at what is left and at what the
+ * transaction itself has sent since, which pending.c reports.
  *
- * What a savepoint has undone leaves an item too many, which does no harm.  What
- * other sessions commit meanwhile may be seen or not, as ever.
+ * After a rollback to a savepoint there may be an item too many, which does no
+ * harm.  Rows that other sessions commit meanwhile may be seen or not, as always.
  */
 #include "postgres.h"
 
@@ -23,7 +23,8 @@
 #include "shmem/run_queue.h"
 #include "xact/drain_agenda.h"
 
-static MemoryContext dja_agenda_context = NULL; /* NULL = none */
+static MemoryContext dja_agenda_context = NULL; /* NULL: no drain() is under
+												 * way */
 static HTAB *dja_agenda_items;
 static HTAB *dja_agenda_types;
 static bool dja_agenda_stale;
@@ -52,7 +53,7 @@ dja_agenda_begin(void)
 }
 
 /*
- * Also after an error.
+ * Ends the agenda.  Also called after an error.
  */
 void
 dja_agenda_end(void)
@@ -63,7 +64,8 @@ dja_agenda_end(void)
 }
 
 /*
- * What is known of a type.  May have been forgotten, by the beginning of a round.
+ * Returns what is known of a type.  It may have been forgotten by the beginning
+ * of a round.
  */
 DjaAgendaType *
 dja_agenda_type(uint64 type_hash)
@@ -102,7 +104,8 @@ dja_compare_keys(const void *a, const void *b)
 }
 
 /*
- * The mailboxes of a type, in the order of the index.
+ * Returns the mailboxes of a type in the order of the index, and their number in
+ * *n.
  */
 uint64 *
 dja_agenda_keys(uint64 type_hash, int *n)
@@ -124,7 +127,7 @@ dja_agenda_keys(uint64 type_hash, int *n)
 }
 
 /*
- * Takes a mailbox out; false if it was not there.
+ * Takes a mailbox out.  Returns false if it was not there.
  */
 bool
 dja_agenda_take(uint64 type_hash, uint64 key_hash, DjaAgendaItem *taken)
@@ -140,7 +143,7 @@ dja_agenda_take(uint64 type_hash, uint64 key_hash, DjaAgendaItem *taken)
 }
 
 /*
- * There may be mail, from item's cursor on.
+ * Notes that a mailbox may have mail from item's cursor on.
  */
 void
 dja_agenda_keep(const DjaAgendaItem *item)
@@ -180,7 +183,7 @@ dja_agenda_due(uint64 type_hash, TimestampTz due)
 }
 
 /*
- * Nothing that is known need be true: all is looked at again.
+ * Has everything looked at again, since nothing known need still be true.
  */
 void
 dja_agenda_afresh(void)

@@ -26,8 +26,7 @@ typedef struct DjaAgendaType
 {
 	uint64		type_hash;
 	bool		swept;			/* its mailboxes are known */
-	TimestampTz from;			/* nothing that was due before has to be
-								 * released */
+	TimestampTz from;			/* no message due before has to be released */
 } DjaAgendaType;
 
 extern void dja_agenda_begin(void);
@@ -37,7 +36,7 @@ extern uint64 *dja_agenda_keys(uint64 type_hash, int *n);
 extern bool dja_agenda_take(uint64 type_hash, uint64 key_hash, DjaAgendaItem *taken);
 extern void dja_agenda_keep(const DjaAgendaItem *item);
 
-/* for who sends, and so on: nothing happens where no drain() is under way */
+/* called by senders and others; without a drain() under way they do nothing */
 extern void dja_agenda_mail(uint64 type_hash, uint64 key_hash, int64 position);
 extern void dja_agenda_due(uint64 type_hash, TimestampTz due);
 extern void dja_agenda_afresh(void);

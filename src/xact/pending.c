@@ -2,13 +2,13 @@
  * pending.c
  *
  * Collects what a transaction will owe the workers; see pending.h.  deliver.c
- * pays it at the transaction's end, and then says dja_pending_reset().
+ * delivers it at the transaction's end, and then calls dja_pending_reset().
  *
- * What always holds: an entry is never taken out before the end, so what a
- * savepoint has undone leaves a false alarm at worst.  The lists stay allocated
- * for the life of the session, and their size is bounded: by the number of types,
- * and by DJA_MAX_PENDING mailboxes.  A transaction that sends to more is an overflow: its
- * type queues are marked for a sweep instead.
+ * No entry is removed before the end, so a rollback to a savepoint leaves a false
+ * alarm at worst.  The lists stay allocated for the life of the session.  Their
+ * size is bounded by the number of types and by DJA_MAX_PENDING mailboxes.  A
+ * transaction that sends to more mailboxes is an overflow: its type queues are
+ * marked for a sweep instead.
  */
 #include "postgres.h"
 
@@ -35,7 +35,7 @@ static int16 *dja_pending_buckets = NULL;	/* index into the mailboxes, -1 =
 											 * none */
 
 /*
- * Nothing is owed any more.
+ * Forgets everything that was collected.
  */
 void
 dja_pending_reset(void)
@@ -93,8 +93,8 @@ dja_type_queue_entry(uint64 type_hash, Oid owner)
 }
 
 /*
- * The entry of a mailbox, made if there is room; NULL without.  type queue is an index
- * into the list of type queues.
+ * Returns the entry of a mailbox, or NULL.  create: makes it, if there is room.
+ * type_queue is an index into the list of type queues.
  */
 static DjaPendingMailbox *
 dja_pending_find(int type_queue, uint64 key_hash, bool create)
@@ -175,8 +175,8 @@ dja_pending_due(DjaType *type, TimestampTz due)
 }
 
 /*
- * Notes that a type was defined, changed or dropped.  What became of it is
- * read from the table before the commit: savepoints may undo some of it.
+ * Notes that a type was defined, changed or dropped.  Its new state is read from
+ * the table before the commit, since savepoints may undo some of it.
  */
 void
 dja_pending_type(uint64 type_hash, Oid owner)
@@ -186,9 +186,9 @@ dja_pending_type(uint64 type_hash, Oid owner)
 }
 
 /*
- * How many messages of this transaction are on their way to a mailbox, and
- * what was counted there before them (-1 = not yet); with recount what was sent
- * before that count is in it.
+ * Returns how many messages this transaction has sent to a mailbox.  *base_depth:
+ * how many were counted there before them (-1 = not yet).  *recount: that count
+ * includes messages that this transaction had sent before.
  */
 int
 dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth, bool *recount)
@@ -201,6 +201,9 @@ dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth, bool *recount
 	return mailbox ? mailbox->count : 0;
 }
 
+/*
+ * Notes how many messages a mailbox held before this transaction sent there.
+ */
 void
 dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth)
 {
@@ -220,8 +223,8 @@ dja_recount(DjaPendingMailbox *mailbox)
 }
 
 /*
- * This transaction has taken messages out of a mailbox, or put some back: who
- * wants to know its depth has to count.
+ * Notes that this transaction has removed messages from a mailbox, or put some
+ * back: its depth has to be counted anew.
  */
 void
 dja_pending_recount(DjaType *type, uint64 key_hash)
@@ -234,7 +237,7 @@ dja_pending_recount(DjaType *type, uint64 key_hash)
 }
 
 /*
- * This command is about to send to a mailbox.
+ * Notes that a command is about to send to a mailbox.
  */
 void
 dja_pending_command(DjaType *type, uint64 key_hash, CommandId command)
@@ -249,8 +252,9 @@ dja_pending_command(DjaType *type, uint64 key_hash, CommandId command)
 }
 
 /*
- * The messages of a mailbox have been counted, those included that this transaction
- * had sent before its present command.  Returns how many this command has sent.
+ * Notes that a mailbox holds depth messages, which includes those that this
+ * transaction sent before its present command.  Returns how many this command has
+ * sent.
  */
 int
 dja_pending_counted(DjaType *type, uint64 key_hash, int depth)
@@ -269,7 +273,8 @@ dja_pending_counted(DjaType *type, uint64 key_hash, int depth)
 }
 
 /*
- * A subtransaction was undone, and perhaps some of what we have counted.
+ * Forgets all counts, after the rollback of a subtransaction that may have been
+ * counted.
  */
 void
 dja_pending_undone(void)
@@ -280,8 +285,9 @@ dja_pending_undone(void)
 }
 
 /*
- * What this transaction will lower the cursor of a mailbox to: DJA_CURSOR_END if
- * it has nothing for it.  Allocates nothing, the lock may be held.
+ * Returns the position to which this transaction will lower the cursor of a
+ * mailbox, or DJA_CURSOR_END if it has sent nothing there.  Allocates nothing;
+ * the lock may be held.
  */
 int64
 dja_pending_position(uint64 type_hash, uint64 key_hash)
@@ -309,7 +315,7 @@ dja_pending_any(void)
 }
 
 /*
- * This transaction holds claims of its own, which end with it.
+ * Notes that this transaction holds claims of its own, which end with it.
  */
 void
 dja_pending_drains(void)
@@ -318,8 +324,8 @@ dja_pending_drains(void)
 }
 
 /*
- * The launcher is to send a scout to a database, or to all of them
- * (InvalidOid), once this has committed.
+ * Has the launcher send a scout to a database, or to all of them (InvalidOid),
+ * once this transaction has committed.
  */
 void
 dja_pending_scout(Oid database)
@@ -332,8 +338,8 @@ dja_pending_scout(Oid database)
 }
 
 /*
- * The same to a database that was just created.  Many are dropped at once, and no
- * mail of another one is to be served: there is time.
+ * Likewise for a database that was just created, but after a while: many are
+ * dropped at once, and a copy's mail must not be handled anyway.
  */
 void
 dja_pending_created(Oid database)
@@ -345,8 +351,9 @@ dja_pending_created(Oid database)
 }
 
 /*
- * Settings of a database's sessions, or a role's, were changed: fresh ones are to
- * take over once this has committed.  InvalidOid: of all of them.
+ * Has fresh sessions replace those of workers once this transaction has
+ * committed, since settings of a database or a role were changed.  InvalidOid: of
+ * all.
  */
 void
 dja_pending_renew(Oid database, Oid role)
@@ -361,9 +368,9 @@ dja_pending_renew(Oid database, Oid role)
 }
 
 /*
- * Keeps workers out of a type queue until this transaction ends, and waits for those
- * that are in it: for the end of their batch, or of a handler, or of the
- * caller's patience.
+ * Blocks a type queue until this transaction ends, and waits until no other
+ * process has claims there: for the end of their batches or handlers.  Raises
+ * 55P03 after ten seconds.
  */
 void
 dja_pending_stop_type_queue(DjaType *type)
@@ -403,7 +410,7 @@ dja_pending_stop_type_queue(DjaType *type)
 }
 
 /*
- * This transaction holds databases, until it ends.
+ * Notes that this transaction has lockouts, which end with it.
  */
 void
 dja_pending_lockout(void)
@@ -412,7 +419,8 @@ dja_pending_lockout(void)
 }
 
 /*
- * This transaction drops a database: nothing of it is to be remembered.
+ * Notes that this transaction drops a database: all that is known of it is then
+ * forgotten.
  */
 void
 dja_pending_dropped(Oid database)

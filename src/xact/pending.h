@@ -1,9 +1,9 @@
 /*
  * pending.h
  *
- * What a transaction owes the workers when it commits: mailboxes to push,
- * delays to watch for, types that have changed.  Collected while the
- * transaction runs, announced in its pre-commit, delivered after its commit,
+ * Collects what a transaction owes the workers when it commits: mailboxes to
+ * push, delays to watch for, types that have changed.  It is collected while the
+ * transaction runs, announced in its pre-commit, delivered after its commit, and
  * forgotten when it aborts.
  */
 #ifndef DJA_PENDING_H
@@ -30,7 +30,10 @@ extern void dja_pending_stop_type_queue(DjaType *type);
 extern void dja_pending_lockout(void);
 extern void dja_pending_dropped(Oid database);
 
-/* the type queue of a type, made if need be; the lock is held; -1 without room */
+/*
+ * Returns the type queue of a type, and makes it if need be; -1 without room.
+ * Needs the lock.
+ */
 extern int	dja_ensure_type_queue(Oid database, uint64 type_hash, Oid owner);
 
 #endif							/* DJA_PENDING_H */

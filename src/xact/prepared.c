@@ -1,9 +1,9 @@
 /*
  * prepared.c
  *
- * Messages sent in prepared transactions.  What their session noted in
- * pending.c is gone when COMMIT PREPARED comes, from another session perhaps,
- * so all type queues of the database are swept instead.  Called by utility_hook.c.
+ * Messages sent in prepared transactions.  What their session noted in pending.c
+ * is lost by the time of COMMIT PREPARED, which another session may run.  So all
+ * type queues of the database are swept instead.  Called by utility_hook.c.
  */
 #include "postgres.h"
 
@@ -17,14 +17,14 @@
 #include "xact/prepared.h"
 
 static bool dja_preparing = false;	/* a COMMIT PREPARED is under way */
-static bool dja_prepared_type_queues[DJA_MAX_TYPE_QUEUES];	/* that counted it */
+static bool dja_prepared_type_queues[DJA_MAX_TYPE_QUEUES];	/* which have counted it */
 
 static void dja_prepared_exit(int code, Datum arg);
 
 /*
- * COMMIT PREPARED makes rows visible that nobody pushes: around it, every type queue
- * of the database counts an overflow.  begin comes before, end after it, whatever
- * became of it; a type queue with an overflow keeps its place in between.
+ * Has every type queue of the database count an overflow, since COMMIT PREPARED
+ * makes rows visible that no sender pushes.  dja_prepared_end() has to follow,
+ * also after an error.  A type queue with an overflow keeps its slot in between.
  */
 void
 dja_prepared_begin(void)
@@ -48,6 +48,9 @@ dja_prepared_begin(void)
 	dja_unlock();
 }
 
+/*
+ * Takes the overflows back and has all type queues of the database swept.
+ */
 void
 dja_prepared_end(void)
 {

@@ -1,7 +1,8 @@
 /*
  * prepared.h
  *
- * Around COMMIT PREPARED: begin before it, end after it, whatever became of it.
+ * Around COMMIT PREPARED: call begin before it, and end after it, also after an
+ * error.
  */
 #ifndef DJA_PREPARED_H
 #define DJA_PREPARED_H

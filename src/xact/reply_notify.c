@@ -1,8 +1,9 @@
 /*
  * reply_notify.c
  *
- * Which asks from outside this transaction has answered: announced on channel
- * djactor_reply before its commit, and to backends that wait after it.
+ * Remembers which asks from outside this transaction has answered.  Before the
+ * commit they are announced on channel djactor_reply; after it, waiting backends
+ * are woken.
  *
  * Asks by actors need none of this: their answer is a message.
  */
@@ -21,12 +22,13 @@
 								 * for one more id */
 
 static int64 *dja_answers = NULL;	/* ids of the asks */
-static SubTransactionId *dja_answer_subids = NULL;	/* and by whom */
+static SubTransactionId *dja_answer_subids = NULL;	/* the subtransactions
+													 * that answered them */
 static int	dja_nanswers = 0;
 static int	dja_max_answers = 0;
 
 /*
- * Notes that an ask from outside has got its answer.
+ * Notes that an ask from outside was answered.
  */
 void
 dja_reply_notify_note(int64 message_id)
@@ -49,7 +51,7 @@ dja_reply_notify_note(int64 message_id)
 
 /*
  * Answers share the fate of the subtransaction that gave them; those of the
- * latest stand last.
+ * latest one are last.
  */
 static void
 dja_reply_notify_subxact_callback(SubXactEvent event, SubTransactionId subid,
@@ -64,9 +66,9 @@ dja_reply_notify_subxact_callback(SubXactEvent event, SubTransactionId subid,
 }
 
 /*
- * Announces what was answered on channel djactor_reply, many ids in one
- * notification.  Where the server has no room for that, answers are not kept back:
- * who waits here has a latch, and who listens looks now and then.
+ * Announces the answered asks on channel djactor_reply, many ids in one
+ * notification.  If the server has no room for that, the commit goes on without
+ * it: waiting backends have a latch, and listeners look now and then.
  */
 void
 dja_reply_notify_announce(void)
@@ -89,7 +91,8 @@ dja_reply_notify_announce(void)
 }
 
 /*
- * After the commit: wakes who waits.  Raises nothing.
+ * Wakes the backends that wait for these answers.  Called after the commit, takes
+ * the lock and raises nothing.
  */
 void
 dja_reply_notify_deliver(void)
@@ -102,7 +105,7 @@ dja_reply_notify_deliver(void)
 }
 
 /*
- * At the end of the transaction.
+ * Called at the end of the transaction.
  */
 void
 dja_reply_notify_forget(void)

@@ -1,8 +1,8 @@
 /*
  * reply_notify.h
  *
- * Asks from outside that the transaction has answered; see reply_notify.c.  pending.c
- * calls all but the first at the transaction's end.
+ * Tells of asks from outside that the transaction has answered; see
+ * reply_notify.c.  deliver.c calls all but the first.
  */
 #ifndef DJA_REPLY_NOTIFY_H
 #define DJA_REPLY_NOTIFY_H

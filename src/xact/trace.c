@@ -1,7 +1,8 @@
 /*
  * trace.c
  *
- * The trace of what a transaction sends from outside; see trace.h.
+ * The trace of messages that a transaction sends from outside a turn; see
+ * trace.h.
  */
 #include "postgres.h"
 
@@ -14,8 +15,9 @@
 #include "xact/trace.h"
 
 /*
- * A random UUID (version 4).  It has to be unique, not secret: a generator that
- * was seeded well once will do, and costs a hundredth of gen_random_uuid().
+ * Makes a random UUID (version 4).  It has to be unique, not secret.  So a
+ * generator that was seeded well once is enough, and costs a hundredth of
+ * gen_random_uuid().
  */
 static void
 dja_new_trace(pg_uuid_t *trace)
