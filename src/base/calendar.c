@@ -1,19 +1,19 @@
 /*
  * calendar.c
  *
- * When something comes again, in a time zone; see calendar.h.
+ * Computes when something recurs in a time zone; see calendar.h.
  *
- * A wall clock that is put forward skips some times of day, and one that is
- * put back shows some of them twice.  What is meant for a time of day comes
- * once: at the first moment after it if it does not exist, and the first time
- * if it comes twice.  So do cron expressions that name minute and hour, and
- * periods with days or months.  Cron expressions whose minute or hour begins
- * with a star mean what the clock shows, whenever it does: in a time that does
- * not exist they do not come, in one that comes twice they come twice, so that
- * each quarter of an hour stays that.  Debian's cron does the same.  A period
- * of hours or less is a span of time, and knows of no clock.
+ * A wall clock that is put forward skips some times of day, and one that is put
+ * back shows some of them twice.  Two rules follow from that.  A time of day
+ * comes once: at the first moment after it if it does not exist, and the first
+ * time if it comes twice.  That holds for cron expressions that name minute and
+ * hour, and for periods with days or months.  Cron expressions whose minute or
+ * hour begins with a star mean whatever the clock shows.  A time that does not
+ * exist is left out, and one that comes twice comes twice, so that a quarter of
+ * an hour remains one.  Debian's cron does the same.  A period of hours or less
+ * is a span of time, and no clock matters.
  *
- * A period counts from its anchor, not from the last time: so the 31st comes
+ * A period counts from its anchor, not from the last time.  So the 31st comes
  * back after February, and 02:30 after the night that had none.
  *
  * A time on a wall clock is a number of seconds since 1970, or of microseconds
@@ -41,7 +41,7 @@ PG_FUNCTION_INFO_V1(dja_sql_every_next);
 
 #define DJA_MIN_PERIOD 1000		/* microseconds */
 
-/* Timestamps begin and end in these years, and have so many days. */
+/* Timestamps begin and end in these years, and span so many days. */
 #define DJA_YEARS_BC 4800
 #define DJA_YEARS_AD 294276
 #define DJA_EVERY_MAX 110000000
@@ -50,7 +50,7 @@ PG_FUNCTION_INFO_V1(dja_sql_every_next);
 #define DJA_ZONE_MAX (INT64CONST(36) * SECS_PER_HOUR)
 
 /*
- * A moment in seconds since 1970; rounded down.
+ * Converts a moment to seconds since 1970, rounded down.
  */
 static int64
 dja_to_secs(TimestampTz moment)
@@ -70,8 +70,8 @@ dja_from_secs(int64 secs)
 }
 
 /*
- * The length of an interval, cut off at 10,000 years: so it may be added to any
- * time of day without an overflow.
+ * Returns the length of an interval, cut off at 10,000 years, so that it may be
+ * added to any time without an overflow.
  */
 int64
 dja_interval_usec(Interval *interval)
@@ -86,7 +86,7 @@ dja_interval_usec(Interval *interval)
 /* ---------- zones ---------- */
 
 /*
- * The zone of this name, or NULL.  A number is hours east of UTC, as it is for
+ * Returns the zone of this name, or NULL.  A number is hours east of UTC, as in
  * the setting TimeZone.
  */
 pg_tz *
@@ -103,7 +103,7 @@ dja_zone_find(const char *name)
 }
 
 /*
- * The same; raises 22023 when there is none.
+ * Likewise, but raises 22023 if there is no such zone.
  */
 pg_tz *
 dja_zone(const char *name)
@@ -120,8 +120,8 @@ dja_zone(const char *name)
 }
 
 /*
- * The offset from UTC at a moment, and until when it holds: DJA_CRON_FOREVER
- * for ever.
+ * Returns the offset from UTC at a moment.  *until: when it ends, or
+ * DJA_CRON_FOREVER.
  */
 static int64
 dja_zone_offset(pg_tz *zone, int64 secs, int64 *until)
@@ -140,8 +140,8 @@ dja_zone_offset(pg_tz *zone, int64 secs, int64 *until)
 }
 
 /*
- * The moment at which a wall clock shows a time: the first one if there are two,
- * and if there is none the first one after it.
+ * Returns the moment at which a wall clock shows a time: the first one if there
+ * are two, and if there is none the first moment after it.
  */
 static int64
 dja_zone_moment(pg_tz *zone, int64 wall)
@@ -157,7 +157,7 @@ dja_zone_moment(pg_tz *zone, int64 wall)
 		return wall - before;
 	if (wall - after >= boundary)
 	{
-		/* there may be another change within so short a time */
+		/* there may be another change shortly afterwards */
 		int64		until;
 		int64		offset = dja_zone_offset(zone, boundary, &until);
 
@@ -171,7 +171,7 @@ dja_zone_moment(pg_tz *zone, int64 wall)
 /* ---------- cron ---------- */
 
 /*
- * The next time of an expression that names its times of day.
+ * Returns the next time of an expression that names its times of day.
  */
 static int64
 dja_cron_by_the_clock(const DjaCron *cron, int64 secs, pg_tz *zone)
@@ -191,13 +191,13 @@ dja_cron_by_the_clock(const DjaCron *cron, int64 secs, pg_tz *zone)
 		if (moment > secs)
 			return moment;
 
-		/* it is shown the second time: on to what has not been shown yet */
+		/* it is shown for the second time: go on to a time not shown yet */
 		wall = Max(wall + 1, dja_zone_offset(zone, moment, &until) + Min(until, secs));
 	}
 }
 
 /*
- * The next time of an expression that means all times that the clock shows.
+ * Returns the next time of an expression that matches whatever the clock shows.
  */
 static int64
 dja_cron_as_shown(const DjaCron *cron, int64 secs, pg_tz *zone)
@@ -214,9 +214,9 @@ dja_cron_as_shown(const DjaCron *cron, int64 secs, pg_tz *zone)
 			return wall == DJA_CRON_FOREVER ? wall : wall - offset;
 
 		/*
-		 * Changes of the clock that are far away show nothing for a second
-		 * time that it has shown before now; so what lies far before the next
-		 * time to be shown can be skipped.
+		 * A change of the clock that is far away cannot show a time again
+		 * that was shown before now.  So all moments far before the next time
+		 * to be shown can be skipped.
 		 */
 		if (until - secs > 2 * DJA_ZONE_MAX && wall - DJA_ZONE_MAX > until)
 			secs = wall - DJA_ZONE_MAX;
@@ -228,7 +228,7 @@ dja_cron_as_shown(const DjaCron *cron, int64 secs, pg_tz *zone)
 /* ---------- periods ---------- */
 
 /*
- * Raises 22023 for what is no period.
+ * Raises 22023 for an interval that is no period.
  */
 void
 dja_check_period(Interval *every)
@@ -254,7 +254,8 @@ dja_every_is_span(const Interval *every)
 }
 
 /*
- * The n-th time after the anchor; DT_NOEND beyond what a timestamp can be.
+ * Returns the n-th time after the anchor, or DT_NOEND beyond the range of
+ * timestamps.
  */
 static TimestampTz
 dja_every_at(const DjaRule *rule, int64 n)
@@ -274,7 +275,7 @@ dja_every_at(const DjaRule *rule, int64 n)
 		return rule->anchor;
 	if (dja_every_is_span(every))
 	{
-		/* from one end of time to the other is more than an int64 holds */
+		/* the whole range of time does not fit into an int64 */
 		uint64		left = (uint64) END_TIMESTAMP - (uint64) rule->anchor;
 
 		if ((uint64) n > (left - 1) / every->time)
@@ -307,15 +308,15 @@ dja_every_at(const DjaRule *rule, int64 n)
 	time = dja_from_secs(until);
 	if (time == DT_NOEND)
 		return DT_NOEND;
-	/* what does not exist has no fraction either */
+	/* a time that does not exist has no fraction either */
 	if (until + dja_zone_offset(rule->zone, until, &date) == secs)
 		time += wall - dja_from_secs(secs);
 	return time;
 }
 
 /*
- * How many times the period has come round at a moment, the anchor not
- * counted; -1 before it.
+ * Returns how many times the period has come round at a moment, the anchor not
+ * counted; -1 before the anchor.
  */
 static int64
 dja_every_index(const DjaRule *rule, TimestampTz at)
@@ -342,7 +343,7 @@ dja_every_index(const DjaRule *rule, TimestampTz at)
 /* ---------- rules ---------- */
 
 /*
- * The first time after a moment; DT_NOEND when there is none.
+ * Returns the first time after a moment, or DT_NOEND if there is none.
  */
 TimestampTz
 dja_rule_next(const DjaRule *rule, TimestampTz after)
@@ -358,8 +359,7 @@ dja_rule_next(const DjaRule *rule, TimestampTz after)
 }
 
 /*
- * How many times lie between one that was due and now: after the first one, up
- * to the second one.
+ * Returns how many times lie between two moments: after due, and up to now.
  */
 int64
 dja_rule_count(const DjaRule *rule, TimestampTz due, TimestampTz now)

@@ -1,8 +1,8 @@
 /*
  * calendar.h
  *
- * When something comes again: cron expressions, and periods that count from
- * an anchor.  Computation only: no catalog, no shared memory, no rows.
+ * Computes when something recurs: by cron expressions, and by periods that count
+ * from an anchor.  Computation only: no catalog, no shared memory, no rows.
  */
 #ifndef DJA_CALENDAR_H
 #define DJA_CALENDAR_H
@@ -18,14 +18,14 @@ typedef struct DjaCron
 	uint32		days;			/* of the month, 1 to 31 */
 	uint32		months;			/* 1 to 12 */
 	uint32		weekdays;		/* 0 = Sunday, to 6 */
-	bool		last_day;		/* of the month, too */
-	bool		both_days;		/* day and weekday must agree; else one of
-								 * them does */
+	bool		last_day;		/* also on the last day of the month */
+	bool		both_days;		/* day and weekday must both match; else one
+								 * of them is enough */
 	bool		by_the_clock;	/* neither minute nor hour begins with a star:
 								 * each time of day once a day */
 } DjaCron;
 
-/* When a timer comes again. */
+/* When a timer fires again. */
 typedef struct DjaRule
 {
 	const Interval *every;		/* NULL: by cron */
@@ -34,7 +34,7 @@ typedef struct DjaRule
 	pg_tz	   *zone;
 } DjaRule;
 
-/* No interval that somebody gives may be longer. */
+/* No interval given by a user may be longer. */
 #define DJA_MAX_YEARS 1000
 #define DJA_YEAR_USEC (365 * USECS_PER_DAY)
 
@@ -50,7 +50,7 @@ extern int64 dja_rule_count(const DjaRule *rule, TimestampTz due, TimestampTz no
 
 extern int64 dja_interval_usec(Interval *interval);
 
-/* of an interval that comes again */
+/* Raises 22023 for an interval that is no period. */
 extern void dja_check_period(Interval *every);
 
 #endif							/* DJA_CALENDAR_H */

@@ -1,8 +1,8 @@
 /*
  * clock.c
  *
- * The clock of actors; see clock.h.  Whoever moves it puts it back, also after
- * an error.
+ * The clock of actors; see clock.h.  A caller that moves it has to put it back,
+ * also after an error.
  */
 #include "postgres.h"
 
@@ -34,7 +34,7 @@ dja_clock_reset(void)
 }
 
 /*
- * now(): what a handler takes for the time.
+ * now(): the time for a handler.
  */
 Datum
 dja_now(PG_FUNCTION_ARGS)

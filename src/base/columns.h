@@ -104,7 +104,10 @@ enum
 	DJA_HOME_NATTS = DJA_HOME_RESTORED
 };
 
-/* Columns of the mailbox index (and of the one of what is aside) and of the due index. */
+/*
+ * Columns of the mailbox index, which the index of messages aside has, too, and
+ * of the due index.
+ */
 enum
 {
 	DJA_MAILBOX_IX_TYPE = 1, DJA_MAILBOX_IX_KEY, DJA_MAILBOX_IX_POSITION

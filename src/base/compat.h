@@ -2,8 +2,8 @@
  * compat.h
  *
  * Differences between the PostgreSQL versions that djactor supports, 15 to 19.
- * Every version condition of the project stands here and nowhere else, so that
- * the rest of the code reads as if there were only one server.
+ * All version conditions of the project are here, so that the rest of the code
+ * reads as if there were only one server.
  */
 #ifndef DJA_COMPAT_H
 #define DJA_COMPAT_H
@@ -63,7 +63,7 @@
 	table_beginscan((heap), (snapshot), (nkeys), (keys))
 #endif
 
-/* Place of a backend in the proc array, also as an id of who holds a claim. */
+/* Index of a backend in the proc array; it also names the holder of a claim. */
 #if PG_VERSION_NUM >= 170000
 #define dja_my_procno() ((int) MyProcNumber)
 #define dja_my_xact() (MyProc->vxid.lxid)
@@ -72,10 +72,13 @@
 #define dja_my_xact() (MyProc->lxid)
 #endif
 
-/* Places in the proc array that a backend or background process can have. */
+/*
+ * The number of entries in the proc array that a backend or background process
+ * can have.
+ */
 #define dja_proc_count() (MaxBackends + NUM_AUXILIARY_PROCS)
 
-/* Index entries for a new row. */
+/* Makes index entries for a new row. */
 static inline void
 dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate)
 {
@@ -88,7 +91,7 @@ dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate
 #endif
 }
 
-/* A new version of a row, with the index entries that it needs. */
+/* Makes a new version of a row, with the index entries that it needs. */
 static inline TM_Result
 dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
 					   TupleTableSlot *slot, CommandId cid, Snapshot snapshot,
@@ -137,7 +140,7 @@ dja_table_tuple_delete(Relation rel, ItemPointer tid, CommandId cid, Snapshot sn
 #endif
 }
 
-/* Removes what nobody can see any more from a page of a table. */
+/* Removes row versions that no snapshot can see from a page of a table. */
 static inline void
 dja_page_prune(Relation rel, Buffer buffer)
 {
@@ -152,16 +155,16 @@ dja_page_prune(Relation rel, Buffer buffer)
 #endif
 }
 
-/* Would subscribers hear of such a change to any row of the table? */
+/* Could a subscriber apply such a change to any row of the table? */
 typedef enum DjaPublicationFault
 {
 	DJA_PUBLICATION_FINE,
-	DJA_PUBLICATION_PARTIAL,	/* its filter or columns do not go with the
-								 * identity */
-	DJA_PUBLICATION_BLIND		/* there is no identity */
+	DJA_PUBLICATION_PARTIAL,	/* its filter or columns do not fit the
+								 * replica identity */
+	DJA_PUBLICATION_BLIND		/* there is no replica identity */
 } DjaPublicationFault;
 
-/* As CheckCmdReplicaIdentity asks, without raising an error. */
+/* Checks what CheckCmdReplicaIdentity does, without raising an error. */
 static inline DjaPublicationFault
 dja_publication_fault(Relation rel, CmdType command)
 {
@@ -183,7 +186,7 @@ dja_publication_fault(Relation rel, CmdType command)
 	return DJA_PUBLICATION_FINE;
 }
 
-/* May the current user act for that role?  Raises 42501 when not. */
+/* Raises 42501 if the current user may not act for that role. */
 static inline void
 dja_check_can_act_for(Oid role)
 {
@@ -194,7 +197,7 @@ dja_check_can_act_for(Oid role)
 #endif
 }
 
-/* The same as a question. */
+/* Likewise, but returns whether it may. */
 static inline bool
 dja_can_act_for(Oid role)
 {
@@ -265,7 +268,7 @@ dja_owns_table(Oid table, Oid role)
 #endif
 }
 
-/* A possibly qualified name, taken apart. */
+/* Splits a possibly qualified name. */
 #if PG_VERSION_NUM >= 160000
 #define dja_string_to_names(string) stringToQualifiedNameList((string), NULL)
 #else
@@ -279,7 +282,7 @@ dja_owns_table(Oid table, Oid role)
 #define DJA_INTERVAL_INFINITE(interval) ((void) (interval), false)
 #endif
 
-/* A jsonb value in the making, zeros at first. */
+/* A jsonb value under construction, zeros at first. */
 #if PG_VERSION_NUM >= 190000
 typedef JsonbInState DjaJsonState;
 #define dja_json_push(state, token, value) pushJsonbValue((state), (token), (value))
@@ -302,7 +305,7 @@ typedef SHM_QUEUE dja_lock_list;
 #define dja_lock_list_empty(list) SHMQueueEmpty(list)
 #endif
 
-/* The lock after one of the list, NULL for the first one; NULL at the end. */
+/* Returns the lock after this one, or the first one for NULL; NULL at the end. */
 static inline PROCLOCK *
 dja_lock_list_next(dja_lock_list *list, PROCLOCK *lock)
 {
@@ -316,7 +319,10 @@ dja_lock_list_next(dja_lock_list *list, PROCLOCK *lock)
 #endif
 }
 
-/* The columns that an INSERT names, by attribute number less FirstLowInvalidHeapAttributeNumber. */
+/*
+ * Returns the columns that an INSERT names, as attribute numbers less
+ * FirstLowInvalidHeapAttributeNumber.
+ */
 static inline Bitmapset *
 dja_inserted_columns(PlannedStmt *plan, RangeTblEntry *rte)
 {
@@ -327,19 +333,19 @@ dja_inserted_columns(PlannedStmt *plan, RangeTblEntry *rte)
 #endif
 }
 
-/* What is left of a database whose DROP was cut short; minor versions differ. */
+/* Marks a database whose DROP was cut short; minor versions differ. */
 #ifndef DATCONNLIMIT_INVALID_DB
 #define DATCONNLIMIT_INVALID_DB (-2)
 #endif
 
-/* What a signal handler passes on to another one. */
+/* The arguments that a signal handler passes on to another one. */
 #if PG_VERSION_NUM >= 190000
 #define DJA_SIGNAL_ARGS postgres_signal_arg, pg_siginfo
 #else
 #define DJA_SIGNAL_ARGS postgres_signal_arg
 #endif
 
-/* die(), from a handler that was set by sigaction() to see the sender. */
+/* Calls die() from a handler that sigaction() set, to learn who sent the signal. */
 #if PG_VERSION_NUM >= 190000
 #define DJA_DIE(signo, info) \
 	die((signo), &(pg_signal_info) {.pid = (uint32_t) (info)->si_pid, .uid = (uint32_t) (info)->si_uid})

@@ -2,13 +2,13 @@
  * cron.c
  *
  * Cron expressions: their five fields as sets of bits, and the next time on a
- * wall clock that has never been changed.  What clocks that are changed make
- * of it is calendar.c's.
+ * wall clock that is never changed.  calendar.c handles clocks that are.
  *
- * The syntax is that of Debian's cron: a field is a list of *, numbers, names
- * and ranges, each with a step if wanted.  If neither of the two fields for
- * days begins with a star it is enough that one of them agrees; else both have
- * to.  L is the last day of a month.  What can never come true is refused.
+ * The syntax is that of Debian's cron: a field is a list of *, numbers, names and
+ * ranges, each with an optional step.  If neither of the two fields for days
+ * begins with a star, it is enough that one of them matches; else both have to.
+ * L is the last day of a month.  An expression that can never come true is
+ * refused.
  */
 #include "postgres.h"
 
@@ -58,7 +58,7 @@ static const struct
 	{"@hourly", "0 * * * *"}
 };
 
-/* A field as it is read. */
+/* A field while it is read. */
 typedef struct DjaCronReader
 {
 	const char *expression;
@@ -87,7 +87,7 @@ dja_cron_range_hint(DjaCronField field)
 }
 
 /*
- * A number, and nothing else up to the end.
+ * Reads a number.  Raises 22023 if there is none.
  */
 static int
 dja_cron_number(DjaCronReader *reader)
@@ -126,8 +126,8 @@ dja_cron_value(DjaCronReader *reader)
 }
 
 /*
- * One part of a list, up to its end: *, a value or a range, with a step or
- * without.
+ * Reads one part of a list, up to its end: *, a value or a range, with or without
+ * a step.
  */
 static uint64
 dja_cron_part(DjaCronReader *reader)
@@ -182,7 +182,7 @@ dja_cron_part(DjaCronReader *reader)
 }
 
 /*
- * A field: its list.
+ * Reads a field, which is a list.
  */
 static uint64
 dja_cron_set(DjaCronReader *reader, bool *last_day)
@@ -207,7 +207,7 @@ dja_cron_set(DjaCronReader *reader, bool *last_day)
 }
 
 /*
- * The fields of an expression, as many as there are.
+ * Splits an expression into its fields, and returns how many it has.
  */
 static int
 dja_cron_split(const char *expression, DjaCronReader *readers)
@@ -289,7 +289,7 @@ dja_cron_parse(const char *expression, DjaCron *cron)
 	cron->both_days = stars[DJA_CRON_DAY] || stars[DJA_CRON_WEEKDAY];
 	cron->by_the_clock = !stars[DJA_CRON_MINUTE] && !stars[DJA_CRON_HOUR];
 
-	/* each date falls on each day of the week some year */
+	/* each date falls on each day of the week in some year */
 	if (!cron->both_days || cron->last_day)
 		return;
 	for (int month = 1; month <= 12; month++)
@@ -302,7 +302,7 @@ dja_cron_parse(const char *expression, DjaCron *cron)
 /* ---------- the next time ---------- */
 
 /*
- * The days of a month that agree, as bits.
+ * Returns the days of a month that match, as bits.
  */
 static uint32
 dja_cron_days(const DjaCron *cron, int year, int month)
@@ -322,7 +322,7 @@ dja_cron_days(const DjaCron *cron, int year, int month)
 }
 
 /*
- * The lowest member of a set that is not below from; -1 when there is none.
+ * Returns the lowest member of a set that is not below from, or -1.
  */
 static int
 dja_cron_member(uint64 set, int from)
@@ -332,8 +332,8 @@ dja_cron_member(uint64 set, int from)
 }
 
 /*
- * The first time that agrees, not before wall: seconds since 1970 as if the
- * wall clock were UTC.
+ * Returns the first matching time that is not before wall, or DJA_CRON_FOREVER.
+ * Times are seconds since 1970 as if the wall clock were UTC.
  */
 int64
 dja_cron_wall(const DjaCron *cron, int64 wall)

@@ -2,11 +2,10 @@
  * guc.c
  *
  * Defines the settings djactor.*, and that of djactor_python, which has no
- * library of its own.  What sizes shared memory can change only
- * with a restart of the server, everything else with a reload.  A worker
- * ignores what ALTER ROLE or ALTER DATABASE say of them: they belong to the
- * server's administrator (PGC_SIGHUP), since one role's settings must not eat
- * another role's time.
+ * library of its own.  Settings that determine the size of shared memory change
+ * with a restart of the server, all others with a reload.  They belong to the
+ * server's administrator (PGC_SIGHUP), since one role's settings must not take
+ * another role's time: ALTER ROLE and ALTER DATABASE cannot set them.
  */
 #include "postgres.h"
 

@@ -1,7 +1,8 @@
 /*
  * guc.h
  *
- * The settings.  Read by everybody, written by the server's guc machinery.
+ * The settings.  Every file may read them; only the server's GUC machinery writes
+ * them.
  */
 #ifndef DJA_GUC_H
 #define DJA_GUC_H

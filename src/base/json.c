@@ -28,7 +28,7 @@ dja_json_key(DjaJsonState *state, const char *key)
 }
 
 /*
- * An object of these pairs.
+ * Makes an object of these pairs.
  */
 Datum
 dja_json_object(const DjaPair *pairs, int n)
@@ -90,7 +90,7 @@ dja_json_find(Datum object, const char *key)
 }
 
 /*
- * The string at a key of an object, NULL when there is none.
+ * Returns the string at a key of an object, or NULL if there is none.
  */
 char *
 dja_json_string(Datum object, const char *key)
@@ -103,7 +103,7 @@ dja_json_string(Datum object, const char *key)
 }
 
 /*
- * A moment as JSON has it: ISO 8601, with the session's offset from UTC.
+ * Returns a moment as in JSON: ISO 8601, with the session's offset from UTC.
  */
 char *
 dja_time_string(TimestampTz time)

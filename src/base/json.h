@@ -13,10 +13,10 @@
 typedef struct DjaPair
 {
 	const char *key;
-	const char *string;			/* NULL: see the others */
-	Jsonb	   *json;			/* NULL: see number */
+	const char *string;			/* NULL: use json */
+	Jsonb	   *json;			/* NULL: use number */
 	int64		number;
-	bool		is_number;		/* else JSON null */
+	bool		is_number;		/* false: JSON null */
 } DjaPair;
 
 #define DJA_PAIR_STRING(key, string) {(key), (string), NULL, 0, false}

@@ -1,21 +1,21 @@
 /*
  * python.c
  *
- * What handlers in PL/Python need of C: a nudge for the interpreter, and for the
- * extension djactor_python where `make install` has put its Python module.
- * Everything else of it is SQL and Python, so it has no library of its own, and
- * this file is not linked with Python's.
+ * The C code for PL/Python: a nudge for the interpreter, and for the extension
+ * djactor_python the directory into which `make install` has put its Python
+ * module.  The rest of that extension is SQL and Python, so it has no library of
+ * its own, and this file is not linked with Python's.
  *
- * An interpreter that loops or sleeps does not look whether the server wants
- * something of its process: that it stops, or that it lets a DROP DATABASE go on.
- * The server's signal handlers only set flags.  But the interpreter looks for
- * signals of its own: before its first handler it gets one for SIGVTALRM, which
- * nobody else uses, that runs a query, which lets the server look.
+ * An interpreter that loops or sleeps does not notice when the server wants its
+ * process to stop, or to let a DROP DATABASE go on: the server's signal handlers
+ * only set flags.  But the interpreter checks for signals of its own.  So before
+ * its first handler it gets a signal handler for SIGVTALRM, which nothing else
+ * uses.  That runs a query, in which the server checks its flags.
  *
- * The interpreter keeps a signal until it runs the next time, and that may be
- * where PL/Python cannot run a query: while it compiles a function.  So only a
- * handler in PL/Python is nudged, and the frames of PL/Python's own are passed
- * over; the next tick of turn_timeout.c nudges again.
+ * The interpreter keeps a signal until it next runs code, and that may be where
+ * PL/Python cannot run a query: while it compiles a function.  So only a handler
+ * in PL/Python is nudged, and PL/Python's own frames are skipped; the next tick
+ * of turn_timeout.c nudges again.
  */
 #include "postgres.h"
 
@@ -36,8 +36,8 @@ PG_FUNCTION_INFO_V1(dja_python_directory);
 static volatile bool dja_python_runs = false;
 
 /*
- * python_directory(): below the share directory of the server that runs,
- * wherever that has been moved to.
+ * python_directory(): the directory below the share directory of the running
+ * server, wherever that was moved to.
  */
 Datum
 dja_python_directory(PG_FUNCTION_ARGS)
@@ -49,8 +49,8 @@ dja_python_directory(PG_FUNCTION_ARGS)
 }
 
 /*
- * Has this process' interpreter listen.  Signals that the server's own handlers
- * have seen to must also end a system call in which it waits.
+ * Has the interpreter of this process listen for nudges.  Signals that the
+ * server's own handlers receive must also end a system call in which it waits.
  */
 static void
 dja_python_listen(Oid language)
@@ -85,7 +85,8 @@ dja_python_listen(Oid language)
 }
 
 /*
- * A handler in PL/Python begins, or ends: also by an error, which says so too.
+ * Called before and after a handler in PL/Python; dja_python_end() also after an
+ * error.
  */
 void
 dja_python_begin(Oid language)
@@ -101,9 +102,8 @@ dja_python_end(void)
 }
 
 /*
- * Has the interpreter, if a handler runs in it, look for interrupts at its
- * next step, or at once when it sleeps.  Signal handlers call it, so it does
- * only what they may.
+ * Has the interpreter, if a handler runs in it, check for interrupts at its next
+ * step, or at once if it sleeps.  Async-signal-safe: signal handlers call it.
  */
 void
 dja_python_nudge(void)
