@@ -3,11 +3,11 @@
  *
  * Actor rows; see actor.h.
  *
- * Where an actor's row is found is remembered from turn to turn.  Looking it
- * up in the index would walk over every version that an old snapshot somewhere
- * keeps alive, and there is one more for each batch.  A remembered place that
- * turns out wrong (another worker's turn, a manual update, VACUUM) costs that
- * walk and nothing else: the row itself says whose it is.
+ * The session remembers the TID of an actor's row from turn to turn.  A lookup in
+ * the index would walk over every version that an old snapshot keeps alive, and
+ * each batch adds one.  A remembered TID may turn out wrong (another worker's
+ * turn, a manual update, VACUUM).  That costs the walk and nothing else, since
+ * the row itself says which actor's it is.
  */
 #include "postgres.h"
 
@@ -26,8 +26,9 @@
 #include "base/compat.h"
 #include "tables/actor.h"
 
-#define DJA_MAX_PLACES 200000	/* remembered; then all are forgotten */
-#define DJA_ROW_BYTES 256		/* of a row beside its state, about */
+#define DJA_MAX_PLACES 200000	/* when so many are remembered, all are
+								 * forgotten */
+#define DJA_ROW_BYTES 256		/* size of a row without its state, roughly */
 
 typedef struct DjaKnownRow
 {
@@ -102,9 +103,9 @@ dja_status_is_suspended(Datum status)
 }
 
 /*
- * An actor as the snapshot sees it, in the current memory context; a fresh one
- * when it has no row yet.  rel is djactor.actor, and slot one of its slots to
- * work with; nblocks is its length, or 0 to do without remembered places.
+ * Returns an actor as the snapshot sees it, in the current memory context; a
+ * fresh one if it has no row yet.  rel is djactor.actor, and slot a slot of its
+ * to work with.  nblocks is the table's length, or 0 to use no remembered TID.
  */
 DjaActor *
 dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
@@ -158,7 +159,7 @@ dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 }
 
 /*
- * An actor that was stopped: in memory it is a fresh one, without a row.
+ * Makes an actor a fresh one without a row, in memory, after it was stopped.
  */
 void
 dja_actor_reset(DjaActor *actor)
@@ -174,8 +175,8 @@ dja_actor_reset(DjaActor *actor)
 }
 
 /*
- * Does this actor wait: paused, suspended, or newer than its type?  Does
- * without its state.
+ * Is this actor paused, suspended, or newer than its type?  Does not read its
+ * state.
  */
 bool
 dja_actor_halted(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
@@ -193,8 +194,9 @@ dja_actor_halted(Relation rel, TupleTableSlot *slot, DjaType *type, text *key,
 }
 
 /*
- * Writes an actor back.  Should the transaction abort, the place remembered
- * leads to a row that no snapshot sees.
+ * Writes an actor back.  Raises an error if its row has changed since it was
+ * read.  If the transaction aborts, the remembered TID leads to a row that no
+ * snapshot sees.
  */
 void
 dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities)

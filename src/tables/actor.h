@@ -1,12 +1,12 @@
 /*
  * actor.h
  *
- * Actors: reading a row, and writing it once after all turns of a batch.
+ * Actors: a row is read once, and written once after all turns of a batch.
  *
- * A DjaActor lives as long as the batch that read it.  Its state is handed
- * from turn to turn in memory; dja_actor_write puts it back, in the very row
- * version that was read, or fails.  So a state that somebody updated by hand
- * meanwhile is never overwritten.
+ * A DjaActor lives as long as the batch that read it.  Its state is handed from
+ * turn to turn in memory.  dja_actor_write() writes it over the very row version
+ * that was read, or fails.  So it never overwrites a state that was updated by
+ * hand meanwhile.
  */
 #ifndef DJA_ACTOR_H
 #define DJA_ACTOR_H
@@ -27,7 +27,7 @@ typedef struct DjaActor
 	int			stashed;
 	bool		dirty;			/* to be written */
 	ItemPointerData tid;
-	TransactionId locker;		/* somebody else's that has the row */
+	TransactionId locker;		/* another transaction that has locked the row */
 	int64		id;
 	Datum		state;
 	bool		state_owned;	/* state was returned by a turn of this batch */

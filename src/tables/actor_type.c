@@ -3,10 +3,10 @@
  *
  * The cache of djactor.actor_type; see actor_type.h for what it promises.
  *
- * Rows are read with the latest snapshot, whatever the isolation level of the
- * transaction: a sender in REPEATABLE READ may use a type that was defined
- * after its snapshot.  Memory is bounded by the number of types: a name that
- * is no type leaves nothing.
+ * Rows are read with the latest snapshot at any isolation level, so a sender in
+ * REPEATABLE READ may use a type that was defined after its snapshot.  Memory is
+ * bounded by the number of types: the lookup of a name that is no type leaves
+ * nothing behind.
  */
 #include "postgres.h"
 
@@ -38,8 +38,8 @@
 
 static HTAB *dja_types = NULL;
 static uint32 dja_types_generation = 1;
-static uint64 dja_types_changes = 0;	/* of the queue's, what the cache is
-										 * sure to show */
+static uint64 dja_types_changes = 0;	/* the run queue's changes that the
+										 * cache certainly includes */
 static Oid	dja_types_relid = InvalidOid;
 
 static void
@@ -68,9 +68,10 @@ dja_type_changed(void)
 }
 
 /*
- * A sender holds a type in AccessShareLock until its end, and whoever drops it
- * wants AccessExclusiveLock: so no message is sent to a type on its way out.
- * Told of earlier changes, too, are those who get the lock.
+ * Locks a type until the end of the transaction.  Senders take AccessShareLock,
+ * and dropping a type takes AccessExclusiveLock, so that no message is sent to a
+ * type that is being dropped.  Also receives the invalidations of earlier
+ * changes.
  */
 void
 dja_type_lock(uint64 hash, LOCKMODE lockmode)
@@ -79,8 +80,8 @@ dja_type_lock(uint64 hash, LOCKMODE lockmode)
 }
 
 /*
- * The same for a worker that is about to send, and waits for nobody: false if
- * somebody is dropping the type, or wants to.
+ * Likewise for a worker that is about to send, without waiting.  Returns false if
+ * the type is being dropped, or a session waits to drop it.
  */
 bool
 dja_type_try_lock(uint64 hash)
@@ -127,7 +128,7 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	Jsonb	   *initial_state = DatumGetJsonbPCopy(values[DJA_TYPE_INITIAL_STATE - 1]);
 	DjaSettings *settings = dja_settings_parse(DatumGetJsonbP(values[DJA_TYPE_SETTINGS - 1]));
 
-	/* nothing fails from here on, so that the entry is never half of this */
+	/* nothing fails from here on, so the entry is never half filled */
 	type->name = name;
 	type->name_len = strlen(name);
 	type->handler = handler;
@@ -193,13 +194,13 @@ dja_types_reload(void)
 
 	dja_types_relid = dja_table_oid(DJA_ACTOR_TYPE_TABLE);
 	rel = table_open(dja_types_relid, AccessShareLock);
-	generation = dja_types_generation;	/* opening may have told of changes */
+	generation = dja_types_generation;	/* opening receives invalidations */
 
 	hash_seq_init(&status, dja_types);
 	while ((type = hash_seq_search(&status)) != NULL)
 	{
 		type->seen = false;
-		type->generation = 0;	/* of none, until all is read */
+		type->generation = 0;	/* not valid until all is read */
 	}
 
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -240,7 +241,7 @@ dja_types_reload(void)
 }
 
 /*
- * The type with this hash of its name; NULL when there is none.
+ * Returns the type with this hash of its name, or NULL.
  */
 DjaType *
 dja_type_by_hash(uint64 hash)
@@ -256,8 +257,8 @@ dja_type_by_hash(uint64 hash)
 }
 
 /*
- * Does the cache show the change that a type queue tells of?  The type queue hears of it a
- * moment before the invalidation comes.
+ * Does the cache include the change of a type queue with this epoch?  The type
+ * queue shows a change a moment before its invalidation arrives.
  */
 bool
 dja_types_know(uint64 epoch)
@@ -266,7 +267,7 @@ dja_types_know(uint64 epoch)
 }
 
 /*
- * Is what was read of a type, in that generation, still true as far as this
+ * Is a type as it was read in that generation still current, as far as this
  * session has been told?
  */
 bool
@@ -275,6 +276,9 @@ dja_type_is_current(DjaType *type, uint32 generation)
 	return type->exists && generation == dja_types_generation;
 }
 
+/*
+ * Returns the type of this name, or NULL.
+ */
 DjaType *
 dja_type_lookup(const char *name, int len)
 {
@@ -286,8 +290,8 @@ dja_type_lookup(const char *name, int len)
 }
 
 /*
- * The type that a function of djactor is called for.  Raises 42704 if there is none,
- * 55000 if the library was not loaded by the server.
+ * Returns the type for which an SQL function was called.  Raises 42704 if there
+ * is none, 55000 if the server has not preloaded the library.
  */
 DjaType *
 dja_require_type(text *name)
@@ -305,7 +309,7 @@ dja_require_type(text *name)
 }
 
 /*
- * All types, as they are in the table now.
+ * Returns all types, as the table has them now.
  */
 List *
 dja_types_all(void)
@@ -323,9 +327,8 @@ dja_types_all(void)
 }
 
 /*
- * The type's state in the table itself, past the cache: is it paused?  A worker that is about to
- * block a type queue must not do so on the word of a stale cache, since nobody would
- * undo it.
+ * Is a type paused, according to the table itself?  A worker must not block a
+ * type queue because of a stale cache, since nothing would unblock it.
  */
 bool
 dja_type_paused_now(DjaType *type)
@@ -335,9 +338,10 @@ dja_type_paused_now(DjaType *type)
 }
 
 /*
- * Changes two columns of a type, for a worker.  False if somebody has the table:
- * a definer's open transaction must not keep a worker waiting.  But who has just
- * committed, and so had the worker run, may need a moment to let go of it.
+ * Changes two columns of a type, for a worker.  Returns false if another
+ * transaction has locked the table: a worker does not wait for a definer's open
+ * transaction.  But one that has just committed, so that the worker runs at all,
+ * gets 20 ms to release it.
  */
 static bool
 dja_type_change(DjaType *type, bool paused, int column, const char *value)
@@ -363,7 +367,7 @@ dja_type_change(DjaType *type, bool paused, int column, const char *value)
 		values[column - 1] = value ? CStringGetTextDatum(value) : (Datum) 0;
 		dja_row_update(writer, &type->tid, values, nulls);
 		dja_type_changed();
-		CommandCounterIncrement();	/* another mailbox may find the same */
+		CommandCounterIncrement();	/* another mailbox may do the same */
 		dja_types_reload();
 	}
 	dja_writer_close(writer);
@@ -371,7 +375,7 @@ dja_type_change(DjaType *type, bool paused, int column, const char *value)
 }
 
 /*
- * Notes, or clears with NULL, why mail of a type waits.
+ * Notes why mail of a type waits, or clears that with NULL.
  */
 void
 dja_type_set_problem(DjaType *type, const char *problem)
@@ -380,7 +384,8 @@ dja_type_set_problem(DjaType *type, const char *problem)
 }
 
 /*
- * Pauses a type, on a worker's own account.
+ * Pauses a type, on a worker's own decision.  Returns false if the table is
+ * locked.
  */
 bool
 dja_type_pause(DjaType *type, const char *reason)
@@ -389,7 +394,7 @@ dja_type_pause(DjaType *type, const char *reason)
 }
 
 /*
- * An interval for a message, whatever the present turn's IntervalStyle.
+ * Formats an interval for an error message, whatever the turn's IntervalStyle.
  */
 char *
 dja_interval_string(int64 usec)
@@ -404,7 +409,7 @@ dja_interval_string(int64 usec)
 }
 
 /*
- * The type's row, read for an update.  The arrays have DJA_TYPE_NATTS places.
+ * Reads a type's row for an update.  The arrays have DJA_TYPE_NATTS elements.
  */
 void
 dja_type_read_row(DjaType *type, Datum *values, bool *nulls)

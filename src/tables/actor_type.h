@@ -3,11 +3,10 @@
  *
  * Kinds of actors, cached in each session.
  *
- * A DjaType, once given out, stays where it is for the life of the session;
- * its contents are read again from djactor.actor_type when the table has
- * changed, at the next lookup, so a caller that wants today's truth looks up
- * again.  Options are stored in the table and checked when they are defined,
- * so what is read here is valid.
+ * A DjaType stays at its address for the life of the session.  Its contents are
+ * read again from djactor.actor_type at the first lookup after the table has
+ * changed.  So a caller that needs the present contents looks the type up again.
+ * Options are checked when a type is defined, so the contents are valid.
  */
 #ifndef DJA_ACTOR_TYPE_H
 #define DJA_ACTOR_TYPE_H
@@ -25,7 +24,7 @@ typedef struct DjaType
 {
 	uint64		hash;			/* key of the cache */
 	bool		exists;
-	bool		seen;			/* by the reload under way */
+	bool		seen;			/* by the present reload */
 	uint32		generation;		/* of the cache when it was read */
 	ItemPointerData tid;
 	char	   *name;			/* as text, without header */
@@ -39,8 +38,9 @@ typedef struct DjaType
 	int			max_attempts;
 	int64		backoff;		/* microseconds */
 	int64		backoff_max;
-	bool		skip;			/* retry_order: a failed message is overtaken */
-	bool		suspend;		/* on_exhausted: the actor stops */
+	bool		skip;			/* retry_order: others overtake a failed
+								 * message */
+	bool		suspend;		/* on_exhausted: the actor is suspended */
 	int			handler_timeout;	/* ms, 0 = none */
 	int			batch_size;		/* 0 = djactor.batch_size */
 	int			concurrency;	/* 0 = no limit */
@@ -49,15 +49,15 @@ typedef struct DjaType
 	int			breaker_failures;	/* 0 = no breaker */
 	int64		breaker_window; /* microseconds */
 	int64		journal;		/* microseconds, -1 = none */
-	struct DjaSettings *settings;	/* what its turns see */
+	struct DjaSettings *settings;	/* the settings that its turns see */
 	bool		paused;
 	char	   *problem;		/* why its mail waits; NULL = it does not */
 
 	struct DjaHandler *call;	/* handler.c's, NULL until resolved */
 	struct DjaHandler *upgrade; /* likewise, of upgrade_handler */
-	DjaStatOfType stat;			/* where what is counted of it goes */
+	DjaStatOfType stat;			/* its counters in this process */
 	int			savepoints;		/* visit.c: turns that still get one */
-	int64		turn_usec;		/* visit.c: how long a turn takes, about */
+	int64		turn_usec;		/* visit.c: how long a turn takes, roughly */
 } DjaType;
 
 static inline bool

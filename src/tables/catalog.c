@@ -3,13 +3,14 @@
  *
  * Where djactor's objects are; see catalog.h.
  *
- * A worker checks the extension once in each transaction, under
- * AccessShareLock on it, so that DROP EXTENSION and ALTER EXTENSION UPDATE
- * wait for a running batch and no batch starts on half an extension.  (The
- * server's own lock for the latter lets readers pass: utility_hook.c takes another.)
- * Senders trust the cache, which is dropped when any of the tables changes.
- * That the extension has another version is not cached: no table need change
- * when that is over.
+ * A worker checks the extension once in each transaction, under AccessShareLock
+ * on it.  So DROP EXTENSION and ALTER EXTENSION UPDATE wait for a running batch,
+ * and no batch starts on half an extension.  (The lock that the server itself
+ * takes for the latter lets readers pass; utility_hook.c takes another.)
+ *
+ * Senders rely on the cache, which is cleared when any of the tables changes.  It
+ * never remembers that the extension has another version, since no table need
+ * change when that ends.
  */
 #include "postgres.h"
 
@@ -97,7 +98,7 @@ static struct
 	Oid			extension;
 	Oid			tables[DJA_NTABLES];
 	Oid			indexes[DJA_NINDEXES];
-	Oid			sequences[DJA_NTABLES]; /* looked up when first wanted */
+	Oid			sequences[DJA_NTABLES]; /* looked up when first needed */
 	Oid			result_type;	/* djactor.result */
 }			dja_catalog;
 
@@ -130,7 +131,8 @@ dja_catalog_init(void)
 }
 
 /*
- * The extension's OID and version as of now; false when it is not installed.
+ * Reads the extension's OID and version as of now.  Returns false if it is not
+ * installed.
  */
 static bool
 dja_read_extension(Oid *extension, char *version, Size size)
@@ -160,7 +162,8 @@ dja_read_extension(Oid *extension, char *version, Size size)
 }
 
 /*
- * Is this table what it seems?  Both it and its schema have to belong to a superuser.
+ * May this table be trusted?  Both it and its schema have to belong to a
+ * superuser.
  */
 static bool
 dja_trustworthy(Form_pg_class class)
@@ -179,7 +182,7 @@ dja_trustworthy(Form_pg_class class)
 }
 
 /*
- * The composite type that a handler may return.
+ * Remembers a type if it is the composite type that a handler may return.
  */
 static void
 dja_find_result_type(Oid oid)
@@ -261,7 +264,7 @@ dja_find_indexes(void)
 }
 
 /*
- * Are all parts there, of the shape that this library was built for?
+ * Do all tables and indexes exist, in the shape that this library was built for?
  */
 static bool
 dja_shape_fits(void)
@@ -287,7 +290,7 @@ dja_shape_fits(void)
 }
 
 /*
- * Which of two dotted version numbers is the later one?
+ * Compares two dotted version numbers.
  */
 static int
 dja_compare_versions(const char *a, const char *b)
@@ -308,10 +311,10 @@ dja_compare_versions(const char *a, const char *b)
 }
 
 /*
- * Looks whether this database has the extension, in the version that this
- * library serves.  With lock, the extension cannot be dropped or updated
- * before the transaction ends, and the answer is read from the catalog, not
- * from the cache.
+ * Checks whether this database has the extension, in the version that this
+ * library serves.  lock: the extension cannot be dropped or updated before the
+ * transaction ends, and the answer comes from the catalog, not from the cache.
+ * Raises 55000 if the tables are not as the script made them.
  */
 DjaInstalled
 dja_catalog_check(bool lock)
@@ -364,9 +367,9 @@ dja_catalog_check(bool lock)
 }
 
 /*
- * The extension has changed: this session, and all others, have to look again.
- * This one may never have looked before: then the table is known by its name only,
- * which will do to have it forgotten.
+ * Has all sessions, this one included, read the catalog again, after a change of
+ * the extension.  This session may not have read it before.  Then it knows the
+ * table only by name, which is enough to invalidate it.
  */
 void
 dja_catalog_forget(void)
@@ -385,8 +388,8 @@ dja_catalog_forget(void)
 }
 
 /*
- * Waits until no worker is in a batch, and keeps them all out until the end of
- * the transaction, if the user may change the extension.
+ * Waits until no worker is in a batch, and keeps all out until the end of the
+ * transaction.  Does nothing unless the user may change the extension.
  */
 void
 dja_catalog_lock(void)
@@ -398,7 +401,7 @@ dja_catalog_lock(void)
 }
 
 /*
- * Raises 42501 unless the user owns the extension, if it is here.
+ * Raises 42501 if the extension exists and the user does not own it.
  */
 void
 dja_catalog_check_owner(void)
@@ -410,7 +413,7 @@ dja_catalog_check_owner(void)
 }
 
 /*
- * Raises 55000 unless the extension is here in the version that this library
+ * Raises 55000 unless the extension is installed in the version that this library
  * serves.
  */
 void
@@ -446,6 +449,9 @@ dja_catalog_version(void)
 	return dja_catalog.version;
 }
 
+/*
+ * Returns the OID of a table.  Raises what dja_catalog_require() raises.
+ */
 Oid
 dja_table_oid(DjaTable table)
 {
@@ -455,8 +461,8 @@ dja_table_oid(DjaTable table)
 }
 
 /*
- * May the current user do that to any row of the table?  What row security may
- * allow him of some rows only is not his of all.
+ * Does the current user have this right on every row of the table?  Row security
+ * may restrict it to some rows; then the answer is no.
  */
 bool
 dja_table_right(DjaTable table, AclMode right)
@@ -468,8 +474,8 @@ dja_table_right(DjaTable table, AclMode right)
 }
 
 /*
- * The qualified name of a table, as SQL text has it: that of our own one,
- * whatever stands in a schema of name djactor by now.
+ * Returns the qualified name of one of our tables, quoted for SQL text, whatever
+ * tables a schema named djactor has by now.
  */
 char *
 dja_table_name(DjaTable table)
@@ -480,6 +486,9 @@ dja_table_name(DjaTable table)
 									  get_rel_name(relid));
 }
 
+/*
+ * Likewise for an index.
+ */
 Oid
 dja_index_oid(DjaIndex index)
 {
@@ -489,7 +498,7 @@ dja_index_oid(DjaIndex index)
 }
 
 /*
- * The composite type djactor.result.
+ * Returns the composite type djactor.result.
  */
 Oid
 dja_result_type(void)
@@ -500,7 +509,7 @@ dja_result_type(void)
 }
 
 /*
- * The sequence behind column 1 of a table.
+ * Returns the sequence behind column 1 of a table.
  */
 Oid
 dja_identity_sequence(DjaTable table)
@@ -520,8 +529,9 @@ dja_identity_sequence(DjaTable table)
 }
 
 /*
- * 64 bits to know a type's name or an actor's key by.  Stored in indexes: it
- * can never change within a major version of the extension.
+ * Returns the 64-bit hash that identifies a type's name or an actor's key.  It is
+ * stored in indexes, so it can never change within a major version of the
+ * extension.
  */
 uint64
 dja_hash_name(const char *name, int len)

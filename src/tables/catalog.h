@@ -4,9 +4,9 @@
  * Finds djactor's tables, indexes and types by OID.
  *
  * The OIDs come from the extension's membership, never from names on a search
- * path, and a table counts only while it and its schema belong to a superuser:
- * a database owner may add tables of his own to an extension that he owns.
- * The cache is dropped by relcache invalidation.
+ * path.  A table counts only while it and its schema belong to a superuser, since
+ * a database owner may add his own tables to an extension that he owns.  Relcache
+ * invalidation clears the cache.
  */
 #ifndef DJA_CATALOG_H
 #define DJA_CATALOG_H
@@ -14,9 +14,9 @@
 #include "base/compat.h"
 
 /*
- * The version of the extension's script that this library serves: the end of a
- * text that stands once in the library, so that a test can make one of another version
- * out of it.
+ * The version of the extension's script that this library serves.  It is the end
+ * of a string that occurs once in the library, so that a test can make a library
+ * of another version by patching it.
  */
 extern char dja_serves[];
 #define DJA_SQL_VERSION (dja_serves + sizeof("djactor serves ") - 1)
@@ -70,7 +70,7 @@ typedef enum DjaInstalled
 	DJA_LIBRARY_NEWER			/* than the extension */
 } DjaInstalled;
 
-/* Another number whenever anything about our tables has changed. */
+/* Changes whenever anything about our tables has changed. */
 extern uint64 dja_catalog_state;
 
 extern void dja_catalog_init(void);

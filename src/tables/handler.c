@@ -3,9 +3,9 @@
  *
  * Resolving, checking and calling handlers; see handler.h.
  *
- * A handler is called through fmgr, which is quicker than SPI and leaves to
- * the caller what the executor would have done: the check of the EXECUTE
- * right, the object access hook, the function statistics.
+ * A handler is called through fmgr, which is quicker than SPI.  The caller then
+ * has to do what the executor would have done: check the EXECUTE right, call the
+ * object access hook, count for the function statistics.
  */
 #include "postgres.h"
 
@@ -48,8 +48,8 @@ dja_handlers_init(void)
 }
 
 /*
- * Forgets what calls have left in the functions' caches: after an error nobody
- * knows what state they are in.
+ * Forgets what calls have left in the functions' caches, since after an error
+ * their state is unknown.
  */
 void
 dja_handlers_forget(void)
@@ -61,7 +61,7 @@ static const struct
 {
 	Oid			types[2];
 	const char *arguments;		/* as a signature is stored */
-	const char *other;			/* as it may be written, too */
+	const char *other;			/* as it may also be written */
 	const char *hint;
 }			dja_kinds[] = {
 	[DJA_MESSAGE_HANDLER] = {{JSONBOID, JSONBOID}, "jsonb,jsonb", "jsonb,jsonb",
@@ -71,8 +71,9 @@ static const struct
 };
 
 /*
- * The function that a name or signature means; InvalidOid when there is none.
- * The name may be unqualified when a type is defined; it is stored qualified.
+ * Returns the function for a name or signature, or InvalidOid.  Raises 42602 for
+ * a malformed name.  It may be unqualified when a type is defined, and is stored
+ * qualified.
  */
 Oid
 dja_handler_parse(const char *handler, DjaHandlerKind kind)
@@ -107,7 +108,7 @@ dja_handler_parse(const char *handler, DjaHandlerKind kind)
 }
 
 /*
- * The qualified signature, as djactor.actor_type stores it.
+ * Returns the qualified signature, as djactor.actor_type stores it.
  */
 char *
 dja_handler_signature(Oid function, DjaHandlerKind kind)
@@ -118,6 +119,9 @@ dja_handler_signature(Oid function, DjaHandlerKind kind)
 					dja_kinds[kind].arguments);
 }
 
+/*
+ * Returns the owner of a function, or InvalidOid if it is gone.
+ */
 Oid
 dja_handler_owner(Oid function)
 {
@@ -132,10 +136,10 @@ dja_handler_owner(Oid function)
 }
 
 /*
- * A function that took the place of the handler under its name is trusted only
- * if it comes from the same owner, from the type's own, or from a superuser:
- * else whoever may create functions in that schema could have the type's owner
- * run his.
+ * Returns why a function that has replaced the handler under its name is not
+ * trusted, or NULL.  It is trusted if it belongs to the same owner, to the type's
+ * owner, or to a superuser.  Otherwise a role that may create functions in that
+ * schema could have the type's owner run them.
  */
 static char *
 dja_handler_taken_over(DjaType *type, const char *name, Oid function)
@@ -148,8 +152,8 @@ dja_handler_taken_over(DjaType *type, const char *name, Oid function)
 }
 
 /*
- * Notes what the language asks for.  Handlers in languages whose functions can
- * reach outside the database get a transaction of their own for each message.
+ * Notes what the handler's language requires.  If its functions can reach outside
+ * the database, each message gets a transaction of its own.
  */
 static void
 dja_handler_note_language(DjaHandler *handler, Oid function)
@@ -180,8 +184,8 @@ dja_may_return(Oid type, DjaHandlerKind kind)
 }
 
 /*
- * What keeps a role from using a function as its handler, NULL when nothing
- * does.
+ * Returns what prevents a role from using a function as its handler, with
+ * SQLSTATE and hint, or NULL.
  */
 char *
 dja_handler_problem(Oid function, DjaHandlerKind kind, const char *name, Oid role,
@@ -221,15 +225,15 @@ dja_handler_problem(Oid function, DjaHandlerKind kind, const char *name, Oid rol
 }
 
 /*
- * A function as it stands now, with rights checked, or NULL and the reason why
- * the type's mail has to wait.  *cache is where the type keeps it.
+ * Returns a function as it is now, with rights checked, or NULL and in *problem
+ * the reason why the type's mail has to wait.  *cache is where the type keeps it.
  */
 static DjaHandler *
 dja_function_resolve(DjaType *type, DjaHandler **cache, const char *signature, DjaHandlerKind kind,
 					 char **problem)
 {
 	DjaHandler *handler = *cache;
-	uint32		generation = dja_handlers_generation;	/* before looking */
+	uint32		generation = dja_handlers_generation;	/* before the lookup */
 	MemoryContext context;
 	List	   *names;
 	char	   *name = pstrdup(signature);
@@ -274,7 +278,8 @@ dja_function_resolve(DjaType *type, DjaHandler **cache, const char *signature, D
 }
 
 /*
- * The handler of a type, or NULL and the reason why its mail has to wait.
+ * Returns the handler of a type, or NULL and in *problem the reason why its mail
+ * has to wait.
  */
 DjaHandler *
 dja_handler_resolve(DjaType *type, char **problem)
@@ -314,7 +319,8 @@ dja_function_call(DjaHandler *handler, Datum first, Datum second, bool *isnull)
 }
 
 /*
- * Calls the handler.  What it returns lies in the current memory context.
+ * Calls the handler.  Its result is in the current memory context.  Raises what
+ * it raises, and 22004 if it returns NULL for the state.
  */
 void
 dja_handler_call(DjaType *type, Datum state, Datum payload, DjaResult *result)
@@ -349,7 +355,7 @@ dja_handler_call(DjaType *type, Datum state, Datum payload, DjaResult *result)
 }
 
 /*
- * Brings a state up to the version that the type expects.
+ * Upgrades a state to the version that the type expects, by the upgrade handler.
  */
 Datum
 dja_handler_upgrade(DjaType *type, Datum state, int from_version)

@@ -3,11 +3,11 @@
  *
  * Handlers: finding the function, calling it.
  *
- * What a session knows of a function is forgotten when pg_proc tells of a
- * change, so a new version is called from the next batch on; a DjaHandler
- * lives until its type is resolved again, so it is reached through type->call
- * and never kept.  dja_handler_resolve never raises an error for a handler
- * that cannot be called; it says what is wrong, and the mail waits.
+ * What a session knows of a function is forgotten when pg_proc changes, so the
+ * next batch calls the new version.  A DjaHandler lives until its type is
+ * resolved again: reach it through type->call and never keep it.
+ * dja_handler_resolve() raises no error for a handler that cannot be called; it
+ * says what is wrong, and the mail waits.
  */
 #ifndef DJA_HANDLER_H
 #define DJA_HANDLER_H
@@ -22,10 +22,10 @@ typedef enum DjaHandlerKind
 	DJA_UPGRADE_HANDLER			/* f(state jsonb, from_version int) */
 } DjaHandlerKind;
 
-/* What a handler gives back besides raising errors. */
+/* What a handler returns. */
 typedef struct DjaResult
 {
-	bool		has_state;		/* else it is unchanged */
+	bool		has_state;		/* false: it is unchanged */
 	Datum		state;
 	bool		has_reply;
 	Datum		reply;
@@ -37,14 +37,14 @@ typedef struct DjaHandler
 	char	   *name;			/* type->handler that it was resolved from */
 	uint32		generation;
 	Oid			returns;		/* jsonb, void or djactor.result */
-	bool		solo;			/* the language lets it reach outside */
+	bool		solo;			/* its language can reach outside the database */
 	Oid			python;			/* its language, if that is PL/Python */
 	MemoryContext context;
 } DjaHandler;
 
 /*
- * So many turns of a type whose handler has been resolved may share a
- * transaction; 0 = no limit.
+ * Returns how many turns of a type may share a transaction, 0 = no limit.  The
+ * type's handler has to be resolved.
  */
 static inline int
 dja_handler_batch_size(const DjaType *type)

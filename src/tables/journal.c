@@ -3,10 +3,10 @@
  *
  * Writes djactor.journal, a log for people.
  *
- * A row is written in the transaction of the turn that it tells of, outside
- * the turn's savepoint: it stands there if and only if the turn is committed.
- * Callers ask first whether the type keeps a journal (type->journal >= 0).
- * retention.c deletes what is older than the type wants it.
+ * A row is written in the transaction of its turn, outside the turn's savepoint,
+ * so it exists if and only if the turn is committed.  Callers ask first whether
+ * the type keeps a journal (type->journal >= 0).  retention.c deletes rows that
+ * are older than that.
  */
 #include "postgres.h"
 
@@ -17,7 +17,7 @@
 #include "tables/journal.h"
 
 /*
- * turn is -1 when there was none, as for a duplicate.
+ * Writes a row.  turn is -1 if there was none, as for a duplicate.
  */
 void
 dja_journal_write(DjaMessage *message, int64 turn, TimestampTz started_at,

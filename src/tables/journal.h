@@ -1,7 +1,7 @@
 /*
  * journal.h
  *
- * djactor.journal: handled messages of the types that ask for it.
+ * djactor.journal: the handled messages of types that keep a journal.
  */
 #ifndef DJA_JOURNAL_H
 #define DJA_JOURNAL_H

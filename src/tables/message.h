@@ -1,7 +1,7 @@
 /*
  * message.h
  *
- * Messages: reading a mailbox in order, and what becomes of a message.
+ * Messages: reading a mailbox in order, and writing what becomes of a message.
  */
 #ifndef DJA_MESSAGE_H
 #define DJA_MESSAGE_H
@@ -28,11 +28,11 @@ typedef struct DjaMessage
 	int64		position;
 	int			attempts;
 	int			put_offs;		/* attempts that used none up */
-	TransactionId locker;		/* somebody else's that has its row */
+	TransactionId locker;		/* another transaction that has locked its row */
 	TimestampTz retry_at;		/* DT_NOBEGIN = none */
 	TimestampTz expires_at;		/* DT_NOEND = never */
-	bool		plain;			/* of kind user, asks nothing, has no
-								 * idempotency key, no delay */
+	bool		plain;			/* kind user, no ask, no idempotency key, no
+								 * delay */
 	bool		asks;			/* wants a reply */
 	DjaMessageState state;
 	Datum		fired_meta;		/* of a timer: its meta as the handler sees

@@ -1,18 +1,19 @@
 /*
  * publication.c
  *
- * Publications of djactor's tables that would keep changes from subscribers.
+ * Refuses to write where a publication would keep changes from subscribers.
  *
- * A subscriber is told of an updated or deleted row by the columns of its replica
- * identity.  A publication's row filter or list of columns may want others, or
- * miss some; then the executor refuses to update or delete, since no subscriber
- * would hear of it.  djactor writes past the executor, so it has to ask the same:
- * else each message ever handled would stay at the subscriber.
+ * A subscriber identifies an updated or deleted row by the columns of its replica
+ * identity.  A publication's row filter may need other columns, and its column
+ * list may lack some.  Then the executor refuses to update or delete, since no
+ * subscriber could follow.  djactor writes without the executor, so it has to
+ * check the same: otherwise each handled message would stay at the subscriber for
+ * ever.
  *
- * It is asked when a table's writer updates or deletes for the first time, and of
- * all tables before a batch reads mail: an error then is nobody's fault, no
- * handler has run, and mail waits.  For the latter the answer "all is well" is
- * kept until the server says that one of the tables, or who publishes it, has changed.
+ * The check is made when a table's writer first updates or deletes, and for all
+ * tables before a batch reads mail.  An error then is blamed on no message, no
+ * handler has run, and mail waits.  For the latter check, success is remembered
+ * until the server reports a change of one of the tables or of its publications.
  */
 #include "postgres.h"
 
@@ -42,12 +43,12 @@ static const struct
 };
 
 /*
- * The catalog's state in which all was well; it begins with 1.
+ * dja_catalog_state, which begins with 1, when the check last succeeded.
  */
 static uint64 dja_well_at = 0;
 
 /*
- * Raises 42P10 if subscribers would not hear of what this command does to the
+ * Raises 42P10 if subscribers could not follow what this command does to the
  * table.
  */
 void
@@ -81,7 +82,7 @@ dja_refuse_unheard(Relation rel, CmdType command)
 }
 
 /*
- * The same of all tables, and all that djactor does to them.
+ * Likewise for all tables, and for each command that djactor uses on them.
  */
 void
 dja_check_published(void)
@@ -100,6 +101,6 @@ dja_check_published(void)
 			dja_refuse_unheard(rel, CMD_DELETE);
 		table_close(rel, AccessShareLock);
 	}
-	/* what has changed meanwhile is looked at by the next one */
+	/* a change during the check is left to the next one */
 	dja_well_at = state;
 }

@@ -1,7 +1,7 @@
 /*
  * publication.h
  *
- * Publications of djactor's tables that would keep changes from subscribers.
+ * Refuses to write where a publication would keep changes from subscribers.
  */
 #ifndef DJA_PUBLICATION_H
 #define DJA_PUBLICATION_H

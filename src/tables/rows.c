@@ -28,13 +28,15 @@
 /* ---------- writing rows ---------- */
 
 /*
- * Rows are written past the executor, so no trigger fires. djactor's own know
- * that. Anybody else's counts on being told of each change (pg_repack's would
- * bring back messages that were handled meanwhile), so nothing is written as
- * long as there is one.
+ * Raises 55000 if a trigger on the table keeps us from writing.  Rows are written
+ * without the executor, so no trigger fires.  djactor's own triggers allow for
+ * that.  Any other relies on being called for each change (pg_repack's would
+ * bring back messages that were handled meanwhile), so nothing is written as long
+ * as there is one.
  *
- * Nor while that of message is off which sees what is sent: rows of a dump may
- * come then (pg_restore --disable-triggers), and nobody would know them.
+ * Nor is anything written while the trigger of message that sees new rows is
+ * disabled.  Rows of a dump may then arrive unnoticed (pg_restore
+ * --disable-triggers).
  */
 static void
 dja_refuse_triggers(Relation rel)
@@ -61,6 +63,9 @@ dja_refuse_triggers(Relation rel)
 	}
 }
 
+/*
+ * Opens a table for writing.  Raises 55000 if its triggers forbid that.
+ */
 DjaWriter *
 dja_writer_open(DjaTable table, LOCKMODE lockmode)
 {
@@ -70,7 +75,7 @@ dja_writer_open(DjaTable table, LOCKMODE lockmode)
 	dja_refuse_triggers(writer->rel);
 	writer->estate = CreateExecutorState();
 	writer->rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(writer->rri, writer->rel, 0, NULL, 0);	/* of no range table */
+	InitResultRelInfo(writer->rri, writer->rel, 0, NULL, 0);	/* no range table */
 	ExecOpenIndices(writer->rri, false);
 	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
 	writer->may_update = writer->may_delete = false;
@@ -90,12 +95,12 @@ dja_writer_close(DjaWriter *writer)
 /* ---------- writers that are kept ---------- */
 
 static DjaWriter *dja_kept[DJA_NTABLES];
-static MemoryContext dja_kept_context = NULL;	/* NULL = none are kept */
+static MemoryContext dja_kept_context = NULL;	/* NULL: none are kept */
 static ResourceOwner dja_kept_owner;
 
 /*
- * From now on writers are kept, in context and for the present resource owner:
- * subtransactions may come and go.
+ * Keeps writers from now on, in context and for the present resource owner,
+ * across subtransactions.
  */
 void
 dja_writers_keep(MemoryContext context)
@@ -106,7 +111,7 @@ dja_writers_keep(MemoryContext context)
 }
 
 /*
- * Closes what is kept, under the owner that it was opened for.
+ * Closes the kept writers.  Needs the resource owner for which they were opened.
  */
 void
 dja_writers_close(void)
@@ -118,7 +123,7 @@ dja_writers_close(void)
 }
 
 /*
- * After an abort, which has closed them.
+ * Forgets the kept writers after an abort, which has closed them.
  */
 void
 dja_writers_forget(void)
@@ -127,6 +132,9 @@ dja_writers_forget(void)
 	dja_kept_context = NULL;
 }
 
+/*
+ * Returns the kept writer of a table, or a new one that dja_writer_put() closes.
+ */
 DjaWriter *
 dja_writer_get(DjaTable table)
 {
@@ -183,10 +191,10 @@ dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
 }
 
 /*
- * The transaction in progress, other than our own, that has locked a version or
- * is changing it; InvalidTransactionId if there is none.  Locks of different
- * strength, or of several subtransactions, make a multixact even if all are
- * ours.  With shared_keys a key share lock is none: it goes together with an
+ * Returns the transaction in progress, other than our own, that has locked a row
+ * version or is changing it; InvalidTransactionId if there is none.  Locks of
+ * different strength, or of several subtransactions, make a multixact even if all
+ * are ours.  shared_keys: ignores a key share lock.  That is compatible with an
  * update that leaves the key alone, as djactor's do, but not with a delete.
  */
 TransactionId
@@ -220,8 +228,9 @@ dja_tuple_locker(HeapTupleHeader tuple, bool shared_keys)
 }
 
 /*
- * Has another transaction locked the version at tid, or is changing it?  A lock
- * of our own transaction (SELECT FOR UPDATE in a handler, say) is none.
+ * Has another transaction locked the version at tid, or is it changing it?  A
+ * lock of our own transaction (by SELECT FOR UPDATE in a handler, say) does not
+ * count.
  */
 static bool
 dja_row_is_locked(Relation rel, ItemPointer tid, CommandId cid, bool shared_keys)
@@ -248,8 +257,8 @@ dja_row_is_locked(Relation rel, ItemPointer tid, CommandId cid, bool shared_keys
 }
 
 /*
- * Locks the very version at tid until the end of the transaction, unless
- * somebody else has.  slot is one of the table's, to work with.
+ * Locks the very version at tid until the end of the transaction, unless another
+ * transaction has locked it.  slot is one of the table's, to work with.
  */
 TM_Result
 dja_row_lock(DjaWriter *writer, ItemPointer tid, LockTupleMode mode, TupleTableSlot *slot)
@@ -264,11 +273,11 @@ dja_row_lock(DjaWriter *writer, ItemPointer tid, LockTupleMode mode, TupleTableS
 }
 
 /*
- * Updates or deletes the very version at tid without waiting for anybody who
- * has it locked.
+ * Updates or deletes the very version at tid.  If another transaction has locked
+ * it, returns TM_BeingModified instead of waiting.
  *
- * The server cannot update without waiting: it asserts that nobody tries.  So we
- * look first, and would wait for one who locks the row in the moment between.
+ * The server cannot update without waiting.  So the lock is looked for first; a
+ * transaction that locks the row in the moment in between is waited for.
  */
 TM_Result
 dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
@@ -305,14 +314,14 @@ dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
 		writer->may_delete = true;
 	}
 	result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, false, &failure);
-	/* past a lock of our own the server goes only when it may wait */
+	/* the server ignores a lock of our own only if it may wait */
 	if (result == TM_BeingModified && !dja_row_is_locked(writer->rel, tid, cid, false))
 		result = dja_table_tuple_delete(writer->rel, tid, cid, snapshot, true, &failure);
 	return result;
 }
 
 /*
- * What a row that is not as it was read means to the transaction: it starts
+ * Raises the error for a row that is not as it was read; the transaction starts
  * over.
  */
 void
@@ -339,9 +348,9 @@ dja_row_trouble(TM_Result result)
 
 /*
  * Makes room for a new version of a row beside the old one.  The server prunes a
- * page when a query or an index leads to it, which djactor does not need to
- * find an actor again; unpruned, the page fills up, and each further version
- * costs an entry in every index.
+ * page when a query or an index leads to it, and djactor needs neither to find an
+ * actor again.  Without pruning the page fills up, and each further version costs
+ * an entry in every index.
  */
 void
 dja_row_make_room(DjaWriter *writer, ItemPointer tid, Size size)
@@ -354,6 +363,9 @@ dja_row_make_room(DjaWriter *writer, ItemPointer tid, Size size)
 	ReleaseBuffer(buffer);
 }
 
+/*
+ * Like dja_row_try_update(), but raises an error unless that succeeds.
+ */
 void
 dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls)
 {
@@ -363,6 +375,9 @@ dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bo
 		dja_row_trouble(result);
 }
 
+/*
+ * Like dja_row_try_delete(), but raises an error unless that succeeds.
+ */
 void
 dja_row_delete(DjaWriter *writer, ItemPointer tid)
 {
@@ -397,8 +412,8 @@ dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Da
 }
 
 /*
- * keys are values of the index's first nkeys columns, which are of type text
- * COLLATE "C" or bigint.
+ * Begins a scan.  keys are values of the index's first nkeys columns, which are
+ * of type text COLLATE "C" or bigint.  dja_find_end() has to follow.
  */
 void
 dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
@@ -408,8 +423,8 @@ dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const D
 }
 
 /*
- * The other transaction that is inserting or deleting such a row, and has not
- * ended yet; InvalidTransactionId if there is none.
+ * Returns the other transaction, still in progress, that is inserting or deleting
+ * such a row; InvalidTransactionId if there is none.
  */
 TransactionId
 dja_find_writer(DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
@@ -428,7 +443,8 @@ dja_find_writer(DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
 }
 
 /*
- * The next row, all columns taken apart in find->slot; false at the end.
+ * Reads the next row into find->slot, all columns deformed.  Returns false at the
+ * end.
  */
 bool
 dja_find_next(DjaFind *find)

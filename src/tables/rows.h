@@ -4,11 +4,11 @@
  * Reads and writes rows of djactor's tables through the table and index access
  * methods.
  *
- * Rows are written without rights checks, triggers or a change of user:
- * djactor's own bookkeeping is not the handler's role's business.  What a role
- * may do is checked by the SQL functions that call in here.
+ * Rows are written without rights checks, triggers or a change of user: djactor's
+ * bookkeeping does not depend on the rights of the handler's role.  The SQL
+ * functions that call in here check what a role may do.
  *
- * Nothing here waits for a row that somebody else has locked.
+ * Nothing here waits for a row that another transaction has locked.
  */
 #ifndef DJA_ROWS_H
 #define DJA_ROWS_H
@@ -24,7 +24,7 @@
 #include "tables/catalog.h"
 
 /*
- * An open table with all that writing needs; lives until the transaction's
+ * An open table with all that writing needs.  It lives until the transaction's
  * end.
  */
 typedef struct DjaWriter
@@ -33,12 +33,13 @@ typedef struct DjaWriter
 	EState	   *estate;
 	ResultRelInfo *rri;
 	TupleTableSlot *slot;
-	bool		may_update;		/* asked of its publications */
+	bool		may_update;		/* its publications were checked */
 	bool		may_delete;
 } DjaWriter;
 
 /*
- * Where a row is, as a number: neighbours in the table follow each other.
+ * A TID as a number.  Rows that are neighbours in the table get neighbouring
+ * numbers.
  */
 static inline uint64
 dja_tid_encode(const ItemPointerData *tid)
@@ -53,8 +54,8 @@ dja_tid_decode(uint64 row, ItemPointer tid)
 }
 
 /*
- * The rows that an index has for some values of its first columns, as the
- * latest snapshot sees them.
+ * A scan over the rows that an index has for some values of its first columns, as
+ * the latest snapshot sees them.
  */
 #define DJA_FIND_MAX 4
 
@@ -71,8 +72,8 @@ extern DjaWriter *dja_writer_open(DjaTable table, LOCKMODE lockmode);
 extern void dja_writer_close(DjaWriter *writer);
 
 /*
- * Writers that a batch keeps open from first use to its end, and writers for a
- * moment where there is no batch.  Always with RowExclusiveLock.
+ * Writers that a batch keeps open from first use to its end.  Without a batch
+ * they are opened and closed for each use.  Always with RowExclusiveLock.
  */
 extern void dja_writers_keep(MemoryContext context);
 extern void dja_writers_close(void);

@@ -4,9 +4,9 @@
  * The settings of actor types; see type_settings.h.
  *
  * They are set for a level of the server's settings and not for the session, so
- * the end of the level, or of the transaction, undoes them.  What has the wanted
- * value already is left alone: where all types of a batch agree with the server,
- * nothing is set at all.
+ * the end of the level, or of the transaction, undoes them.  A setting that has
+ * the right value already is left alone: if all types of a batch agree with the
+ * server, nothing is set.
  */
 #include "postgres.h"
 
@@ -23,10 +23,10 @@
 #include "base/json.h"
 #include "tables/type_settings.h"
 
-/* What decides how SQL is understood, and what a date looks like. */
+/* Settings that decide how SQL is understood, and how a date is written. */
 static const char *const dja_remembered[] = {"TimeZone", "search_path", "DateStyle", "IntervalStyle"};
 
-/* What the worker, or the contract, decides. */
+/* Settings that the worker, or the contract, decides. */
 static const char *const dja_reserved[] = {
 	"role", "session_authorization", "session_replication_role",
 	"transaction_isolation", "transaction_read_only", "transaction_deferrable",
@@ -34,7 +34,7 @@ static const char *const dja_reserved[] = {
 	"transaction_timeout", "deadlock_timeout", "exit_on_error"
 };
 
-/* The level that is open, and whose settings are seen in it (their hash, 0 = nobody's). */
+/* The open level, and the hash of the settings visible in it (0 = none). */
 static int	dja_settings_level = 0;
 static uint64 dja_settings_seen = 0;
 
@@ -46,7 +46,7 @@ dja_set(const char *name, const char *value, Oid role, bool change, int elevel)
 }
 
 /*
- * A value as a setting's text; NULL for JSON null.
+ * Returns a value as the text of a setting; NULL for JSON null.
  */
 static char *
 dja_setting_value(const char *name, JsonbValue *value)
@@ -71,7 +71,8 @@ dja_setting_value(const char *name, JsonbValue *value)
 }
 
 /*
- * One setting that a definition names, checked.
+ * Checks one setting that a definition names.  Raises 22023, or what the server
+ * raises.
  */
 static void
 dja_setting_check(const char *name, const char *value, Oid owner)
@@ -122,7 +123,8 @@ dja_is_among(List *names, const char *name)
 }
 
 /*
- * A setting's name as the server spells it, if it is one that is always there.
+ * Returns a setting's name as the server spells it, if it is one of those always
+ * remembered.
  */
 static const char *
 dja_spelt(char *name)
@@ -134,7 +136,7 @@ dja_spelt(char *name)
 }
 
 /*
- * Pushes what a definition names; returns the names.
+ * Pushes the settings that a definition names.  Returns their names.
  */
 static List *
 dja_push_named(DjaJsonState *state, Jsonb *named, Oid owner)
@@ -165,7 +167,7 @@ dja_push_named(DjaJsonState *state, Jsonb *named, Oid owner)
 }
 
 /*
- * Pushes what a type has had, but for some names.
+ * Pushes the settings that a type has had, except those of these names.
  */
 static void
 dja_push_others(DjaJsonState *state, Jsonb *stored, List *names)
@@ -188,10 +190,10 @@ dja_push_others(DjaJsonState *state, Jsonb *stored, List *names)
 }
 
 /*
- * The settings of a type that is being defined, as an object of strings: what the
- * definition names (NULL = nothing), and of the others what the type has had
- * (stored), or what the present session has if that is NULL.  Raises 22023 or what
- * the server says of a setting.
+ * Returns the settings of a type that is being defined, as an object of strings.
+ * It has those that the definition names (NULL = none).  The others come from the
+ * type's former settings (stored), or from the present session if that is NULL.
+ * Raises 22023, or what the server raises for a setting.
  */
 Datum
 dja_settings_define(Jsonb *named, Jsonb *stored, Oid owner)
@@ -221,8 +223,8 @@ dja_settings_define(Jsonb *named, Jsonb *stored, Oid owner)
 }
 
 /*
- * What dja_settings_define() has made, in the current memory context and in one
- * piece.
+ * Parses what dja_settings_define() has made, into one piece of memory in the
+ * current context.
  */
 DjaSettings *
 dja_settings_parse(Jsonb *stored)
@@ -253,7 +255,7 @@ dja_settings_parse(Jsonb *stored)
 }
 
 /*
- * What they say of one setting, NULL if nothing.
+ * Returns the value of one setting, or NULL.
  */
 const char *
 dja_settings_value(const DjaSettings *settings, const char *name)
@@ -272,7 +274,7 @@ dja_settings_value(const DjaSettings *settings, const char *name)
 }
 
 /*
- * A batch begins.
+ * Opens the level, when a batch begins.
  */
 void
 dja_settings_open(void)
@@ -282,8 +284,8 @@ dja_settings_open(void)
 }
 
 /*
- * From here on the turns of a type with these settings follow.  elevel is for a
- * setting that the server does not take any more.
+ * Makes these settings visible to the turns that follow.  elevel is for a setting
+ * that the server does not accept any more.
  */
 void
 dja_settings_see(const DjaSettings *settings, int elevel)
@@ -311,7 +313,7 @@ dja_settings_see(const DjaSettings *settings, int elevel)
 }
 
 /*
- * The batch ends.
+ * Closes the level, when the batch ends.
  */
 void
 dja_settings_close(void)

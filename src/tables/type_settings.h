@@ -1,15 +1,15 @@
 /*
  * type_settings.h
  *
- * What a turn sees of the server's settings (contract point 33).
+ * The settings of the server that a turn sees (contract point 33).
  *
- * A type remembers what its definer's session had of the settings that decide what
- * SQL means, and any others that its definition names.  All its turns see these,
- * whoever runs them: a worker, or drain() in somebody's session.
+ * A type remembers the values that its definer's session had for the settings
+ * that decide what SQL means, and for any others that its definition names.  All
+ * its turns see these, in a worker and also in drain() in any session.
  *
- * A batch opens a level of settings, has one type's after the other seen in it,
- * and closes it; an abort closes it, too.  No other level may be open within it
- * when the next type's settings are to be seen.
+ * A batch opens a level of settings, makes those of one type after the other
+ * visible in it, and closes it; an abort also closes it.  No other level may be
+ * open within it when the next type's settings are made visible.
  */
 #ifndef DJA_TYPE_SETTINGS_H
 #define DJA_TYPE_SETTINGS_H
