@@ -1,12 +1,12 @@
 /*
  * claims.c
  *
- * The workers' side of the run queue: what there is to do, claiming mailboxes,
- * giving them back.  run_queue.h tells what it promises.
+ * The workers' side of the run queue: finding what there is to do, claiming
+ * mailboxes, giving them back.  run_queue.h tells what it promises.
  *
- * A claim is a mailbox in state RUNNING.  Each backend keeps a list of its own
- * claims, and of the type queues that it occupies, so that it can give all of them
- * back however it ends.
+ * A claim is a mailbox in state RUNNING.  Each backend lists its own claims, and
+ * the type queues that it occupies, so that it can give all of them back however
+ * it ends.
  */
 #include "postgres.h"
 
@@ -21,17 +21,17 @@
 #define DJA_PUT_OFF_MS 20		/* the first times; then doubled, up to ... */
 #define DJA_PUT_OFF_MAX_MS 320
 #define DJA_PUT_OFFS_QUICK 3
-#define DJA_ENDS_IN_FRONT 3		/* workers may end with a mailbox before
-								 * others pass it */
+#define DJA_ENDS_IN_FRONT 3		/* so many workers may end with a mailbox
+								 * before others pass it */
 
-/* A type queue that this backend occupies, and how that goes. */
+/* A type queue that this backend occupies, and how the batch has gone for it. */
 typedef struct DjaOccupied
 {
 	int			type_queue;
 	DjaPaceEvent event;
 } DjaOccupied;
 
-/* This backend's claims and the type queues it occupies; freed by nobody. */
+/* This backend's claims, and the type queues that it occupies; never freed. */
 static int *dja_claims = NULL;
 static int	dja_nclaims = 0;
 static int	dja_max_claims = 0;
@@ -40,7 +40,7 @@ static int	dja_noccupied = 0;
 
 /*
  * The first type queue that the present batch has passed over, since its messages
- * do not fit in: the next one begins there.  -1 = none.
+ * do not fit in.  The next batch begins there.  -1 = none.
  */
 static int	dja_passed_over = -1;
 
@@ -63,8 +63,8 @@ dja_type_queue_busy(int i)
 }
 
 /*
- * May one more worker come into a type queue, beside so many?  One that is in a long turn
- * is in nobody's way, so far as its pace goes.
+ * May a type queue that has so many workers have one more?  Its pace does not
+ * count workers in a long turn, which make nobody wait.
  */
 static bool
 dja_type_queue_has_room(DjaTypeQueue *type_queue, int workers)
@@ -76,7 +76,8 @@ dja_type_queue_has_room(DjaTypeQueue *type_queue, int workers)
 }
 
 /*
- * So many turns may share a transaction with the next one of a type queue.
+ * Returns how many turns may share a transaction with the next one of a type
+ * queue.
  */
 static int
 dja_type_queue_turns(DjaTypeQueue *type_queue)
@@ -102,7 +103,7 @@ dja_type_queue_ready(DjaTypeQueue *type_queue, int i)
 }
 
 /*
- * When the timekeeper has to look at a type queue.
+ * Returns when the timekeeper has to look at a type queue.
  */
 static TimestampTz
 dja_type_queue_due(DjaTypeQueue *type_queue)
@@ -111,8 +112,8 @@ dja_type_queue_due(DjaTypeQueue *type_queue)
 }
 
 /*
- * Is there anything for a worker of this pool to do now?  Time and sweeps are the
- * resident's.
+ * Is there anything to do now for a worker of this pool?  Delays and sweeps are
+ * the resident's.
  */
 bool
 dja_queue_has_work(int pool, bool resident, TimestampTz now)
@@ -136,8 +137,8 @@ dja_queue_has_work(int pool, bool resident, TimestampTz now)
 }
 
 /*
- * Earliest moment at which this pool has something to do that nobody
- * announces.
+ * Returns the earliest moment at which this pool has something to do that no
+ * sender announces.
  */
 TimestampTz
 dja_queue_next_due(int pool, TimestampTz now)
@@ -151,7 +152,11 @@ dja_queue_next_due(int pool, TimestampTz now)
 		due = Min(due, dja_type_queue_due(type_queue));
 		if (!type_queue->blocked)
 			due = Min(due, type_queue->put_off_due);
-		/* a sweep that finds no room: who makes some tells nobody */
+
+		/*
+		 * a sweep that has found no room looks again, since no process tells
+		 * it of room
+		 */
 		if (!type_queue->blocked && (type_queue->sweeping || type_queue->sweep_wanted))
 			due = Min(due, TimestampTzPlusMilliseconds(now, DJA_ROOM_MS));
 	}
@@ -159,9 +164,10 @@ dja_queue_next_due(int pool, TimestampTz now)
 }
 
 /*
- * The pool's resident is gone: its successor sweeps from the start and, unless
- * this one came to the end of what it was about, looks after time.  (Were that
- * always so, idle pools would take each other's places for ever.)
+ * Notes that the pool's resident is gone.  Its successor begins the sweep anew.
+ * Unless orderly (the resident had finished its duties), the successor also looks
+ * for delays and retries.  If it always did, idle pools would take each other's
+ * places for ever.
  */
 void
 dja_queue_orphan(int pool, bool orderly)
@@ -181,7 +187,7 @@ dja_queue_orphan(int pool, bool orderly)
 }
 
 /*
- * Mailboxes that wait for a worker of this pool.
+ * Returns how many mailboxes wait for a worker of this pool.
  */
 int
 dja_queue_length(int pool)
@@ -195,8 +201,8 @@ dja_queue_length(int pool)
 }
 
 /*
- * Does anything wait that another worker of this pool could take while the present
- * one goes on?
+ * Does any mailbox wait that another worker of this pool could claim while the
+ * present one goes on?
  */
 bool
 dja_queue_wants_help(int pool)
@@ -208,8 +214,8 @@ dja_queue_wants_help(int pool)
 }
 
 /*
- * Room in this backend's own lists, which must not be allocated under the
- * lock.
+ * Makes room in this backend's own lists, for which nothing may be allocated
+ * under the lock.
  */
 static void
 dja_reserve_claims(int n)
@@ -228,6 +234,10 @@ dja_reserve_claims(int n)
 	}
 }
 
+/*
+ * Claims a mailbox that is in no list.  Needs the lock, and dja_reserve_claims()
+ * before it.
+ */
 static void
 dja_claim(int i)
 {
@@ -256,12 +266,15 @@ dja_is_of_pool(int type_queue, int pool)
 }
 
 /*
- * Claims the next mailbox for a batch that has had so many turns; -1 when there
- * is none that fits in.  limit is how many turns the batch may then have: no more
- * if the next of a type queue that it is in already has to wait for the next batch,
- * since those behind it must not overtake it.
- * Type queues take turns; what does not fit into this batch comes first in the next
- * one.  Takes the lock itself, since it may allocate.
+ * Claims the next mailbox for a batch that has had so many turns.  Returns -1 if
+ * there is none that fits in.  Type queues take turns; one that does not fit into
+ * this batch comes first in the next one.
+ *
+ * *limit: how many turns the batch may have then.  If it is already in a type
+ * queue whose next mailbox has to wait for the next batch, it may have no more
+ * turns, since mailboxes behind that one must not overtake it.
+ *
+ * Takes the lock itself, since it may allocate.
  */
 int
 dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
@@ -317,9 +330,9 @@ dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 }
 
 /*
- * Claims one certain mailbox, queued or not, for a backend that drains.
- * Returns -1 when somebody else runs it, -2 when there is no room: such claims
- * last, so half of the queue is kept for all others.  Takes the lock itself.
+ * Claims a given mailbox, queued or not, for a backend that drains.  Returns -1
+ * if another backend runs it, -2 if there is no room.  Such claims last long, so
+ * half of the queue is kept for all others.  Takes the lock itself.
  */
 int
 dja_queue_claim(int type_queue_id, uint64 key_hash)
@@ -356,8 +369,8 @@ dja_queue_claim(int type_queue_id, uint64 key_hash)
 }
 
 /*
- * Where to start reading a claimed mailbox, under a snapshot taken since the
- * claim and before this call.
+ * Returns where to start reading a claimed mailbox, under a snapshot taken since
+ * the claim and before this call.
  */
 int64
 dja_queue_read_cursor(int i)
@@ -376,8 +389,8 @@ dja_in_other_pool(DjaTypeQueue *type_queue)
 }
 
 /*
- * Until when a mailbox waits that has been put off so many times in a row.  The
- * moments are rounded, so that many come back together.
+ * Returns until when a mailbox waits that was put off so many times in a row.
+ * The moments are rounded, so that many come back together.
  */
 static TimestampTz
 dja_put_off_until(int times)
@@ -391,8 +404,8 @@ dja_put_off_until(int times)
 }
 
 /*
- * What is left in a mailbox waits for its next turn: in the queue, or, when that
- * is crowded, for the sweep.
+ * Lets a mailbox with mail left wait for its next turn: in the queue, or for the
+ * sweep if the queue is crowded.
  */
 static void
 dja_mailbox_wait_again(int i)
@@ -411,9 +424,9 @@ dja_mailbox_wait_again(int i)
 }
 
 /*
- * Lets go of a claimed mailbox after the commit or the abort of what ran in
- * it.  removed is the number of messages that left it and had counted against
- * its limit; so many of those that are left are run alone next.
+ * Ends a claim after the commit or the abort of its batch.  cursor: where to read
+ * next.  removed: how many messages that counted against the mailbox limit have
+ * left it.  run_alone: how many of those left are run alone next.
  */
 void
 dja_queue_finish(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alone)
@@ -421,7 +434,7 @@ dja_queue_finish(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alon
 	DjaMailbox *mailbox = dja_mailbox(i);
 	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
 
-	/* off the list of claims */
+	/* remove it from the list of claims */
 	dja_claims[mailbox->claim_index] = dja_claims[--dja_nclaims];
 	dja_mailbox(dja_claims[mailbox->claim_index])->claim_index = mailbox->claim_index;
 	mailbox->claimer = -1;
@@ -454,8 +467,8 @@ dja_queue_finish(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alon
 		dja_mailbox_free(i);
 
 	/*
-	 * whoever leaves work to another pool than his own, or what only a
-	 * resident does, has to ring there
+	 * work that is left to another pool, or to the resident, has to ring
+	 * there
 	 */
 	if (type_queue->in_use &&
 		(dja_in_other_pool(type_queue) ? type_queue->queued > 0 || type_queue->sweep_wanted :
@@ -464,8 +477,8 @@ dja_queue_finish(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alon
 }
 
 /*
- * Notes how a batch has gone for a type queue that it was in; the worst counts.  Needs
- * no lock.
+ * Notes how a batch has gone for a type queue that it was in; the worst counts.
+ * Needs no lock.
  */
 void
 dja_queue_note(int type_queue, DjaPaceEvent event)
@@ -476,8 +489,8 @@ dja_queue_note(int type_queue, DjaPaceEvent event)
 }
 
 /*
- * The worker's batch is over, which had so many turns and began then: other
- * workers may take its place in the type queues.
+ * Leaves the type queues that this worker's batch was in, so that other workers
+ * may have its room there.  The batch had so many turns and began at started.
  */
 void
 dja_queue_leave_type_queues(int turns, TimestampTz started, TimestampTz now)
@@ -495,13 +508,14 @@ dja_queue_leave_type_queues(int turns, TimestampTz started, TimestampTz now)
 }
 
 /*
- * Gives back whatever this backend still has claimed: it is about to exit, or
- * its transaction is over.  What it ran is rolled back or unknown, so each
- * mailbox is looked at again from its start, and before those that have not
- * waited as long: to end a worker costs no actor its place.  But if one worker
- * after the other is ended, the reason may be what they have claimed, say a
- * turn that somebody thinks is too long; then that goes to the end, and lets
+ * Gives back all claims of this backend, which is about to exit or whose
+ * transaction is over.  What it ran is rolled back or unknown, so each mailbox is
+ * read again from its start.  It returns to the front, before mailboxes that have
+ * not waited as long: the end of a worker costs no actor its place.  But if one
+ * worker after the other is ended, the reason may be their claim, such as a turn
+ * that a user considers too long.  Then the mailbox goes to the end, and lets
  * others pass.
+ *
  * Takes the lock itself.
  */
 void

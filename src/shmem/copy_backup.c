@@ -1,23 +1,24 @@
 /*
  * copy_backup.c
  *
- * Tells a server that was started from a backup from the server that the
- * backup was taken of: they have the same system identifier, the same
- * databases, the same rows.
+ * Distinguishes a server that was started from a backup from the server that was
+ * backed up.  Both have the same system identifier, the same databases, the same
+ * rows.
  *
- * A base backup starts with a file backup_label, recovery to a point in time
- * with recovery.signal; the startup process removes both, so the postmaster
- * looks before it exists, while it loads the library.  Each such start draws a
- * new token and keeps it in the data directory.  A standby is no copy, but what
- * its primary is, through promotion too: it may have been made of a backup that
- * is older than the primary's last start from one, so a start with
- * standby.signal leaves a token that stands for any.
+ * A base backup starts with a file backup_label, recovery to a point in time with
+ * recovery.signal.  The startup process removes both, so the postmaster looks for
+ * them before that process exists, while it loads the library.  Each such start
+ * draws a new token and keeps it in the data directory.
  *
- * The file is copied along with the next backup, and does no harm there: the
- * start from that backup draws a token of its own.
+ * A standby is no copy: it is what its primary is, also after promotion.  It may
+ * have been made from a backup that is older than the primary's last start from
+ * one.  So a start with standby.signal leaves a token that stands for any.
  *
- * Nothing here raises an error: a server that cannot write the file starts,
- * holds its copies for as long as it runs, and says so.
+ * The next backup copies the file, which does no harm: a start from that backup
+ * draws a token of its own.
+ *
+ * Nothing here raises an error.  A server that cannot write the file starts,
+ * holds its copies for as long as it runs, and logs that.
  */
 #include "postgres.h"
 
@@ -32,7 +33,7 @@
 
 #include "shmem/copy_backup.h"
 
-/* relative to the data directory, where the postmaster stands */
+/* relative to the data directory, which is the postmaster's working directory */
 #define DJA_TOKEN_FILE "djactor.restored"
 #define DJA_TOKEN_FILE_NEW "djactor.restored.tmp"
 
@@ -93,14 +94,14 @@ dja_token_write(int64 token)
 
 	if (fd < 0)
 		return false;
-	errno = ENOSPC;				/* what a short write means */
+	errno = ENOSPC;				/* the reason for a short write */
 	ok = write(fd, line, len) == len && pg_fsync(fd) == 0;
 	return close(fd) == 0 && ok &&
 		durable_rename(DJA_TOKEN_FILE_NEW, DJA_TOKEN_FILE, LOG) == 0;
 }
 
 /*
- * In the postmaster, while it loads the library.
+ * Finds the token.  Called in the postmaster, while it loads the library.
  */
 void
 dja_backup_token_init(void)

@@ -1,15 +1,16 @@
 /*
  * copy_backup.h
  *
- * Was this server started from a backup, and from which?
+ * Tells whether this server was started from a backup, and from which.
  */
 #ifndef DJA_COPY_BACKUP_H
 #define DJA_COPY_BACKUP_H
 
 /*
- * A number for the latest start from a backup, 0 = none ever, or that of
- * whoever wrote the rows that a standby has replayed.  Valid in the postmaster;
- * others read it in shared memory, see copy_shmem.h.
+ * A number for the latest start from a backup.  0: never.  DJA_TOKEN_INHERITED: a
+ * standby, which takes over whatever its primary has written into the rows.
+ * Valid in the postmaster; other processes read it in shared memory, see
+ * copy_shmem.h.
  */
 #define DJA_TOKEN_INHERITED (-1)
 

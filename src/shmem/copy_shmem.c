@@ -3,18 +3,18 @@
  *
  * Which databases must not be served; see copy_shmem.h.
  *
- * A transaction that restores mail must not be overtaken by a worker that
- * sees its rows before anybody has looked.  So:
+ * A worker must not see the rows of a restoring transaction before a scout or
+ * worker has looked at the database.  So:
  *
  *   PRE_COMMIT	make an entry, which counts the transaction as open, and stop the workers
  *   (rows become visible)
  *   COMMIT		no longer open; send a scout to look
  *   ABORT		likewise
  *
- * A worker asks dja_copy_is_held() after the snapshot that it reads messages with
- * (visit.c): if that sees the rows, it finds the entry too.  Who looks removes an
- * entry only if no such transaction was open before his snapshot and none has
- * come since.
+ * A worker calls dja_copy_is_held() after it has taken the snapshot with which it
+ * reads messages (visit.c).  If the snapshot sees the rows, the worker also finds
+ * the entry.  A look removes an entry only if no such transaction was open before
+ * its snapshot and none has come since.
  */
 #include "postgres.h"
 
@@ -28,10 +28,10 @@
 #include "shmem/copy_shmem.h"
 #include "shmem/slots.h"
 
-/* What this transaction owes at its end. */
+/* What this transaction has to do at its end. */
 static bool dja_suspects = false;	/* it has restored rows */
 static bool dja_counted = false;	/* ... and is counted as open */
-static bool dja_wants_look = false; /* it has changed what the verdict hangs
+static bool dja_wants_look = false; /* it has changed what the verdict depends
 									 * on */
 static bool dja_no_prepare = false;
 
@@ -53,8 +53,8 @@ dja_copies_setup(void *memory)
 }
 
 /*
- * The entry of a database, made if create asks for it; NULL when there is none
- * or no room.  The lock is held.
+ * Returns the entry of a database, or NULL.  create: makes it, if there is room.
+ * Needs the lock.
  */
 static DjaCopy *
 dja_copy_entry(Oid database, bool create)
@@ -92,8 +92,8 @@ dja_copy_reserve(void)
 }
 
 /*
- * Must this database not be served?  A snapshot that sees restored rows is
- * taken after their entry was made, so the count needs no lock.
+ * Must this database not be served?  A snapshot that sees restored rows is taken
+ * after their entry was made, so the count can be read without the lock.
  */
 bool
 dja_copy_is_held(Oid database)
@@ -109,7 +109,7 @@ dja_copy_is_held(Oid database)
 }
 
 /*
- * Has somebody looked, and found it to be held?
+ * Has a look found this database to be held?
  */
 bool
 dja_copy_found(Oid database)
@@ -125,7 +125,8 @@ dja_copy_found(Oid database)
 }
 
 /*
- * Before a look at this database's tables, and its snapshot.
+ * Begins a look at this database's tables.  Called before the look takes its
+ * snapshot.
  */
 void
 dja_copy_look(DjaCopyLook *look)
@@ -140,8 +141,9 @@ dja_copy_look(DjaCopyLook *look)
 }
 
 /*
- * After it.  True if the database may be served; news says that it is held
- * from now on.
+ * Ends a look, with its verdict.  Returns whether the database may be served.
+ * *news: it is held from now on, which has to be logged.  Stops the workers
+ * unless the database is at home.
  */
 bool
 dja_copy_verdict(const DjaCopyLook *look, DjaCopyVerdict verdict, bool *news)
@@ -172,8 +174,8 @@ dja_copy_verdict(const DjaCopyLook *look, DjaCopyVerdict verdict, bool *news)
 }
 
 /*
- * A database is gone, or seems so to the launcher: if not, the next worker
- * looks for itself.
+ * Removes the entry of a database that is gone, or seems gone to the launcher.
+ * If it is not, the next worker looks for itself.
  */
 void
 dja_copy_forget(Oid database)
@@ -188,8 +190,8 @@ dja_copy_forget(Oid database)
 }
 
 /*
- * Something has become visible that no session answers for, COMMIT PREPARED
- * say: if the database is held, have it looked at.
+ * Has a scout look again if the database is held.  Called when rows have become
+ * visible without their own session's doing, as by COMMIT PREPARED.
  */
 void
 dja_copy_recheck(void)
@@ -201,8 +203,8 @@ dja_copy_recheck(void)
 /* ---------- at the end of the transaction ---------- */
 
 /*
- * This transaction restores rows: nobody serves the database from its commit
- * on, until somebody has looked.
+ * Notes that this transaction restores rows: from its commit on the database is
+ * not served until a scout or worker has looked.
  */
 void
 dja_copy_suspect(void)
@@ -212,7 +214,8 @@ dja_copy_suspect(void)
 }
 
 /*
- * This transaction changes what a look finds.
+ * Has a scout look when this transaction ends, since it changes what a look
+ * finds.  may_prepare: it may still be prepared.
  */
 void
 dja_copy_look_again(bool may_prepare)
@@ -281,7 +284,7 @@ dja_copy_xact_callback(XactEvent event, void *arg)
 			dja_copy_close();
 			break;
 		case XACT_EVENT_PREPARE:
-			break;				/* COMMIT PREPARED has it looked at */
+			break;				/* COMMIT PREPARED sends a scout */
 		default:
 			return;
 	}

@@ -1,18 +1,19 @@
 /*
  * copy_shmem.h
  *
- * Databases whose mail is held, in shared memory: the workers' side of copy_check.c.
+ * Databases whose mail is held, in shared memory: the workers' side of
+ * copy_check.c.
  *
- * The tables are the truth here too.  An entry says "do not serve this
- * database until somebody has looked and found nothing against it"; without an
+ * The tables are the truth here, too.  An entry says that this database must not
+ * be served until a look at its tables finds no reason against it.  Without an
  * entry a worker still looks when it starts.
  *
- * Who writes what, all under dja_shared->lock:
- *   open, asked	backends that restore rows, in their pre-commit and afterwards
- *   held			who has looked: scout and worker
- *   the entry		made by both, removed by who has looked, and by the launcher
- *					for a database that is gone
- *   restored		written once, at the start of the server
+ * Written under dja_shared->lock:
+ *   open, asked	by backends that restore rows, in their pre-commit and afterwards
+ *   held			by a scout or worker that has looked
+ *   the entry		made by both; removed by a scout or worker that has looked, and by the
+ *					launcher for a database that is gone
+ *   restored		once, at the start of the server
  *
  * The functions take the lock themselves.
  */
@@ -26,10 +27,9 @@
 typedef struct DjaCopy
 {
 	Oid			database;		/* InvalidOid = free */
-	int			open;			/* restoring transactions that are about to
-								 * commit */
-	uint32		asked;			/* counts them */
-	bool		held;			/* somebody has looked, and logged it */
+	int			open;			/* restoring transactions that are committing */
+	uint32		asked;			/* how many there have been */
+	bool		held;			/* a look has found it held, and logged that */
 } DjaCopy;
 
 struct DjaCopies
@@ -44,10 +44,10 @@ typedef enum DjaCopyVerdict
 {
 	DJA_COPY_AT_HOME,
 	DJA_COPY_HELD,
-	DJA_COPY_UNDECIDED			/* hangs on a transaction that is still open */
+	DJA_COPY_UNDECIDED			/* depends on a transaction that is still open */
 } DjaCopyVerdict;
 
-/* What was known before the look. */
+/* The state before the look. */
 typedef struct DjaCopyLook
 {
 	int			open;
@@ -65,7 +65,7 @@ extern bool dja_copy_verdict(const DjaCopyLook *look, DjaCopyVerdict verdict, bo
 extern void dja_copy_forget(Oid database);
 extern void dja_copy_recheck(void);
 
-/* for the end of the transaction */
+/* These take effect at the end of the transaction. */
 extern void dja_copy_suspect(void);
 extern void dja_copy_look_again(bool may_prepare);
 

@@ -3,26 +3,26 @@
  *
  * Markers and verdicts; see crash.h.
  *
- * A process that dies of a signal makes the postmaster end all others with
- * SIGQUIT, and start anew with empty shared memory.  The workers that get
- * SIGQUIT mark themselves innocent.  What remains, as the markers tell:
+ * When a process dies of a signal, the postmaster ends all others with SIGQUIT
+ * and starts anew with empty shared memory.  Workers that get SIGQUIT mark
+ * themselves innocent.  The remaining markers are judged as follows:
  *
  *   one message, under this		its process crashed: charged
  *   same postmaster
- *   several, or under another		nobody can tell which one it was, or whether it was any:
- *   postmaster (the whole			suspects, each is run alone next
+ *   several, or under another		nobody can tell which of them it was, if any:
+ *   postmaster (the whole			suspects; each is run alone next
  *   server was killed)
- *   one that ran alone because		charged, or a message that takes the whole server along
- *   it was suspected, or had		would do so for ever
+ *   one that ran alone because		charged; otherwise a message that takes the whole
+ *   it was suspected, or had		server along would do so for ever
  *   crashed before
- *   from before a reboot			nothing: that may have been the power
+ *   from before a reboot			nothing: it may have been the power
  *
  * A verdict is kept in a file of its own until it has been acted upon, so that
- * the next crash does not wash it away.  Files are only read and written
- * whole, by the postmaster, and nothing it finds there can hurt it; the mapped
- * ones have their disk space before they are mapped, since a full disk would
- * be a SIGBUS.  They lie where base backups do not look.  A worker that cannot
- * make its marker does without.
+ * the next crash does not lose it.  Only the postmaster reads and writes these
+ * files, always whole, and no contents can harm it.  Mapped files get their disk
+ * space before they are mapped, since a full disk would be a SIGBUS.  All files
+ * are in a directory that base backups leave out.  A worker that cannot make its
+ * marker works without.
  */
 #include "postgres.h"
 
@@ -51,7 +51,7 @@
 #define DJA_CRASH_PREFIX "djactor.crash."
 #define DJA_CRASH_PATH PG_STAT_TMP_DIR "/" DJA_CRASH_PREFIX "%d"
 
-/* Until a worker has its file, and where it cannot have one. */
+/* Used until a worker has its file, and if it cannot have one. */
 static DjaMarker dja_private_marker;
 DjaMarker  *dja_marker = &dja_private_marker;
 
@@ -60,7 +60,8 @@ static volatile sig_atomic_t dja_sigterm = false;
 /* ---------- shared memory ---------- */
 
 /*
- * Entries: what one crash can leave, and as much again from before.
+ * Returns the number of entries: as many as one crash can leave, and as many
+ * again from before.
  */
 int
 dja_crash_room(void)
@@ -75,7 +76,7 @@ dja_crash_size(void)
 }
 
 /*
- * Counts an entry in or out.
+ * Counts an entry in (n = 1) or out (n = -1).
  */
 static void
 dja_crash_count(DjaCrashes *crashes, DjaVerdict verdict, int n)
@@ -87,8 +88,8 @@ dja_crash_count(DjaCrashes *crashes, DjaVerdict verdict, int n)
 }
 
 /*
- * Takes a verdict in, -1 when there is no room.  The lock is held, or nobody
- * else is there.
+ * Adds a verdict, and returns its entry; -1 if there is no room.  Needs the lock,
+ * unless no other process exists.
  */
 static int
 dja_crash_note(DjaCrashes *crashes, DjaVerdict verdict, Oid database, uint64 type_hash,
@@ -112,7 +113,7 @@ dja_crash_note(DjaCrashes *crashes, DjaVerdict verdict, Oid database, uint64 typ
 			break;
 		}
 		else if (room < 0 && verdict == DJA_CHARGED && crash->verdict == DJA_SUSPECT)
-			room = i;			/* a charge is worth more than a suspicion */
+			room = i;			/* a charge may replace a suspicion */
 	}
 	if (room >= 0)
 	{
@@ -138,8 +139,8 @@ dja_crash_free(int i)
 }
 
 /*
- * What the next start is not to find any more.  Only the postmaster writes
- * these files, so none can come meanwhile.
+ * Removes an entry's file, so that the next start does not find it.  Only the
+ * postmaster writes these files, so none can appear meanwhile.
  */
 void
 dja_crash_remove_file(int i)
@@ -165,8 +166,8 @@ dja_crash_owed_slow(Oid database, uint64 type_hash, bool unclaimed)
 }
 
 /*
- * This session's database has a suspicion against this message, as entry i; -1
- * when not.  The lock is held.
+ * Returns the entry of a message of this database that is suspected, or -1.
+ * Needs the lock.
  */
 static int
 dja_crash_suspicion(int64 message_id)
@@ -194,7 +195,7 @@ dja_crash_suspected_slow(int64 message_id)
 }
 
 /*
- * A message was run alone and its process is alive.
+ * Clears a suspect: the message was run alone, and its process is alive.
  */
 void
 dja_crash_acquit(int64 message_id)
@@ -212,12 +213,12 @@ dja_crash_acquit(int64 message_id)
 		dja_crash_remove_file(i);
 }
 
-/* ---------- entries that nobody will ever act upon ---------- */
+/* ---------- entries that cannot be acted upon any more ---------- */
 
 /*
- * Frees an entry, unless somebody writes it down just now, if its database is
- * not among these (when there is a list), or else if it is this database, and
- * has no such type.
+ * Frees an entry that no worker is writing down, in one of two cases.  With a
+ * list of databases: its database is not in it.  Without: its database is this
+ * one, and has no such type.
  */
 static void
 dja_crash_forget(int i, List *databases, Oid database)
@@ -239,7 +240,8 @@ dja_crash_forget(int i, List *databases, Oid database)
 }
 
 /*
- * These are the databases that there are.
+ * Frees the entries of databases that no longer exist.  databases are those that
+ * do.
  */
 void
 dja_crash_forget_databases(List *databases)
@@ -249,7 +251,8 @@ dja_crash_forget_databases(List *databases)
 }
 
 /*
- * All types of this database have their type queues now.
+ * Frees the entries of types that no longer exist.  All types of this database
+ * have their type queues by now.
  */
 void
 dja_crash_forget_types(Oid database)
@@ -267,13 +270,13 @@ static void
 dja_crash_quit(SIGNAL_ARGS)
 {
 	dja_marker->innocent = true;
-	_exit(2);					/* as SignalHandlerForCrashExit does, for its
-								 * reasons */
+	_exit(2);					/* as SignalHandlerForCrashExit does, for the
+								 * same reasons */
 }
 
 /*
- * SIGTERM: somebody wants this process to end, and Python code has to be told.  If
- * it comes from the process itself it is its handler that does.
+ * SIGTERM: asks this process to end, and Python code has to be told.  A signal
+ * that the process has sent to itself comes from its handler, and is not noted.
  */
 static void
 dja_crash_terminate(int signo, siginfo_t * info, void *context)
@@ -288,7 +291,8 @@ dja_crash_terminate(int signo, siginfo_t * info, void *context)
 }
 
 /*
- * pqsignal() keeps from the handler who has sent a signal.
+ * Sets the handler of SIGTERM.  pqsignal() would not tell it who has sent the
+ * signal.
  */
 static void
 dja_catch_sigterm(void)
@@ -302,7 +306,7 @@ dja_catch_sigterm(void)
 }
 
 /*
- * Has somebody else asked this process to end?
+ * Has another process asked this one to end?
  */
 bool
 dja_crash_terminated(void)
@@ -311,7 +315,7 @@ dja_crash_terminated(void)
 }
 
 /*
- * Maps a new file; NULL, and errno, if that does not work.
+ * Maps a new file.  Returns NULL, and sets errno, if that fails.
  */
 static DjaMarker *
 dja_marker_map(const char *path)
@@ -320,7 +324,7 @@ dja_marker_map(const char *path)
 	int			fd;
 	int			error;
 
-	/* anew, since an earlier worker may still have the old one */
+	/* a new file, since an earlier worker may still have the old one */
 	(void) unlink(path);
 	fd = OpenTransientFile(path, O_RDWR | O_CREAT | O_EXCL | PG_BINARY);
 	if (fd < 0)
@@ -341,7 +345,7 @@ dja_marker_map(const char *path)
 }
 
 /*
- * A worker has taken its slot and its database.
+ * Makes the marker of a worker that has taken its slot and its database.
  */
 void
 dja_crash_begin(int slot)
@@ -376,9 +380,10 @@ dja_crash_begin(int slot)
 }
 
 /*
- * A worker is on its way out, and still has its claims.  A handler that ends
- * its process without having been asked to, with FATAL, exit() or a signal to itself,
- * or since it ignores its time limit, has as good as crashed.
+ * Ends the marker of a worker on its way out, before it gives its claims back.
+ * If a handler ends its process without having been asked to (with FATAL, exit()
+ * or a signal to itself, or since it ignores its time limit), that is charged as
+ * a crash.
  */
 void
 dja_crash_end(int slot)
@@ -413,7 +418,7 @@ dja_read_boot_id(char *boot_id)
 }
 
 /*
- * Reads a file and removes it.  False when it says nothing of interest.
+ * Reads a file and removes it.  Returns false if it holds nothing of interest.
  */
 static bool
 dja_marker_read(const char *name, const char *boot_id, DjaMarker *marker)
@@ -439,7 +444,7 @@ dja_marker_read(const char *name, const char *boot_id, DjaMarker *marker)
 }
 
 /*
- * Keeps a verdict, in shared memory and in a file for the next time.
+ * Keeps a verdict in shared memory, and in a file for the next start.
  */
 static void
 dja_crash_keep(DjaCrashes *crashes, DjaMarker *marker)
@@ -456,14 +461,14 @@ dja_crash_keep(DjaCrashes *crashes, DjaMarker *marker)
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY, pg_file_create_mode);
 	if (fd < 0)
 		return;
-	/* one that is cut off is not believed */
+	/* a file that was cut off is ignored */
 	(void) !write(fd, marker, sizeof(DjaMarker));
 	close(fd);
 }
 
 /*
- * Passes the verdicts, at a start and after a crash.  Raises no error: nothing
- * here is worth a server that does not start.
+ * Passes the verdicts, at a start and after a crash.  Raises no error: a server
+ * that does not start would be worse than a verdict lost.
  */
 static void
 dja_crash_collect(DjaCrashes *crashes)

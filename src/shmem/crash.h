@@ -1,23 +1,24 @@
 /*
  * crash.h
  *
- * Which message was being handled when a process died (contract point 15).
+ * Tells which message was being handled when a process died (contract point 15).
  *
- * A worker keeps the identity of the message whose handler runs in its marker,
- * a file mapped into its memory, which outlives it and shared memory.  The
- * postmaster reads the markers when it sets up shared memory anew, and passes
- * a verdict on each message that a handler ran for and whose worker was not
- * merely taken down.  crash_record.c acts on it.
+ * A worker keeps the identity of the message whose handler runs in its marker.
+ * That is a file mapped into its memory, which outlives the process and shared
+ * memory.  When the postmaster sets up shared memory anew, it reads the markers.
+ * It passes a verdict on each message whose handler was running, unless the
+ * worker was merely ended by the postmaster.  crash_record.c acts on the
+ * verdicts.
  *
- * Who writes what:
- *   a marker		its worker, without a lock; nobody reads it while that lives
- *   djactor.crash.*	the postmaster, while it is alone; removed by workers,
+ * Written by:
+ *   a marker			its worker, without a lock; nobody reads it while that lives
+ *   djactor.crash.*		the postmaster, while it is alone; removed by workers,
  *						launcher and scout
- *   crashes[]		under the lock: the postmaster, while it is alone; a worker on
- *					its way out; workers, launcher and scout free entries;
- *					writer is the slot of the worker that writes it down
+ *   crashes[]			under the lock: the postmaster, while it is alone, and a worker on
+ *						its way out; workers, launcher and scout free entries;
+ *						writer is the slot of the worker that writes the crash down
  *   charges, suspects	with them; read without the lock as a hint
- *   complained		workers, without the lock: a line too many or too few at worst
+ *   complained			workers, without the lock: a log line too many or too few at worst
  */
 #ifndef DJA_CRASH_H
 #define DJA_CRASH_H
@@ -32,9 +33,9 @@
 typedef enum DjaVerdict
 {
 	DJA_NO_VERDICT,
-	DJA_SUSPECT,				/* one of several: runs alone next, charged if
-								 * that crashes too */
-	DJA_CHARGED					/* a crash is to be written down, before its
+	DJA_SUSPECT,				/* one of several: it runs alone next, and is
+								 * charged if that crashes, too */
+	DJA_CHARGED					/* its crash has to be written down before its
 								 * type queue goes on */
 } DjaVerdict;
 
@@ -46,8 +47,8 @@ typedef struct DjaMarker
 	TimestampTz server;			/* start of the postmaster */
 	char		boot_id[DJA_BOOT_ID_LEN + 1];
 	uint8		verdict;
-	volatile bool innocent;		/* taken down by the postmaster */
-	bool		run_alone;		/* in a transaction of its own, since it
+	volatile bool innocent;		/* ended by the postmaster */
+	bool		run_alone;		/* in a transaction of its own, since it has
 								 * crashed or is suspected */
 	uint64		type_hash;
 	volatile int64 message_id;	/* 0 = no handler runs */
@@ -66,8 +67,8 @@ struct DjaCrashes
 {
 	char		boot_id[DJA_BOOT_ID_LEN + 1];	/* empty = unknown; never
 												 * changes */
-	int			complained;		/* slot + 1 of a worker that made no marker
-								 * and said so */
+	int			complained;		/* slot + 1 of a worker that could make no
+								 * marker and has logged that */
 	int			charges;		/* entries in that state */
 	int			suspects;
 	DjaCrash	crashes[FLEXIBLE_ARRAY_MEMBER];
@@ -87,7 +88,7 @@ extern bool dja_crash_terminated(void);
 extern void dja_crash_acquit(int64 message_id);
 extern bool dja_crash_suspected_slow(int64 message_id);
 
-/* entries; the lock is held, but for dja_crash_remove_file */
+/* entries; all but dja_crash_remove_file() need the lock */
 extern bool dja_crash_owed_slow(Oid database, uint64 type_hash, bool unclaimed);
 extern void dja_crash_free(int i);
 extern void dja_crash_remove_file(int i);
@@ -99,7 +100,7 @@ extern void dja_crash_forget_types(Oid database);
 #define dja_crash(i) (&dja_shared->crashes->crashes[i])
 
 /*
- * The handler of a message is about to run.  The id comes last.
+ * Marks a message whose handler is about to run.  The id is written last.
  */
 static inline void
 dja_crash_mark(uint64 type_hash, int64 message_id, bool run_alone)
@@ -110,7 +111,8 @@ dja_crash_mark(uint64 type_hash, int64 message_id, bool run_alone)
 }
 
 /*
- * The handler is over, and its process alive: that clears a suspect.
+ * Clears the marker after the handler.  Its process is alive, which clears a
+ * suspect.
  */
 static inline void
 dja_crash_unmark(void)
@@ -132,8 +134,8 @@ dja_crash_suspected(int64 message_id)
 }
 
 /*
- * Is a crash of a message of this type still to be written down?  With
- * unclaimed, by anybody who comes.  The lock is held.
+ * Is a crash of a message of this type still to be written down?  unclaimed: one
+ * that no worker is writing down.  Needs the lock.
  */
 static inline bool
 dja_crash_owed(Oid database, uint64 type_hash, bool unclaimed)

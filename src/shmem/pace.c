@@ -3,16 +3,16 @@
  *
  * The two limits of a type that adapt; see pace.h.
  *
- * As congestion control does it: a conflict halves what was in use, quiet adds a
- * little.  Which of the two limits a conflict lowers depends on what batches gain.
- * Short turns gain most of their speed from sharing a transaction, so as long as
- * several workers run such a type, it is they who get fewer.  Turns that last as
- * long as a commit gain nothing from it, but a lot from workers: their batches
- * get smaller.  Where one worker is left, or somebody from outside is in the way,
- * only smaller batches help.
+ * They work like congestion control: a conflict halves what was in use, quiet
+ * adds a little.  Which of the two a conflict lowers depends on what batches
+ * gain.  Short turns gain most of their speed from sharing a transaction.  So as
+ * long as several workers run such a type, the number of workers is lowered.
+ * Turns that last as long as a commit gain nothing from sharing, but a lot from
+ * workers: their batches get smaller.  If only one worker is left, or a session
+ * from outside is in the way, only smaller batches help.
  *
- * Both sides of a conflict notice it, and what was under way then may meet more of the
- * kind; but a batch that began before a limit was lowered tells nothing new.
+ * Both sides notice a conflict, and batches under way may meet more of the same
+ * kind.  So a batch that began before a limit was lowered tells nothing new.
  *
  * A long turn says nothing about conflicts, so after one the former size is
  * reached again in few steps.
@@ -24,7 +24,7 @@
 #include "base/guc.h"
 #include "shmem/pace.h"
 
-#define DJA_PACE_STEP 4			/* turns more after a quiet batch */
+#define DJA_PACE_STEP 4			/* turns added after a quiet batch */
 #define DJA_PACE_WORKER_MS 1000 /* of quiet until another worker is tried */
 #define DJA_LIKE_COMMIT_USEC 1000	/* a turn so long gains nothing from a
 									 * batch */
@@ -62,8 +62,8 @@ dja_pace_speed_up(DjaPace *pace, TimestampTz now)
 }
 
 /*
- * A batch of so many turns, which began then, has come to its end, while so
- * many workers ran the type.
+ * Notes how a batch has ended.  turns: how many it had.  workers: how many run
+ * the type.  started: when the batch began.
  */
 void
 dja_pace_note(DjaPace *pace, DjaPaceEvent event, int turns, int workers,

@@ -3,16 +3,16 @@
  *
  * The queue of mailboxes with due mail; run_queue.h tells what it promises.
  *
- * Layout: an array of mailboxes, threaded by index into hash chains (lookup by
- * type queue and key), a list for each type queue (first in, first out) and a free list.
- * Nothing here is allocated after startup.  When no mailbox is free, room is
- * made first from type queues that are blocked, then from mailboxes that merely
- * wait; either way the type queue is marked for a sweep, which finds again what was
- * dropped.  A mailbox that is running or announced is never dropped: that is
- * what a claim is.
+ * Layout: an array of mailboxes, linked by index into hash chains (lookup by type
+ * queue and key), a list for each type queue (first in, first out) and a free
+ * list.  Nothing here is allocated after startup.  When no mailbox is free, room
+ * is made first from type queues that are blocked, then from mailboxes that
+ * merely wait.  In both cases the type queue is marked for a sweep, which finds
+ * again what was dropped.  A mailbox that is running or announced is never
+ * dropped.
  *
- * All of it stands under one lock.  Its critical sections are some hundred
- * nanoseconds for a mailbox; callers with many mailboxes let go in between.
+ * One lock guards all of it.  A critical section takes some hundred nanoseconds
+ * for a mailbox; callers with many mailboxes release the lock in between.
  */
 #include "postgres.h"
 
@@ -84,6 +84,9 @@ dja_bucket(int type_queue, uint64 key_hash)
 	return &dja_buckets(queue)[mixed & (uint64) (queue->nbuckets - 1)];
 }
 
+/*
+ * Returns a mailbox, or -1.
+ */
 int
 dja_mailbox_find(int type_queue, uint64 key_hash)
 {
@@ -97,6 +100,9 @@ dja_mailbox_find(int type_queue, uint64 key_hash)
 	return -1;
 }
 
+/*
+ * Frees a mailbox that is in no list of its type queue.
+ */
 void
 dja_mailbox_free(int i)
 {
@@ -114,6 +120,9 @@ dja_mailbox_free(int i)
 	queue->free_count++;
 }
 
+/*
+ * Puts a mailbox at the end of its type queue.
+ */
 void
 dja_mailbox_enqueue(int i)
 {
@@ -131,7 +140,7 @@ dja_mailbox_enqueue(int i)
 }
 
 /*
- * Back to where it was claimed from.
+ * Puts a claimed mailbox back at the front of its type queue.
  */
 void
 dja_mailbox_return(int i)
@@ -151,8 +160,8 @@ dja_mailbox_return(int i)
 }
 
 /*
- * Out of its type queue's list, or of the list of those that are put off.  Rare, so
- * a walk will do.
+ * Removes a mailbox from its type queue's list, or from the list of those put
+ * off.  Rare, so a walk is good enough.
  */
 void
 dja_mailbox_unlink(int i)
@@ -176,6 +185,9 @@ dja_mailbox_unlink(int i)
 	type_queue->queued--;
 }
 
+/*
+ * Lets a mailbox wait until a moment.
+ */
 void
 dja_mailbox_put_off(int i, TimestampTz until)
 {
@@ -191,7 +203,7 @@ dja_mailbox_put_off(int i, TimestampTz until)
 }
 
 /*
- * Queues what was put off long enough.
+ * Queues the mailboxes that were put off long enough.
  */
 void
 dja_mailboxes_come_back(DjaTypeQueue *type_queue, TimestampTz now)
@@ -212,6 +224,9 @@ dja_mailboxes_come_back(DjaTypeQueue *type_queue, TimestampTz now)
 	}
 }
 
+/*
+ * Takes the first mailbox out of a type queue, which must not be empty.
+ */
 int
 dja_mailbox_dequeue(DjaTypeQueue *type_queue)
 {
@@ -223,8 +238,8 @@ dja_mailbox_dequeue(DjaTypeQueue *type_queue)
 }
 
 /*
- * Gives up a mailbox that does not run, for its room.  What waits there is
- * found by the sweep.
+ * Drops a mailbox that does not run, to make room.  The sweep finds its mail.
+ * Returns false if none could be dropped.
  */
 static bool
 dja_make_room(void)
@@ -257,6 +272,9 @@ dja_make_room(void)
 	return false;
 }
 
+/*
+ * Makes a mailbox in state WAITING.  Returns -1 if there is no room.
+ */
 int
 dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor)
 {
@@ -291,7 +309,7 @@ dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor)
 }
 
 /*
- * So many mailboxes can still be made.
+ * Returns how many mailboxes can still be made.
  */
 int
 dja_queue_room(void)
@@ -302,8 +320,8 @@ dja_queue_room(void)
 /* ---------- type queues ---------- */
 
 /*
- * Where a type's type queue is, or was last; -1 when it never had one, or when
- * another type has the place.
+ * Returns the index of a type's type queue, also of one that was freed; -1 if it
+ * never had one, or another type has taken its slot.
  */
 int
 dja_type_queue_slot(Oid database, uint64 type_hash)
@@ -311,8 +329,8 @@ dja_type_queue_slot(Oid database, uint64 type_hash)
 	uint32		start = (uint32) (type_hash % DJA_MAX_TYPE_QUEUES);
 
 	/*
-	 * open addressing without tombstones: a freed type queue keeps its
-	 * place's key
+	 * open addressing without tombstones: a freed type queue keeps the key of
+	 * its slot
 	 */
 	for (uint32 n = 0; n < DJA_MAX_TYPE_QUEUES; n++)
 	{
@@ -328,8 +346,8 @@ dja_type_queue_slot(Oid database, uint64 type_hash)
 }
 
 /*
- * The type queue of a type, -1 when there is none.  Callers keep what they find and
- * check it with the same arguments before each use.
+ * Returns the type queue of a type, or -1.  Callers may keep the result, but look
+ * it up again with the same arguments before each use.
  */
 int
 dja_type_queue_find(Oid database, uint64 type_hash)
@@ -340,8 +358,8 @@ dja_type_queue_find(Oid database, uint64 type_hash)
 }
 
 /*
- * Makes the type queue of a type and puts it in its pool; -1 when all type queues are
- * taken.  It starts with a sweep: mail may have come before the type queue.
+ * Makes the type queue of a type and puts it in its pool.  Returns -1 if all type
+ * queues are taken.  It starts with a sweep, since mail may have come before.
  */
 int
 dja_type_queue_create(Oid database, uint64 type_hash, int pool)
@@ -350,7 +368,7 @@ dja_type_queue_create(Oid database, uint64 type_hash, int pool)
 	int			i = -1;
 	DjaTypeQueue *type_queue;
 
-	/* the very same place if it ever had one, so that lookups stay right */
+	/* the same slot if it ever had one, so that lookups stay right */
 	for (uint32 n = 0; n < DJA_MAX_TYPE_QUEUES; n++)
 	{
 		int			at = (int) ((start + n) % DJA_MAX_TYPE_QUEUES);
@@ -370,7 +388,7 @@ dja_type_queue_create(Oid database, uint64 type_hash, int pool)
 	if (i < 0)
 		return -1;
 
-	/* what others still count on in the same type queue's earlier life stays */
+	/* counts that others keep from the slot's earlier life stay */
 	type_queue = dja_type_queue(i);
 	type_queue->in_use = true;
 	type_queue->database = database;
@@ -425,8 +443,8 @@ dja_type_queue_move(int i, int pool)
 }
 
 /*
- * Forgets a type queue: its type was dropped, or its database.  Mailboxes that are
- * running go when their worker lets go of them.
+ * Frees a type queue whose type, or database, was dropped.  Mailboxes that are
+ * running are freed when their claims end.
  */
 void
 dja_type_queue_free(int i)
@@ -444,7 +462,7 @@ dja_type_queue_free(int i)
 		else
 			dja_mailbox_free(mailbox);
 	}
-	/* rare, so a walk will do */
+	/* rare, so a walk is good enough */
 	for (int m = 0; m < dja_shared->queue->size && type_queue->mailboxes > 0; m++)
 		if (dja_mailbox(m)->type_queue == i && dja_mailbox(m)->state == DJA_MAILBOX_WAITING &&
 			dja_mailbox(m)->announced == 0)
@@ -453,8 +471,8 @@ dja_type_queue_free(int i)
 }
 
 /*
- * Forgets what was known of a database's types, and what its pools had queued.
- * The launcher frees the pools.  Takes the lock.
+ * Frees all type queues of a database.  The launcher frees its pools.  Takes the
+ * lock.
  */
 void
 dja_type_queues_forget(Oid database)
@@ -467,7 +485,7 @@ dja_type_queues_forget(Oid database)
 }
 
 /*
- * Has all that waits in a database looked for.  Takes the lock.
+ * Has all type queues of a database swept.  Takes the lock.
  */
 void
 dja_type_queues_sweep(Oid database)
@@ -480,8 +498,8 @@ dja_type_queues_sweep(Oid database)
 }
 
 /*
- * Stops popping from a type queue, unless its type has changed since the caller read
- * epoch: then what made the caller stop may be mended already.
+ * Blocks a type queue, unless its type has changed since the caller read epoch:
+ * then the reason may be gone already.
  */
 void
 dja_type_queue_block(int i, uint64 epoch, TimestampTz recheck_at)
@@ -495,6 +513,9 @@ dja_type_queue_block(int i, uint64 epoch, TimestampTz recheck_at)
 	type_queue->sweep_wanted = true;
 }
 
+/*
+ * Unblocks a type queue, and has it swept and its delays looked at.
+ */
 void
 dja_type_queue_unblock(int i)
 {
@@ -508,7 +529,7 @@ dja_type_queue_unblock(int i)
 }
 
 /*
- * What has failed so far counts no more for the type's breaker.
+ * Clears the failures counted for the type's breaker.
  */
 void
 dja_type_queue_forgive(int i)
@@ -520,8 +541,8 @@ dja_type_queue_forgive(int i)
 }
 
 /*
- * How many changes of types there have been: those that a look at the table
- * from now on cannot miss.  Takes the lock.
+ * Returns how many changes of types there have been.  A later look at the table
+ * cannot miss any of them.  Takes the lock.
  */
 uint64
 dja_queue_changes(void)
@@ -535,7 +556,7 @@ dja_queue_changes(void)
 }
 
 /*
- * Type queues in a pool.
+ * Returns the number of type queues in a pool.
  */
 int
 dja_pool_type_queue_count(int pool)
@@ -548,8 +569,8 @@ dja_pool_type_queue_count(int pool)
 }
 
 /*
- * Copies the mailboxes of a type queue that are put off, as far as there is room, if it
- * is of this database; returns how many there are.
+ * Copies the mailboxes of a type queue that are put off, as far as there is room.
+ * Returns how many there are; 0 if the type queue is of another database.
  */
 int
 dja_type_queue_put_off(int i, Oid database, uint64 *type_hash, DjaMailbox *mailboxes, int room)
@@ -569,6 +590,9 @@ dja_type_queue_put_off(int i, Oid database, uint64 *type_hash, DjaMailbox *mailb
 	return n;
 }
 
+/*
+ * Do the cursors of this type queue read as DJA_CURSOR_START?
+ */
 bool
 dja_type_queue_unbounded(DjaTypeQueue *type_queue)
 {
@@ -578,9 +602,10 @@ dja_type_queue_unbounded(DjaTypeQueue *type_queue)
 /* ---------- senders ---------- */
 
 /*
- * Before the sender's rows become visible: lowers the cursor and pins the
- * mailbox.  Returns the mailbox for the push, or -1 without room: then the
- * type queue counts an overflow, and the push has to be told so by passing that -1 on.
+ * Announces mail: lowers the cursor and pins the mailbox, before the sender's
+ * rows become visible.  Returns the mailbox, or -1 without room.  In that case
+ * the type queue counts an overflow.  The result has to be passed on to
+ * dja_queue_push().
  */
 int
 dja_queue_announce(int type_queue, uint64 key_hash, int64 position)
@@ -601,12 +626,14 @@ dja_queue_announce(int type_queue, uint64 key_hash, int64 position)
 }
 
 /*
- * After the sender's rows have become visible, or after its abort, which is
- * harmless and undoes the announcement.  mailbox is what dja_queue_announce
- * gave, or -2 for a push that nobody announced (the sweep's, the timekeeper's,
- * an operator's).  depth is the number of messages that came, and base_depth
- * what was counted before them, both only for types with a mailbox limit (-1
- * otherwise); DJA_DEPTH_UNKNOWN where it has to be counted anew.
+ * Pushes mail, after the sender's rows have become visible.  Also called after an
+ * abort, where it undoes the announcement and is otherwise harmless.
+ *
+ * i is what dja_queue_announce() has returned, or -2 for a push without
+ * announcement (by a sweep, the timekeeper, an operator).  depth is the number of
+ * messages that came, and base_depth what was counted before them.  Both are -1
+ * unless the type has a mailbox limit; DJA_DEPTH_UNKNOWN: they have to be counted
+ * anew.
  */
 void
 dja_queue_push(int type_queue_id, int i, uint64 key_hash, int64 position, int depth, int base_depth)
@@ -659,7 +686,7 @@ dja_queue_push(int type_queue_id, int i, uint64 key_hash, int64 position, int de
 }
 
 /*
- * Messages that wait in a mailbox, -1 when nobody has counted them.
+ * Returns how many messages wait in a mailbox, -1 if they were not counted.
  */
 int
 dja_queue_depth(int type_queue, uint64 key_hash)

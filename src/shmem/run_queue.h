@@ -3,52 +3,52 @@
  *
  * Mailboxes with due mail, in shared memory.
  *
- * The tables are the truth about what waits.  What stands here is a hint about
- * it, so that nobody searches the tables for work, and it is the place where
- * the claims live that keep two workers out of one mailbox.
+ * The tables are the truth about what waits.  The run queue is a hint about it,
+ * so that no worker searches the tables for work.  It also holds the claims,
+ * which keep two workers out of one mailbox.
  *
- * A type queue is an actor type as the queue knows it.  A mailbox belongs to a type queue
- * and is known by the hash of its actor's key; two keys with the same hash
- * share a mailbox, which costs them some parallelism and nothing else.  Its
- * states:
+ * A type queue is an actor type as the queue knows it.  A mailbox belongs to a
+ * type queue and is identified by the hash of its actor's key.  Two keys with the
+ * same hash share a mailbox, which costs them some parallelism and nothing else.
+ * Its states:
  *
- *             push                 pop                 finish: drained
+ *             push                 pop                 finish: empty
  *   (absent) ------> QUEUED ----------------> RUNNING -----------------> (absent)
  *      |               ^  ^                     |  |  |
- *      | announce      |  | remaining, returned |  |  | finish: held, or announced
+ *      | announce      |  | remaining, returned |  |  | finish: retry, or announced
  *      v               |  +---------------------+  |  v
  *   WAITING -----------+<--------------------------|- WAITING
  *             push     |                           | finish: put off
  *                      +--------- PUT_OFF <--------+
  *                       its time is over
  *
- * Workers claim a mailbox when its turn comes, and none ahead of that, so one
- * that is kept for long keeps nobody else's mail.  Those of a type queue come in the
+ * Workers claim a mailbox when its turn comes, and none ahead of that, so a long
+ * turn does not delay other mailboxes.  Those of a type queue are claimed in the
  * order in which they were queued.  One that is given back untouched returns to
  * the front; one that was served goes to the end.  A mailbox is put off while
- * somebody has one of djactor's rows locked that its turn would write: nothing
- * of that stands in a table, so it is remembered here.
+ * another transaction has locked one of djactor's rows that its turn would write.
+ * No table can record that, so it is remembered here.
  *
- * When the queue is full, who has been served makes room for who has not: it
- * leaves the queue, and a sweep brings it back after all the others.  New mail
- * then waits for the sweep, too.  The queue is crowded until a sweep has come
- * to its end, nobody has left meanwhile, and there is room.
+ * When the queue is full, a mailbox that was served makes room for those that
+ * were not: it leaves the queue, and a sweep brings it back after all the others.
+ * New mail then waits for the sweep, too.  The queue is crowded until a sweep has
+ * finished, no mailbox has left meanwhile, and there is room.
  *
- * The cursor of a mailbox is a position in it (see dja_position) below which
- * it is known to hold no deliverable message, so that a worker need not walk
- * over the dead rows of all that was handled before.  A sender announces its
- * positions before its rows become visible and pushes them afterwards.  The
- * claimer takes the cursor and leaves DJA_CURSOR_END (unless an announcement
- * is open), then takes its snapshot, then reads what has been pushed since,
- * which stays for the next run too.  So whatever that snapshot can see stands
- * at or above the lower of the two, and what it cannot see is still to be
- * read.  Where that cannot be known (a type queue with a sweep ahead of it or under
- * way, or with an overflow announced: a transaction with too many mailboxes to
- * name) the cursor reads DJA_CURSOR_START.
+ * The cursor of a mailbox is a position (see dja_position) below which it is
+ * known to hold no deliverable message, so that a worker need not walk over the
+ * dead rows of messages handled before.  A sender announces its positions before
+ * its rows become visible, and pushes them afterwards.  The claimer takes the
+ * cursor and leaves DJA_CURSOR_END (unless an announcement is open).  Then it
+ * takes its snapshot.  Then it reads what was pushed since, which also stays for
+ * the next run.  So all messages that the snapshot sees are at or above the lower
+ * of the two, and those that it does not see are still to be read.  In some cases
+ * that cannot be known: a sweep of the type queue is wanted or under way, or an
+ * overflow is announced (a transaction with too many mailboxes to name).  Then
+ * the cursor reads DJA_CURSOR_START.
  *
- * Every function here wants dja_shared->lock held and raises no error: they
- * are called from the callbacks of committed transactions.  Some
- * take the lock themselves, and say so.
+ * Every function here needs dja_shared->lock and raises no error, since it is
+ * called from the callbacks of committed transactions.  Some take the lock
+ * themselves; their comments say so.
  */
 #ifndef DJA_RUN_QUEUE_H
 #define DJA_RUN_QUEUE_H
@@ -62,8 +62,8 @@
 
 #define DJA_MAX_TYPE_QUEUES 4096
 #define DJA_BREAKER_PARTS 8		/* of a type's breaker_window */
-#define DJA_NEVER DT_NOEND		/* next_due of a type queue without anything
-								 * to come */
+#define DJA_NEVER DT_NOEND		/* next_due of a type queue with no delay or
+								 * retry */
 #define DJA_CURSOR_START PG_INT64_MIN
 #define DJA_CURSOR_END PG_INT64_MAX
 
@@ -75,16 +75,15 @@ typedef struct DjaTypeQueue
 	int			pool;
 	int			next_in_pool;
 
-	/* what the type's definition says */
+	/* from the type's definition */
 	int			concurrency;	/* 0 = no limit */
 	int			batch_size;		/* turns that may share a transaction with one
 								 * of these; 0 = no limit */
-	DjaPace		pace;			/* what conflicts make of that */
+	DjaPace		pace;			/* the limits as conflicts lower them */
 
-	uint64		epoch;			/* the queue's count of changes, at the type's
-								 * last */
+	uint64		epoch;			/* queue->changes at the type's last change */
 	bool		blocked;		/* paused, or its handler cannot be called */
-	TimestampTz recheck_at;		/* when blocked: look again then */
+	TimestampTz recheck_at;		/* when blocked: when to try again */
 
 	int			head;			/* queued mailboxes, first in first out */
 	int			tail;
@@ -97,10 +96,10 @@ typedef struct DjaTypeQueue
 	int			overflows;		/* overflows announced, not yet over */
 	bool		sweep_wanted;
 	bool		sweeping;
-	uint64		sweep_after;	/* key hash that the sweep has come to */
+	uint64		sweep_after;	/* the key hash that the sweep has reached */
 	bool		sweep_started;	/* sweep_after is valid */
 
-	TimestampTz next_due;		/* earliest delay or retry not yet seen to */
+	TimestampTz next_due;		/* earliest delay or retry not yet handled */
 	TimestampTz due_not_before; /* the last look failed: wait until then */
 
 	int64		failure_part;	/* breaker.c: the latest part of the window */
@@ -120,13 +119,13 @@ typedef struct DjaMailbox
 {
 	uint64		key_hash;
 	int64		cursor;			/* lowered by every push */
-	int64		claimed_cursor; /* what cursor was when the claimer took it */
+	int64		claimed_cursor; /* the cursor at the time of the claim */
 	int			type_queue;
 	int			hash_next;
-	int			fifo_next;		/* in its type queue, among those that are put
+	int			fifo_next;		/* next in its type queue, among those put
 								 * off, or in the free list */
 	int			claimer;		/* procno of the backend that runs it */
-	int			claim_index;	/* its place in that backend's list */
+	int			claim_index;	/* its index in that backend's list */
 	int			depth;			/* messages waiting, -1 = not counted */
 	TimestampTz not_before;		/* when put off: until then */
 	uint16		announced;		/* transactions between announce and push */
@@ -139,17 +138,17 @@ typedef struct DjaMailbox
 
 struct DjaRunQueue
 {
-	uint64		changes;		/* of actor types, so far: counts their epochs */
+	uint64		changes;		/* of actor types, so far; the latest epoch */
 	int			size;			/* of mailboxes[] */
 	int			nbuckets;		/* power of two */
 	int			free_head;
 	int			free_count;
-	int			clock;			/* where eviction goes on looking */
+	int			clock;			/* where eviction continues its search */
 	bool		crowded;		/* there are, or may be, more mailboxes with
 								 * due mail than room */
 	DjaTrouble	trouble;
-	int			drained;		/* claimed by backends that drain, for as long
-								 * as their transactions last */
+	int			drained;		/* claimed by backends that drain, until their
+								 * transactions end */
 	int			pool_type_queues[DJA_MAX_POOLS];	/* first type queue of
 													 * each pool, -1 = none */
 	int			pool_rotor[DJA_MAX_POOLS];	/* type queue whose turn it is */
@@ -164,7 +163,7 @@ typedef enum DjaClaimEnd
 	DJA_END_REMAINING,			/* more to do, from the cursor on */
 	DJA_END_RETURNED,			/* nothing was done: as if it had not been
 								 * claimed */
-	DJA_END_PUT_OFF,			/* somebody has a row locked: later */
+	DJA_END_PUT_OFF,			/* another transaction has locked a row */
 	DJA_END_RETRY,				/* waits for the retry of the message at the
 								 * cursor */
 	DJA_END_DROPPED				/* the type queue is blocked: the sweep finds
@@ -190,7 +189,7 @@ extern int	dja_pool_type_queue_count(int pool);
 extern bool dja_type_queue_busy(int type_queue);
 extern int	dja_type_queue_put_off(int type_queue, Oid database, uint64 *type_hash, DjaMailbox *mailboxes, int room);
 
-/* building blocks of the files behind this header */
+/* for run_queue.c and claims.c only */
 extern int	dja_mailbox_find(int type_queue, uint64 key_hash);
 extern int	dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor);
 extern void dja_mailbox_free(int mailbox);
@@ -234,9 +233,9 @@ dja_queue_mailboxes(DjaRunQueue *queue)
 }
 
 /*
- * Place of a message in its mailbox: highest priority first, then lowest id.
- * 48 bits hold the id, which the identity's MAXVALUE keeps true; the
- * complement of the priority stands above them.
+ * Returns the position of a message in its mailbox: highest priority first, then
+ * lowest id.  The lower 48 bits hold the id, which the identity's MAXVALUE
+ * guarantees; the complement of the priority is above them.
  */
 static inline int64
 dja_position(int16 priority, int64 id)
@@ -245,7 +244,7 @@ dja_position(int16 priority, int64 id)
 }
 
 /*
- * Where the next lower priority begins.
+ * Returns where the next lower priority begins.
  */
 static inline int64
 dja_position_below(int64 position)

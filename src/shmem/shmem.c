@@ -2,9 +2,9 @@
  * shmem.c
  *
  * Requests and sets up shared memory.  The request and startup hooks run again
- * after a crash restart, with memory that is all new: whatever stood there was
- * a hint, and the sweep that starts every pool finds the truth in the tables.
- * Only what crash.c has to know outlives it, in files.
+ * after a crash restart, with new memory.  The old contents were only a hint: the
+ * sweep that starts every pool finds the truth in the tables.  Only what crash.c
+ * has to know survives, in files.
  */
 #include "postgres.h"
 
@@ -27,14 +27,14 @@ static shmem_request_hook_type dja_prev_shmem_request = NULL;
 static shmem_startup_hook_type dja_prev_shmem_startup = NULL;
 
 /*
- * The parts of it, each with what its own file says of it.
+ * The parts of shared memory, each with the functions of its own file.
  */
 typedef struct DjaShmemPart
 {
 	const char *name;
 	Size		(*size) (void);
 	void		(*setup) (void *memory);
-	size_t		where;			/* the pointer to it in DjaShared */
+	size_t		where;			/* offset of its pointer in DjaShared */
 } DjaShmemPart;
 
 static const DjaShmemPart dja_shmem_parts[] = {
@@ -88,8 +88,8 @@ dja_shmem_init(void)
 }
 
 /*
- * Raises 55000 when the library was loaded too late to share memory with the
- * workers: a message would lie there and nobody would know.
+ * Raises 55000 if the library was loaded too late to share memory with the
+ * workers: then no worker would know of a message.
  */
 void
 dja_require_preload(void)

@@ -1,13 +1,13 @@
 /*
  * shmem.h
  *
- * djactor's piece of shared memory and the one lock that guards it.
+ * djactor's piece of shared memory, and the one lock that guards it.
  *
- * dja_shared is NULL when the library was not preloaded; dja_require_preload()
- * says so to the user.  The parts are laid out by their own files: slots.c (pools
- * and workers), run_queue.c (type queues and mailboxes), waiters.c (who waits for an
- * answer), stats.c (counters), crash.c (messages whose process crashed) and
- * copy_shmem.c (databases whose mail is held).
+ * dja_shared is NULL if the library was not preloaded; dja_require_preload()
+ * raises an error then.  Each part is laid out by its own file: slots.c (pools
+ * and workers), run_queue.c (type queues and mailboxes), waiters.c (backends that
+ * wait for an answer), stats.c (counters), crash.c (messages whose process
+ * crashed) and copy_shmem.c (databases whose mail is held).
  */
 #ifndef DJA_SHMEM_H
 #define DJA_SHMEM_H

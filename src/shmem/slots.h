@@ -4,30 +4,30 @@
  * Pools and workers in shared memory.
  *
  * A pool is a (database, role) pair that has actor types.  A worker serves one
- * pool, in a session logged in as the pool's role.  One worker of a pool is
- * its resident: it LISTENs, keeps the time, sweeps, and is the one that
- * senders wake.
+ * pool, in a session logged in as the pool's role.  One worker of a pool is its
+ * resident: it LISTENs, handles delays and sweeps, and is the one that senders
+ * wake.
  *
- * Every function here wants dja_shared->lock held by the caller, unless its
- * comment says otherwise, and none of them raises an error: they may be called
- * from the callback of a committed transaction.
+ * Every function here needs dja_shared->lock, unless its comment says otherwise.
+ * None raises an error, since they may be called from the callback of a committed
+ * transaction.
  *
- * Who writes what:
+ * Written by:
  *   pool.state, rung	the resident; rung also by senders
  *   pool.wanted		workers and senders set it, the launcher clears it
- *   pool.waits_since	who has the launcher rung, while it is 0, and the launcher
+ *   pool.waits_since	a process that rings the launcher, while it is 0, and the launcher
  *   pool.failures		the launcher, a worker that has logged in
  *   pool.not_before		they, and a worker that leaves while it stalls
  *   worker.*			the launcher while STARTING, then the worker itself;
  *						message_id, actor_type and since without the lock,
- *						for the eyes of djactor.worker only
+ *						only to be shown by djactor.worker
  *   scouted			the scout, when it is done
  *   scouting			the launcher, before it sends one and when that has ended
  *   scout_pid			the scout
  *   scout_stop			the launcher clears it, backends set it
- *   worker.stop		the launcher, backends that need the database for themselves, reload()
- *   places_wanted	the launcher
- *   holds			such backends
+ *   worker.stop		the launcher, backends with a lockout, reload()
+ *   places_wanted		the launcher
+ *   lockouts			backends that need a database for themselves
  */
 #ifndef DJA_SLOTS_H
 #define DJA_SLOTS_H
@@ -38,8 +38,8 @@
 #include "shmem/shmem.h"
 
 #define DJA_MAX_POOLS 512
-#define DJA_BREATH_MS 2			/* who is idle for less may have mail again
-								 * before another worker has started */
+#define DJA_BREATH_MS 2			/* a worker idle for less may have mail again
+								 * before another one has started */
 
 typedef enum DjaPoolState
 {
@@ -55,14 +55,14 @@ typedef struct DjaPool
 	Oid			database;
 	Oid			role;
 	DjaPoolState state;
-	bool		rung;			/* this sleep's NOTIFY is under way */
+	bool		rung;			/* a NOTIFY for this sleep is under way */
 	volatile bool wanted;		/* wants one more worker */
 	int			resident;		/* worker slot, -1 = none */
 	int			workers;		/* slots taken, starting ones included */
-	int			failures;		/* starts in a row that came to nothing */
+	int			failures;		/* failed starts in a row */
 	TimestampTz not_before;		/* no further start before */
-	TimestampTz waits_since;	/* something is to be done, and nobody is
-								 * there; 0 = not that anybody knew */
+	TimestampTz waits_since;	/* since when there is something to do and no
+								 * worker; 0 = not known */
 } DjaPool;
 
 typedef enum DjaWorkerState
@@ -79,30 +79,30 @@ typedef struct DjaWorker
 	int			pool;
 	int			pid;
 	int			procno;
-	uint32		generation;		/* tells this use of the slot from earlier
-								 * ones */
+	uint32		generation;		/* distinguishes this use of the slot from
+								 * earlier ones */
 	volatile bool stop;			/* asked to end after its batch */
-	volatile bool long_turn;	/* its batch has a turn that takes long */
-	volatile bool stalled;		/* it waits for the server to get better */
+	volatile bool long_turn;	/* its batch is in a long turn */
+	volatile bool stalled;		/* it waits for the server's trouble to end */
 	TimestampTz since;			/* of the present state */
 	TimestampTz serves_since;	/* the end of its first batch, 0 = not yet */
-	int			slice_ms;		/* so long it keeps its place from then on, if
-								 * it is busy, though others wait */
-	TimestampTz stop_seen;		/* when the launcher first knew of stop, 0 =
+	int			slice_ms;		/* how long a busy worker keeps its place from
+								 * then on, while others wait */
+	TimestampTz stop_seen;		/* when the launcher first noticed stop, 0 =
 								 * not yet */
 	int64		message_id;		/* being handled, 0 = none */
 	char		actor_type[NAMEDATALEN];	/* of that message, cut to fit */
 } DjaWorker;
 
 /*
- * A database that a backend needs for itself (to drop, rename, move or copy
- * it): no worker starts there before that backend's transaction has ended.
+ * A database that a backend needs for itself (to drop, rename, move or copy it).
+ * No worker starts there before that backend's transaction has ended.
  */
 typedef struct DjaLockout
 {
 	Oid			database;		/* InvalidOid = free */
 	int			procno;
-	int			count;			/* commands of that backend that want it */
+	int			count;			/* commands of that backend that need it */
 } DjaLockout;
 
 #define DJA_MAX_LOCKOUTS 64
@@ -111,16 +111,16 @@ typedef struct DjaLockout
 struct DjaSlots
 {
 	int			launcher_procno;	/* -1 = not running */
-	volatile bool places_wanted;	/* pools wait: who has no mail rings */
-	volatile bool scout_wanted; /* to all databases */
+	volatile bool places_wanted;	/* pools wait: a worker without mail rings */
+	volatile bool scout_wanted; /* to be sent to all databases */
 	volatile Oid scout_databases[DJA_MAX_SCOUTS];	/* or to these */
 	volatile Oid scout_new[DJA_MAX_SCOUTS]; /* or to these, after a while */
 	volatile Oid scouted;		/* where the last scout has been */
-	Oid			scouting;		/* where one is sent, or is */
+	Oid			scouting;		/* the database to which one was sent */
 	int			scout_pid;		/* once it is there, else 0 */
-	bool		scout_stop;		/* asked to end: somebody needs the database */
-	Oid			told_database;	/* of which a scout last said that it stands
-								 * still */
+	bool		scout_stop;		/* asked to end: a backend needs the database */
+	Oid			told_database;	/* the database of which a scout last logged
+								 * that it stands still */
 	int			told;			/* ... and why */
 	TimestampTz told_at;
 	DjaLockout	lockouts[DJA_MAX_LOCKOUTS];

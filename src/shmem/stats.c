@@ -3,21 +3,22 @@
  *
  * Counters, rates and percentiles of actor types; see stats.h.
  *
- * Shared memory has one slot for each type queue, at the same place, which bears the
- * name of the type that it is about: who finds another's there begins anew, so
- * a type keeps its counters while its type queue comes and goes, until another type
- * takes the place.  Counters run from the start of the server.  Times fall
- * into histograms with two buckets for each power of two, which is exact to a
- * quarter; there is one histogram for each minute by the clock, the present and
- * the last, so that what is read from both is of the last one to two minutes
- * and nobody has to age anything.
+ * Shared memory has one slot for each type queue, with the same index, which
+ * names its type.  A worker that finds another type's name there begins anew.  So
+ * a type keeps its counters while its type queue comes and goes, until another
+ * type takes the slot.  Counters run from the start of the server.
  *
- * A worker's own part hangs on its DjaStatOfType.  Parts with something in them are
+ * Times go into histograms with two buckets for each power of two, which is exact
+ * to a quarter.  There is one histogram for the present minute by the clock and
+ * one for the last.  So reading both covers the last one to two minutes, and
+ * nothing has to be aged.
+ *
+ * A worker's own part belongs to its DjaStatOfType.  Parts that are not empty are
  * listed, so that a flush touches no other.
  *
- * All slots stand under dja_shared->lock.  Workers write them in
- * dja_stat_flush, nobody else does.  The limits that adapt to conflicts are shown beside
- * them; they stand in the type queues (pace.h).
+ * All slots are under dja_shared->lock.  Only workers write them, in
+ * dja_stat_flush().  The limits that adapt to conflicts are shown beside them,
+ * but kept in the type queues (pace.h).
  */
 #include "postgres.h"
 
@@ -38,7 +39,7 @@
 
 typedef struct DjaStatWindow
 {
-	int64		minute;			/* which one it is about */
+	int64		minute;			/* which minute */
 	DjaStatTimes times;
 } DjaStatWindow;
 
@@ -57,10 +58,10 @@ struct DjaStats
 	DjaStat		slots[DJA_MAX_TYPE_QUEUES];
 };
 
-/* What this process has noted of a type since the last flush. */
+/* What this process has counted of a type since the last flush. */
 struct DjaStatPart
 {
-	struct DjaStatPart *next;	/* in the list of those with something in them */
+	struct DjaStatPart *next;	/* in the list of parts that are not empty */
 	bool		listed;
 	uint64		type_hash;
 	uint32		counters[DJA_STAT_NCOUNTERS];
@@ -69,7 +70,7 @@ struct DjaStatPart
 
 static DjaStatPart *dja_stat_parts = NULL;
 
-/* What was counted in subtransactions; that of the latest stands last. */
+/* Counts made in subtransactions; those of the latest are last. */
 typedef struct DjaStatNested
 {
 	DjaStatPart *part;
@@ -113,7 +114,7 @@ dja_stat_bucket(int64 usec)
 }
 
 /*
- * The middle of a bucket.
+ * Returns the middle of a bucket.
  */
 static int64
 dja_stat_usec(int bucket)
@@ -125,7 +126,7 @@ dja_stat_usec(int bucket)
 }
 
 /*
- * The time that so large a part of all turns did not exceed.  n is their
+ * Returns the time that the given part of all turns did not exceed.  n is their
  * number, not 0.
  */
 int64
@@ -140,7 +141,7 @@ dja_stat_percentile(const uint32 *buckets, uint64 n, double part)
 }
 
 /*
- * Two histograms at once, as the loop of a vector unit.
+ * Adds two histograms at once, in a loop that compilers can vectorize.
  */
 static inline void
 dja_stat_add_times(DjaStatTimes *sum, const DjaStatTimes *times)
@@ -175,8 +176,8 @@ dja_stat_part(DjaStatOfType *type)
 }
 
 /*
- * A turn that came out well: how long its message had waited, from when it was
- * sent or due, and how long it ran.
+ * Counts a successful turn: how long its message had waited since it was sent or
+ * due, and how long it ran.
  */
 void
 dja_stat_handled(DjaStatOfType *type, int64 wait_usec, int64 run_usec)
@@ -191,6 +192,10 @@ dja_stat_handled(DjaStatOfType *type, int64 wait_usec, int64 run_usec)
 	part->times.run[dja_stat_bucket(run_usec)]++;
 }
 
+/*
+ * Counts an event of a type.  If it happens in a subtransaction that aborts, the
+ * count is taken back.
+ */
 void
 dja_stat_count(DjaStatOfType *type, DjaStatCounter counter)
 {
@@ -218,7 +223,7 @@ dja_stat_count(DjaStatOfType *type, DjaStatCounter counter)
 }
 
 /*
- * What a subtransaction has counted shares its fate.
+ * Counts of a subtransaction share its fate.
  */
 static void
 dja_stat_subxact_callback(SubXactEvent event, SubTransactionId subid,
@@ -251,7 +256,7 @@ dja_stat_clear(DjaStatPart *part)
 }
 
 /*
- * Adds what this process has noted of one type.  The lock is held.
+ * Adds what this process has counted of one type.  Needs the lock.
  */
 static void
 dja_stat_add(DjaStatPart *part, TimestampTz now)
@@ -262,7 +267,7 @@ dja_stat_add(DjaStatPart *part, TimestampTz now)
 	DjaStat    *slot;
 
 	if (at < 0)
-		return;					/* dropped, and the type queue is another's
+		return;					/* dropped, and another type has the slot
 								 * already */
 	slot = &dja_shared->stats->slots[at];
 	if (slot->type_hash != part->type_hash || slot->database != MyDatabaseId)
@@ -288,7 +293,7 @@ dja_stat_add(DjaStatPart *part, TimestampTz now)
 }
 
 /*
- * The transaction has committed: all of it counts.
+ * Adds all counts to shared memory, after the commit.
  */
 void
 dja_stat_flush(void)
@@ -315,7 +320,7 @@ dja_stat_flush(void)
 }
 
 /*
- * The transaction was aborted: nothing of it counts.
+ * Forgets all counts, after an abort.
  */
 void
 dja_stat_forget(void)
@@ -328,7 +333,7 @@ dja_stat_forget(void)
 /* ---------- reading ---------- */
 
 /*
- * Copies what is known of a type of this database, all zero if nothing was
+ * Copies what is known of a type of this database; all zero if nothing was
  * counted.  Takes the lock.
  */
 void

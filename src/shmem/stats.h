@@ -3,10 +3,10 @@
  *
  * What djactor.stat shows: counters, rates and percentiles of each actor type.
  *
- * Always on.  A worker notes in its own memory what its transaction does, and
- * adds it to shared memory once that has committed: what was aborted never
- * counts.  Only workers count; in any other process these calls do nothing, so
- * drain() counts nothing, whose transaction may be rolled back long after.
+ * Always on.  A worker counts in its own memory what its transaction does, and
+ * adds that to shared memory after the commit, so aborted work never counts.  In
+ * processes other than workers these calls do nothing.  So drain() counts
+ * nothing, since its transaction may be rolled back much later.
  */
 #ifndef DJA_STATS_H
 #define DJA_STATS_H
@@ -18,13 +18,14 @@
 
 typedef enum DjaStatCounter
 {
-	DJA_STAT_HANDLED,			/* dja_stat_handled's */
+	DJA_STAT_HANDLED,			/* by dja_stat_handled() */
 	DJA_STAT_FAILED,			/* attempts used up */
-	DJA_STAT_RETRIED,			/* attempts, used up or not, to be made again */
+	DJA_STAT_RETRIED,			/* attempts, used up or not, that will be
+								 * repeated */
 	DJA_STAT_DEAD,				/* messages given up */
 	DJA_STAT_DUPLICATES,		/* messages discarded for their idempotency
 								 * key */
-	DJA_STAT_EXPIRED,			/* asks that came too late */
+	DJA_STAT_EXPIRED,			/* asks whose time was over */
 	DJA_STAT_NCOUNTERS
 } DjaStatCounter;
 
@@ -37,7 +38,7 @@ typedef struct DjaStatTimes
 	uint32		run[DJA_STAT_BUCKETS];
 } DjaStatTimes;
 
-/* Where a process notes what it counts of a type; it lives as long as the process. */
+/* Where a process counts for a type; lives as long as the process. */
 typedef struct DjaStatPart DjaStatPart;
 
 typedef struct DjaStatOfType
@@ -51,7 +52,8 @@ typedef struct DjaStatSums
 {
 	TimestampTz since;			/* of the counters */
 	uint64		counters[DJA_STAT_NCOUNTERS];
-	TimestampTz times_since;	/* of what follows: one to two minutes ago */
+	TimestampTz times_since;	/* begin of what follows: one to two minutes
+								 * ago */
 	uint64		turns;
 	DjaStatTimes times;
 	DjaPace		pace;
@@ -69,7 +71,7 @@ extern void dja_stat_count(DjaStatOfType *type, DjaStatCounter counter);
 extern void dja_stat_flush(void);
 extern void dja_stat_forget(void);
 
-/* for those who look */
+/* reading */
 extern void dja_stats_read(uint64 type_hash, TimestampTz now, DjaStatSums *sums);
 extern int64 dja_stat_percentile(const uint32 *buckets, uint64 n, double part);
 

@@ -1,17 +1,18 @@
 /*
  * trouble.c
  *
- * Whose trouble it is; see trouble.h.
+ * Decides whose trouble an error is; see trouble.h.
  *
- * The server serves others if a batch has come out well just now, or if so few
- * messages have had such an error of late that the server has hardly been asked:
- * one bad message on a quiet server has no others beside it.  That its error
- * could be written down each time shows that the server works.
+ * The server serves others in two cases: a batch has committed just now, or only
+ * few messages have met such an error of late.  In the second case the server has
+ * hardly been tested, since one bad message on a quiet server has no others
+ * beside it.  That its error could be written down each time shows that the
+ * server works.
  *
- * "Just now" is less than the quick tries of a message take that the server's
- * trouble has put off: who is charged after them has met it all the time, while
- * others were served.  Since the message was due would be too short: mail is
- * taken within a moment.
+ * "Just now" is less time than the quick tries of a message take that was put off
+ * for the server's trouble.  So a message that is charged after them has met its
+ * error all the time, while others were served.  The time since the message was
+ * due would be too short, since mail is claimed at once.
  */
 #include "postgres.h"
 
@@ -23,7 +24,7 @@
 #define DJA_JUST_NOW (500 * INT64CONST(1000))
 
 /*
- * A batch with turns in it has been committed.
+ * Notes that a batch with turns in it has committed.
  */
 void
 dja_trouble_over(DjaTrouble *trouble, TimestampTz now)
@@ -32,8 +33,8 @@ dja_trouble_over(DjaTrouble *trouble, TimestampTz now)
 }
 
 /*
- * A message has met an error of the server.  Is that its own, since the server
- * serves others?
+ * Notes that a message has met an error of the server.  Returns whether that is
+ * the message's own, since the server serves others.
  */
 bool
 dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz now)

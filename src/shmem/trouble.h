@@ -1,25 +1,25 @@
 /*
  * trouble.h
  *
- * Is the server in trouble, or is it this message?
+ * Decides whether an error is the server's trouble or the message's own.
  *
- * An error of the server (no space, no memory, read-only, an I/O error) is
- * nobody's fault as long as it may be everybody's.  When it repeats for one
+ * An error of the server (no space, no memory, read-only, an I/O error) is blamed
+ * on no message as long as any message might meet it.  If it repeats for one
  * message while others are served, it is that message's own.
  *
- * A DjaTrouble stands under dja_shared->lock; nothing here raises an error.
+ * A DjaTrouble is kept under dja_shared->lock.  Nothing here raises an error.
  */
 #ifndef DJA_TROUBLE_H
 #define DJA_TROUBLE_H
 
 #include "datatype/timestamp.h"
 
-#define DJA_TROUBLED 8			/* so many messages at a time are a server's
+#define DJA_TROUBLED 8			/* so many messages at a time are the server's
 								 * trouble */
 
 typedef struct DjaTrouble
 {
-	TimestampTz served_at;		/* when a batch has come out well last */
+	TimestampTz served_at;		/* when a batch last committed */
 	struct
 	{
 		int64		message_id; /* 0 = none */

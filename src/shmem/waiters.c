@@ -1,12 +1,12 @@
 /*
  * waiters.c
  *
- * One entry for each backend, written by its owner and read by who answers, both
- * under the lock.  An entry that a backend left behind when it died costs a
- * latch set in vain.  count is the number of entries in use: as long as it is
- * zero, answering looks no further.
+ * There is one entry for each backend.  Its owner writes it, and sessions that
+ * answer read it, both under the lock.  An entry left behind by a backend that
+ * died costs a latch set in vain.  count is the number of entries in use: while
+ * it is zero, answering looks no further.
  *
- * dja_wake_waiters is called after a commit: it takes the lock and raises
+ * dja_wake_waiters() is called after a commit, with the lock held, and raises
  * nothing.
  */
 #include "postgres.h"
@@ -26,7 +26,7 @@ typedef struct DjaWaiter
 struct DjaWaiters
 {
 	int			count;
-	DjaWaiter	waiters[FLEXIBLE_ARRAY_MEMBER]; /* by place in the proc array */
+	DjaWaiter	waiters[FLEXIBLE_ARRAY_MEMBER]; /* by index in the proc array */
 };
 
 static bool dja_waiting = false;
@@ -46,7 +46,8 @@ dja_waiters_setup(void *memory)
 }
 
 /*
- * From now on this backend's latch is set when the message is answered.
+ * Has this backend's latch set when the message is answered, until
+ * dja_wait_over().
  */
 void
 dja_wait_for(int64 message_id)
@@ -63,6 +64,9 @@ dja_wait_for(int64 message_id)
 	dja_waiting = true;
 }
 
+/*
+ * Ends dja_wait_for().
+ */
 void
 dja_wait_over(void)
 {
@@ -89,7 +93,8 @@ dja_is_among(int64 id, const int64 *ids, int n)
 }
 
 /*
- * These messages have been answered.  The lock is held.
+ * Wakes the backends that wait for the answers to these messages.  Needs the
+ * lock.
  */
 void
 dja_wake_waiters(const int64 *message_ids, int n)

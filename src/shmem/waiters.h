@@ -1,8 +1,8 @@
 /*
  * waiters.h
  *
- * Backends that wait for the answer to an ask, in shared memory, so that who
- * answers can wake them after its commit.
+ * Backends that wait for the answer to an ask, in shared memory.  The session
+ * that answers wakes them after its commit.
  */
 #ifndef DJA_WAITERS_H
 #define DJA_WAITERS_H
