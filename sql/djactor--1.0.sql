@@ -3,10 +3,10 @@
  *
  * The whole SQL surface of djactor.  The script runs as the bootstrap
  * superuser (the extension is trusted), possibly for a hostile database owner,
- * so what always holds here is:
+ * so these rules hold throughout:
  *
- * - the schema is created by this script, never adopted: a schema line in the
- *   control file would leave it to whoever made it first;
+ * - the schema is created by this script, never adopted: with a schema line in
+ *   the control file, a schema that somebody created before would be used;
  * - every name is qualified, nothing is CREATE OR REPLACE or IF NOT EXISTS;
  * - no table has a foreign key, a deferrable constraint or a trigger in a
  *   language that a user can reach;
@@ -34,21 +34,21 @@ CREATE FUNCTION djactor.mailbox_position(priority smallint, id bigint) RETURNS b
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_mailbox_position';
 COMMENT ON FUNCTION djactor.mailbox_position(smallint, bigint) IS
-'place of a message in its mailbox: ascending, highest priority first, then lowest id';
+'position of a message in its mailbox: ascending, highest priority first, then lowest id';
 
-/* ---------- who sends, while a turn runs: defaults of djactor.message ---------- */
+/* ---------- defaults of djactor.message: the sender, while a turn runs ---------- */
 
 CREATE FUNCTION djactor.current_headers() RETURNS jsonb
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'dja_current_headers';
 COMMENT ON FUNCTION djactor.current_headers() IS
-'headers of the message being handled, which pass on to all that the turn sends; NULL outside a turn';
+'headers of the message being handled, which pass on to everything that the turn sends; NULL outside a turn';
 
 CREATE FUNCTION djactor.current_trace() RETURNS uuid
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'dja_current_trace';
 COMMENT ON FUNCTION djactor.current_trace() IS
-'trace of the message being handled; outside a turn one new random trace for each transaction';
+'trace of the message being handled; outside a turn a new random trace for each transaction';
 
 CREATE FUNCTION djactor.current_sender_type() RETURNS text
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED
@@ -97,31 +97,31 @@ CREATE TABLE djactor.actor_type
 	paused_reason text,
 	problem text
 );
-COMMENT ON TABLE djactor.actor_type IS 'kinds of actors; written by define_actor_type() and drop_actor_type() only';
+COMMENT ON TABLE djactor.actor_type IS 'kinds of actors; written only by define_actor_type(), alter_actor_type(), drop_actor_type(), pause(), resume() and djactor itself';
 COMMENT ON COLUMN djactor.actor_type.name IS 'global name, app_label.name by convention; 1 to 255 bytes';
 COMMENT ON COLUMN djactor.actor_type.handler IS 'qualified signature of the function f(state jsonb, message jsonb)';
 COMMENT ON COLUMN djactor.actor_type.owner IS 'role that the handler runs as, in a session logged in as that role';
 COMMENT ON COLUMN djactor.actor_type.initial_state IS 'state that the first turn of an actor gets';
 COMMENT ON COLUMN djactor.actor_type.state_version IS 'version of the state that the handler expects; an actor with a newer state waits';
-COMMENT ON COLUMN djactor.actor_type.upgrade_handler IS 'qualified signature of the function f(state jsonb, from_version int) that brings an older state up to date before its next turn; NULL = it is used as it is';
+COMMENT ON COLUMN djactor.actor_type.upgrade_handler IS 'qualified signature of the function f(state jsonb, from_version int) that upgrades an older state before the actor''s next turn; NULL = an older state is used as it is';
 COMMENT ON COLUMN djactor.actor_type.max_attempts IS 'failed attempts after which a message is given up';
-COMMENT ON COLUMN djactor.actor_type.backoff IS 'wait before the first retry; doubled with each further one';
+COMMENT ON COLUMN djactor.actor_type.backoff IS 'wait before the first retry; doubled for each further retry';
 COMMENT ON COLUMN djactor.actor_type.backoff_max IS 'longest wait between two attempts';
 COMMENT ON COLUMN djactor.actor_type.retry_order IS 'hold: later messages of the actor wait for the retry; skip: they overtake it';
-COMMENT ON COLUMN djactor.actor_type.on_exhausted IS 'what becomes of a message that is given up: dead_letter, or suspend (the actor stops, the message stays)';
+COMMENT ON COLUMN djactor.actor_type.on_exhausted IS 'what happens to a message that has failed max_attempts times: dead_letter, or suspend (the actor stops, the message stays)';
 COMMENT ON COLUMN djactor.actor_type.handler_timeout IS 'longest run of a handler for one message, deferred triggers included; 0 = no limit';
-COMMENT ON COLUMN djactor.actor_type.batch_size IS 'messages of this type in one transaction at most; 1 gives each message a transaction of its own; NULL = djactor.batch_size';
+COMMENT ON COLUMN djactor.actor_type.batch_size IS 'maximum number of messages of this type in one transaction; 1 gives each message its own transaction; NULL = djactor.batch_size';
 COMMENT ON COLUMN djactor.actor_type.concurrency IS 'workers that may run this type at the same time; NULL = no limit';
-COMMENT ON COLUMN djactor.actor_type.mailbox_limit IS 'waiting messages of one actor beyond which sending fails, counted before it does; senders that overlap may exceed it by what they have in flight; NULL = no limit';
-COMMENT ON COLUMN djactor.actor_type.on_full IS 'what becomes of a message beyond mailbox_limit: raise (SQLSTATE 53400 in the sender) or dead_letter';
+COMMENT ON COLUMN djactor.actor_type.mailbox_limit IS 'waiting messages of one actor beyond which sending fails; they are counted again before a sender is refused; concurrent senders may exceed it by what they have in flight; NULL = no limit';
+COMMENT ON COLUMN djactor.actor_type.on_full IS 'what happens to a message beyond mailbox_limit: raise (SQLSTATE 53400 in the sender) or dead_letter';
 COMMENT ON COLUMN djactor.actor_type.breaker_failures IS 'failed attempts within breaker_window beyond which the type is paused; NULL = never';
-COMMENT ON COLUMN djactor.actor_type.breaker_window IS 'span of time in which failed attempts are counted';
-COMMENT ON COLUMN djactor.actor_type.journal IS 'how long handled messages are kept in djactor.journal; NULL = they are not';
-COMMENT ON COLUMN djactor.actor_type.settings IS 'what its turns see of the server''s settings: what the definer''s session had of TimeZone, search_path, DateStyle and IntervalStyle, and what the definition names';
-COMMENT ON COLUMN djactor.actor_type.handler_owner IS 'owner of the handler function when the type was defined: another role''s function of that name is not called';
+COMMENT ON COLUMN djactor.actor_type.breaker_window IS 'interval in which failed attempts are counted';
+COMMENT ON COLUMN djactor.actor_type.journal IS 'how long handled messages are kept in djactor.journal; NULL = they are not kept';
+COMMENT ON COLUMN djactor.actor_type.settings IS 'settings that its turns see: TimeZone, search_path, DateStyle and IntervalStyle of the session that defined the type, and those that the definition names';
+COMMENT ON COLUMN djactor.actor_type.handler_owner IS 'owner of the handler function when the type was defined; a function of that name with another owner is not called';
 COMMENT ON COLUMN djactor.actor_type.paused IS 'no turn starts while true; set by pause(), cleared by resume()';
-COMMENT ON COLUMN djactor.actor_type.paused_reason IS 'who paused the type, or why its breaker did';
-COMMENT ON COLUMN djactor.actor_type.problem IS 'why mail of this type waits although it is not paused, such as a handler that is gone; NULL when all is well';
+COMMENT ON COLUMN djactor.actor_type.paused_reason IS 'which role paused the type, or why its breaker did';
+COMMENT ON COLUMN djactor.actor_type.problem IS 'why mail of this type waits although it is not paused, for example a dropped handler; NULL = no problem';
 
 CREATE TABLE djactor.actor
 (
@@ -139,18 +139,19 @@ CREATE TABLE djactor.actor
 	created_at timestamptz NOT NULL,
 	updated_at timestamptz NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
-/* Not unique on purpose: a unique check walks every dead version of a row that
- * changes each turn.  djactor.actor_identity keeps the uniqueness. */
+/* Deliberately not unique: a unique check walks every dead version of a row that
+ * changes each turn.  djactor.actor_identity ensures uniqueness. */
 CREATE INDEX actor_key ON djactor.actor (actor_type, actor_key);
 CREATE INDEX actor_id ON djactor.actor (id);
-/* Without a unique index, a publication of all tables knows a row by its old version (logged only where wal_level is logical; docs/operations.md has what that costs). */
+/* Without a unique index, a publication of all tables identifies a row by its old version.  That is logged only if wal_level is logical;
+ * docs/operations.md says what it costs. */
 ALTER TABLE djactor.actor REPLICA IDENTITY FULL;
 COMMENT ON TABLE djactor.actor IS 'actors and their state; a row exists from the first committed turn';
 COMMENT ON COLUMN djactor.actor.id IS 'surrogate key, for the ORM';
 COMMENT ON COLUMN djactor.actor.actor_type IS 'kind of actor: djactor.actor_type.name';
-COMMENT ON COLUMN djactor.actor.actor_key IS 'which one of its kind; 1 to 512 bytes';
+COMMENT ON COLUMN djactor.actor.actor_key IS 'key of the actor within its kind; 1 to 512 bytes';
 COMMENT ON COLUMN djactor.actor.state IS 'state after the last committed turn; never SQL NULL; may be updated by hand';
-COMMENT ON COLUMN djactor.actor.state_version IS 'version of the state: that of the type at the last turn';
+COMMENT ON COLUMN djactor.actor.state_version IS 'version of the state: the type''s version at the last turn';
 COMMENT ON COLUMN djactor.actor.status IS 'active, or suspended: stopped by a message that failed max_attempts times, see resume()';
 COMMENT ON COLUMN djactor.actor.paused IS 'no turn of this actor starts while true; set by pause(type, key)';
 COMMENT ON COLUMN djactor.actor.stashed IS 'messages that stash() has put aside';
@@ -167,10 +168,10 @@ CREATE TABLE djactor.actor_identity
 	actor_key text COLLATE pg_catalog."C" NOT NULL,
 	PRIMARY KEY (actor_type, actor_key)
 );
-COMMENT ON TABLE djactor.actor_identity IS 'one insert-only row per actor: keeps (actor_type, actor_key) unique and draws the id';
+COMMENT ON TABLE djactor.actor_identity IS 'one insert-only row for each actor: keeps (actor_type, actor_key) unique and generates the id';
 COMMENT ON COLUMN djactor.actor_identity.id IS 'the actor''s id';
 COMMENT ON COLUMN djactor.actor_identity.actor_type IS 'kind of actor';
-COMMENT ON COLUMN djactor.actor_identity.actor_key IS 'which one of its kind';
+COMMENT ON COLUMN djactor.actor_identity.actor_key IS 'key of the actor within its kind';
 
 CREATE TABLE djactor.message
 (
@@ -201,45 +202,45 @@ CREATE TABLE djactor.message
 	aside text,
 	put_offs int NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
-/* Only what may be delivered: a delayed message is no burden to its mailbox. */
+/* Only messages that may be delivered, so that delayed ones do not burden a mailbox. */
 CREATE INDEX message_mailbox ON djactor.message
 	(djactor.name_hash(actor_type), djactor.name_hash(actor_key), djactor.mailbox_position(priority, id))
 	WHERE (deliver_at IS NULL OR released) AND aside IS NULL;
-/* What the timekeeper waits for: delays and retries. */
+/* What the worker that keeps the time waits for: delays and retries. */
 CREATE INDEX message_due ON djactor.message
 	(djactor.name_hash(actor_type), (COALESCE(retry_at, deliver_at)))
 	WHERE retry_at IS NOT NULL OR (deliver_at IS NOT NULL AND NOT released);
-/* What is in no mailbox: stashed or deferred, held by a replica, delayed. */
+/* Messages that are in no mailbox: stashed or deferred, held since they came by replication, delayed. */
 CREATE INDEX message_aside ON djactor.message
 	(djactor.name_hash(actor_type), djactor.name_hash(actor_key), djactor.mailbox_position(priority, id))
 	WHERE aside IS NOT NULL OR (deliver_at IS NOT NULL AND NOT released);
-COMMENT ON TABLE djactor.message IS 'messages that wait; INSERT sends, and the row is gone once the message is handled';
-COMMENT ON COLUMN djactor.message.id IS 'identity for life, also in dead_letter';
+COMMENT ON TABLE djactor.message IS 'waiting messages; INSERT sends, and the row is deleted once the message is handled';
+COMMENT ON COLUMN djactor.message.id IS 'the message keeps it for life, also in dead_letter, journal and reply';
 COMMENT ON COLUMN djactor.message.actor_type IS 'kind of the receiving actor: djactor.actor_type.name';
 COMMENT ON COLUMN djactor.message.actor_key IS 'key of the receiving actor; 1 to 512 bytes';
 COMMENT ON COLUMN djactor.message.payload IS 'second argument of the handler; JSON null is a value, SQL NULL is not allowed';
 COMMENT ON COLUMN djactor.message.headers IS 'passed on to everything that the turn sends: tenant, user, traceparent';
 COMMENT ON COLUMN djactor.message.priority IS 'higher goes first within the mailbox';
-COMMENT ON COLUMN djactor.message.deliver_at IS 'not handled before; under retry_order skip a failed message is delayed anew';
-COMMENT ON COLUMN djactor.message.expires_at IS 'not handled at or after: an ask is answered with an error, any other message goes to dead_letter with reason expired';
+COMMENT ON COLUMN djactor.message.deliver_at IS 'the message is not handled before this time; under retry_order skip a failed message is delayed again';
+COMMENT ON COLUMN djactor.message.expires_at IS 'the message is not handled at or after this time: an ask is answered with an error, any other message goes to dead_letter with reason expired';
 COMMENT ON COLUMN djactor.message.idempotency_key IS 'a second message of this actor with the same key is discarded at its turn; 1 to 512 bytes';
-COMMENT ON COLUMN djactor.message.wants_reply IS 'the message is an ask: it gets exactly one answer, in djactor.reply or, if an actor asked, in that one''s mailbox';
+COMMENT ON COLUMN djactor.message.wants_reply IS 'the message is an ask: it gets exactly one answer, in djactor.reply or, if an actor asked, in that actor''s mailbox';
 COMMENT ON COLUMN djactor.message.in_reply_to IS 'id of the ask that this message answers';
-COMMENT ON COLUMN djactor.message.trace_id IS 'one request''s messages share it';
+COMMENT ON COLUMN djactor.message.trace_id IS 'shared by all messages that one request causes';
 COMMENT ON COLUMN djactor.message.kind IS 'user, reply, error, timer or down; written by djactor';
 COMMENT ON COLUMN djactor.message.meta IS 'timer: name, due_at, missed; down: actor_type, actor_key, reason; error: reason, sqlstate, error; written by djactor';
 COMMENT ON COLUMN djactor.message.sender_type IS 'type of the actor that sent it; NULL from outside; written by djactor';
 COMMENT ON COLUMN djactor.message.sender_key IS 'key of the actor that sent it; NULL from outside; written by djactor';
 COMMENT ON COLUMN djactor.message.cause_id IS 'id of the message whose turn sent it; NULL from outside; written by djactor';
 COMMENT ON COLUMN djactor.message.attempts IS 'failed attempts so far; written by djactor';
-COMMENT ON COLUMN djactor.message.crashes IS 'times that the process which ran its handler was killed; written by djactor';
-COMMENT ON COLUMN djactor.message.redrives IS 'times that redrive() has brought it back; written by djactor';
-COMMENT ON COLUMN djactor.message.retry_at IS 'next attempt, once one has failed or was put off; written by djactor';
+COMMENT ON COLUMN djactor.message.crashes IS 'times that the process crashed or was killed while it ran the handler; written by djactor';
+COMMENT ON COLUMN djactor.message.redrives IS 'times that redrive() has put it back; written by djactor';
+COMMENT ON COLUMN djactor.message.retry_at IS 'time of the next attempt, after one has failed or was put off; written by djactor';
 COMMENT ON COLUMN djactor.message.last_error IS 'error of the last attempt that failed or was put off; written by djactor';
 COMMENT ON COLUMN djactor.message.sent_at IS 'start of the sender''s transaction; written by djactor';
-COMMENT ON COLUMN djactor.message.put_offs IS 'attempts that were nobody''s fault and used none up: conflicts, trouble of the server; last_error has the latest';
-COMMENT ON COLUMN djactor.message.released IS 'a delayed message has become due and lies in its mailbox; written by djactor';
-COMMENT ON COLUMN djactor.message.aside IS 'not in its mailbox: stashed by the actor, deferred (an ask whose turn is over and whose reply is to come), duplicate (of such an ask), or held (it came by replication; with what it was before, as in held stashed); written by djactor';
+COMMENT ON COLUMN djactor.message.put_offs IS 'transient errors that used up no attempt: conflicts, trouble of the server; last_error has the latest; written by djactor';
+COMMENT ON COLUMN djactor.message.released IS 'true = a delayed message has become due and is in its mailbox; written by djactor';
+COMMENT ON COLUMN djactor.message.aside IS 'why it is not in its mailbox: stashed by the actor; deferred (an ask whose turn has ended without its reply); duplicate (of such an ask); or held (it came by replication; followed by the earlier value, as in held stashed); written by djactor';
 
 CREATE TABLE djactor.dead_letter
 (
@@ -274,8 +275,8 @@ CREATE TABLE djactor.dead_letter
 );
 CREATE INDEX dead_letter_failed_at ON djactor.dead_letter (failed_at);
 CREATE INDEX dead_letter_actor ON djactor.dead_letter (actor_type, actor_key);
-COMMENT ON TABLE djactor.dead_letter IS 'messages given up, under the id they had; DELETE discards';
-COMMENT ON COLUMN djactor.dead_letter.id IS 'id of the message, the same as it had in djactor.message';
+COMMENT ON TABLE djactor.dead_letter IS 'messages that were given up, under their ids; DELETE discards';
+COMMENT ON COLUMN djactor.dead_letter.id IS 'id of the message, the same as in djactor.message';
 COMMENT ON COLUMN djactor.dead_letter.actor_type IS 'kind of the receiving actor';
 COMMENT ON COLUMN djactor.dead_letter.actor_key IS 'key of the receiving actor';
 COMMENT ON COLUMN djactor.dead_letter.payload IS 'second argument of the handler';
@@ -293,16 +294,16 @@ COMMENT ON COLUMN djactor.dead_letter.sender_type IS 'type of the actor that sen
 COMMENT ON COLUMN djactor.dead_letter.sender_key IS 'key of the actor that sent it; NULL from outside';
 COMMENT ON COLUMN djactor.dead_letter.cause_id IS 'id of the message whose turn sent it; NULL from outside';
 COMMENT ON COLUMN djactor.dead_letter.attempts IS 'failed attempts';
-COMMENT ON COLUMN djactor.dead_letter.crashes IS 'times that the process which ran its handler was killed';
-COMMENT ON COLUMN djactor.dead_letter.redrives IS 'times that redrive() has brought it back';
+COMMENT ON COLUMN djactor.dead_letter.crashes IS 'times that the process crashed or was killed while it ran the handler';
+COMMENT ON COLUMN djactor.dead_letter.redrives IS 'times that redrive() has put it back';
 COMMENT ON COLUMN djactor.dead_letter.retry_at IS 'always NULL';
 COMMENT ON COLUMN djactor.dead_letter.last_error IS 'message of the last failed attempt';
 COMMENT ON COLUMN djactor.dead_letter.sent_at IS 'start of the sender''s transaction';
-COMMENT ON COLUMN djactor.dead_letter.reason IS 'failed (max_attempts reached), rejected, crashed (max_crashes reached), expired, stopped (its actor was, with discard), or mailbox_full';
+COMMENT ON COLUMN djactor.dead_letter.reason IS 'failed (max_attempts reached), rejected, crashed (max_crashes reached), expired, stopped (its actor was stopped, with discard), or mailbox_full';
 COMMENT ON COLUMN djactor.dead_letter.sqlstate IS 'SQLSTATE of the last error';
 COMMENT ON COLUMN djactor.dead_letter.error IS 'message of the last error, with its detail and hint';
-COMMENT ON COLUMN djactor.dead_letter.context IS 'where it was raised';
-COMMENT ON COLUMN djactor.dead_letter.failed_at IS 'when it was given up';
+COMMENT ON COLUMN djactor.dead_letter.context IS 'context of the last error';
+COMMENT ON COLUMN djactor.dead_letter.failed_at IS 'when the message was given up';
 
 CREATE TABLE djactor.reply
 (
@@ -313,10 +314,10 @@ CREATE TABLE djactor.reply
 	expires_at timestamptz NOT NULL
 );
 CREATE INDEX reply_expires_at ON djactor.reply (expires_at);
-COMMENT ON TABLE djactor.reply IS 'answers to asks from outside of actors, kept for djactor.reply_retention; DELETE forgets one';
+COMMENT ON TABLE djactor.reply IS 'answers to asks from outside of actors, kept for djactor.reply_retention; you may DELETE them';
 COMMENT ON COLUMN djactor.reply.message_id IS 'id of the ask';
-COMMENT ON COLUMN djactor.reply.payload IS 'the reply; JSON null when the turn gave none; SQL NULL when the answer is an error';
-COMMENT ON COLUMN djactor.reply.error IS 'what reply_error() said, or {reason, sqlstate, error}: failed, crashed, rejected, expired (after attempts that failed with attempts and last_error, too), cancelled, stopped, dropped, mailbox_full; SQL NULL when the answer is a reply';
+COMMENT ON COLUMN djactor.reply.payload IS 'the reply; JSON null if the turn gave none; SQL NULL if the answer is an error';
+COMMENT ON COLUMN djactor.reply.error IS 'the argument of reply_error(), or {reason, sqlstate, error}, where reason is failed, crashed, rejected, expired (with attempts and last_error, too, if an attempt has failed), cancelled, stopped, dropped or mailbox_full; SQL NULL if the answer is a reply';
 COMMENT ON COLUMN djactor.reply.created_at IS 'start of the transaction that answered';
 COMMENT ON COLUMN djactor.reply.expires_at IS 'when the row is deleted';
 
@@ -338,21 +339,21 @@ CREATE TABLE djactor.timer
 	last_outcome text,
 	PRIMARY KEY (actor_type, actor_key, name)
 );
-COMMENT ON TABLE djactor.timer IS 'pending timers of actors; written by set_timer(), schedule() and what undoes them';
+COMMENT ON TABLE djactor.timer IS 'pending timers of actors; written by set_timer(), schedule() and the functions that end, pause and run timers';
 COMMENT ON COLUMN djactor.timer.actor_type IS 'kind of the actor whose timer it is';
 COMMENT ON COLUMN djactor.timer.actor_key IS 'key of the actor whose timer it is';
-COMMENT ON COLUMN djactor.timer.name IS 'one timer of each name; 1 to 255 bytes';
-COMMENT ON COLUMN djactor.timer.due_at IS 'not fired before; of a paused one: when it was to fire';
-COMMENT ON COLUMN djactor.timer.every IS 'period of a timer that fires again and again, as it was given; NULL = by cron, or once';
-COMMENT ON COLUMN djactor.timer.anchor IS 'where every counts from, or the time of at; NULL = neither';
-COMMENT ON COLUMN djactor.timer.cron IS 'cron expression of a timer that fires again and again, as it was given';
+COMMENT ON COLUMN djactor.timer.name IS 'unique within the actor; 1 to 255 bytes';
+COMMENT ON COLUMN djactor.timer.due_at IS 'the timer does not fire before this time; while it is paused: when it would have fired';
+COMMENT ON COLUMN djactor.timer.every IS 'period of a recurring timer, as it was given; NULL = the timer recurs by cron, or fires once';
+COMMENT ON COLUMN djactor.timer.anchor IS 'the time that every counts from, or the time given as at; NULL = neither';
+COMMENT ON COLUMN djactor.timer.cron IS 'cron expression of a recurring timer, as it was given';
 COMMENT ON COLUMN djactor.timer.time_zone IS 'time zone of every and cron; NULL = that of the actor type';
-COMMENT ON COLUMN djactor.timer.catch_up IS 'once: what was missed becomes one firing with its count; skip: it is dropped';
+COMMENT ON COLUMN djactor.timer.catch_up IS 'once: missed times become one firing with their count; skip: they are dropped';
 COMMENT ON COLUMN djactor.timer.payload IS 'second argument of the handler';
 COMMENT ON COLUMN djactor.timer.message_id IS 'the delayed message of kind timer that is its next firing; a firing that no timer names is discarded at its turn; NULL while paused';
-COMMENT ON COLUMN djactor.timer.paused_at IS 'since when it is paused; NULL = it is not';
-COMMENT ON COLUMN djactor.timer.last_fired_at IS 'start of the last firing that is over; NULL = none yet';
-COMMENT ON COLUMN djactor.timer.last_outcome IS 'what became of that: handled, dead (given up, see djactor.dead_letter), or skipped';
+COMMENT ON COLUMN djactor.timer.paused_at IS 'since when the timer is paused; NULL = it is not paused';
+COMMENT ON COLUMN djactor.timer.last_fired_at IS 'start of the last completed firing; NULL = none yet';
+COMMENT ON COLUMN djactor.timer.last_outcome IS 'outcome of the last completed firing: handled, dead (given up, see djactor.dead_letter), or skipped';
 
 CREATE TABLE djactor.watch
 (
@@ -363,11 +364,11 @@ CREATE TABLE djactor.watch
 	PRIMARY KEY (watcher_type, watcher_key, actor_type, actor_key)
 );
 CREATE INDEX watch_actor ON djactor.watch (actor_type, actor_key);
-COMMENT ON TABLE djactor.watch IS 'who is told with a message of kind down when whom stops; written by watch() and unwatch()';
-COMMENT ON COLUMN djactor.watch.watcher_type IS 'kind of the actor that is told';
-COMMENT ON COLUMN djactor.watch.watcher_key IS 'key of the actor that is told';
-COMMENT ON COLUMN djactor.watch.actor_type IS 'kind of the actor that is watched';
-COMMENT ON COLUMN djactor.watch.actor_key IS 'key of the actor that is watched';
+COMMENT ON TABLE djactor.watch IS 'watches: the watcher gets a message of kind down when the watched actor stops or fails for good; written by watch() and unwatch()';
+COMMENT ON COLUMN djactor.watch.watcher_type IS 'kind of the watcher';
+COMMENT ON COLUMN djactor.watch.watcher_key IS 'key of the watcher';
+COMMENT ON COLUMN djactor.watch.actor_type IS 'kind of the watched actor';
+COMMENT ON COLUMN djactor.watch.actor_key IS 'key of the watched actor';
 
 CREATE TABLE djactor.idempotency
 (
@@ -385,12 +386,12 @@ CREATE INDEX idempotency_completed_at ON djactor.idempotency (completed_at);
 COMMENT ON TABLE djactor.idempotency IS 'idempotency keys of handled messages, kept for djactor.idempotency_retention';
 COMMENT ON COLUMN djactor.idempotency.actor_type IS 'kind of the receiving actor';
 COMMENT ON COLUMN djactor.idempotency.actor_key IS 'key of the receiving actor';
-COMMENT ON COLUMN djactor.idempotency.idempotency_key IS 'the key, unique for the actor';
+COMMENT ON COLUMN djactor.idempotency.idempotency_key IS 'the key, unique within the actor';
 COMMENT ON COLUMN djactor.idempotency.message_id IS 'the message that was handled with this key';
 COMMENT ON COLUMN djactor.idempotency.answered IS 'false while its reply is deferred';
-COMMENT ON COLUMN djactor.idempotency.reply IS 'its reply, which a duplicate''s asker gets too';
-COMMENT ON COLUMN djactor.idempotency.error IS 'its error answer, which a duplicate''s asker gets too';
-COMMENT ON COLUMN djactor.idempotency.completed_at IS 'when it was handled, or its deferred reply came; infinity while that is to come';
+COMMENT ON COLUMN djactor.idempotency.reply IS 'the message''s reply, which the asker of a duplicate gets too';
+COMMENT ON COLUMN djactor.idempotency.error IS 'the message''s error answer, which the asker of a duplicate gets too';
+COMMENT ON COLUMN djactor.idempotency.completed_at IS 'when the message was handled, or its deferred reply came; infinity until the deferred reply comes';
 
 CREATE TABLE djactor.journal
 (
@@ -426,8 +427,8 @@ CREATE TABLE djactor.journal
 );
 CREATE INDEX journal_trace ON djactor.journal (trace_id);
 CREATE INDEX journal_finished_at ON djactor.journal (actor_type, finished_at);
-COMMENT ON TABLE djactor.journal IS 'handled messages of the types that ask for it, kept for the interval journal of the type: a log for people; DELETE forgets';
-COMMENT ON COLUMN djactor.journal.id IS 'id of the message, the same as it had in djactor.message';
+COMMENT ON TABLE djactor.journal IS 'handled messages of types that keep a journal, for the type''s interval journal; a log for people; you may DELETE rows';
+COMMENT ON COLUMN djactor.journal.id IS 'id of the message, the same as in djactor.message';
 COMMENT ON COLUMN djactor.journal.actor_type IS 'kind of the receiving actor';
 COMMENT ON COLUMN djactor.journal.actor_key IS 'key of the receiving actor';
 COMMENT ON COLUMN djactor.journal.payload IS 'second argument of the handler';
@@ -440,21 +441,21 @@ COMMENT ON COLUMN djactor.journal.wants_reply IS 'as sent';
 COMMENT ON COLUMN djactor.journal.in_reply_to IS 'as sent';
 COMMENT ON COLUMN djactor.journal.trace_id IS 'as sent';
 COMMENT ON COLUMN djactor.journal.kind IS 'user, reply, error, timer or down';
-COMMENT ON COLUMN djactor.journal.meta IS 'as the handler saw it';
+COMMENT ON COLUMN djactor.journal.meta IS 'as the handler got it';
 COMMENT ON COLUMN djactor.journal.sender_type IS 'type of the actor that sent it; NULL from outside';
 COMMENT ON COLUMN djactor.journal.sender_key IS 'key of the actor that sent it; NULL from outside';
 COMMENT ON COLUMN djactor.journal.cause_id IS 'id of the message whose turn sent it; NULL from outside';
-COMMENT ON COLUMN djactor.journal.attempts IS 'failed attempts before';
-COMMENT ON COLUMN djactor.journal.crashes IS 'times that the process which ran its handler was killed';
-COMMENT ON COLUMN djactor.journal.redrives IS 'times that redrive() has brought it back';
+COMMENT ON COLUMN djactor.journal.attempts IS 'failed attempts before this turn';
+COMMENT ON COLUMN djactor.journal.crashes IS 'times that the process crashed or was killed while it ran the handler';
+COMMENT ON COLUMN djactor.journal.redrives IS 'times that redrive() has put it back';
 COMMENT ON COLUMN djactor.journal.retry_at IS 'always NULL';
 COMMENT ON COLUMN djactor.journal.last_error IS 'message of the last failed attempt';
 COMMENT ON COLUMN djactor.journal.sent_at IS 'start of the sender''s transaction';
-COMMENT ON COLUMN djactor.journal.turn IS 'number of the turn in the actor''s life; NULL when there was none, as for a duplicate';
+COMMENT ON COLUMN djactor.journal.turn IS 'number of the turn among the actor''s turns; NULL = there was no turn, as for a duplicate';
 COMMENT ON COLUMN djactor.journal.started_at IS 'start of the turn, by the clock';
 COMMENT ON COLUMN djactor.journal.finished_at IS 'end of the turn, by the clock; its commit follows within batch_time';
-COMMENT ON COLUMN djactor.journal.outcome IS 'handled; deferred: its reply was to come later; duplicate: discarded for its idempotency key; expired: an ask that came too late';
-COMMENT ON COLUMN djactor.journal.reply IS 'what the turn replied; NULL when nobody asked or the reply was deferred';
+COMMENT ON COLUMN djactor.journal.outcome IS 'handled; deferred: the turn left the reply to a later one; duplicate: discarded because of its idempotency key; expired: an ask past its expires_at';
+COMMENT ON COLUMN djactor.journal.reply IS 'the turn''s reply; NULL = the message was no ask, or the reply was deferred';
 COMMENT ON COLUMN djactor.journal.worker_pid IS 'process that ran the turn';
 
 CREATE TABLE djactor.home
@@ -465,13 +466,13 @@ CREATE TABLE djactor.home
 	restored bigint NOT NULL
 );
 ALTER TABLE djactor.home REPLICA IDENTITY FULL;
-COMMENT ON TABLE djactor.home IS 'where this data was at home when its workers last ran; a copy of it finds itself elsewhere and is held until djactor.resume()';
-COMMENT ON COLUMN djactor.home.system_identifier IS 'of the cluster, as pg_controldata shows it';
+COMMENT ON TABLE djactor.home IS 'the database in which this data was when its workers last ran; a copy in another database, cluster or instance is held until djactor.resume()';
+COMMENT ON COLUMN djactor.home.system_identifier IS 'system identifier of the cluster, as pg_controldata shows it';
 COMMENT ON COLUMN djactor.home.database IS 'OID of the database';
-COMMENT ON COLUMN djactor.home.instance IS 'setting djactor.instance';
-COMMENT ON COLUMN djactor.home.restored IS 'which start from a backup the cluster had last seen; 0 = none';
+COMMENT ON COLUMN djactor.home.instance IS 'value of the setting djactor.instance';
+COMMENT ON COLUMN djactor.home.restored IS 'identifies the cluster''s last start from a backup; 0 = none';
 
-/* ---------- what may not be written by hand is refused with a hint ---------- */
+/* ---------- triggers that refuse manual writes, with a hint ---------- */
 
 CREATE FUNCTION djactor.refuse_write() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_refuse_write';
@@ -506,17 +507,17 @@ CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.home
 CREATE FUNCTION djactor.message_sent() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_message_sent';
 COMMENT ON FUNCTION djactor.message_sent() IS
-'trigger: checks type, key and mailbox limit, and rings for the workers when the sender commits';
+'trigger: checks type, key and mailbox limit, and wakes the workers when the sender commits';
 
 CREATE TRIGGER sent AFTER INSERT ON djactor.message
 	REFERENCING NEW TABLE AS sent
 	FOR EACH STATEMENT EXECUTE FUNCTION djactor.message_sent();
 
-/* Copies are held: what arrives by replication, and what a dump brings. */
+/* Copies are held: mail that arrives by replication, and mail that a dump restores. */
 CREATE FUNCTION djactor.message_arrived() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_message_arrived';
 COMMENT ON FUNCTION djactor.message_arrived() IS
-'trigger: puts aside what arrives by logical replication, or is changed by it, until djactor.resume()';
+'trigger: puts aside messages that arrive by logical replication, or are changed by it, until djactor.resume()';
 
 CREATE TRIGGER arrived AFTER INSERT OR UPDATE ON djactor.message
 	FOR EACH ROW EXECUTE FUNCTION djactor.message_arrived();
@@ -525,7 +526,7 @@ ALTER TABLE djactor.message ENABLE REPLICA TRIGGER arrived;
 CREATE FUNCTION djactor.home_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_home_changed';
 COMMENT ON FUNCTION djactor.home_changed() IS
-'trigger: a dump is being restored, so the mail that it brings is held until djactor.resume()';
+'trigger: detects that a dump is being restored; its mail is then held until djactor.resume()';
 
 CREATE TRIGGER changed AFTER INSERT ON djactor.home
 	FOR EACH STATEMENT EXECUTE FUNCTION djactor.home_changed();
@@ -575,9 +576,9 @@ CREATE FUNCTION djactor.define_actor_type
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_define_actor_type';
 COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
-'defines a kind of actor, or changes it: an omitted option gets its default again, paused is never touched';
+'defines a kind of actor, or changes it: an omitted option gets its default again, paused never changes';
 
-/* The defaults mean "as it is"; where NULL is a value, another one does, which no option can have. */
+/* The defaults mean "unchanged".  Where NULL is a value of the option, the default is one that the option cannot have. */
 CREATE FUNCTION djactor.alter_actor_type
 (
 	name text,
@@ -604,13 +605,13 @@ CREATE FUNCTION djactor.alter_actor_type
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_alter_actor_type';
 COMMENT ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
-'changes those options of a kind of actor that are named, and nothing else; NULL for batch_size, concurrency, mailbox_limit, breaker_failures, journal or upgrade_handler means none';
+'changes only the named options of a kind of actor; NULL for batch_size, concurrency, mailbox_limit, breaker_failures, journal or upgrade_handler means none';
 
 CREATE FUNCTION djactor.drop_actor_type(name text, discard boolean DEFAULT false) RETURNS void
 	LANGUAGE c VOLATILE STRICT
 	AS 'MODULE_PATHNAME', 'dja_drop_actor_type';
 COMMENT ON FUNCTION djactor.drop_actor_type(text, boolean) IS
-'drops a kind of actor; refuses (2BP01) while actors or mail of it exist, unless discard is true, which deletes them';
+'drops a kind of actor; refuses (2BP01) while it has actors or mail, unless discard is true, which deletes them';
 
 /* ---------- in a turn ---------- */
 
@@ -618,14 +619,14 @@ CREATE TYPE djactor.result AS (state jsonb, reply jsonb);
 COMMENT ON TYPE djactor.result IS
 'what a handler may return: the new state (NULL = unchanged) and the reply (NULL = none)';
 
-/* No SET search_path: it could not be inlined then, and the body is bound to what it means now. */
+/* No SET search_path: it would prevent inlining, and the names in the body are already bound. */
 CREATE FUNCTION djactor.result(state jsonb, reply jsonb) RETURNS djactor.result
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
 SELECT ROW(state, reply)::djactor.result;
 END;
 COMMENT ON FUNCTION djactor.result(jsonb, jsonb) IS
-'what a handler may return, made of its two parts, of which each may be a plain NULL';
+'builds what a handler may return from its two parts, each of which may be a plain NULL';
 
 CREATE FUNCTION djactor.self(OUT actor_type text, OUT actor_key text, OUT turns bigint)
 	LANGUAGE c STABLE PARALLEL RESTRICTED
@@ -641,12 +642,12 @@ COMMENT ON FUNCTION djactor.message() IS 'the message being handled; NULL outsid
 CREATE FUNCTION djactor.now() RETURNS timestamptz
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME', 'dja_now';
-COMMENT ON FUNCTION djactor.now() IS 'the time by which mail is due: the clock, or what drain() has moved it to';
+COMMENT ON FUNCTION djactor.now() IS 'the clock by which mail is due; drain(until => ...) moves it';
 
 CREATE FUNCTION djactor.reply(payload jsonb, message_id bigint DEFAULT NULL) RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_reply';
 COMMENT ON FUNCTION djactor.reply(jsonb, bigint) IS
-'answers the message being handled, or an ask whose reply was deferred; the first answer counts, and where nobody asks nothing happens';
+'answers the message being handled, or an ask whose reply was deferred; the first answer counts, and a message that is no ask is not answered';
 
 CREATE FUNCTION djactor.reply_error(error jsonb, message_id bigint DEFAULT NULL) RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_reply_error';
@@ -656,7 +657,7 @@ COMMENT ON FUNCTION djactor.reply_error(jsonb, bigint) IS
 CREATE FUNCTION djactor.defer_reply() RETURNS bigint
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_defer_reply';
 COMMENT ON FUNCTION djactor.defer_reply() IS
-'leaves the message being handled unanswered at the end of its turn; a later turn, of this actor or of another one, answers with reply() and the id that is returned';
+'leaves the message being handled unanswered at the end of its turn, and returns its id; a later turn, of this actor or of another one, passes that id to reply()';
 
 CREATE FUNCTION djactor.reject(reason text) RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_reject';
@@ -666,17 +667,17 @@ COMMENT ON FUNCTION djactor.reject(text) IS
 CREATE FUNCTION djactor.stop(discard boolean DEFAULT false) RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_stop';
 COMMENT ON FUNCTION djactor.stop(boolean) IS
-'removes the actor at the end of its turn, with state and timers, and tells its watchers; what waits goes to a fresh actor or, with discard, to dead_letter';
+'removes the actor at the end of its turn, with state and timers, and tells its watchers; waiting mail goes to a fresh actor or, with discard, to dead_letter';
 
 CREATE FUNCTION djactor.stash() RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_stash';
 COMMENT ON FUNCTION djactor.stash() IS
-'puts the message being handled aside until unstash_all(); at most 1000 for an actor (54000)';
+'puts the current message aside until unstash_all(); at most 1000 for an actor (54000)';
 
 CREATE FUNCTION djactor.unstash_all() RETURNS int
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_unstash_all';
 COMMENT ON FUNCTION djactor.unstash_all() IS
-'puts all that the actor has stashed back into its mailbox, before what came later, and returns how many';
+'puts all stashed messages of the actor back into its mailbox, before later ones, and returns how many';
 
 CREATE FUNCTION djactor.set_timer
 (
@@ -691,21 +692,21 @@ CREATE FUNCTION djactor.set_timer
 ) RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_set_timer';
 COMMENT ON FUNCTION djactor.set_timer(text, interval, jsonb, interval, timestamptz, text, text, text) IS
-'has the actor get a message of kind timer after an interval or at a time, and again every so often from there on, or by cron; replaces its timer of that name';
+'sends the actor a message of kind timer after an interval or at a time, and from there on again after each period, or by cron; replaces its timer of that name';
 
 CREATE FUNCTION djactor.cancel_timer(name text) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_cancel_timer';
 COMMENT ON FUNCTION djactor.cancel_timer(text) IS
-'cancels a timer of the actor, also a firing that is in the mailbox already; false when there was none';
+'cancels a timer of the actor, and a firing that is in the mailbox already; false = there was none';
 
 CREATE FUNCTION djactor.watch(actor_type text, actor_key text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_watch';
 COMMENT ON FUNCTION djactor.watch(text, text) IS
-'has the actor told with a message of kind down once that one stops or is dropped with its type, at once when there is none (reason absent); and each time that it fails for good or is suspended';
+'sends this actor a message of kind down when the other one stops or is dropped with its type, at once if there is none (reason absent), and each time it fails for good or is suspended';
 
 CREATE FUNCTION djactor.unwatch(actor_type text, actor_key text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_unwatch';
-COMMENT ON FUNCTION djactor.unwatch(text, text) IS 'undoes watch()';
+COMMENT ON FUNCTION djactor.unwatch(text, text) IS 'ends a watch()';
 
 /* ---------- calendars ---------- */
 
@@ -732,20 +733,20 @@ CREATE FUNCTION djactor.every_next
 	LANGUAGE c STABLE STRICT PARALLEL SAFE ROWS 10
 	AS 'MODULE_PATHNAME', 'dja_sql_every_next';
 COMMENT ON FUNCTION djactor.every_next(interval, timestamptz, timestamptz, text, int) IS
-'the next times of a period that counts from an anchor; days and months are those of the calendar in a time zone, hours are spans of time';
+'the next times of a period that counts from an anchor; days and months are calendar units in a time zone, hours are spans of time';
 
 /* ---------- asking, from outside of actors ---------- */
 
 CREATE FUNCTION djactor.wait_reply(message_id bigint, timeout interval DEFAULT '5 s'::interval) RETURNS jsonb
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_wait_reply';
 COMMENT ON FUNCTION djactor.wait_reply(bigint, interval) IS
-'waits for the answer to an ask and returns it, without consuming it; JA001: none came in time, JA002: it is an error, in DETAIL as jsonb; holds its statement''s snapshot while it waits, CALL wait_reply() does not';
+'waits for the answer to an ask and returns it, without consuming it; JA001: no answer came in time; JA002: the answer is an error, in DETAIL as jsonb; holds its statement''s snapshot while it waits, which CALL wait_reply() does not';
 
--- No defaults here and below: SELECT f(...) shall mean the function, CALL f(...) the procedure.
+-- No defaults here and below, so that SELECT f(...) means the function and CALL f(...) the procedure.
 CREATE PROCEDURE djactor.wait_reply(message_id bigint, timeout interval, INOUT reply jsonb)
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_call_wait_reply';
 COMMENT ON PROCEDURE djactor.wait_reply(bigint, interval, jsonb) IS
-'commits, and waits as the function wait_reply() does, but holds no snapshot and no lock while it waits';
+'commits and then waits as the function wait_reply() does, but holds no snapshot and no lock while it waits';
 
 CREATE PROCEDURE djactor.ask
 (
@@ -763,40 +764,40 @@ COMMENT ON PROCEDURE djactor.ask(text, text, jsonb, interval, jsonb) IS
 
 CREATE FUNCTION djactor.pause(actor_type text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_pause_type';
-COMMENT ON FUNCTION djactor.pause(text) IS 'starts no more turns of this kind of actor until resume(); mail is still accepted';
+COMMENT ON FUNCTION djactor.pause(text) IS 'lets no turn of this kind of actor start until resume(); mail is still accepted';
 
 CREATE FUNCTION djactor.pause(actor_type text, actor_key text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_pause_actor';
-COMMENT ON FUNCTION djactor.pause(text, text) IS 'starts no more turns of this actor until resume(); mail is still accepted';
+COMMENT ON FUNCTION djactor.pause(text, text) IS 'lets no turn of this actor start until resume(); mail is still accepted';
 
 CREATE FUNCTION djactor.resume(actor_type text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_resume_type';
-COMMENT ON FUNCTION djactor.resume(text) IS 'undoes pause(type)';
+COMMENT ON FUNCTION djactor.resume(text) IS 'ends pause(type)';
 
 CREATE FUNCTION djactor.resume(actor_type text, actor_key text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_resume_actor';
 COMMENT ON FUNCTION djactor.resume(text, text) IS
-'lets a paused or suspended actor go on: attempts of its first message are reset and it is due now, also when the actor never had a turn';
+'ends the pause or suspension of an actor: resets the attempts of its first message and makes it due now, even if the actor never had a turn';
 
 CREATE FUNCTION djactor.resume() RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_resume_database';
 COMMENT ON FUNCTION djactor.resume() IS
-'lets the mail run that is held because this database is a copy (restored, cloned, started from a backup), or that has arrived by replication; for the owner of the database';
+'releases mail that is held because this database is a copy (restored, cloned, started from a backup), or because it has arrived by replication; for the owner of the database';
 
 CREATE FUNCTION djactor.held() RETURNS boolean
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_held_database';
 COMMENT ON FUNCTION djactor.held() IS
-'whether the mail of this database is held, because it is a copy, until djactor.resume()';
+'whether the mail of this database is held until djactor.resume(), because the database is a copy';
 
 CREATE FUNCTION djactor.stop_actor(actor_type text, actor_key text) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_stop_actor';
 COMMENT ON FUNCTION djactor.stop_actor(text, text) IS
-'stops an actor as its own stop() would, after the turn that runs; false when there is none';
+'stops an actor as its own stop() would, after the running turn; false = there is no such actor';
 
 CREATE FUNCTION djactor.cancel(message_id bigint) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_cancel';
 COMMENT ON FUNCTION djactor.cancel(bigint) IS
-'takes back a message that has not been handled; its asker gets an error; false when it is not there any more';
+'takes back a message that has not been handled; its asker gets an error; false = the message is no longer there';
 
 CREATE FUNCTION djactor.redrive(id bigint) RETURNS bigint
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_redrive';
@@ -822,26 +823,26 @@ CREATE FUNCTION djactor.schedule
 ) RETURNS timestamptz
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_schedule';
 COMMENT ON FUNCTION djactor.schedule(text, text, text, interval, jsonb, interval, timestamptz, text, text, text) IS
-'sets a timer of an actor from outside, and returns when it fires next; said again with the same rule it leaves the next firing as it is, unless the clock was wrong';
+'sets a timer of an actor from outside, and returns when it fires next; repeated with the same rule it leaves the next firing as it is, unless the clock was wrong';
 
 CREATE FUNCTION djactor.unschedule(actor_type text, actor_key text, name text) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_unschedule';
 COMMENT ON FUNCTION djactor.unschedule(text, text, text) IS
-'ends a timer of an actor from outside, also a firing that is in the mailbox already; false when there was none';
+'ends a timer of an actor from outside, and a firing that is in the mailbox already; false = there was none';
 
 CREATE FUNCTION djactor.run_now(actor_type text, actor_key text, name text) RETURNS bigint
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_run_now';
 COMMENT ON FUNCTION djactor.run_now(text, text, text) IS
-'has a timer of an actor fire now, also a paused one, and returns the id of the message; it goes on with the next time of its rule';
+'makes a timer of an actor fire now, even a paused one, and returns the id of the message; the timer continues with the next time of its rule';
 
 CREATE FUNCTION djactor.pause(actor_type text, actor_key text, name text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_pause_timer';
-COMMENT ON FUNCTION djactor.pause(text, text, text) IS 'has a timer of an actor not fire until resume()';
+COMMENT ON FUNCTION djactor.pause(text, text, text) IS 'keeps a timer of an actor from firing until resume()';
 
 CREATE FUNCTION djactor.resume(actor_type text, actor_key text, name text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_resume_timer';
 COMMENT ON FUNCTION djactor.resume(text, text, text) IS
-'undoes pause(type, key, name): the timer goes on with the next time of its rule, what fell into the pause is not made up for';
+'ends pause(type, key, name): the timer continues with the next time of its rule; times that fell into the pause are not made up for';
 
 CREATE FUNCTION djactor.timer_next(actor_type text, actor_key text, name text, count int DEFAULT 1) RETURNS SETOF timestamptz
 	LANGUAGE sql STABLE STRICT ROWS 10 SET search_path = pg_catalog, pg_temp
@@ -863,24 +864,24 @@ SELECT n.n FROM this, djactor.every_next(this.every, this.anchor, this.after, th
 ORDER BY 1;
 END;
 COMMENT ON FUNCTION djactor.timer_next(text, text, text, int) IS
-'when a timer of an actor fires next: what is due first, then the next times of its rule; none while it is paused; with the caller''s rights';
+'when a timer of an actor fires next: its due time first, then the next times of its rule; no rows while it is paused; reads with the caller''s rights';
 
 CREATE FUNCTION djactor.wait_idle(timeout interval DEFAULT '10 s'::interval, actor_type text DEFAULT NULL) RETURNS boolean
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_wait_idle';
 COMMENT ON FUNCTION djactor.wait_idle(interval, text) IS
-'waits until no mail is left that could be handled, and tells whether that came true in time; a message that waits for its retry is not idle, delayed and paused mail is; holds its statement''s snapshot while it waits, CALL wait_idle() does not';
+'waits until no mail is left that could be handled; false = the timeout passed; messages that wait for a retry count, delayed and paused ones do not; holds its statement''s snapshot while it waits, which CALL wait_idle() does not';
 
 CREATE PROCEDURE djactor.wait_idle(timeout interval, actor_type text, INOUT idle boolean)
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_call_wait_idle';
 COMMENT ON PROCEDURE djactor.wait_idle(interval, text, boolean) IS
-'commits, and waits as the function wait_idle() does, but holds no snapshot and no lock while it waits';
+'commits and then waits as the function wait_idle() does, but holds no snapshot and no lock while it waits';
 
 CREATE FUNCTION djactor.reload() RETURNS int
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_reload';
 COMMENT ON FUNCTION djactor.reload() IS
-'has the workers of this database end after their batch, so that fresh sessions take over (PL/Python code is loaded once for a session), and returns how many; those of roles that the caller may not act for stay';
+'ends the workers of this database after their batch and returns how many, so that fresh sessions replace them (a session loads PL/Python code once); workers of roles that the caller may not act for stay';
 
-/* ---------- what became of a message: bound to the tables, whatever they are called later ---------- */
+/* ---------- outcomes and traces: the bodies are bound to the tables, also if these are renamed ---------- */
 
 CREATE FUNCTION djactor.outcome(message_id bigint) RETURNS text
 	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
@@ -905,7 +906,7 @@ FROM (VALUES (1)) one
 		AND a.actor_key OPERATOR(pg_catalog.=) m.actor_key;
 END;
 COMMENT ON FUNCTION djactor.outcome(bigint) IS
-'what became of a message: waiting, retrying, held (paused, suspended, or not let loose yet), dead, replied (while its row in djactor.reply is kept), handled (while djactor.journal shows it), NULL = unknown; with the caller''s rights';
+'what became of a message: waiting, retrying, held (paused, suspended, or waiting for djactor.resume()), dead, replied (while its row in djactor.reply is kept), handled (while djactor.journal shows it), NULL = unknown; reads with the caller''s rights';
 
 CREATE FUNCTION djactor.trace
 (
@@ -963,7 +964,7 @@ FROM tree t JOIN found f ON f.id OPERATOR(pg_catalog.=) t.id
 ORDER BY t.path;
 END;
 COMMENT ON FUNCTION djactor.trace(uuid) IS
-'the messages of one trace as a tree, each below the one whose turn sent it: when sent, started and finished, how long it has waited and run; handled ones show only where their type keeps a journal; scans djactor.message and djactor.dead_letter; with the caller''s rights';
+'the messages of one trace as a tree, each below the one whose turn sent it: when it was sent, started and finished, how long it waited and ran; handled messages show only if their type keeps a journal; scans djactor.message and djactor.dead_letter; reads with the caller''s rights';
 
 /* ---------- testing ---------- */
 
@@ -976,7 +977,7 @@ CREATE FUNCTION djactor.drain
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_drain';
 COMMENT ON FUNCTION djactor.drain(int, timestamptz, text) IS
-'handles due messages here and now, in the caller''s transaction, those it sent itself included, and returns how many; delays, timers and retries up to until count as due, in their order';
+'handles due messages at once, in the caller''s transaction, including those that it sent itself, and returns how many; delays, timers and retries up to until count as due, in their order; for tests';
 
 /* ---------- views ---------- */
 
@@ -991,14 +992,14 @@ COMMENT ON FUNCTION djactor.worker_list() IS 'live workers of this database, fro
 
 CREATE VIEW djactor.worker AS
 	SELECT pid, role, state, resident, actor_type, message_id, since FROM djactor.worker_list();
-COMMENT ON VIEW djactor.worker IS 'live workers: what they run, since when';
-COMMENT ON COLUMN djactor.worker.pid IS 'process id; NULL while it starts';
-COMMENT ON COLUMN djactor.worker.role IS 'whose types it runs, and whom its session is logged in as';
+COMMENT ON VIEW djactor.worker IS 'live workers, what they run, and since when';
+COMMENT ON COLUMN djactor.worker.pid IS 'process id; NULL while the worker starts';
+COMMENT ON COLUMN djactor.worker.role IS 'role whose types it runs and that its session is logged in as';
 COMMENT ON COLUMN djactor.worker.state IS 'starting, idle or busy';
-COMMENT ON COLUMN djactor.worker.resident IS 'the one of its pool that listens, keeps the time and sweeps';
-COMMENT ON COLUMN djactor.worker.actor_type IS 'type of the message being handled, cut to 63 bytes; NULL when none is';
-COMMENT ON COLUMN djactor.worker.message_id IS 'message being handled; NULL when none is';
-COMMENT ON COLUMN djactor.worker.since IS 'when the present state began';
+COMMENT ON COLUMN djactor.worker.resident IS 'true for the one worker of its database and role that listens, keeps the time and sweeps';
+COMMENT ON COLUMN djactor.worker.actor_type IS 'type of the message being handled, truncated to 63 bytes; NULL = none';
+COMMENT ON COLUMN djactor.worker.message_id IS 'message being handled; NULL = none';
+COMMENT ON COLUMN djactor.worker.since IS 'when the current state began';
 
 CREATE FUNCTION djactor.stat_list
 (
@@ -1017,26 +1018,26 @@ CREATE VIEW djactor.stat AS
 		wait_p50, wait_p95, wait_p99, run_p50, run_p95, run_p99, since,
 		conflicts, batch_limit, worker_limit
 	FROM djactor.stat_list();
-COMMENT ON VIEW djactor.stat IS 'what workers have done for each actor type since the server started, and how quickly in the last one to two minutes; committed work only, not that of drain()';
+COMMENT ON VIEW djactor.stat IS 'what workers have done for each actor type since the server started, and how fast in the last one to two minutes; only committed work, without that of drain()';
 COMMENT ON COLUMN djactor.stat.actor_type IS 'kind of actor';
-COMMENT ON COLUMN djactor.stat.handled IS 'turns that came out well';
+COMMENT ON COLUMN djactor.stat.handled IS 'successful turns';
 COMMENT ON COLUMN djactor.stat.failed IS 'failed attempts';
-COMMENT ON COLUMN djactor.stat.retried IS 'attempts to be made again; also those that were nobody''s fault, which failed does not count';
-COMMENT ON COLUMN djactor.stat.dead IS 'messages that workers have given up, for whatever reason';
-COMMENT ON COLUMN djactor.stat.duplicates IS 'messages discarded for their idempotency key';
-COMMENT ON COLUMN djactor.stat.expired IS 'asks not run since they were past their expires_at';
-COMMENT ON COLUMN djactor.stat.turns_per_second IS 'turns that came out well, in the last one to two minutes';
-COMMENT ON COLUMN djactor.stat.wait_p50 IS 'from when a message was sent, or was to be delivered, to the start of its turn, earlier attempts included: median of the last one to two minutes, as all these times exact to a quarter; NULL without turns';
-COMMENT ON COLUMN djactor.stat.wait_p95 IS 'likewise: what 95 of 100 did not exceed';
-COMMENT ON COLUMN djactor.stat.wait_p99 IS 'likewise: what 99 of 100 did not exceed';
-COMMENT ON COLUMN djactor.stat.run_p50 IS 'run of a turn: median of the last one to two minutes; NULL without turns';
-COMMENT ON COLUMN djactor.stat.run_p95 IS 'likewise: what 95 of 100 did not exceed';
-COMMENT ON COLUMN djactor.stat.run_p99 IS 'likewise: what 99 of 100 did not exceed';
-COMMENT ON COLUMN djactor.stat.since IS 'when counting began: the start of the server, or later where room for statistics had gone to another type';
+COMMENT ON COLUMN djactor.stat.retried IS 'attempts to be made again, including transient errors, which failed does not count';
+COMMENT ON COLUMN djactor.stat.dead IS 'messages that workers have given up, for any reason';
+COMMENT ON COLUMN djactor.stat.duplicates IS 'messages discarded because of their idempotency key';
+COMMENT ON COLUMN djactor.stat.expired IS 'asks not run because they were past their expires_at';
+COMMENT ON COLUMN djactor.stat.turns_per_second IS 'successful turns a second, in the last one to two minutes';
+COMMENT ON COLUMN djactor.stat.wait_p50 IS 'time from when a message was sent, or was to be delivered, to the start of its turn, earlier attempts included: median of the last one to two minutes; like all these times exact to a quarter; NULL without turns';
+COMMENT ON COLUMN djactor.stat.wait_p95 IS 'likewise, 95th percentile';
+COMMENT ON COLUMN djactor.stat.wait_p99 IS 'likewise, 99th percentile';
+COMMENT ON COLUMN djactor.stat.run_p50 IS 'duration of a turn: median of the last one to two minutes; NULL without turns';
+COMMENT ON COLUMN djactor.stat.run_p95 IS 'likewise, 95th percentile';
+COMMENT ON COLUMN djactor.stat.run_p99 IS 'likewise, 99th percentile';
+COMMENT ON COLUMN djactor.stat.since IS 'when counting began: the start of the server, or later if the type''s place in shared memory was given to another type meanwhile';
 
-COMMENT ON COLUMN djactor.stat.conflicts IS 'batches that others waited for or that failed for what others had locked, while they held what several turns had locked; since the server started, or the type was defined';
-COMMENT ON COLUMN djactor.stat.batch_limit IS 'turns that share a transaction at most, after conflicts or long turns; grows again when it is quiet; NULL = only djactor.batch_size and the type''s own batch_size count';
-COMMENT ON COLUMN djactor.stat.worker_limit IS 'workers that run the type at once at most, after conflicts between them; grows again when it is quiet; NULL = only djactor.max_workers and the type''s concurrency count';
+COMMENT ON COLUMN djactor.stat.conflicts IS 'batches that held the locks of several turns when another session waited for one, or that failed on another session''s lock; since the server started, or the type was defined';
+COMMENT ON COLUMN djactor.stat.batch_limit IS 'maximum number of turns that share a transaction, lowered by conflicts and long turns; grows again when they cease; NULL = no limit beyond djactor.batch_size and the type''s own batch_size';
+COMMENT ON COLUMN djactor.stat.worker_limit IS 'maximum number of workers that run the type at once, lowered by conflicts between them; grows again when these cease; NULL = no limit beyond djactor.max_workers and the type''s concurrency';
 
 CREATE FUNCTION djactor.put_off_list
 (
@@ -1046,7 +1047,7 @@ CREATE FUNCTION djactor.put_off_list
 	AS 'MODULE_PATHNAME', 'dja_put_off_list';
 COMMENT ON FUNCTION djactor.put_off_list() IS 'mailboxes of this database that wait for a row that another transaction has locked, from shared memory: hashes as in djactor.name_hash(), how often they were put off so far, and until when';
 
-/* The last_error of the first message would be nicer, but wants all mail sorted. */
+/* The last_error of the first message would be better, but needs all mail sorted. */
 CREATE VIEW djactor.mailbox AS
 	SELECT m.actor_type, m.actor_key, m.depth, m.oldest_sent_at,
 		pg_catalog.now() OPERATOR(pg_catalog.-) m.oldest_sent_at AS oldest_age,
@@ -1067,20 +1068,20 @@ CREATE VIEW djactor.mailbox AS
 COMMENT ON VIEW djactor.mailbox IS 'waiting messages of each actor and the age of the oldest';
 COMMENT ON COLUMN djactor.mailbox.actor_type IS 'kind of the receiving actor';
 COMMENT ON COLUMN djactor.mailbox.actor_key IS 'key of the receiving actor';
-COMMENT ON COLUMN djactor.mailbox.depth IS 'messages that wait, delayed ones included';
-COMMENT ON COLUMN djactor.mailbox.oldest_sent_at IS 'when the oldest of them was sent';
-COMMENT ON COLUMN djactor.mailbox.oldest_age IS 'how long ago that is';
-COMMENT ON COLUMN djactor.mailbox.put_offs IS 'how often its mail was put off for what is nobody''s fault: the most of one message, or how often in a row for a row that another transaction has locked';
-COMMENT ON COLUMN djactor.mailbox.last_error IS 'why, or the error of one of its messages that has failed; NULL = neither';
+COMMENT ON COLUMN djactor.mailbox.depth IS 'waiting messages, delayed ones included';
+COMMENT ON COLUMN djactor.mailbox.oldest_sent_at IS 'when the oldest waiting message was sent';
+COMMENT ON COLUMN djactor.mailbox.oldest_age IS 'age of the oldest waiting message';
+COMMENT ON COLUMN djactor.mailbox.put_offs IS 'how often its mail was put off without using up an attempt: the maximum over its messages, or the successive waits for a row that another transaction has locked';
+COMMENT ON COLUMN djactor.mailbox.last_error IS 'why mail was put off, or the error of one of its messages that has failed; NULL = neither';
 
-/* ---------- grants: by themselves to the database's owner, whoever that is, who may pass them on ---------- */
+/* ---------- grants: to the database's owner, whichever role that is, with grant option ---------- */
 
 GRANT USAGE ON SCHEMA djactor TO PUBLIC;
 GRANT USAGE ON SCHEMA djactor TO pg_database_owner WITH GRANT OPTION;
 GRANT SELECT ON djactor.actor_type, djactor.actor, djactor.actor_identity, djactor.message,
 	djactor.dead_letter, djactor.reply, djactor.timer, djactor.watch, djactor.idempotency,
 	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.stat TO pg_database_owner WITH GRANT OPTION;
-/* pg_dump reads these, too */
+/* pg_dump reads these sequences, too */
 GRANT SELECT ON SEQUENCE djactor.actor_identity_id_seq, djactor.message_id_seq TO pg_database_owner WITH GRANT OPTION;
 GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
 		idempotency_key, wants_reply, in_reply_to, trace_id)
@@ -1103,7 +1104,7 @@ GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner WITH GRANT 
 GRANT EXECUTE ON FUNCTION djactor.stat_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.put_off_list() TO pg_database_owner WITH GRANT OPTION;
 
-/* ---------- pg_dump carries the users' data ---------- */
+/* ---------- pg_dump includes the users' data ---------- */
 
 SELECT pg_catalog.pg_extension_config_dump('djactor.actor_type', '');
 SELECT pg_catalog.pg_extension_config_dump('djactor.actor', '');
@@ -1119,7 +1120,7 @@ SELECT pg_catalog.pg_extension_config_dump('djactor.idempotency', '');
 SELECT pg_catalog.pg_extension_config_dump('djactor.journal', '');
 SELECT pg_catalog.pg_extension_config_dump('djactor.home', '');
 
-/* ---------- without the preload nothing would ever run: say so now ---------- */
+/* ---------- without the preload nothing would ever run: warn now ---------- */
 
 CREATE FUNCTION djactor.check_preload() RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_check_preload';

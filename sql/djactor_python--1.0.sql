@@ -1,17 +1,17 @@
 /*
  * djactor_python--1.0.sql
  *
- * Actors written as plain Python classes.  The work is done by the Python
- * module djactor_python.py in the server's share directory; what stands here
- * are its way in: one handler for all types, one function that defines them,
- * one table that tells which class a type means.
+ * Actors written as plain Python classes.  The Python module
+ * djactor_python.py in the server's share directory does the work.  This
+ * script creates the entry points: one handler for all types, one function
+ * that defines types, and one table with the class of each type.
  *
- * What always holds:
+ * These rules hold throughout:
  *
  * - a class runs as the server's operating system user, so only a superuser
- *   says which class: nobody else may define, or write the table;
- * - a definition is good for one owner: a role that may call the handler for
- *   types of its own cannot have another owner's class run under its type;
+ *   may define types or write the table;
+ * - a definition is valid for one owner: a role that may call the handler for
+ *   its own types cannot make another owner's class run under its type;
  * - every name is qualified, nothing is CREATE OR REPLACE or IF NOT EXISTS.
  *   No function has a SET clause: it would change what users' code sees.
  */
@@ -24,7 +24,7 @@ CREATE TABLE djactor.python_actor
 	class text NOT NULL,
 	owner pg_catalog.regrole NOT NULL
 );
-COMMENT ON TABLE djactor.python_actor IS 'actor types whose handler is a Python class; written by define_python_actor() only';
+COMMENT ON TABLE djactor.python_actor IS 'actor types whose handler is a Python class; written only by define_python_actor()';
 COMMENT ON COLUMN djactor.python_actor.name IS 'kind of actor: djactor.actor_type.name';
 COMMENT ON COLUMN djactor.python_actor.class IS 'package.module.Class';
 COMMENT ON COLUMN djactor.python_actor.owner IS 'owner of the type that the class was defined for';
@@ -32,7 +32,7 @@ COMMENT ON COLUMN djactor.python_actor.owner IS 'owner of the type that the clas
 CREATE FUNCTION djactor.python_directory() RETURNS text
 	LANGUAGE c STABLE PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_python_directory';
-COMMENT ON FUNCTION djactor.python_directory() IS 'where the Python module djactor_python is installed';
+COMMENT ON FUNCTION djactor.python_directory() IS 'directory in which the Python module djactor_python is installed';
 
 CREATE FUNCTION djactor.handle_python(state jsonb, message jsonb) RETURNS djactor.result
 	LANGUAGE plpython3u VOLATILE AS $$
@@ -87,7 +87,7 @@ CREATE FUNCTION djactor.define_python_actor
 		raise result
 $$;
 COMMENT ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
-'defines a kind of actor whose handler is a Python class, or changes it; the options are those of define_actor_type()';
+'defines a kind of actor whose handler is a Python class, or changes it; options as for define_actor_type()';
 
 GRANT SELECT ON djactor.python_actor TO pg_database_owner;
 REVOKE ALL ON FUNCTION djactor.python_directory() FROM PUBLIC;
