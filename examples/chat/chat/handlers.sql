@@ -6,8 +6,8 @@
 -- commit together, or not at all.  At most one turn of a room runs at a time, so
 -- counting needs no locks.
 
--- chat.room, one per room.  State: how many posts (count), who wrote last
--- (last_author), and how many posts of whom (members).
+-- chat.room, one actor per room.  State: the number of posts (count), the author of
+-- the last one (last_author), and the number of posts of each author (members).
 CREATE OR REPLACE FUNCTION chat_room_handle(state jsonb, message jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -30,7 +30,7 @@ BEGIN
 END
 $$;
 
--- chat.user, one per user.  State: how many posts, and in which room the last.
+-- chat.user, one actor per user.  State: the number of posts, and the room of the last.
 CREATE OR REPLACE FUNCTION chat_user_handle(state jsonb, message jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,7 +1,7 @@
 -- desk.sql
 --     The alert desk, events.desk: the actor "main" writes the table of alerts and shows the latest of them.
 --
--- State: how many alerts are on (open), and the latest ones, newest first.
+-- State: the number of alerts that are on (open), and the latest ones, newest first.
 CREATE OR REPLACE FUNCTION events_desk_handle(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
   at timestamptz := (message->>'at')::timestamptz;

@@ -1,11 +1,11 @@
 -- device.sql
 --     The actor of a device, events.device; its key is the device's name.
 --
--- One turn of a device runs at a time, so reading and changing its state needs no locks. All that a turn
--- writes, sends and sets commits with the removal of its message, or not at all.
+-- One turn of a device runs at a time, so reading and changing its state needs no locks. Everything that a
+-- turn writes and sends, and its timers, commit with the removal of its message, or not at all.
 --
--- State: value and at of the newest event, recent values, how many events came (count) and how many
--- of them late, the current minute, and the kinds of alerts that are on.
+-- State: value and at of the newest event, recent values, the number of events (count) and of late
+-- ones (late), the current minute, and the kinds of alerts that are on.
 
 -- Switches an alert on or off. The desk hears of changes only, in the order in which they happened.
 CREATE OR REPLACE FUNCTION events_switch_alert(state jsonb, kind text, is_on boolean, value numeric)
@@ -36,7 +36,7 @@ BEGIN
     INSERT INTO events_device (name) VALUES ((djactor.self()).actor_key) RETURNING * INTO device;
   END IF;
 
-  -- Late events count as well, in the minute in which they were measured.
+  -- Late events count too, in the minute in which they were measured.
   INSERT INTO events_minute AS m (device_id, minute, count, total, low, high)
     VALUES (device.name, date_trunc('minute', at), 1, measured, measured, measured)
     ON CONFLICT (device_id, minute) DO UPDATE SET count = m.count + 1, total = m.total + measured,
@@ -44,7 +44,7 @@ BEGIN
     RETURNING jsonb_build_object('count', count, 'mean', round(total / count, 1), 'low', low, 'high', high)
     INTO this_minute;
 
-  -- Whatever came, the device lives. Setting the timer again puts it off; it is as durable as the state.
+  -- Any event shows that the device is alive. Setting the timer again postpones it; it is as durable as the state.
   PERFORM djactor.set_timer('silent', after => device.silent_after);
   state := events_switch_alert(state, 'silent', false, NULL);
   state := jsonb_set(state, '{count}', to_jsonb((state->>'count')::int + 1));

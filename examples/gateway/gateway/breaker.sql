@@ -5,12 +5,12 @@
 -- open        nothing passes, until the timer "try" fires
 -- half_open   one request passes, as a probe; its success closes the breaker, its failure opens it
 --
--- Asked {"ask": "pass"}, it says whether a request may pass, and where to. Told {"ok": true or false,
--- "round": ...}, it learns what became of one. A change of the mode begins a new round, and what is
--- reported of an earlier one has no effect: a request that was slow to fail does not spoil the probe.
+-- To {"ask": "pass"} it replies whether a request may pass, and where to. {"ok": true or false,
+-- "round": ...} reports the outcome of a request. A change of the mode begins a new round. Reports of an
+-- earlier round have no effect: a request that was slow to fail does not spoil the probe.
 --
 -- The timer is a row that commits with the mode, so no breaker stays open for ever because a process
--- died. While a probe is out it is set as well: a probe that is never reported makes room for another.
+-- died. It is also set during a probe: if that is never reported, the timer allows another probe.
 
 CREATE OR REPLACE FUNCTION gateway_breaker_try_after(cool_down interval) RETURNS float8 LANGUAGE plpgsql AS $$
 BEGIN
@@ -26,7 +26,7 @@ DECLARE
   mode text := state->>'mode';
   failures int := (state->>'failures')::int;
   probing boolean := (state->>'probing')::boolean;
-  until float8 := (state->>'until')::float8;      -- when the timer is due, for those who ask
+  until float8 := (state->>'until')::float8;      -- when the timer is due, for replies
   passes boolean;
   reply jsonb;
 BEGIN

@@ -1,11 +1,11 @@
 -- bucket.sql
 --     The rate limiter of a client, gateway.bucket; its key is the client's name. A token bucket.
 --
--- Asked with anything, it takes a token if there is one. However many requests come at once, in
--- however many processes: turns of one bucket come one after the other, so no token is taken twice.
+-- Any ask takes a token if there is one. However many requests come at once, in however many processes,
+-- the turns of one bucket run one after the other, so no token is taken twice.
 --
--- State: tokens as of at (seconds since 1970), the limits they were counted with, and how many
--- requests were allowed and refused.
+-- State: the tokens at the time at (seconds since 1970), the limits that applied then, and the number
+-- of requests that were allowed and refused.
 
 CREATE OR REPLACE FUNCTION gateway_bucket_handle(state jsonb, message jsonb)
 RETURNS djactor.result LANGUAGE plpgsql AS $$
@@ -21,7 +21,7 @@ BEGIN
     RETURN (NULL::jsonb, '{"known": false}'::jsonb);
   END IF;
 
-  -- What has been refilled since; a new bucket is full. A clock that was set back takes nothing away.
+  -- Add the tokens that have accrued since; a new bucket is full. A clock that was set back removes none.
   tokens := least(client.burst, coalesce(
     (state->>'tokens')::float8 + client.rate * greatest(0, at - (state->>'at')::float8), client.burst));
   allowed := tokens >= 1;
