@@ -403,7 +403,7 @@ dja_pending_stop_type_queue(DjaType *type)
 					 errmsg("turns of actor type \"%s\" do not come to an end", type->name),
 					 errhint("Pause the type, and try again when its handlers have finished.")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
-						 DJA_WAIT_EVENT(wait_event, "DjactorStopLane"));
+						 DJA_WAIT_EVENT(wait_event, "DjactorStopType"));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
