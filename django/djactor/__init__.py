@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from djactor.errors import (
+    from djactor.actors import ActorRef, actor
+    from djactor.exceptions import (
         AskFailed,
         AskInTransaction,
         AskTimeout,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         WrongVersion,
     )
     from djactor.python import PythonActor
-    from djactor.refs import ActorRef, actor
 
 __all__ = [
     "ActorRef",
@@ -49,11 +49,11 @@ __all__ = [
 ]
 __version__ = "1.0"
 
-_HOMES = {"ActorRef": "refs", "PythonActor": "python", "actor": "refs"}
+_HOMES = {"ActorRef": "actors", "PythonActor": "python", "actor": "actors"}
 
 
 def __getattr__(name: str) -> Any:
     """What ``__all__`` names, from the module that has it; errors: AttributeError."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'exceptions')}"), name)

@@ -13,6 +13,6 @@ class DjactorConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks, and have djactor's errors explained."""
-        from djactor import checks, errors  # noqa: F401
+        from djactor import checks, exceptions  # noqa: F401
 
-        connection_created.connect(errors.install, dispatch_uid="djactor.errors")
+        connection_created.connect(exceptions.install, dispatch_uid="djactor.exceptions")

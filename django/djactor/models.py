@@ -18,7 +18,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections, models, router, transaction
 
 from djactor import conf, fields, schedules
-from djactor.errors import DjactorError, MessageSent, StateChanged
+from djactor.exceptions import DjactorError, MessageSent, StateChanged
 
 
 def _written_in(row: models.Model) -> str:

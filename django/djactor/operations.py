@@ -21,7 +21,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 from djactor import schedules
-from djactor.errors import DjactorError
+from djactor.exceptions import DjactorError
 from djactor.fields import Interval, normalise_key
 
 _JSON = {"initial_state", "settings"}

@@ -31,9 +31,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import StreamingHttpResponse
 
 from djactor import conf, listener
-from djactor.errors import AskFailed, AskTimeout
+from djactor.actors import ActorRef
+from djactor.exceptions import AskFailed, AskTimeout
 from djactor.fields import dump_payload, load_payload
-from djactor.refs import ActorRef
 
 logger = logging.getLogger("djactor")
 

@@ -16,8 +16,8 @@ from typing import Any
 from django.db import connections, transaction
 
 from djactor import conf, listener
+from djactor.actors import in_transaction, statement_timeout
 from djactor.definitions import define_types
-from djactor.refs import in_transaction, statement_timeout
 
 __all__ = ["define_types", "drain", "reset", "wait_idle"]
 

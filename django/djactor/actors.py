@@ -22,7 +22,7 @@ from django.db.utils import Error as DatabaseError
 from django.db.utils import InterfaceError, OperationalError
 
 from djactor import conf, schedules
-from djactor.errors import AskFailed, AskInTransaction, AskTimeout
+from djactor.exceptions import AskFailed, AskInTransaction, AskTimeout
 from djactor.fields import dump_payload, load_payload, normalise_key
 
 _LOOK = 1.0  # seconds between two looks of our own, while nobody listens for us
