@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from djactor import live
-from djactor.display import duration, shortened
+from djactor.admin import live
+from djactor.admin.display import duration, shortened
 
 _TYPES = (
     "type",

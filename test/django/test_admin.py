@@ -1,7 +1,11 @@
 """The admin: everything is seen, little may be done, and that by permission."""
 
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import urlencode
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -16,10 +20,30 @@ from django.urls import reverse
 from django.utils import timezone
 
 import djactor
-from djactor import admin, diagram, display, live, status
+from djactor import status
+from djactor.admin import diagram, display, live, model_admins
 from djactor.models import Actor, ActorType, DeadLetter, Mailbox, Message, Stat, Timer
 from djactor.test import wait_idle
 from waiting import until
+
+WITHOUT_ADMIN = """
+import django
+from django.conf import settings
+from django.core.management import call_command
+
+database = {"ENGINE": "django.db.backends.postgresql", "USER": "shop", "NAME": "shop"}
+templates = {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}
+settings.configure(
+    INSTALLED_APPS=["djactor"], DATABASES={"default": database}, TEMPLATES=[templates]
+)
+django.setup()
+
+from django.template import engines
+
+call_command("djactor_status")
+template = "{% load djactor_display %}{{ 192|duration }}"
+print(engines["django"].from_string(template).render())
+"""
 
 
 @pytest.fixture
@@ -172,7 +196,7 @@ def test_the_live_page_counts_no_further_than_its_sample(browser, paused, monkey
 
 
 def test_lists_count_no_further_than_their_limit(browser, paused, monkeypatch):
-    monkeypatch.setattr(admin.BoundedPaginator, "LIMIT", 2)
+    monkeypatch.setattr(model_admins.BoundedPaginator, "LIMIT", 2)
     for key in range(3):
         djactor.actor("shop.counter", key).send({"add": 1})
     assert "2 messages" in text(browser.get(reverse("admin:djactor_message_changelist")))
@@ -535,3 +559,18 @@ def test_a_timer_that_is_gone_leads_to_the_list(browser):
         (f"{reverse('admin:djactor_timers')}?type=shop.counter&q=7", 302)
     ]
     assert "has no timer &quot;gone&quot;" in text(response) and "other" in text(response)
+
+
+def test_without_djangos_admin_commands_and_filters_work(project):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ADMIN],
+        env=os.environ
+        | {"PGHOST": project.host, "PYTHONPATH": str(Path(djactor.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "shop.counter" in done.stdout
+    assert done.stdout.splitlines()[-1] == "3 min 12 s"

@@ -28,8 +28,8 @@ from django.db.models.signals import post_init, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
 
 import djactor
-from djactor import live
-from djactor.display import duration
+from djactor.admin import live
+from djactor.admin.display import duration
 from djactor.models import (
     Actor,
     ActorType,

@@ -1,8 +1,8 @@
-"""``{% load djactor_display %}``: the functions of ``djactor.display`` as filters."""
+"""``{% load djactor_display %}``: the functions of ``djactor.admin.display`` as filters."""
 
 from django import template
 
-from djactor import display
+from djactor.admin import display
 
 register = template.Library()
 register.filter("count", display.count)

@@ -22,8 +22,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonRes
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
-from djactor import conf, diagram, live, schedules
-from djactor.display import pretty
+from djactor import conf, schedules
+from djactor.admin import diagram, live
+from djactor.admin.display import pretty
 from djactor.models import Timer
 
 TRACE_LIMIT = 200  # messages in a diagram

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from djactor.display import duration, shortened
+from djactor.admin.display import duration, shortened
 
 OUTSIDE = ("", "outside")
 TIMES = 84  # pixels for the times at the left

@@ -1,4 +1,4 @@
-"""Django's admin for djactor: what waits, what failed, and the few things to do about it.
+"""The models in Django's admin: what waits, what failed, and the few things to do about it.
 
 Everything is for looking at, but for what djactor allows: redriving and discarding dead
 letters, pausing and resuming types.  What was done, and by whom, is in the admin's log.  The live
@@ -33,9 +33,9 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from djactor import conf
-from djactor.display import duration, pretty, shortened
-from djactor.models import Actor, ActorType, DeadLetter, Journal, Message, Reply
-from djactor.pages import PagesMixin
+from djactor.admin.display import duration, pretty, shortened
+from djactor.admin.pages import PagesMixin
+from djactor.models import Actor, ActorType, DeadLetter, Journal, Message
 
 
 class BoundedPaginator(Paginator):
@@ -346,7 +346,6 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         )
 
 
-@admin.register(Actor)
 class ActorAdmin(ReadOnlyAdmin):
     """Actors and their states."""
 
@@ -381,7 +380,6 @@ class _MailAdmin(ReadOnlyAdmin):
         ]
 
 
-@admin.register(Message)
 class MessageAdmin(_MailAdmin):
     """What waits."""
 
@@ -397,7 +395,6 @@ class MessageAdmin(_MailAdmin):
     _waits = _column("state", _message_state)
 
 
-@admin.register(DeadLetter)
 class DeadLetterAdmin(_MailAdmin):
     """What was given up, to be sent again or discarded."""
 
@@ -436,7 +433,6 @@ class DeadLetterAdmin(_MailAdmin):
         self.each(request, queryset, "redrive", "dead letter", "redriven")
 
 
-@admin.register(Journal)
 class JournalAdmin(_MailAdmin):
     """What was handled, of types that keep a journal."""
 
@@ -452,7 +448,6 @@ class JournalAdmin(_MailAdmin):
     _ran = _column("ran", lambda row: duration(row.finished_at - row.started_at))
 
 
-@admin.register(Reply)
 class ReplyAdmin(ReadOnlyAdmin):
     """Answers that wait for their askers."""
 
@@ -460,7 +455,6 @@ class ReplyAdmin(ReadOnlyAdmin):
     ordering = ("-message_id",)
 
 
-@admin.register(ActorType)
 class ActorTypeAdmin(PagesMixin, ReadOnlyAdmin):
     """Kinds of actors, to be paused and resumed; and the pages that show everything at once."""
 
