@@ -6,7 +6,7 @@ judged: which rules there are, and what of them goes together, is the server's t
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -44,7 +44,7 @@ def zone(value: object) -> str | None:
     """The name of a time zone; errors: TypeError for what has none that the server would know."""
     if value is None or isinstance(value, str):
         return value
-    if value is UTC:
+    if value is timezone.utc:
         return "UTC"
     if isinstance(value, ZoneInfo) and value.key:
         return value.key
@@ -61,7 +61,7 @@ def moment(value: object) -> str | None:
     if not isinstance(value, datetime):
         raise TypeError(f"at is a datetime, or a str, not {type(value).__name__}")
     if value.tzinfo is not None:
-        return value.astimezone(UTC).isoformat()
+        return value.astimezone(timezone.utc).isoformat()
     if settings.USE_TZ:
         raise ValueError(f"at is a datetime with a time zone, not {value!r}")
     return value.isoformat()
