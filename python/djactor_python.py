@@ -40,13 +40,16 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 try:
     import plpy
 except ImportError:  # outside a server: the tests of what needs none
-    plpy: Any = None
+    plpy = None
 
 __all__ = [
     "Current",
@@ -113,7 +116,7 @@ def _float_problem(value: float) -> str | None:
     return f"float {value} would come back as an int"
 
 
-def _problem(value: object) -> tuple[str, str] | None:
+def _problem(value: Any) -> tuple[str, str] | None:  # noqa: ANN401
     """Where below a value is something that JSON would change, and what; None is good."""
     kind = type(value)
     if kind is str:
@@ -152,7 +155,15 @@ def _problem(value: object) -> tuple[str, str] | None:
 
 
 def dump_state(attributes: Mapping[str, object], owner: str) -> str:
-    """The attributes of an object as JSON; raises StateError, which names the bad one."""
+    """The attributes of an object as JSON.
+
+    Args:
+        attributes: The attributes.
+        owner: What the object is called in an error.
+
+    Raises:
+        StateError: JSON would change one of them; the error names it.
+    """
     for name, value in attributes.items():
         if type(name) is not str:
             raise StateError(f"attribute {_shown(name)} of {owner}: {_describe_key(name)}")
@@ -168,7 +179,11 @@ def dump_state(attributes: Mapping[str, object], owner: str) -> str:
 
 
 def load_state(state: str) -> dict[str, Any]:
-    """The attributes that a state holds."""
+    """The attributes that a state holds.
+
+    Raises:
+        StateError: The state is not a JSON object.
+    """
     attributes = json.loads(state)
     if type(attributes) is not dict:
         raise StateError(
@@ -190,10 +205,11 @@ def _evaluated(annotation: object, function: Callable[..., Any]) -> object:
         return {"int": int, "UUID": UUID, "uuid.UUID": UUID}.get(annotation, annotation)
 
 
-def key_converter(cls: type) -> Callable[[str], Any]:
+def key_converter(cls: type[Any]) -> Callable[[str], Any]:
     """What makes of an actor's key the argument that ``__init__`` wants.
 
-    Raises TypeError if ``__init__`` does not take exactly a key.
+    Raises:
+        TypeError: ``__init__`` does not take exactly a key.
     """
     try:
         signature = inspect.signature(cls.__init__)
@@ -217,7 +233,12 @@ def key_converter(cls: type) -> Callable[[str], Any]:
 
 
 def check_class(cls: object) -> None:
-    """Raises TypeError or AttributeError if this cannot be the class of an actor."""
+    """Check that something can be the class of an actor.
+
+    Raises:
+        TypeError: It is no class, has ``__slots__``, or its ``__init__`` does not take a key.
+        AttributeError: It has no ``handle_message``.
+    """
     if not isinstance(cls, type):
         raise TypeError(f"it is of type {type(cls).__qualname__}, not a class")
     if not callable(getattr(cls, "handle_message", None)):
@@ -242,7 +263,7 @@ def check_class(cls: object) -> None:
 class _Actor:
     """A class, and how to call it."""
 
-    cls: type
+    cls: type[Any]
     name: str
     convert: Callable[[str], Any]
 
@@ -262,7 +283,7 @@ class _Actor:
 
     def restore(self, attributes: dict[str, Any]) -> Any:  # noqa: ANN401
         """An object as it was at the end of its last turn."""
-        obj = self.cls.__new__(self.cls)
+        obj = self.cls.__new__(self.cls)  # type: ignore[call-overload]  # it takes cls for type
         obj.__dict__.update(attributes)
         return obj
 
@@ -272,7 +293,7 @@ _directories: list[str] = []  # what djactor_python.path has put on sys.path
 
 
 def _look_where_told() -> None:
-    """Brings sys.path up to date with the setting djactor_python.path."""
+    """Bring sys.path up to date with the setting djactor_python.path."""
     row = plpy.execute("SELECT pg_catalog.current_setting('djactor_python.path', true) AS path")[0]
     wanted = [d.strip() for d in re.split(f"[,{os.pathsep}]", row["path"] or "")]
     for directory in _directories:
@@ -284,7 +305,14 @@ def _look_where_told() -> None:
 
 
 def _load(path: str) -> _Actor:
-    """The class of that dotted path, imported once for a session."""
+    """The class of that dotted path, imported once for a session.
+
+    Raises:
+        ValueError: The path is not of the form ``package.module.Class``.
+        ImportError: There is no such module.
+        AttributeError: There is no such class, or it cannot be that of an actor.
+        TypeError: The class cannot be that of an actor.
+    """
     actor = _actors.get(path)
     if actor is None:
         _look_where_told()
@@ -345,7 +373,7 @@ def _sqlstate(error: BaseException) -> str | None:
 
 
 def _keep_frames_of_users(trace: traceback.TracebackException) -> bool:
-    """Drops our own frames and those of the import system; False if no other is left."""
+    """Drop our own frames and those of the import system; False if no other is left."""
     trace.stack[:] = [
         frame
         for frame in trace.stack
@@ -392,13 +420,14 @@ def _report(
         details.append(_traceback(error))
     if message is not None:
         name, module = "djactor", "builtins"
-    report = type(name, (plpy.Error,), {"__module__": module})(
+    report: Any = type(name, (plpy.Error,), {"__module__": module})(
         _clean(_words(error) if message is None else message)
     )
     report.sqlstate = sqlstate
     report.detail = _clean("\n".join(d for d in details if d)) or None
     report.hint = _clean(hint or spidata[2] or _said(error, "hint") or "") or None
-    return report
+    made: BaseException = report
+    return made
 
 
 # ---------- the database ----------
@@ -406,7 +435,7 @@ def _report(
 
 @functools.cache
 def _encoding() -> str:
-    return plpy.execute("SELECT pg_catalog.getdatabaseencoding() AS name")[0]["name"]
+    return str(plpy.execute("SELECT pg_catalog.getdatabaseencoding() AS name")[0]["name"])
 
 
 def _wrong_encoding() -> BaseException | None:
@@ -524,7 +553,7 @@ def current() -> Current | None:
 
 def send(
     actor_type: str,
-    key: object,
+    key: str | int | UUID,
     payload: object = None,
     *,
     priority: int = 0,
@@ -534,8 +563,29 @@ def send(
     headers: Mapping[str, Any] | None = None,
     wants_reply: bool = False,
 ) -> int:
-    """Sends a message, with this turn's commit, and returns its id."""
-    return _row(
+    """Send a message, with this turn's commit.
+
+    Args:
+        actor_type: The type of the actor that gets it.
+        key: The key of that actor, of 1 to 512 bytes as text.
+        payload: What JSON can hold (``{}`` if None).
+        priority: Of the messages that are due, an actor handles the one with the highest first.
+        deliver_at: When the message is due, with a time zone (default: now).
+        expires_at: From when on it is no longer handled, with a time zone (default: never).
+        idempotency_key: A second message to the same actor with this key is not handled.
+        headers: What goes on to everything that its turn sends (default: the headers of the message
+            being handled).
+        wants_reply: Whether the reply comes back to this actor, as a message.
+
+    Returns:
+        The id of the message.
+
+    Raises:
+        TypeError: For a payload or headers that JSON cannot hold.
+        ValueError: For NaN or an infinity in these, and for a time without a zone.
+        plpy.Error: What the server refuses, such as an actor type that nobody has defined.
+    """
+    row = _row(
         "SELECT djactor.send($1, $2, $3, $4, $5, $6, $7, $8, $9) AS id",
         "text, text, jsonb, int4, timestamptz, timestamptz, text, jsonb, bool",
         actor_type,
@@ -547,11 +597,22 @@ def send(
         idempotency_key,
         None if headers is None else _json(headers, "headers"),
         wants_reply,
-    )["id"]
+    )
+    return int(row["id"])
 
 
 def reply(payload: object, message_id: int | None = None) -> None:
-    """Answers the message being handled, or an earlier one whose reply was deferred."""
+    """Answer a message.
+
+    Args:
+        payload: The answer: what JSON can hold.
+        message_id: An earlier message, whose reply was deferred (default: the message being
+            handled).
+
+    Raises:
+        TypeError: For an answer that JSON cannot hold.
+        ValueError: For NaN or an infinity in it.
+    """
     _row("SELECT djactor.reply($1, $2)", "jsonb, int8", _json(payload, "reply"), message_id)
 
 
@@ -563,13 +624,26 @@ def set_timer(
     every: timedelta | float | str | None = None,
     at: datetime | None = None,
     cron: str | None = None,
-    time_zone: str | None = None,
-    catch_up: str = "once",
+    time_zone: ZoneInfo | str | None = None,
+    catch_up: Literal["once", "skip"] = "once",
 ) -> None:
-    """Sets a timer of this actor, or replaces the one of that name; spans also in seconds.
+    """Set a timer of this actor, or replace the one of that name.
 
-    ``every`` may be the text of an interval, such as "1 mon", which no timedelta is; ``time_zone``
-    is a name or a ``zoneinfo.ZoneInfo``.
+    Args:
+        name: The timer's name.
+        after: Fire that long after now: a timedelta, or seconds.
+        payload: What JSON can hold (``{}`` if None).
+        every: The period: a timedelta, seconds, or the text of an interval, such as ``"1 mon"``,
+            which no timedelta is.
+        at: Fire at that time, which has a time zone.
+        cron: Five fields, or ``@daily`` and the like, instead of the three above.
+        time_zone: Time zone of ``every`` and ``cron`` (default: that of the actor type).
+        catch_up: ``"once"`` makes one firing of those that were missed, ``"skip"`` none.
+
+    Raises:
+        TypeError: For a payload that JSON cannot hold.
+        ValueError: For NaN or an infinity in it, and for a time without a zone.
+        plpy.Error: The server refuses the rule.
     """
     _row(
         "SELECT djactor.set_timer($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -586,17 +660,25 @@ def set_timer(
 
 
 def cancel_timer(name: str) -> bool:
-    """Cancels a timer of this actor; False when there was none."""
-    return _row("SELECT djactor.cancel_timer($1) AS found", "text", name)["found"]
+    """Cancel a timer of this actor; False when there was none."""
+    return bool(_row("SELECT djactor.cancel_timer($1) AS found", "text", name)["found"])
 
 
 def stop(discard: bool = False) -> None:
-    """Removes this actor at the end of the turn; with discard, its waiting mail too."""
+    """Remove this actor at the end of the turn.
+
+    Args:
+        discard: Whether its waiting mail goes to dead_letter; if not, a fresh actor gets it.
+    """
     _row("SELECT djactor.stop($1)", "bool", discard)
 
 
 def reject(reason: str) -> NoReturn:
-    """Ends the turn: the message goes to dead_letter at once (SQLSTATE JA003)."""
+    """End the turn: the message goes to dead_letter at once.
+
+    Raises:
+        plpy.Error: Always, with SQLSTATE JA003.
+    """
     _row("SELECT djactor.reject($1)", "text", None if reason is None else _clean(str(reason)))
     raise AssertionError("djactor.reject() has returned")
 
@@ -657,7 +739,15 @@ def _turn(state: str, message: str) -> tuple[str | None, str | None] | BaseExcep
 
 
 def handle(state: str, message: str) -> tuple[str | None, str | None] | BaseException:
-    """One turn: the new state (None: unchanged) and the reply, or what went wrong."""
+    """One turn.
+
+    Args:
+        state: The actor's state, as JSON.
+        message: The message's payload, as JSON.
+
+    Returns:
+        The new state (None: unchanged) and the reply, as JSON, or what went wrong.
+    """
     try:
         return _turn(state, message)
     except plpy.Fatal:
@@ -710,7 +800,14 @@ def _define(arguments: list[Any]) -> None:
 
 
 def define(arguments: list[Any]) -> BaseException | None:
-    """Defines an actor type for a class; returns what is wrong, if anything."""
+    """Define an actor type for a class.
+
+    Args:
+        arguments: Those of ``djactor.define_python_actor()``, in its order.
+
+    Returns:
+        What is wrong, if anything.
+    """
     wrong = _wrong_encoding()
     if wrong is not None:
         return wrong

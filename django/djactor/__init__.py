@@ -52,8 +52,15 @@ __version__ = "1.0"
 _HOMES = {"ActorRef": "actors", "PythonActor": "python", "actor": "actors"}
 
 
-def __getattr__(name: str) -> Any:
-    """What ``__all__`` names, from the module that has it; errors: AttributeError."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'exceptions')}"), name)
+if not TYPE_CHECKING:  # a type checker would take it for a word that all names are there
+
+    def __getattr__(name: str) -> Any:
+        """What ``__all__`` names, from the module that has it.
+
+        Raises:
+            AttributeError: For any other name.
+        """
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = _HOMES.get(name, "exceptions")
+        return getattr(importlib.import_module(f"{__name__}.{home}"), name)

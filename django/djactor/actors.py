@@ -10,7 +10,9 @@ timer of the actor that is set from here; it, too, comes with the commit of what
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +26,12 @@ from django.db.utils import InterfaceError, OperationalError
 from djactor import conf, schedules
 from djactor.exceptions import AskFailed, AskInTransaction, AskTimeout
 from djactor.fields import dump_payload, load_payload, normalise_key
+from djactor.options import AskOptions, CatchUp, Key, ScheduleOptions, SendOptions
+
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+else:
+    from typing_extensions import Unpack
 
 _LOOK = 1.0  # seconds between two looks of our own, while nobody listens for us
 
@@ -36,15 +44,23 @@ class ActorRef:
     key: str
     using: str
 
-    def send(self, payload: Any = None, **options: Any) -> int:
-        """Send a message; the result is its id.
+    def send(self, payload: Any = None, **options: Unpack[SendOptions]) -> int:
+        """Send a message, as part of the transaction at hand.
 
-        payload  what JSON can hold (``{}`` if None); dates, UUIDs and Decimals become strings
-        options  ``priority``, ``deliver_at``, ``delay`` (a timedelta, instead), ``expires_at``,
-                 ``idempotency_key``, ``headers``, ``wants_reply``: columns of ``Message``
+        Args:
+            payload: What JSON can hold (``{}`` if None); dates, UUIDs and Decimals become strings.
+            **options: ``priority``, ``deliver_at`` or ``delay``, ``expires_at``,
+                ``idempotency_key``, ``headers``, ``wants_reply``: see ``SendOptions``.
 
-        Errors: TypeError and ValueError for payloads that JSON cannot hold; UnknownActorType;
-        MailboxFull.
+        Returns:
+            The id of the message.
+
+        Raises:
+            TypeError: For a payload that JSON cannot hold, and an option that does not exist.
+            ValueError: For NaN, an infinity or a cycle in the payload; for a negative ``delay``,
+                or one beside ``deliver_at``.
+            UnknownActorType: Nobody has defined the type.
+            MailboxFull: The actor has as much mail as its type allows.
         """
         from djactor.models import Message
 
@@ -52,24 +68,40 @@ class ActorRef:
         message.save(using=self.using)
         return message.pk
 
-    async def asend(self, payload: Any = None, **options: Any) -> int:
-        """``send()``, from async code."""
+    async def asend(self, payload: Any = None, **options: Unpack[SendOptions]) -> int:
+        """``send()`` for async code."""
         return await sync_to_async(self.send)(payload, **options)
 
-    def ask(self, payload: Any = None, *, timeout: float = 5.0, **options: Any) -> Any:
-        """Send, and wait at most ``timeout`` seconds for the answer, which is the result.
+    def ask(
+        self, payload: Any = None, *, timeout: float = 5.0, **options: Unpack[AskOptions]
+    ) -> Any:
+        """Send a message, committed at once, and wait for the answer.
 
-        When it raises AskTimeout the message has expired, too, unless a worker has begun it.
+        Args:
+            payload: As that of ``send()``.
+            timeout: How long to wait, in seconds.  The message expires then, too, unless a worker
+                has begun it.
+            **options: ``headers``, ``priority``, ``idempotency_key``: as those of ``send()``.
 
-        options  ``headers``, ``priority``, ``idempotency_key``: as of ``send()``
+        Returns:
+            The answer, as Python has its JSON.
 
-        Errors: AskInTransaction, AskTimeout (the outcome is unknown), AskFailed, MailboxFull.
+        Raises:
+            AskInTransaction: Nobody would see the message, so nothing was sent.
+            AskTimeout: No answer came in time; the outcome is unknown.
+            AskFailed: The answer is an error.
+            TypeError: As by ``send()``.
+            ValueError: As by ``send()``.
+            UnknownActorType: As by ``send()``.
+            MailboxFull: As by ``send()``.
         """
         message_id = self._send_ask(payload, timeout, **options)
         return self._answer(message_id, timeout, timeout)
 
-    async def aask(self, payload: Any = None, *, timeout: float = 5.0, **options: Any) -> Any:
-        """``ask()`` from async code: waits without holding a thread or a connection."""
+    async def aask(
+        self, payload: Any = None, *, timeout: float = 5.0, **options: Unpack[AskOptions]
+    ) -> Any:
+        """``ask()`` for async code: waits without holding a thread or a connection."""
         from djactor import listener
 
         answers = listener.get(self.using)
@@ -100,7 +132,7 @@ class ActorRef:
         return found.values_list("state", flat=True).first()
 
     async def astate(self) -> Any:
-        """``state()``, from async code."""
+        """``state()`` for async code."""
         return await sync_to_async(self.state)()
 
     def schedule(
@@ -113,25 +145,34 @@ class ActorRef:
         at: datetime | str | None = None,
         cron: str | None = None,
         time_zone: ZoneInfo | str | None = None,
-        catch_up: str | None = None,
+        catch_up: CatchUp | None = None,
     ) -> datetime:
-        """Set a timer of the actor; the result is when it fires next.
+        """Set a timer of the actor, or change it, as part of the transaction at hand.
 
-        Said again with the same rule it leaves the next firing as it is.  It is part of the
-        transaction at hand, as ``send()`` is.
+        A timer that has the same rule already keeps its next firing.
 
-        name       of the timer; the actor has one of each name
-        after      a timedelta (or a str that PostgreSQL reads): fire then, and count from then on
-        payload    what JSON can hold (``{}`` if None)
-        every      a timedelta, whose days are days of the calendar, or a str such as ``"1 mon"``
-                   or ``"24 hours"``; counted from ``at``, else from the end of ``after`` or now
-        at         a datetime with a time zone (or a str): fire then
-        cron       five fields, or ``@daily`` and its kin; instead of all these
-        time_zone  of ``every`` and ``cron`` (default: the actor type's)
-        catch_up   ``"once"``: firings that were missed become one, the default; ``"skip"``: none
+        Args:
+            name: The timer's name; the actor has one timer of each name.
+            after: Fire that long after now, and count from then on: a timedelta, or a str that
+                PostgreSQL reads.
+            payload: What JSON can hold (``{}`` if None).
+            every: The period: a timedelta, whose days are days of the calendar, or a str such as
+                ``"1 mon"`` or ``"24 hours"``.  It counts from ``at``, else from the end of
+                ``after``, else from now.
+            at: Fire at that time: a datetime with a time zone, or a str.
+            cron: Five fields, or ``@daily`` and the like, instead of the three above.
+            time_zone: Time zone of ``every`` and ``cron`` (default: that of the actor type).
+            catch_up: ``"once"``, the default, makes one firing of those that were missed;
+                ``"skip"`` none.
 
-        Errors: TypeError and ValueError for what cannot be converted; UnknownActorType;
-        DatabaseError for a rule that the server refuses, and for a role that may not.
+        Returns:
+            When the timer fires next.
+
+        Raises:
+            TypeError: For a value that cannot be converted.
+            ValueError: For a payload that is not JSON, and for a time without a zone.
+            UnknownActorType: Nobody has defined the type.
+            DatabaseError: The server refuses the rule, or the role may not set timers here.
         """
         rule = schedules.arguments(
             after=after,
@@ -148,65 +189,93 @@ class ActorRef:
             return due
 
     def unschedule(self, name: str) -> bool:
-        """End a timer, with a firing that is in the mailbox already; False if there was none."""
+        """End a timer, with a firing that is in the mailbox already.
+
+        Returns:
+            Whether there was such a timer.
+
+        Raises:
+            DatabaseError: The role may not end timers here.
+        """
         return bool(schedules.call(self.using, "unschedule", self.type, self.key, name))
 
     def run_now(self, name: str) -> int:
-        """Have a timer fire now, also a paused one; the result is the id of the message.
+        """Have a timer fire now, even if it is paused; its rule stays as it is.
 
-        It goes on with the next time of its rule.  Errors: UnknownTimer.
+        Returns:
+            The id of the message.
+
+        Raises:
+            UnknownTimer: The actor has no such timer.
         """
         return int(schedules.call(self.using, "run_now", self.type, self.key, name))
 
     def pause_timer(self, name: str) -> None:
-        """Have a timer not fire until ``resume_timer()``; errors: UnknownTimer."""
+        """Keep a timer from firing until ``resume_timer()``.
+
+        Raises:
+            UnknownTimer: The actor has no such timer.
+        """
         schedules.call(self.using, "pause", self.type, self.key, name)
 
     def resume_timer(self, name: str) -> None:
-        """Let a timer go on with the next time of its rule; errors: UnknownTimer."""
+        """Have a paused timer go on with the next time of its rule.
+
+        Raises:
+            UnknownTimer: The actor has no such timer.
+        """
         schedules.call(self.using, "resume", self.type, self.key, name)
 
     def timer_next(self, name: str, count: int = 1) -> list[datetime]:
-        """When a timer fires next, at most ``count`` times; empty if it is paused or not there."""
+        """When a timer fires next.
+
+        Args:
+            name: The timer's name.
+            count: How many times at most.
+
+        Returns:
+            The times, the soonest first; none if the timer is paused or does not exist.
+        """
         return schedules.next_times(self.using, self.type, self.key, name, count)
 
-    async def aschedule(self, name: str, **rule: Any) -> datetime:
-        """``schedule()``, from async code."""
+    async def aschedule(self, name: str, **rule: Unpack[ScheduleOptions]) -> datetime:
+        """``schedule()`` for async code."""
         return await sync_to_async(self.schedule)(name, **rule)
 
     async def aunschedule(self, name: str) -> bool:
-        """``unschedule()``, from async code."""
+        """``unschedule()`` for async code."""
         return await sync_to_async(self.unschedule)(name)
 
     async def arun_now(self, name: str) -> int:
-        """``run_now()``, from async code."""
+        """``run_now()`` for async code."""
         return await sync_to_async(self.run_now)(name)
 
     async def apause_timer(self, name: str) -> None:
-        """``pause_timer()``, from async code."""
+        """``pause_timer()`` for async code."""
         await sync_to_async(self.pause_timer)(name)
 
     async def aresume_timer(self, name: str) -> None:
-        """``resume_timer()``, from async code."""
+        """``resume_timer()`` for async code."""
         await sync_to_async(self.resume_timer)(name)
 
     async def atimer_next(self, name: str, count: int = 1) -> list[datetime]:
-        """``timer_next()``, from async code."""
+        """``timer_next()`` for async code."""
         return await sync_to_async(self.timer_next)(name, count)
 
-    def _fields(self, payload: Any, options: dict[str, Any]) -> dict[str, Any]:
-        delay = options.pop("delay", None)
+    def _fields(self, payload: Any, options: SendOptions) -> dict[str, Any]:
+        columns: dict[str, Any] = {**options}
+        delay = columns.pop("delay", None)
         if delay is not None:
             if not isinstance(delay, timedelta) or delay < timedelta(0):
                 raise ValueError(f"delay is a timedelta that is not negative, not {delay!r}")
-            if options.get("deliver_at") is not None:
+            if columns.get("deliver_at") is not None:
                 raise ValueError("give delay or deliver_at, not both")
-            options["deliver_at"] = datetime.now().astimezone() + delay
+            columns["deliver_at"] = datetime.now().astimezone() + delay
         return {
             "actor_type": self.type,
             "actor_key": self.key,
             "payload": {} if payload is None else payload,
-            **options,
+            **columns,
         }
 
     def _send_ask(
@@ -214,7 +283,7 @@ class ActorRef:
         payload: Any,
         timeout: float,
         *,
-        headers: Any = None,
+        headers: Mapping[str, Any] | None = None,
         priority: int = 0,
         idempotency_key: str | None = None,
     ) -> int:
@@ -246,9 +315,16 @@ class ActorRef:
             return int(cursor.fetchone()[0])
 
     def _answer(self, message_id: int, wait: float, timeout: float) -> Any:
-        """The answer, for which ``wait`` seconds are waited; ``timeout`` is what errors tell.
+        """Wait for the answer.
 
-        Whatever ends the wait, a lost connection included, its error tells the message's id.
+        Args:
+            message_id: The message that was asked.
+            wait: How long to wait, in seconds.
+            timeout: How long the caller waits in all, in seconds: what AskTimeout tells.
+
+        Raises:
+            AskTimeout: No answer came, or the connection was lost.
+            AskFailed: The answer is an error.
         """
         connection = connections[self.using]
         end = time.monotonic() + wait
@@ -308,7 +384,7 @@ class ActorRef:
 
 
 def statement_timeout(alias: str) -> float:
-    """After how many seconds the server cancels a statement of ours; 0.0: never."""
+    """After how many seconds the server cancels a statement of ours; 0.0 means never."""
     with connections[alias].cursor() as cursor:
         cursor.execute(
             "SELECT setting::float8 / 1000 FROM pg_catalog.pg_settings"
@@ -323,12 +399,16 @@ def in_transaction(alias: str) -> bool:
     return bool(connection.in_atomic_block or not connection.get_autocommit())
 
 
-def actor(actor_type: str, key: object, *, using: str | None = None) -> ActorRef:
-    """The actor of this type and key.
+def actor(actor_type: str, key: Key, *, using: str | None = None) -> ActorRef:
+    """The actor of this type and key, which need not exist yet.
 
-    key    a str, an int or a UUID
-    using  alias of the database (default: ``DJACTOR["DATABASE"]``)
+    Args:
+        actor_type: The name of its type.
+        key: Its key: a str, an int or a UUID, of 1 to 512 bytes as text.
+        using: Alias of the database (default: ``DJACTOR["DATABASE"]``).
 
-    Errors: TypeError, ValueError for a key that is none.
+    Raises:
+        TypeError: For a key of another Python type, bool included.
+        ValueError: For a key that is empty or too long.
     """
     return ActorRef(actor_type, normalise_key(key), using or conf.get("DATABASE"))

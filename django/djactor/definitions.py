@@ -42,10 +42,15 @@ class Definition:
 
 
 def last_definitions(loader: MigrationLoader, alias: str | None = None) -> dict[str, Definition]:
-    """By the type's name, in the order of the migrations.
+    """The definitions that the migrations leave.
 
-    alias   only what has been defined in this database, as far as ``loader`` knows, and as the
-            routers say; None: all
+    Args:
+        loader: The migrations.
+        alias: Only what has been defined in this database, as far as ``loader`` knows, and as the
+            routers say; None means all.
+
+    Returns:
+        By the type's name, in the order of the migrations.
     """
     found: dict[str, Definition] = {}
     for app_label, migration, operation in _operations(loader, alias):
@@ -63,7 +68,9 @@ def last_definitions(loader: MigrationLoader, alias: str | None = None) -> dict[
 def last_schedules(loader: MigrationLoader, alias: str | None = None) -> list[Schedule]:
     """The schedules that the migrations leave, in the order of the migrations.
 
-    alias   as of ``last_definitions()``
+    Args:
+        loader: The migrations.
+        alias: As that of ``last_definitions()``.
     """
     found: dict[tuple[str, str, str], Schedule] = {}
     for _, _, operation in _operations(loader, alias):
@@ -78,16 +85,22 @@ def last_schedules(loader: MigrationLoader, alias: str | None = None) -> list[Sc
 
 
 def define_types(using: str | None = None, only: Collection[str] | None = None) -> list[str]:
-    """Define the actor types that the database lacks, as the migrations do; the result names them.
-
-    using  alias of the database (default: ``DJACTOR["DATABASE"]``)
-    only   names of types; None: all.  Python actors want an alias of a superuser
+    """Define the actor types that the database lacks, as the migrations do.
 
     Creates the extension if it is not there, and each handler whose migration names a file; sets
     the schedules of the types that it has defined.  What other migrations have made, such as tables
     and other functions, must be there.
 
-    Errors: DatabaseError, for a handler that does not exist, and for what the role may not do.
+    Args:
+        using: Alias of the database (default: ``DJACTOR["DATABASE"]``).  Python actors need that of
+            a superuser.
+        only: Names of types; None means all.
+
+    Returns:
+        The names of the types that it has defined.
+
+    Raises:
+        DatabaseError: A handler does not exist, or the role may not do it.
     """
     alias = using or conf.get("DATABASE")
     made: list[str] = []
@@ -111,7 +124,7 @@ def define_types(using: str | None = None, only: Collection[str] | None = None) 
 
 
 def differences(definition: Definition, cursor: Any) -> list[str] | None:
-    """The options that the database has otherwise; None if it has no such type."""
+    """The names of options that the database has otherwise; None if it has no such type."""
     wanted = definition.operation.as_stored()
     columns = ", ".join(sql for sql, _ in wanted.values())
     cursor.execute(

@@ -41,10 +41,15 @@ class AskInTransaction(DjactorError):
 class AskTimeout(DjactorError):
     """No answer came in time.  The outcome is unknown: the message may have been handled.
 
-    So it is when the wait ended early: ``__cause__`` is the error then, of a lost connection say.
-    ``message_id`` is what ``djactor.outcome()`` and a later look at ``Reply`` want;
-    ``seconds`` is how long it was waited for.  ``attempts`` is how many have failed so far, and
-    ``last_error`` why; both are None where that is not known, or the role may not read it.
+    It is unknown, too, when the wait ended early: ``__cause__`` is the error then, such as that of
+    a lost connection.
+
+    Attributes:
+        message_id: The message, for ``djactor.outcome()`` and a later look at ``Reply``.
+        seconds: How long the caller was willing to wait.
+        attempts: How many attempts have failed so far; None if that is not known, or the role may
+            not read it.
+        last_error: Why the last of these failed; None as for ``attempts``.
     """
 
     def __init__(
@@ -82,12 +87,12 @@ _REASONS = {
 class AskFailed(DjactorError):
     """The answer is an error.
 
-    ``error`` is a dict, whatever the reason: ``reason``, ``sqlstate``, ``error`` (a text, with a
-    traceback for Python actors), ``attempts`` and ``last_error`` (of one that expired).  What
-    a handler has given to ``reply_error()`` has the reason ``error``, and is ``error["error"]``.
-
-    ``message`` is a text for users: what ``reject()`` said, or ``reply_error()`` if that was a
-    text or has one as ``message``, else what became of the ask, without what is inside.
+    Attributes:
+        message_id: The message that was asked.
+        error: A dict, whatever the reason: ``reason``, ``sqlstate``, ``error`` (a text, with a
+            traceback for Python actors), ``attempts`` and ``last_error`` (of one that expired).
+            What a handler has given to ``reply_error()`` has the reason ``error``, and is
+            ``error["error"]``.
     """
 
     def __init__(self, message_id: int, error: Any) -> None:
@@ -116,7 +121,11 @@ class AskFailed(DjactorError):
 
     @property
     def message(self) -> str:
-        """A text that may be shown to users."""
+        """A text that may be shown to users.
+
+        It is what ``reject()`` said, or ``reply_error()`` if that was a text or has one as
+        ``message``; else it says what became of the ask, without what is inside.
+        """
         said = self.error["error"]
         if self.reason == "rejected" and isinstance(said, str):
             return said.partition("\nDETAIL:  ")[0].partition("\nHINT:  ")[0]

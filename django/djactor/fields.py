@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from math import isinf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import FullResultSet, ObjectDoesNotExist, ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
@@ -33,12 +33,18 @@ from django.db.models.sql import Query
 from django.db.models.sql.datastructures import BaseTable
 from django.db.models.sql.where import WhereNode
 
+from djactor.options import Key
 
-def normalise_key(key: object) -> str:
+if TYPE_CHECKING:
+    from django.db.models.expressions import Combinable
+
+
+def normalise_key(key: Key) -> str:
     """An actor's key as djactor stores it: a str as it is, an int or a UUID in its usual form.
 
-    Errors: TypeError for anything else, bool included; ValueError for a key that is empty or
-    has more than 512 bytes in UTF-8.
+    Raises:
+        TypeError: For anything else, bool included.
+        ValueError: For a key that is empty or has more than 512 bytes in UTF-8.
     """
     if type(key) is str and key.isascii() and 1 <= len(key) <= 512:
         return key  # at once: bulk_create() comes here for each message
@@ -94,7 +100,12 @@ class PayloadEncoder(DjangoJSONEncoder):
         self._numbers: list[str] = []
 
     def encode(self, o: object) -> str:
-        """The text; errors: TypeError, ValueError (NaN, infinity, a cycle)."""
+        """The JSON text of an object.
+
+        Raises:
+            TypeError: For an object that JSON has no word for.
+            ValueError: For NaN, an infinity or a cycle.
+        """
         return self._with_numbers(super().encode(o))
 
     def iterencode(self, o: object, _one_shot: bool = False) -> Iterator[str]:
@@ -108,7 +119,11 @@ class PayloadEncoder(DjangoJSONEncoder):
         return re.sub(f'"{self._mark}([0-9]+)"', lambda m: self._numbers[int(m[1])], text)
 
     def default(self, o: object) -> Any:
-        """What JSON has no word for; errors: TypeError."""
+        """An object that JSON can hold, instead of one that it cannot.
+
+        Raises:
+            TypeError: There is none.
+        """
         if isinstance(o, JSONNumber):
             # Python's encoder takes no text for a number: a string stands for it meanwhile.
             if not self._numbers:
@@ -125,17 +140,29 @@ class PayloadEncoder(DjangoJSONEncoder):
 
 
 def dump_payload(payload: object) -> str:
-    """The JSON text of a payload; errors: TypeError, ValueError (NaN, infinity, a cycle)."""
+    """The JSON text of a payload.
+
+    Raises:
+        TypeError: For an object that JSON has no word for.
+        ValueError: For NaN, an infinity or a cycle.
+    """
     return json.dumps(payload, cls=PayloadEncoder)
 
 
 def load_payload(text: str) -> Any:
-    """What a JSON text of the server means; errors: ValueError for what is no JSON."""
+    """The object that a JSON text of the server means.
+
+    Raises:
+        ValueError: The text is not JSON.
+    """
     return json.loads(text, cls=PayloadDecoder)
 
 
 class KeyField(models.TextField):
     """An actor's key: takes int and UUID as well, in lookups too."""
+
+    if TYPE_CHECKING:  # what the checker of Django's stubs lets a model's attribute be set to
+        _pyi_private_set_type: Key | Combinable  # type: ignore[assignment]
 
     def get_prep_value(self, value: Any) -> Any:
         """The key as text; expressions pass."""
@@ -144,7 +171,11 @@ class KeyField(models.TextField):
         return normalise_key(value)
 
     def validate(self, value: Any, model_instance: Any) -> None:
-        """For forms and ``full_clean()``; errors: ValidationError for a key that is none."""
+        """Check a value, for forms and ``full_clean()``.
+
+        Raises:
+            ValidationError: The value cannot be a key.
+        """
         super().validate(value, model_instance)
         try:
             self.get_prep_value(value)
@@ -237,14 +268,16 @@ class _OrNone(ForwardManyToOneDescriptor):
 class ActorRelation(models.ForeignObject):
     """From a model of yours to the ``Actor`` that two of its fields name: a join both ways.
 
-    actor_type    name of the field with the actor's type (default ``"actor_type"``)
-    actor_key     name of the field with its key, a ``KeyField`` (default ``"actor_key"``)
-    related_name  of the way back, from ``Actor``
-
     There is no constraint: the actor need not exist yet, and then the relation is None; such rows
     are found by ``<relation>__id__isnull=True``.  Fields that are the same in all rows, or follow
     from others, may be ``GeneratedField``.  Whatever collations the two have, names are compared
     byte by byte, as djactor does it.
+
+    Args:
+        actor_type: Name of the field with the actor's type.
+        actor_key: Name of the field with its key, a ``KeyField``.
+        **options: As those of Django's relations, such as ``related_name``, the way back from
+            ``Actor``.
     """
 
     forward_related_accessor_class = _OrNone

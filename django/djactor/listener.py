@@ -86,9 +86,14 @@ class Listener:
 
     @contextlib.contextmanager
     def expect(self, message_id: int, epoch: int) -> Iterator[asyncio.Future[Answer]]:
-        """Wait for this message's answer as long as the block lasts.
+        """Wait for a message's answer as long as the block lasts.
 
-        ``epoch`` is what it was before the message was sent.
+        Args:
+            message_id: The message.
+            epoch: ``self.epoch`` as it was before the message was sent.
+
+        Yields:
+            What the answer will be the result of.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()

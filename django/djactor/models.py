@@ -10,9 +10,9 @@ The quotes inside ``db_table`` are meant: they name a table of another schema.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.db import connections, models, router, transaction
@@ -90,12 +90,16 @@ class Actor(models.Model):
     def save(self, *args: Any, force: bool = False, **kwargs: Any) -> None:
         """Write the state, the only column that may be changed by hand.
 
-        force  overwrite what turns have made of the state since it was read
+        Args:
+            *args: As those of Django's ``save()``.
+            force: Overwrite what turns have made of the state since it was read.
+            **kwargs: As those of Django's ``save()``.
 
-        Errors: StateChanged for an actor that has had a turn since it was read, or was read without
-        its turns, or has stopped; as any error of a save it ends an ``atomic()`` around it.
-        DjactorError for an actor that was not read from the database; an actor comes into being
-        by its first message.
+        Raises:
+            StateChanged: The actor has had a turn since it was read, or was read without its
+                turns, or has stopped.  Like any error of a save it ends an ``atomic()`` around it.
+            DjactorError: The actor was not read from the database; an actor comes into being by
+                its first message.
         """
         if self._state.adding:
             raise DjactorError("actors are not created by hand: send a message to the key")
@@ -112,7 +116,7 @@ class Actor(models.Model):
             self._forced = False
 
     async def asave(self, *args: Any, force: bool = False, **kwargs: Any) -> None:
-        """``save()``, from async code."""
+        """``save()`` for async code."""
         await sync_to_async(self.save)(*args, force=force, **kwargs)
 
     def _do_update(self, base_qs: Any, *args: Any) -> Any:
@@ -126,18 +130,49 @@ class Actor(models.Model):
         return updated
 
 
+# The plugin of Django's stubs takes a query set whose model comes later for one of any model, so
+# ``bulk_create()`` cannot name Message.
+_Sent = TypeVar("_Sent", bound=models.Model)
+
+
 class MessageQuerySet(models.QuerySet["Message"]):
-    """Sends many at once; they know as much of themselves as one that was sent alone."""
+    """Messages; ``bulk_create()`` sends many at once."""
 
-    def bulk_create(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Send them all with one statement; errors: MailboxFull, UnknownActorType.
+    def bulk_create(
+        self,
+        objs: Iterable[_Sent],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[_Sent]:
+        """Send them all with one statement; afterwards each has what the server has given it.
 
-        Trace and time are those of the transaction, so they are asked for once: to have them
-        returned with each row would make sending 15 % slower.
+        Args:
+            objs: The messages.
+            batch_size: How many one statement sends at most (default: all).
+            ignore_conflicts: As that of Django's ``bulk_create()``; messages have no conflicts.
+            update_conflicts: The same.
+            update_fields: The same.
+            unique_fields: The same.
+
+        Raises:
+            MailboxFull: A mailbox is full; none of these messages has been sent.
+            UnknownActorType: Nobody has defined one of the types.
         """
+        # Trace and time are those of the transaction, so they are asked for once: to have them
+        # returned with each row would make sending 15 % slower.
         self._for_write = True
         with transaction.atomic(using=self.db, savepoint=False):
-            sent = super().bulk_create(objs, *args, **kwargs)
+            sent: list[Any] = super().bulk_create(
+                cast("Any", objs),
+                batch_size,
+                ignore_conflicts,
+                update_conflicts,
+                update_fields,
+                unique_fields,
+            )
             if sent:
                 with connections[self.db].cursor() as cursor:
                     cursor.execute("SELECT djactor.current_trace(), now()")
@@ -212,7 +247,13 @@ class Message(models.Model):
         return f"{self.pk} to {self.actor_type} {self.actor_key}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Send it.  Errors: MessageSent for a message that has an id already; MailboxFull."""
+        """Send it.
+
+        Raises:
+            MessageSent: The message has an id already.
+            MailboxFull: The actor has as much mail as its type allows.
+            UnknownActorType: Nobody has defined the type.
+        """
         if self.pk is not None:
             raise MessageSent(
                 f"message {self.pk} has been sent; a message cannot be changed, nor sent twice."
@@ -235,13 +276,21 @@ class Message(models.Model):
         return set() if "_written" in self.__dict__ else super().get_deferred_fields()
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        """Refused: errors: MessageSent."""
+        """Refused.
+
+        Raises:
+            MessageSent: Always.
+        """
         raise MessageSent("messages are not deleted: cancel() takes one back that still waits")
 
     def cancel(self, using: str | None = None) -> bool:
-        """Take it back; False if it does not wait any more.
+        """Take it back.
 
-        using  alias of the database (default: where routers have it written)
+        Args:
+            using: Alias of the database (default: where routers have it written).
+
+        Returns:
+            Whether it was still waiting.
         """
         with connections[using or _written_in(self)].cursor() as cursor:
             cursor.execute("SELECT djactor.cancel(%s)", [self.pk])
@@ -277,7 +326,11 @@ class _Kept(models.Model):
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: errors: DjactorError."""
+        """Refused.
+
+        Raises:
+            DjactorError: Always.
+        """
         raise DjactorError(f"{self._meta.verbose_name} rows are written by djactor alone")
 
 
@@ -299,9 +352,13 @@ class DeadLetter(_Kept):
         return f"{self.pk} to {self.actor_type} {self.actor_key}: {self.reason}"
 
     def redrive(self, using: str | None = None) -> int:
-        """Send it again, under the id it had; the result is that id.
+        """Send it again, under the id it had.
 
-        using  alias of the database (default: where routers have it written)
+        Args:
+            using: Alias of the database (default: where routers have it written).
+
+        Returns:
+            That id.
         """
         with connections[using or _written_in(self)].cursor() as cursor:
             cursor.execute("SELECT djactor.redrive(%s)", [self.pk])
@@ -411,32 +468,63 @@ class Timer(models.Model):
         return f"{self.name} of {self.actor_type} {self.actor_key}"
 
     def next_times(self, count: int = 1, using: str | None = None) -> list[datetime]:
-        """When it fires next, at most ``count`` times; empty while it is paused.
+        """When it fires next.
 
-        using  alias of the database (default: where it was read)
+        Args:
+            count: How many times at most.
+            using: Alias of the database (default: where it was read).
+
+        Returns:
+            The times, the soonest first; none while it is paused.
         """
         alias = using or self._state.db or conf.get("DATABASE")
         return schedules.next_times(alias, *self._named(), count)
 
     def run_now(self, using: str | None = None) -> int:
-        """Have it fire now, also if it is paused; the result is the id of the message.
+        """Have it fire now, even if it is paused; its rule stays as it is.
 
-        using  alias of the database (default: where routers have it written)
+        Args:
+            using: Alias of the database (default: where routers have it written).
 
-        Errors: UnknownTimer.  It goes on with the next time of its rule.
+        Returns:
+            The id of the message.
+
+        Raises:
+            UnknownTimer: It is gone.
         """
         return int(schedules.call(using or _written_in(self), "run_now", *self._named()))
 
     def pause(self, using: str | None = None) -> None:
-        """Have it not fire until ``resume()``; errors: UnknownTimer."""
+        """Keep it from firing until ``resume()``.
+
+        Args:
+            using: As that of ``run_now()``.
+
+        Raises:
+            UnknownTimer: It is gone.
+        """
         schedules.call(using or _written_in(self), "pause", *self._named())
 
     def resume(self, using: str | None = None) -> None:
-        """Let it go on with the next time of its rule; errors: UnknownTimer."""
+        """Have it go on with the next time of its rule.
+
+        Args:
+            using: As that of ``run_now()``.
+
+        Raises:
+            UnknownTimer: It is gone.
+        """
         schedules.call(using or _written_in(self), "resume", *self._named())
 
     def unschedule(self, using: str | None = None) -> bool:
-        """End it; False if it is gone already."""
+        """End it.
+
+        Args:
+            using: As that of ``run_now()``.
+
+        Returns:
+            Whether it was still there.
+        """
         return bool(schedules.call(using or _written_in(self), "unschedule", *self._named()))
 
     def _named(self) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from django.apps import apps
@@ -23,6 +23,7 @@ from django.db.migrations.state import ProjectState
 from djactor import schedules
 from djactor.exceptions import DjactorError
 from djactor.fields import Interval, normalise_key
+from djactor.options import CatchUp, Key
 
 _JSON = {"initial_state", "settings"}
 _INTERVALS = {"backoff", "backoff_max", "handler_timeout", "breaker_window", "journal"}
@@ -93,8 +94,12 @@ class _DatabaseOperation(Operation):
 class CreateDjactor(_DatabaseOperation):
     """CREATE EXTENSION djactor, unless it is there.
 
-    Going back drops it, with all that it holds: refused with DjactorError while messages,
-    actors or dead letters exist, unless ``discard=True`` says that they may go.
+    Going back drops it, with all that it holds.
+
+    Args:
+        discard: Whether messages, actors and dead letters may be lost by that.  If not, going back
+            is refused with DjactorError while there are any.
+        hints: For database routers.
     """
 
     def __init__(self, discard: bool = False, hints: Mapping[str, Any] | None = None) -> None:
@@ -148,7 +153,12 @@ class CreateDjactor(_DatabaseOperation):
 
 
 class UpdateDjactor(_DatabaseOperation):
-    """ALTER EXTENSION djactor UPDATE TO a version; there is no way back."""
+    """ALTER EXTENSION djactor UPDATE TO a version; there is no way back.
+
+    Args:
+        version: The version, such as ``"1.1"``.
+        hints: For database routers.
+    """
 
     reversible = False
 
@@ -168,19 +178,25 @@ class UpdateDjactor(_DatabaseOperation):
 class DefineActorType(_DatabaseOperation):
     """djactor.define_actor_type(): defines a kind of actor, or changes it.
 
-    name        of the type; ``app_label.name`` by convention
-    handler     the function, as ``define_actor_type`` wants it
-    sql         a ``.sql`` file that is run before, which creates the function; relative to the
-                directory of the app.  It should say CREATE OR REPLACE.
-    sql_version which version of that file: 2 means ``counter.2.sql`` instead of ``counter.sql``,
-                as ``manage.py djactor_sql`` has kept it.  None is the file as it is today, so
-                that an old migration does what it did only as long as nobody changes the file
-    reverse_sql statements that are run when going back, after the type is gone
-    previous    the definition before this one, to which going back returns; without it going
-                back drops the type, which the server refuses while actors or mail exist
+    Besides the arguments below it takes the options of ``define_actor_type``, which has the
+    defaults; spans of time are timedeltas.  The server refuses bad values.
 
-    All others are options of ``define_actor_type``, which has the defaults; spans of time are
-    timedeltas.  Bad values are the server's to refuse.
+    Args:
+        name: The name of the type; ``app_label.name`` by convention.
+        handler: The function, as ``define_actor_type`` wants it.
+        sql: A ``.sql`` file that is run before, which creates the function; relative to the
+            directory of the app.  It should say CREATE OR REPLACE.
+        sql_version: Which version of that file: 2 means ``counter.2.sql`` instead of
+            ``counter.sql``, as ``manage.py djactor_sql`` has kept it.  None is the file as it is
+            today, so that an old migration does what it did only as long as nobody changes the
+            file.
+        reverse_sql: Statements that are run when going back, after the type is gone.
+        previous: The definition before this one, to which going back returns; without it going
+            back drops the type, which the server refuses while actors or mail exist.
+        hints: For database routers.
+
+    Raises:
+        TypeError: The handler is a class.
     """
 
     # Each option is named in __init__, since squashmigrations writes only those that are.
@@ -203,13 +219,13 @@ class DefineActorType(_DatabaseOperation):
         max_attempts: int = _OMITTED,
         backoff: timedelta = _OMITTED,
         backoff_max: timedelta = _OMITTED,
-        retry_order: str = _OMITTED,
-        on_exhausted: str = _OMITTED,
+        retry_order: Literal["hold", "skip"] = _OMITTED,
+        on_exhausted: Literal["dead_letter", "suspend"] = _OMITTED,
         handler_timeout: timedelta = _OMITTED,
         batch_size: int | None = _OMITTED,
         concurrency: int | None = _OMITTED,
         mailbox_limit: int | None = _OMITTED,
-        on_full: str = _OMITTED,
+        on_full: Literal["raise", "dead_letter"] = _OMITTED,
         breaker_failures: int | None = _OMITTED,
         breaker_window: timedelta = _OMITTED,
         journal: timedelta | None = _OMITTED,
@@ -232,7 +248,11 @@ class DefineActorType(_DatabaseOperation):
 
     @staticmethod
     def name_of(handler: str | type) -> str:
-        """The handler, as the server is told; errors: TypeError for a class."""
+        """The handler, as the server is told.
+
+        Raises:
+            TypeError: The handler is a class.
+        """
         if not isinstance(handler, str):
             raise TypeError(
                 "a handler is the name of a function; for a class there is DefinePythonActorType"
@@ -350,8 +370,11 @@ class DefinePythonActorType(DefineActorType):
 class DropActorType(_DatabaseOperation):
     """djactor.drop_actor_type(): refused by the server while actors or mail exist.
 
-    discard     True deletes those
-    previous    the definition to which going back returns; without it there is no way back
+    Args:
+        name: The name of the type.
+        discard: Delete its actors and mail.
+        previous: The definition to which going back returns; without it there is no way back.
+        hints: For database routers.
     """
 
     def __init__(
@@ -386,15 +409,21 @@ class DropActorType(_DatabaseOperation):
 class Schedule(_DatabaseOperation):
     """djactor.schedule(): sets a timer of an actor, or changes its rule.
 
-    actor_type, actor_key  whose timer; the type is defined by then, the actor need not exist
-    name                   of the timer
-    previous               the schedule before this one, to which going back returns; without it
-                           going back ends the timer
+    Besides the arguments below it takes the options of ``ActorRef.schedule()``.  A timer that has
+    the same rule already keeps its next firing.  The server refuses bad rules.
 
-    All others are as of ``ActorRef.schedule()``.  Said again with the same rule it leaves the
-    next firing as it is.  Bad rules are the server's to refuse.
+    Args:
+        actor_type: The type of the actor; it is defined by then.
+        actor_key: The key of the actor, which need not exist.
+        name: The timer's name.
+        previous: The schedule before this one, to which going back returns; without it going back
+            ends the timer.
+        hints: For database routers.
 
-    Errors: TypeError and ValueError for a key that is none, and for what cannot be converted.
+    Raises:
+        TypeError: For a key or an option that cannot be converted.
+        ValueError: For a key that is empty or too long, a payload that is not JSON, and a time
+            without a zone.
     """
 
     # Each option is named in __init__, since squashmigrations writes only those that are.
@@ -402,7 +431,7 @@ class Schedule(_DatabaseOperation):
     def __init__(
         self,
         actor_type: str,
-        actor_key: object,
+        actor_key: Key,
         name: str,
         *,
         after: timedelta | str | None = None,
@@ -411,7 +440,7 @@ class Schedule(_DatabaseOperation):
         at: datetime | str | None = None,
         cron: str | None = None,
         time_zone: ZoneInfo | str | None = None,
-        catch_up: str | None = None,
+        catch_up: CatchUp | None = None,
         previous: Schedule | None = None,
         hints: Mapping[str, Any] | None = None,
     ) -> None:
@@ -457,15 +486,24 @@ class Schedule(_DatabaseOperation):
 
 
 class Unschedule(_DatabaseOperation):
-    """djactor.unschedule(): ends a timer of an actor; nothing if it is gone already.
+    """djactor.unschedule(): ends a timer of an actor; does nothing if it is gone already.
 
-    previous    the schedule to which going back returns; without it there is no way back
+    Args:
+        actor_type: The type of the actor.
+        actor_key: The key of the actor.
+        name: The timer's name.
+        previous: The schedule to which going back returns; without it there is no way back.
+        hints: For database routers.
+
+    Raises:
+        TypeError: For a key of another type than str, int and UUID.
+        ValueError: For a key that is empty or too long.
     """
 
     def __init__(
         self,
         actor_type: str,
-        actor_key: object,
+        actor_key: Key,
         name: str,
         previous: Schedule | None = None,
         hints: Mapping[str, Any] | None = None,

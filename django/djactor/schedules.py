@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connections
 
 from djactor.fields import Interval, dump_payload
+from djactor.options import CatchUp
 
 
 def span(name: str, value: object) -> str | None:
@@ -22,7 +23,12 @@ def span(name: str, value: object) -> str | None:
     Days of a timedelta are days of the calendar, and so are its hours from 24 on, since Python
     makes days of those.  Months of an ``Interval`` stay months.
 
-    Errors: TypeError for what is neither, by the argument's name.
+    Args:
+        name: The name of the argument, for the error.
+        value: A timedelta, a str or None.
+
+    Raises:
+        TypeError: For any other value.
     """
     if value is None or isinstance(value, str):
         return value
@@ -41,7 +47,11 @@ def span(name: str, value: object) -> str | None:
 
 
 def zone(value: object) -> str | None:
-    """The name of a time zone; errors: TypeError for what has none that the server would know."""
+    """The name of a time zone.
+
+    Raises:
+        TypeError: For a value without a name that the server would know.
+    """
     if value is None or isinstance(value, str):
         return value
     if value is timezone.utc:
@@ -54,7 +64,9 @@ def zone(value: object) -> str | None:
 def moment(value: object) -> str | None:
     """A time as text that PostgreSQL reads; a str is that already.
 
-    Errors: TypeError for what is neither; ValueError for a datetime without a zone under USE_TZ.
+    Raises:
+        TypeError: For a value that is neither.
+        ValueError: For a datetime without a time zone under USE_TZ.
     """
     if value is None or isinstance(value, str):
         return value
@@ -75,11 +87,16 @@ def arguments(
     at: datetime | str | None = None,
     cron: str | None = None,
     time_zone: ZoneInfo | str | None = None,
-    catch_up: str | None = None,
+    catch_up: CatchUp | None = None,
 ) -> dict[str, tuple[str, Any]]:
-    """Those arguments of ``djactor.schedule()`` that are given: how SQL says them, their values.
+    """The arguments of ``djactor.schedule()`` for a rule, which ``ActorRef.schedule()`` explains.
 
-    Errors: TypeError, ValueError for values that cannot be converted.
+    Returns:
+        By the name of each argument that is given: how SQL writes it, and its value.
+
+    Raises:
+        TypeError: For a value that cannot be converted.
+        ValueError: For a payload that is not JSON, and for a time without a zone.
     """
     found = {
         "after": ("%s::interval", span("after", after)),
@@ -103,7 +120,12 @@ def statement(
 
 
 def call(using: str, function: str, actor_type: str, actor_key: str, name: str) -> Any:
-    """Call a function of djactor for one timer; errors: DatabaseError."""
+    """Call a function of djactor for one timer.
+
+    Raises:
+        UnknownTimer: The actor has no such timer.
+        DatabaseError: The role may not do it.
+    """
     with connections[using].cursor() as cursor:
         cursor.execute(f"SELECT djactor.{function}(%s, %s, %s)", [actor_type, actor_key, name])
         return cursor.fetchone()[0]
@@ -112,7 +134,7 @@ def call(using: str, function: str, actor_type: str, actor_key: str, name: str) 
 def next_times(
     using: str, actor_type: str, actor_key: str, name: str, count: int
 ) -> list[datetime]:
-    """When a timer fires next, at most ``count`` times; empty if it is paused or not there."""
+    """When a timer fires next, at most ``count`` times; empty if it is paused or missing."""
     with connections[using].cursor() as cursor:
         cursor.execute(
             "SELECT djactor.timer_next(%s, %s, %s, %s)", [actor_type, actor_key, name, count]

@@ -206,7 +206,11 @@ class EventStream(StreamingHttpResponse):
     """A response of server-sent events, for servers that speak ASGI."""
 
     def __iter__(self) -> Iterator[bytes]:
-        """Refused: ImproperlyConfigured.  Django would read the endless stream to its end."""
+        """Refused, since Django would read the endless stream to its end.
+
+        Raises:
+            ImproperlyConfigured: Always.
+        """
         raise ImproperlyConfigured(
             "server-sent events need an ASGI server (uvicorn, daphne, hypercorn) in front of"
             " get_asgi_application(): under WSGI each browser would occupy a worker for good."
@@ -226,12 +230,14 @@ def state_events(
 ) -> EventStream:
     """A stream of events ``state``: the state now, if there is one, and after each change.
 
-    pick   what of the state the browser gets (default: all of it); what has not changed by
-           this measure is not sent again
-    after  the id of the last event that the browser has seen, if it has come again:
-           ``request.headers.get("Last-Event-ID")``; that state is not sent once more
-
     A state that somebody wrote by hand shows at the next turn.
+
+    Args:
+        actor: Whose state.
+        pick: What of the state the browser gets (default: all of it).  A change that does not
+            change this is not sent.
+        after: The id of the last event that the browser has seen, if it has come again:
+            ``request.headers.get("Last-Event-ID")``.  That state is not sent once more.
     """
 
     async def events() -> AsyncIterator[bytes]:
@@ -255,12 +261,14 @@ def type_events(
 ) -> EventStream:
     """A stream of the states of all actors of a type: all that there are, then what changes.
 
-    pick   what of a state the browser gets, as in ``state_events()``
-    using  alias of the database (default: ``DJACTOR["DATABASE"]``)
-
     The data of an event ``state`` is ``{"key": ..., "state": ...}``, that of an event ``gone``,
     for an actor that has stopped, ``{"key": ...}``.  Each look reads the type's rows: meant for
     types of hundreds or some thousands of actors, not of millions.
+
+    Args:
+        actor_type: The name of the type.
+        pick: What of a state the browser gets, as in ``state_events()``.
+        using: Alias of the database (default: ``DJACTOR["DATABASE"]``).
     """
 
     async def events() -> AsyncIterator[bytes]:
@@ -287,6 +295,11 @@ def answer_events(actor: ActorRef, payload: Any = None, *, timeout: float = 30.0
     """A stream with the answer to one question: an event ``answer``, ``error`` or ``timeout``.
 
     The data of ``error`` is ``AskFailed.error`` as JSON, that of ``timeout`` the id of the message.
+
+    Args:
+        actor: Whom to ask.
+        payload: The question, as of ``ActorRef.ask()``.
+        timeout: How long to wait, in seconds.
     """
 
     async def events() -> AsyncIterator[bytes]:

@@ -24,9 +24,10 @@ _WORKERS = ("worker", "role", "state", "for", "type", "message")
 
 
 def lines(using: str) -> list[str]:
-    """The state of the database; ``+`` after a number: there are more, that were not counted.
+    """The state of the database; a ``+`` after a number says that there are more.
 
-    Errors: DatabaseError, for a role that may not read the views.
+    Raises:
+        DatabaseError: The role may not read the views.
     """
     now = live.snapshot(using)
     out = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from django.db import connections, transaction
 
@@ -25,16 +25,22 @@ __all__ = ["define_types", "drain", "reset", "wait_idle"]
 def drain(
     max: int | None = None,
     until: datetime | None = None,
-    on_error: str = "raise",
+    on_error: Literal["raise", "retry"] = "raise",
     using: str | None = None,
 ) -> int:
-    """Handle due messages in the transaction at hand; the result is how many.
+    """Handle due messages in the transaction at hand.
 
-    max       turns at most
-    until     delays, timers and retries up to then count as due, in their order
-    on_error  ``raise``, or ``retry``: as the type's policy says
+    Args:
+        max: How many turns at most.
+        until: Delays, timers and retries up to then count as due, in their order.
+        on_error: ``"raise"`` what a handler raises, or ``"retry"`` as the type's policy says.
+        using: Alias of the database (default: ``DJACTOR["DATABASE"]``).
 
-    Errors: what a handler raises, as DatabaseError; 55000 in a database that is held.
+    Returns:
+        How many messages were handled.
+
+    Raises:
+        DatabaseError: What a handler raises; SQLSTATE 55000 in a database that is held.
     """
     return int(
         _call(
@@ -53,7 +59,13 @@ def wait_idle(
     It holds no snapshot while it waits, unless it is called inside ``atomic()``.  A
     ``statement_timeout`` of the connection does not end it: it waits by pieces then.
 
-    Errors: AssertionError if that takes more than ``timeout`` seconds.
+    Args:
+        timeout: How long to wait, in seconds.
+        actor_type: Only for messages to actors of this type; None means all.
+        using: Alias of the database (default: ``DJACTOR["DATABASE"]``).
+
+    Raises:
+        AssertionError: Messages still waited then.
     """
     alias = using or conf.get("DATABASE")
     if in_transaction(alias):
@@ -75,7 +87,11 @@ def reset(using: str | None = None) -> None:
 
     The connection on which ``aask()`` waits is closed, so the database may be dropped then.
 
-    Errors: DatabaseError 55P03 when a turn that runs does not end within ten seconds.
+    Args:
+        using: Alias of the database (default: ``DJACTOR["DATABASE"]``).
+
+    Raises:
+        DatabaseError: SQLSTATE 55P03, when a turn that runs does not end within ten seconds.
     """
     alias = using or conf.get("DATABASE")
     listener.close(alias)

@@ -7,8 +7,8 @@
 ``display``       how spans of time, names and JSON are written
 
 Django's admin imports this package by its name and so registers the models.  Without
-``django.contrib.admin`` in INSTALLED_APPS nothing is registered, and ``live`` and ``display``, which
-the commands and template filters use too, can be imported all the same.
+``django.contrib.admin`` in INSTALLED_APPS nothing is registered, and ``live`` and ``display`` can
+be imported all the same: the commands and the template filters use them.
 """
 
 from django.apps import apps

@@ -17,7 +17,8 @@ NAME_LIMIT = 60  # characters of a key or an error in a list
 def duration(span: timedelta | float | None) -> str:
     """``7 µs``, ``5.2 ms``, ``12.3 s``, ``4 min 12 s``, ``3 h 4 min``, ``2 d 3 h``; None is empty.
 
-    span  a timedelta or seconds; what is negative counts as nothing, and months stay months
+    Args:
+        span: A timedelta or seconds; a negative one counts as nothing, and months stay months.
     """
     if span is None:
         return ""
@@ -57,6 +58,10 @@ def shortened(text: str, limit: int = NAME_LIMIT) -> str:
 
 
 def pretty(value: object) -> tuple[str, int]:
-    """JSON, indented, at most ``JSON_LIMIT`` characters of it; and how many are left off."""
+    """JSON, indented.
+
+    Returns:
+        At most ``JSON_LIMIT`` characters of it, and how many are left off.
+    """
     text = json.dumps(value, cls=PayloadEncoder, indent=2, ensure_ascii=False, sort_keys=True)
     return text[:JSON_LIMIT], max(0, len(text) - JSON_LIMIT)

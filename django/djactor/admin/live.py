@@ -144,10 +144,14 @@ _TRACE = """
 
 
 def snapshot(using: str) -> dict[str, Any]:
-    """Types, workers and totals; ``more`` is true if more than ``SAMPLE`` messages wait.
+    """Types, workers and totals.
 
-    Ages and times are in seconds, rates in turns a second.  Errors: DatabaseError, for a role that
-    may not read the views.
+    Returns:
+        Ages and times in seconds, rates in turns a second; ``more`` is true if more than
+        ``SAMPLE`` messages wait.
+
+    Raises:
+        DatabaseError: The role may not read the views.
     """
     with connections[using].cursor() as cursor:
         cursor.execute(_SNAPSHOT, {"sample": SAMPLE, "letters": LETTERS, "types": TYPES})
@@ -168,9 +172,14 @@ def put_off(using: str) -> list[dict[str, Any]]:
 def timers(using: str, actor_type: str = "", key: str = "") -> list[dict[str, Any]]:
     """The timers that are due next, then those that are paused, at most ``SHOWN`` of them.
 
-    actor_type, key  only timers of these actors; empty: of all
+    Args:
+        using: Alias of the database.
+        actor_type: Only timers of actors of this type; empty means all.
+        key: Only timers of actors with this key; empty means all.
 
-    Of many it looks at ``SAMPLE``.  ``rule`` is a text: how the rule was given.
+    Returns:
+        Rows, of the ``SAMPLE`` that are looked at if there are many.  ``rule`` is a text: how the
+        rule was given.
     """
     conditions, values = ["true"], []
     if actor_type:
@@ -186,12 +195,21 @@ def timers(using: str, actor_type: str = "", key: str = "") -> list[dict[str, An
 
 
 def timer(using: str, actor_type: str, key: str, name: str, count: int) -> dict[str, Any] | None:
-    """A timer and the next times of its rule, at most ``count``; None if there is none.
+    """A timer and the next times of its rule.
 
-    Beside the columns there are ``rule`` (a text: how it was given), ``zone``, ``payload`` as
-    Python has it, and ``times``: dicts of ``at``, and ``there``, the text of the same time as
-    clocks in the rule's zone show it.  If the server does not know the zone (any more), ``known``
-    is False, there are no times, and ``anchor`` is in UTC.
+    Args:
+        using: Alias of the database.
+        actor_type: The type of its actor.
+        key: The key of its actor.
+        name: The timer's name.
+        count: How many times at most.
+
+    Returns:
+        None if there is no such timer.  Beside the columns there are ``rule`` (a text: how it was
+        given), ``zone``, ``payload`` as Python has it, and ``times``: dicts of ``at``, and
+        ``there``, the text of the same time as clocks in the rule's zone show it.  If the server
+        does not know the zone (any more), ``known`` is False, there are no times, and ``anchor``
+        is in UTC.
     """
     named = [actor_type, key, name]
     times: list[dict[str, Any]] = []

@@ -35,7 +35,7 @@ from django.utils.text import capfirst
 from djactor import conf
 from djactor.admin.display import duration, pretty, shortened
 from djactor.admin.pages import PagesMixin
-from djactor.models import Actor, ActorType, DeadLetter, Journal, Message
+from djactor.models import Actor, ActorType, DeadLetter, Message
 
 
 class BoundedPaginator(Paginator):

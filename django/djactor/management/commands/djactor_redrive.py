@@ -25,7 +25,11 @@ class Command(BaseCommand):
         parser.add_argument("--database", help="alias of the database")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Redrive them; errors: CommandError when nothing is said, or an id is none."""
+        """Redrive them.
+
+        Raises:
+            CommandError: Nothing says which, or there is no dead letter with one of the ids.
+        """
         letters = DeadLetter.objects.using(options["database"] or conf.get("DATABASE"))
         filters = {
             "id__in": options["ids"],

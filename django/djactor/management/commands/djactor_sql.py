@@ -30,7 +30,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Write them; errors: CommandError with --check, where a file has changed."""
+        """Write them.
+
+        Raises:
+            CommandError: With ``--check``, where a file has changed.
+        """
         loader = MigrationLoader(None)
         changed = [
             definition

@@ -28,7 +28,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print until told otherwise; errors: CommandError for an interval that is none."""
+        """Print until told otherwise.
+
+        Raises:
+            CommandError: The interval is not greater than 0 seconds.
+        """
         if options["interval"] <= 0:
             raise CommandError("--interval is a number of seconds greater than 0")
         using = options["database"] or conf.get("DATABASE")
