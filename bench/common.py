@@ -24,17 +24,19 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psycopg
 
 from private_server import PrivateServer
 
 OWNER = "bench"
-Connection = psycopg.Connection[tuple]
+Connection = psycopg.Connection[tuple[Any, ...]]
+Found = TypeVar("Found")
 
 # shared_buffers holds all that a benchmark touches, and no checkpoint that it
 # did not ask for falls into a measurement: a run lasts seconds, a checkpoint's
@@ -109,7 +111,9 @@ class Bounded:
         there = [value for value in values if not math.isnan(value)]
         if not there:
             return math.nan
-        return {"median": statistics.median, "max": max, "min": min}[self.pick](there)
+        of: dict[str, Callable[[list[float]], float]]
+        of = {"median": statistics.median, "max": max, "min": min}
+        return of[self.pick](there)
 
     @property
     def value(self) -> float:
@@ -208,6 +212,13 @@ def require(condition: bool, what: str) -> None:
         raise BenchmarkError(what)
 
 
+def found(value: Found | None, what: str) -> Found:
+    """Require that there is something, and return it."""
+    if value is None:
+        raise BenchmarkError(what)
+    return value
+
+
 # Server, databases, connections.
 
 
@@ -256,9 +267,8 @@ def create_database(private: PrivateServer, dbname: str) -> None:
 
 def scalar(connection: Connection, query: str, parameters: Sequence[object] = ()) -> object:
     """The one value that a query returns."""
-    row = connection.execute(query, parameters or None).fetchone()  # type: ignore[arg-type]
-    require(row is not None, f"no row from: {query}")
-    return row[0]
+    row = connection.execute(query, parameters or None).fetchone()
+    return found(row, f"no row from: {query}")[0]
 
 
 def number(connection: Connection, query: str, parameters: Sequence[object] = ()) -> float:

@@ -60,6 +60,7 @@ from common import (
     Result,
     connect,
     create_database,
+    found,
     number,
     require,
     server,
@@ -149,13 +150,13 @@ def between_commits(sender: Connection) -> float:
         "INSERT INTO djactor.message (actor_type, actor_key) VALUES ('bench.ping', 'one') "
         "RETURNING pg_current_xact_id()::text"
     ).fetchone()
-    require(row is not None, "nothing was sent")
+    xid = found(row, "nothing was sent")[0]
     time.sleep(0.1)
     return number(
         sender,
         "SELECT 1000 * extract(epoch FROM pg_xact_commit_timestamp(xmin)"
         " - pg_xact_commit_timestamp(%s::xid)) FROM djactor.actor",
-        [row[0]],
+        [xid],
     )
 
 

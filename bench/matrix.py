@@ -16,6 +16,7 @@ there to show by how much.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import bareloop
 from common import Options, Result, server
@@ -43,18 +44,16 @@ def run(options: Options) -> Result:
         for i in range(options.runs):
             for n, shape in enumerate(shapes):
                 cases: dict[str, Callable[[str], Run]] = {
-                    "bare loop": lambda db, s=shape: bareloop.run_once(one, db, s, messages)
+                    "bare loop": partial(bareloop.run_once, one, shape=shape, messages=messages)
                 }
                 for workers, private in ((1, one), (2, two), (4, four)):
                     for way, measure in (("preloaded", run_preloaded), ("steady", run_steady)):
-                        cases[f"{way}, workers: {workers}"] = (
-                            lambda db, s=shape, p=private, w=workers, m=measure: m(
-                                p, db, s, messages, w
-                            )
+                        cases[f"{way}, workers: {workers}"] = partial(
+                            measure, private, shape=shape, messages=messages, workers=workers
                         )
                 for k, (case, call) in enumerate(cases.items()):
-                    done = call(f"bench_{i}_{n}_{k}")
-                    runs.setdefault(f"{shape.title}, {case}", []).append(done)
+                    one_run = call(f"bench_{i}_{n}_{k}")
+                    runs.setdefault(f"{shape.title}, {case}", []).append(one_run)
     for title, done in runs.items():
         result.add(title, "messages/s", [run.rate for run in done])
     for shape in shapes:

@@ -16,6 +16,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -38,7 +39,7 @@ OVER = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # text that crosse
 SCALE = (0.01, 1000.0)  # of bounds
 TURNS = "turns of each key, "
 RATE = "messages/s"
-STYLE = {
+STYLE: dict[Any, Any] = {  # the keys have a type that only matplotlib's stubs know
     "font.size": 9,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -323,7 +324,7 @@ def neighbours(result: Result) -> Drawing:
 
     A bound of zero is not on that scale: it is kept or not, as the table says.
     """
-    turns = {n: v for n, (_, v) in result.series.items() if n.startswith(TURNS) and sum(v)}
+    turns = {n: v for n, (_, v) in result.series.items() if n.startswith(TURNS) and any(v)}
     rates = [row for row in result.bounded if row.name.startswith("3: ") and row.unit == RATE]
     judged = [row for row in result.bounded if (row.most or row.least) and row.holds is not None]
     shown = [

@@ -36,6 +36,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from psycopg import pq
 
@@ -46,6 +47,7 @@ from common import (
     admin,
     connect,
     create_database,
+    found,
     require,
     server,
 )
@@ -106,8 +108,7 @@ class Sender:
         result = self.pgconn.exec_prepared(b"send", [f"bench.{handler}".encode(), key.encode()])
         elapsed = 1000 * (time.perf_counter() - begin)
         require(result.status == pq.ExecStatus.TUPLES_OK, "a message was not sent")
-        xid = result.get_value(0, 0)
-        require(xid is not None, "no transaction")
+        xid = found(result.get_value(0, 0), "no transaction")
         self.sent.setdefault(label, []).append((key, xid.decode()))
         return elapsed
 
@@ -228,9 +229,8 @@ def run(options: Options) -> Result:
             plain[case], _ = on_time(sessions, rate, count, Sender.plain)
             for handler in HANDLERS:
                 label = f"{case} {handler}"
-                _, got = on_time(
-                    sessions, rate, count, lambda s, h=handler, label=label: s.send(h, label)
-                )
+                send = partial(Sender.send, handler=handler, label=label)
+                _, got = on_time(sessions, rate, count, send)
                 reached.setdefault(case, []).append(got)
                 wait_idle(first.connection)
         asked["100 a second"], _ = on_time([first], 100, int(100 * seconds), Sender.ask)

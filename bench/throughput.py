@@ -35,7 +35,6 @@ from collections.abc import Callable
 
 import bareloop
 from common import Options, Result, server
-from private_server import PrivateServer
 from workload import Run, Shape, run_preloaded, run_steady
 
 NAME = "throughput"
@@ -58,7 +57,7 @@ def run(options: Options) -> Result:
     ):
         result.settings["djactor.max_workers"] = "1 and 2"
         bareloop.build(one)
-        cases: dict[str, Callable[[PrivateServer, str], Run]] = {
+        cases: dict[str, Callable[[str], Run]] = {
             "many": lambda name: run_preloaded(one, name, MANY, messages, 1),
             "many, bare": lambda name: bareloop.run_once(one, name, MANY, messages),
             "hot": lambda name: run_preloaded(one, name, HOT, messages, 1),

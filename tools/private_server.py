@@ -233,7 +233,7 @@ class PrivateServer:
         directory.mkdir(parents=True)
         if self._account is not None:
             os.chown(directory, self._account.pw_uid, self._account.pw_gid)
-        result = subprocess.run(
+        result: subprocess.CompletedProcess[str] = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -28,6 +28,7 @@ from common import (
     admin,
     connect,
     create_database,
+    found,
     number,
     require,
     server,
@@ -136,8 +137,9 @@ class Database:
             SELECT pg_current_xact_id()::text::bigint, count(*) FROM sent""",
             [list(types), list(keys), [Jsonb(payload) for payload in payloads]],
         ).fetchone()
-        require(row is not None and row[1] == len(types), "not all was sent")
-        return int(row[0])
+        xid, count = found(row, "nothing was sent")
+        require(count == len(types), "not all was sent")
+        return int(xid)
 
     def fill(self, actor_type: str, keys: int, messages: int, payload: str = "{}") -> None:
         """Pause the type and send so many messages, key after key in a round."""

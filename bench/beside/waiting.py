@@ -57,7 +57,7 @@ class Waiter(threading.Thread):
         """Wait."""
         with contextlib.suppress(psycopg.errors.QueryCanceled):
             try:
-                self._connection.execute(self._statement, prepare=True)  # type: ignore[call-overload]
+                self._connection.execute(self._statement, prepare=True)
             except psycopg.errors.QueryCanceled:
                 raise
             except psycopg.Error as error:

@@ -138,6 +138,7 @@ class _Celery(Rival):
 class CeleryRedis(_Celery):
     """With Redis."""
 
+    _broker: Redis
     name = "Celery+Redis"
     about = "acknowledged in memory; only 'durable' flushes each change"
 
@@ -176,6 +177,7 @@ class CeleryRedis(_Celery):
 class CeleryRabbitMQ(_Celery):
     """With RabbitMQ."""
 
+    _broker: RabbitMQ
     name = "Celery+RabbitMQ"
     about = "durable queue, but confirmations are not waited for"
 

@@ -97,7 +97,8 @@ def npm(folder: str) -> tuple[Path, Path]:
 
 def npm_version(target: Path, package: str) -> str:
     """Which version of a package is installed."""
-    return json.loads((target / "node_modules" / package / "package.json").read_text())["version"]
+    described = (target / "node_modules" / package / "package.json").read_text()
+    return str(json.loads(described)["version"])
 
 
 def python() -> tuple[Path, Path]:
@@ -109,7 +110,14 @@ def python() -> tuple[Path, Path]:
         base = getattr(sys, "_base_executable", sys.executable)
         shutil.rmtree(target / "venv", ignore_errors=True)
         output([base, "-m", "venv", target / "venv"], what)
-        pip = [interpreter, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+        pip: list[str | Path] = [
+            interpreter,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "-q",
+        ]
         output([*pip, "-r", "requirements.txt"], what, cwd=target)
         _installed(target)
     return target, interpreter

@@ -61,7 +61,8 @@ def connection() -> psycopg.Connection:
     if getattr(local, "pid", 0) != os.getpid():
         local.pid = os.getpid()
         local.connection = psycopg.connect(CONFIG["url"], autocommit=True)
-    return local.connection
+    mine: psycopg.Connection = local.connection
+    return mine
 
 
 @app.task(name="noop")

@@ -42,6 +42,11 @@ def main() -> None:
     """Wait for the word, consume until the input ends."""
     handle = consume_in_server if CONFIG["settings"].get("in_server") else consume
     ended = threading.Event()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
     handled = 0
     with psycopg.connect(CONFIG["url"]) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -49,7 +54,7 @@ def main() -> None:
         print("ready", flush=True)
         if not sys.stdin.readline():
             return
-        threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+        threading.Thread(target=wait_for_end, daemon=True).start()
         while not ended.is_set():
             cursor.execute("SELECT pgq.next_batch('bench', 'bench')")
             row = cursor.fetchone()
