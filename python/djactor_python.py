@@ -268,7 +268,11 @@ class _Actor:
     convert: Callable[[str], Any]
 
     def create(self, key: str, attributes: dict[str, Any]) -> Any:  # noqa: ANN401
-        """A new object: the attributes of initial_state, then ``__init__``."""
+        """A new object: the attributes of initial_state, then ``__init__``.
+
+        Raises:
+            ValueError: The key is not of the type that ``__init__`` takes.
+        """
         obj = self.restore(attributes)
         if self.cls.__init__ is not object.__init__:
             try:

@@ -101,7 +101,21 @@ class ActorRef:
     async def aask(
         self, payload: Any = None, *, timeout: float = 5.0, **options: Unpack[AskOptions]
     ) -> Any:
-        """``ask()`` for async code: waits without holding a thread or a connection."""
+        """``ask()`` for async code: waits without holding a thread or a connection.
+
+        Args:
+            payload: As that of ``ask()``.
+            timeout: How long to wait, in seconds.
+            **options: As those of ``ask()``.
+
+        Returns:
+            The answer, as Python has its JSON.
+
+        Raises:
+            AskInTransaction: As by ``ask()``, and so are all other errors.
+            AskTimeout: No answer came in time; the outcome is unknown.
+            AskFailed: The answer is an error.
+        """
         from djactor import listener
 
         answers = listener.get(self.using)

@@ -214,7 +214,11 @@ _KNOWN: list[tuple[str, str, type[DatabaseError], str]] = [
 def explain(
     execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
 ) -> Any:
-    """Execute a statement; djactor's own errors come out as the classes of this module."""
+    """Execute a statement, as one of Django's wrappers of statements.
+
+    Raises:
+        DatabaseError: What ``execute`` raises; djactor's own errors as the classes of this module.
+    """
     try:
         return execute(sql, params, many, context)
     except DatabaseError as error:

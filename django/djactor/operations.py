@@ -119,7 +119,11 @@ class CreateDjactor(_DatabaseOperation):
             editor.execute(create)
 
     def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
-        """Drop it, if nothing is lost by that."""
+        """Drop it, if nothing is lost by that.
+
+        Raises:
+            DjactorError: Messages, actors or dead letters would be lost, and ``discard`` is False.
+        """
         if not self.discard and not editor.collect_sql:
             with editor.connection.cursor() as cursor:
                 cursor.execute("SELECT to_regclass('djactor.message') IS NULL")
@@ -537,7 +541,11 @@ def _unschedule(schedule: Schedule | Unschedule, editor: BaseDatabaseSchemaEdito
 
 
 def _interval(option: str, value: object) -> str | None:
-    """A span of time as text that PostgreSQL reads."""
+    """A span of time as text that PostgreSQL reads.
+
+    Raises:
+        TypeError: The value of the option is not a timedelta.
+    """
     if value is None:
         return None
     if not isinstance(value, timedelta):

@@ -137,7 +137,11 @@ class PagesMixin(admin.ModelAdmin):
         return page
 
     def timer_view(self, request: HttpRequest) -> HttpResponse:
-        """The timer that ``type``, ``key`` and ``name`` name; a POST does what ``action`` says."""
+        """The timer that ``type``, ``key`` and ``name`` name; a POST does what ``action`` says.
+
+        Raises:
+            PermissionDenied: The user may not see timers, or not change them.
+        """
         _may(request, "timer")
         actor_type, key, name = (request.GET.get(part, "") for part in ("type", "key", "name"))
         may_change = request.user.has_perm("djactor.change_timer")
