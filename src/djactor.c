@@ -47,7 +47,7 @@ _PG_init(void)
 	dja_copy_init();
 	dja_effects_init();
 	dja_stats_init();
-	dja_dbhook_init();
+	dja_utility_init();
 	dja_given_init();
 	dja_launcher_register();
 }

@@ -40,7 +40,6 @@ PG_FUNCTION_INFO_V1(dja_resume_actor);
 PG_FUNCTION_INFO_V1(dja_worker_list);
 PG_FUNCTION_INFO_V1(dja_put_off_list);
 PG_FUNCTION_INFO_V1(dja_reload);
-PG_FUNCTION_INFO_V1(dja_check_preload);
 
 /* ---------- types ---------- */
 
@@ -363,18 +362,4 @@ dja_reload(PG_FUNCTION_ARGS)
 		dja_unlock();
 	}
 	PG_RETURN_INT32(stopped);
-}
-
-/*
- * At CREATE EXTENSION: without the preload nothing would ever run.
- */
-Datum
-dja_check_preload(PG_FUNCTION_ARGS)
-{
-	if (dja_shared == NULL)
-		ereport(WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("djactor is not loaded by the server: sending will raise an error"),
-				 errhint("Add djactor to shared_preload_libraries and restart the server.")));
-	PG_RETURN_VOID();
 }

@@ -1,19 +1,20 @@
 /*
  * utility_guard.c
  *
- * The server locks some objects before it asks whether the user has any right
- * to them, or wants none:
+ * The server locks some objects before it checks the user's right to them, or
+ * requires no right at all:
  *
- *   DROP EXTENSION				locks the extension, then asks for its owner
- *   ALTER ... DEPENDS ON EXTENSION	locks it, until the transaction ends, and asks for nothing
- *   CREATE TRIGGER, CREATE RULE	lock the table, then ask
+ *   DROP EXTENSION				locks the extension, then checks its owner
+ *   ALTER ... DEPENDS ON EXTENSION	locks it, until the transaction ends, and checks nothing
+ *   CREATE TRIGGER, CREATE RULE	lock the table, then check
  *   FOREIGN KEY				likewise
  *   PARTITION OF, ATTACH, DETACH	likewise, also the index of ALTER INDEX
  *   ALTER INDEX or MATERIALIZED VIEW ... DEPENDS ON EXTENSION	likewise, what it names
  *
- * For such a lock they wait until the longest handler has come to its end, and
- * all other workers and senders wait for them.  So who has no right is told so
- * here, before.  Any role that may connect could stop all work otherwise.
+ * For such a lock a command waits until the longest handler has come to its end,
+ * and all other workers and senders wait for the command.  Any role that may
+ * connect could stop all work that way.  So a user without the right is refused
+ * here, before anything is locked.
  */
 #include "postgres.h"
 
@@ -30,11 +31,11 @@
 #include "tables/catalog.h"
 
 /*
- * The table of ours that a name means, or one of whose indexes it is;
- * InvalidOid if that is not ours.
+ * Returns the table of the extension that a name means, or to which the index of
+ * that name belongs; InvalidOid if it is no table of the extension.
  */
 static Oid
-dja_guarded(RangeVar *name, LOCKMODE lockmode, Oid extension)
+dja_find_guarded(RangeVar *name, LOCKMODE lockmode, Oid extension)
 {
 	Oid			relid = RangeVarGetRelid(name, lockmode, true);
 	char		relkind = OidIsValid(relid) ? get_rel_relkind(relid) : '\0';
@@ -47,8 +48,8 @@ dja_guarded(RangeVar *name, LOCKMODE lockmode, Oid extension)
 }
 
 /*
- * Would a name without a schema mean one of ours, if what it means now were
- * not there?
+ * Would a name without a schema mean a table of the extension, if the table that
+ * it means now were not there?
  */
 static bool
 dja_shadows(RangeVar *name)
@@ -66,8 +67,8 @@ dja_shadows(RangeVar *name)
 }
 
 /*
- * Raises 42501 if a table, or the table of an index, is ours and the user has
- * not that right to it, or, for right 0, does not own it.
+ * Raises 42501 if a table, or the table of an index, is the extension's and the
+ * user lacks a right to it; right 0 means to own it.
  */
 static void
 dja_guard_table(RangeVar *name, AclMode right)
@@ -77,11 +78,14 @@ dja_guard_table(RangeVar *name, AclMode right)
 
 	if (name == NULL || !OidIsValid(extension))
 		return;
-	relid = dja_guarded(name, NoLock, extension);
+	relid = dja_find_guarded(name, NoLock, extension);
 
-	/* dropped meanwhile, it would give way to ours: with a lock it stays */
+	/*
+	 * A table that hides ours could be dropped meanwhile.  With a lock it
+	 * stays.
+	 */
 	if (!OidIsValid(relid) && dja_shadows(name))
-		relid = dja_guarded(name, AccessShareLock, extension);
+		relid = dja_find_guarded(name, AccessShareLock, extension);
 	if (!OidIsValid(relid) || dja_owns_table(relid, GetUserId()))
 		return;
 	if (right == 0)
@@ -106,7 +110,8 @@ dja_guard_constraints(List *constraints)
 }
 
 /*
- * Foreign keys of CREATE TABLE come by here too, as commands of their own.
+ * Checks the tables that ALTER TABLE names beside its own.  The foreign keys of
+ * CREATE TABLE come here too, as commands of their own.
  */
 static void
 dja_guard_alter_table(AlterTableStmt *statement)
@@ -140,10 +145,10 @@ dja_guard_create_table(CreateStmt *statement)
 }
 
 /*
- * Before the server sees a utility command.
+ * Checks the user's rights for a utility command, before the server sees it.
  */
 void
-dja_guard(Node *statement)
+dja_guard_utility(Node *statement)
 {
 	ListCell   *lc;
 

@@ -6,7 +6,7 @@
  * A worker checks the extension once in each transaction, under AccessShareLock
  * on it.  So DROP EXTENSION and ALTER EXTENSION UPDATE wait for a running batch,
  * and no batch starts on half an extension.  (The lock that the server itself
- * takes for the latter lets readers pass; utility_hook.c takes another.)
+ * takes for the latter lets readers pass; utility_extension.c takes another.)
  *
  * Senders rely on the cache, which is cleared when any of the tables changes.  It
  * never remembers that the extension has another version, since no table need

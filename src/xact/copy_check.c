@@ -20,7 +20,7 @@
  * The scout looks before it announces types, each worker when it starts, and a
  * session once, when it first sends.  What they find for the workers is kept in
  * shared memory (copy_shmem.c).  Markers are added by the COPY of a restore
- * (utility_hook.c), by INSERTs of messages with their ids (dump_insert.c), and by
+ * (utility_copy.c), by INSERTs of messages with their ids (dump_insert.c), and by
  * the trigger of djactor.home, into which only a restore inserts.
  *
  * Rows that arrive by replication are put aside one by one instead
@@ -439,7 +439,7 @@ dja_home_sending(void)
 
 /*
  * The trigger of djactor.home, into which only a dump made of INSERTs inserts.
- * utility_hook.c handles COPY.
+ * utility_copy.c handles COPY.
  */
 Datum
 dja_home_changed(PG_FUNCTION_ARGS)

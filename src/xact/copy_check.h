@@ -10,7 +10,7 @@
 /*
  * True while a statement runs that restores rows with their ids: a COPY as
  * pg_dump writes it, or an INSERT.  Such rows may come before their types.
- * utility_hook.c and dump_insert.c set it around the statement.
+ * utility_copy.c and dump_insert.c set it around the statement.
  */
 extern bool dja_restoring;
 

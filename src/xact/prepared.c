@@ -3,7 +3,7 @@
  *
  * Messages sent in prepared transactions.  What their session noted in pending.c
  * is lost by the time of COMMIT PREPARED, which another session may run.  So all
- * type queues of the database are swept instead.  Called by utility_hook.c.
+ * type queues of the database are swept instead.  Called by utility_prepared.c.
  */
 #include "postgres.h"
 
