@@ -31,7 +31,6 @@
 #include "base/json.h"
 #include "shmem/shmem.h"
 #include "shmem/waiters.h"
-#include "sql/send.h"
 #include "sql/wait.h"
 #include "tables/message.h"
 #include "turn/failure.h"

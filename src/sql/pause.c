@@ -1,50 +1,42 @@
 /*
- * admin_functions.c
+ * pause.c
  *
- * What an operator calls: pause(), resume(), reload(), and the list of
- * workers.
- *
- * Who may: for a type, and its actors, whoever may act for the type's owner.
+ * pause() and resume() of actor types and of actors; schedule.c has those of
+ * timers, and copy_check.c has resume() of a database.  They are for roles that
+ * may act for the owner of the type.
  */
 #include "postgres.h"
 
 #include "access/table.h"
 #include "access/xact.h"
 #include "fmgr.h"
-#include "funcapi.h"
-#include "storage/latch.h"
-#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/columns.h"
 #include "base/compat.h"
-#include "base/guc.h"
-#include "process/batch.h"
 #include "shmem/run_queue.h"
-#include "shmem/slots.h"
 #include "tables/actor.h"
 #include "tables/actor_type.h"
 #include "tables/message.h"
 #include "turn/row_lock.h"
 #include "turn/turn.h"
 #include "turn/turn_effects.h"
-#include "turn/visit.h"
 #include "xact/pending.h"
 
 PG_FUNCTION_INFO_V1(dja_pause_type);
 PG_FUNCTION_INFO_V1(dja_resume_type);
 PG_FUNCTION_INFO_V1(dja_pause_actor);
 PG_FUNCTION_INFO_V1(dja_resume_actor);
-PG_FUNCTION_INFO_V1(dja_worker_list);
-PG_FUNCTION_INFO_V1(dja_put_off_list);
-PG_FUNCTION_INFO_V1(dja_reload);
 
 /* ---------- types ---------- */
 
+/*
+ * Pauses a type or lets it go on.
+ */
 static void
-dja_set_paused(text *name, bool paused)
+dja_set_type_paused(text *name, bool paused)
 {
 	DjaType    *type;
 	DjaWriter  *writer;
@@ -74,25 +66,25 @@ dja_set_paused(text *name, bool paused)
 Datum
 dja_pause_type(PG_FUNCTION_ARGS)
 {
-	dja_set_paused(PG_GETARG_TEXT_PP(0), true);
+	dja_set_type_paused(PG_GETARG_TEXT_PP(0), true);
 	PG_RETURN_VOID();
 }
 
 Datum
 dja_resume_type(PG_FUNCTION_ARGS)
 {
-	dja_set_paused(PG_GETARG_TEXT_PP(0), false);
+	dja_set_type_paused(PG_GETARG_TEXT_PP(0), false);
 	PG_RETURN_VOID();
 }
 
 /* ---------- actors ---------- */
 
 /*
- * The message that is being handled, or one that the batch has handled, whose
- * row is still there?
+ * Has a message been handled by the batch under way, whose row is still there?
+ * The one that is being handled counts.
  */
 static bool
-dja_is_done(DjaMessage *message)
+dja_is_handled(DjaMessage *message)
 {
 	DjaMessage *mate = dja_batch_message(message->id);
 
@@ -100,9 +92,9 @@ dja_is_done(DjaMessage *message)
 }
 
 /*
- * The message of a mailbox that has failed and holds what sorts after it.  What
- * has come before it meanwhile is of higher priority, and the first of each
- * priority tells.
+ * Returns the message of a mailbox that has failed, behind which the others wait;
+ * NULL if there is none.  Messages that have come before it meanwhile have a
+ * higher priority, so it is enough to look at the first of each priority.
  */
 static DjaMessage *
 dja_find_failed(Snapshot snapshot, uint64 type_hash, uint64 key_hash)
@@ -116,7 +108,7 @@ dja_find_failed(Snapshot snapshot, uint64 type_hash, uint64 key_hash)
 	{
 		DjaMessage *next = dja_scan_message(&scan);
 
-		if (dja_is_done(next))
+		if (dja_is_handled(next))
 			continue;
 		if (next->attempts > 0 || !TIMESTAMP_IS_NOBEGIN(next->retry_at))
 		{
@@ -130,10 +122,10 @@ dja_find_failed(Snapshot snapshot, uint64 type_hash, uint64 key_hash)
 }
 
 /*
- * The same, its row locked; NULL when there is none.
+ * Returns the same message with its row locked; NULL if there is none.
  */
 static DjaMessage *
-dja_failed_head(DjaWriter *writer, uint64 type_hash, uint64 key_hash)
+dja_lock_failed(DjaWriter *writer, uint64 type_hash, uint64 key_hash)
 {
 	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
 	DjaMessage *message;
@@ -153,14 +145,14 @@ dja_failed_head(DjaWriter *writer, uint64 type_hash, uint64 key_hash)
 }
 
 /*
- * The first message of an actor is due now, as if it had never failed.  False
- * if none has failed.
+ * Makes the failed message of an actor due now, as if it had never failed.
+ * Returns false if none has failed.
  */
 static bool
 dja_reset_attempts(DjaType *type, uint64 key_hash)
 {
 	DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
-	DjaMessage *message = dja_failed_head(writer, type->hash, key_hash);
+	DjaMessage *message = dja_lock_failed(writer, type->hash, key_hash);
 
 	if (message != NULL)
 	{
@@ -173,6 +165,9 @@ dja_reset_attempts(DjaType *type, uint64 key_hash)
 	return message != NULL;
 }
 
+/*
+ * Pauses an actor or lets it go on.
+ */
 static void
 dja_set_actor_paused(text *name, text *key, bool paused)
 {
@@ -191,7 +186,7 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 		actor = dja_actor_locked(type, key, key_hash, LockTupleNoKeyExclusive);
 	exists = actor->exists || actor->dirty || actor == dja_turn.actor;
 
-	/* one that never had a turn may have mail that waits for its retry */
+	/* an actor that never had a turn may have mail that waits for its retry */
 	if (!paused && (dja_reset_attempts(type, key_hash) || exists))
 		dja_pending_mailbox(type, key_hash, DJA_CURSOR_START, 0);
 	else if (!exists)
@@ -230,136 +225,4 @@ dja_resume_actor(PG_FUNCTION_ARGS)
 {
 	dja_set_actor_paused(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), false);
 	PG_RETURN_VOID();
-}
-
-/* ---------- looking at workers ---------- */
-
-Datum
-dja_worker_list(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	dja_require_preload();
-	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < dja_max_workers; i++)
-	{
-		Datum		values[7] = {0};
-		bool		nulls[7] = {0};
-		DjaWorker	worker;
-		DjaPool		pool;
-
-		dja_lock();
-		worker = *dja_worker(i);
-		pool = *dja_pool(worker.pool);
-		dja_unlock();
-		if (worker.state == DJA_WORKER_FREE || pool.database != MyDatabaseId)
-			continue;
-
-		values[0] = Int32GetDatum(worker.pid);
-		nulls[0] = worker.pid == 0;
-		values[1] = ObjectIdGetDatum(pool.role);
-		values[2] = CStringGetTextDatum(worker.state == DJA_WORKER_STARTING ? "starting" :
-										worker.state == DJA_WORKER_BUSY ? "busy" : "idle");
-		values[3] = BoolGetDatum(pool.resident == i);
-		nulls[4] = nulls[5] = worker.message_id == 0;
-		if (worker.message_id != 0)
-			values[4] = CStringGetTextDatum(worker.actor_type);
-		values[5] = Int64GetDatum(worker.message_id);
-		values[6] = TimestampTzGetDatum(worker.since);
-		nulls[6] = worker.since == 0;
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
-	return (Datum) 0;
-}
-
-/*
- * Mailboxes that are put off, type queue by type queue: which cannot be many, but nothing
- * is allocated under the lock.
- */
-Datum
-dja_put_off_list(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	DjaMailbox *found = NULL;
-	int			room = 0;
-
-	InitMaterializedSRF(fcinfo, 0);
-	/* without the preload there is no such thing, and the view still counts */
-	for (int i = 0; dja_shared != NULL && i < DJA_MAX_TYPE_QUEUES; i++)
-	{
-		uint64		type_hash;
-		int			n;
-
-		CHECK_FOR_INTERRUPTS();
-		/* a glance without the lock: nearly all have none */
-		if (!dja_type_queue(i)->in_use || dja_type_queue(i)->put_off < 0)
-			continue;
-		for (;;)
-		{
-			dja_lock();
-			n = dja_type_queue_put_off(i, MyDatabaseId, &type_hash, found, room);
-			dja_unlock();
-			if (n <= room)
-				break;
-			room = 2 * n;
-			found = palloc(sizeof(DjaMailbox) * room);
-		}
-		for (int m = 0; m < n; m++)
-		{
-			Datum		values[4];
-			bool		nulls[4] = {0};
-
-			values[0] = Int64GetDatum((int64) type_hash);
-			values[1] = Int64GetDatum((int64) found[m].key_hash);
-			values[2] = Int32GetDatum(found[m].put_offs);
-			values[3] = TimestampTzGetDatum(found[m].not_before);
-			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-		}
-	}
-	return (Datum) 0;
-}
-
-/* ---------- fresh sessions ---------- */
-
-/*
- * reload(): asks the workers of this database to end after their batch, as far
- * as the caller may act for their roles, and returns how many there are.  The
- * launcher hears of each end and starts a resident anew.  A worker that is
- * still starting is fresh already.
- *
- * Rights are looked up without the lock; a slot that has changed hands
- * meanwhile is known by its generation.
- */
-Datum
-dja_reload(PG_FUNCTION_ARGS)
-{
-	int			stopped = 0;
-
-	dja_require_preload();
-	for (int i = 0; i < dja_max_workers; i++)
-	{
-		DjaWorker  *worker = dja_worker(i);
-		uint32		generation;
-		bool		ours;
-		Oid			role;
-
-		dja_lock();
-		generation = worker->generation;
-		ours = worker->state != DJA_WORKER_FREE &&
-			dja_pool(worker->pool)->database == MyDatabaseId;
-		role = dja_pool(worker->pool)->role;
-		dja_unlock();
-		if (!ours || !dja_can_act_for(role))
-			continue;
-
-		dja_lock();
-		if (worker->pid != 0 && worker->generation == generation && !worker->stop)
-		{
-			worker->stop = true;
-			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
-			stopped++;
-		}
-		dja_unlock();
-	}
-	PG_RETURN_INT32(stopped);
 }
