@@ -17,6 +17,7 @@
 #include "base/columns.h"
 #include "base/compat.h"
 #include "shmem/run_queue.h"
+#include "sql/type_change.h"
 #include "tables/actor.h"
 #include "tables/actor_type.h"
 #include "tables/message.h"
@@ -38,18 +39,16 @@ PG_FUNCTION_INFO_V1(dja_resume_actor);
 static void
 dja_set_type_paused(text *name, bool paused)
 {
+	const char *function = paused ? "djactor.pause()" : "djactor.resume()";
 	DjaType    *type;
 	DjaWriter  *writer;
 	Datum		values[DJA_TYPE_NATTS];
 	bool		nulls[DJA_TYPE_NATTS];
 
-	PreventCommandIfReadOnly(paused ? "djactor.pause()" : "djactor.resume()");
-	type = dja_require_type(name);
-	dja_check_can_act_for(type->owner);
-	writer = dja_writer_open(DJA_ACTOR_TYPE_TABLE, ShareRowExclusiveLock);
-	(void) dja_types_all();		/* as of now, under the lock */
-	type = dja_require_type(name);
-	dja_check_can_act_for(type->owner); /* it may be another one's by now */
+	(void) dja_require_own_type(name, function);
+	writer = dja_begin_type_change();
+	type = dja_require_own_type(name, function);	/* it may be another one's
+													 * by now */
 	dja_type_read_row(type, values, nulls);
 	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(paused);
 	nulls[DJA_TYPE_PAUSED_REASON - 1] = !paused;
@@ -57,10 +56,7 @@ dja_set_type_paused(text *name, bool paused)
 		values[DJA_TYPE_PAUSED_REASON - 1] =
 			CStringGetTextDatum(psprintf("paused by %s", GetUserNameFromId(GetUserId(), false)));
 	dja_row_update(writer, &type->tid, values, nulls);
-	dja_writer_close(writer);
-	dja_type_changed();
-	dja_pending_type(type->hash, type->owner);
-	CommandCounterIncrement();
+	dja_end_type_change(writer, type->hash, type->owner);
 }
 
 Datum
@@ -177,9 +173,7 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 	bool		in_batch;
 	bool		exists;
 
-	PreventCommandIfReadOnly(paused ? "djactor.pause()" : "djactor.resume()");
-	type = dja_require_type(name);
-	dja_check_can_act_for(type->owner);
+	type = dja_require_own_type(name, paused ? "djactor.pause()" : "djactor.resume()");
 	actor = dja_batch_actor(type, key);
 	in_batch = actor != NULL;
 	if (!in_batch)

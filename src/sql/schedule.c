@@ -31,6 +31,7 @@
 #include "base/compat.h"
 #include "shmem/run_queue.h"
 #include "sql/send.h"
+#include "sql/type_change.h"
 #include "turn/row_lock.h"
 #include "turn/timer.h"
 #include "turn/turn.h"
@@ -45,17 +46,6 @@ PG_FUNCTION_INFO_V1(dja_resume_timer);
 
 /* Clocks of two servers differ by less, after a failover. */
 #define DJA_CLOCKS_DIFFER USECS_PER_MINUTE
-
-static DjaType *
-dja_schedule_type(text *name, const char *function)
-{
-	DjaType    *type;
-
-	PreventCommandIfReadOnly(function);
-	type = dja_require_type(name);
-	dja_check_can_act_for(type->owner);
-	return type;
-}
 
 /*
  * The timer of this name, its row locked; NULL if there is none.
@@ -327,7 +317,7 @@ dja_schedule(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("actor type and key of a schedule must not be null")));
-	type = dja_schedule_type(PG_GETARG_TEXT_PP(0), "djactor.schedule()");
+	type = dja_require_own_type(PG_GETARG_TEXT_PP(0), "djactor.schedule()");
 	key = PG_GETARG_TEXT_PP(1);
 	dja_check_key(key, "actor key");
 	dja_timer_arguments(fcinfo, 2, type, &arguments);
@@ -380,7 +370,7 @@ dja_schedule(PG_FUNCTION_ARGS)
 Datum
 dja_unschedule(PG_FUNCTION_ARGS)
 {
-	DjaType    *type = dja_schedule_type(PG_GETARG_TEXT_PP(0), "djactor.unschedule()");
+	DjaType    *type = dja_require_own_type(PG_GETARG_TEXT_PP(0), "djactor.unschedule()");
 	text	   *key = PG_GETARG_TEXT_PP(1);
 	DjaTimer   *timer = dja_schedule_lock(type, key, PG_GETARG_TEXT_PP(2));
 	DjaWriter  *writer;
@@ -403,7 +393,7 @@ dja_unschedule(PG_FUNCTION_ARGS)
 Datum
 dja_run_now(PG_FUNCTION_ARGS)
 {
-	DjaType    *type = dja_schedule_type(PG_GETARG_TEXT_PP(0), "djactor.run_now()");
+	DjaType    *type = dja_require_own_type(PG_GETARG_TEXT_PP(0), "djactor.run_now()");
 	text	   *key = PG_GETARG_TEXT_PP(1);
 	DjaTimer   *timer = dja_schedule_require(type, key, PG_GETARG_TEXT_PP(2));
 	int64		id;
@@ -424,7 +414,7 @@ dja_run_now(PG_FUNCTION_ARGS)
 Datum
 dja_pause_timer(PG_FUNCTION_ARGS)
 {
-	DjaType    *type = dja_schedule_type(PG_GETARG_TEXT_PP(0), "djactor.pause()");
+	DjaType    *type = dja_require_own_type(PG_GETARG_TEXT_PP(0), "djactor.pause()");
 	text	   *key = PG_GETARG_TEXT_PP(1);
 	DjaTimer   *timer = dja_schedule_require(type, key, PG_GETARG_TEXT_PP(2));
 
@@ -448,7 +438,7 @@ dja_pause_timer(PG_FUNCTION_ARGS)
 Datum
 dja_resume_timer(PG_FUNCTION_ARGS)
 {
-	DjaType    *type = dja_schedule_type(PG_GETARG_TEXT_PP(0), "djactor.resume()");
+	DjaType    *type = dja_require_own_type(PG_GETARG_TEXT_PP(0), "djactor.resume()");
 	text	   *key = PG_GETARG_TEXT_PP(1);
 	DjaTimer   *timer = dja_schedule_require(type, key, PG_GETARG_TEXT_PP(2));
 	DjaRule		rule;
