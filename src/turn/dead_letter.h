@@ -1,8 +1,7 @@
 /*
  * dead_letter.h
  *
- * Messages that are given up, and those that an operator takes back, brings
- * back or throws away.
+ * Messages that are given up.
  */
 #ifndef DJA_DEAD_LETTER_H
 #define DJA_DEAD_LETTER_H
