@@ -70,12 +70,14 @@ def main() -> int:
             print(f"{path}: no layer is named {path.parent.name}", file=sys.stderr)
             status = 1
             continue
+        # a static function may bear the name of another file's
+        own = set(FUNCTION.findall(texts[path]))
         for number, line in enumerate(texts[path].splitlines(), 1):
             used: dict[str, Path] = {}
             if (included := INCLUDE.match(line)) and included[2] in LAYERS:
                 used[f'"{included[1]}"'] = SOURCE / included[1]
             for name in NAME.findall(line):
-                if name in home:
+                if name in home and name not in own:
                     used[name] = home[name]
             for name, place in used.items():
                 if height(place) > height(path):
