@@ -4,14 +4,14 @@
  * wait_reply() and CALL ask(): waiting, outside of actors, for the answer to an
  * ask.
  *
- * The answer is a row of djactor.reply.  Who waits says so in shared memory
- * (waiters.c) before it looks, and is woken after the commit that answers; so
- * nothing is missed.  Each look has a snapshot of its own; what is held between
- * two looks depends on the form (wait.c): by the procedures nothing, by the
- * function its caller's snapshot.
+ * The answer is a row of djactor.reply.  A session that waits enters itself in
+ * shared memory (waiters.c) before it looks, and is woken after the commit that
+ * answers; so it misses nothing.  Each look has a snapshot of its own.  Between
+ * two looks the procedures hold nothing, and the function holds its caller's
+ * snapshot (wait.c).
  *
  * A wait that cannot end is refused at once (contract 17): inside a turn, and
- * in the transaction that has sent the message, which nobody sees yet.
+ * in the transaction that has sent the message, which no worker sees yet.
  */
 #include "postgres.h"
 
@@ -68,8 +68,8 @@ dja_check_timeout(Interval *timeout)
 }
 
 /*
- * Does row security let the user see that answer?  The server has to say so: the
- * access methods know no policies.
+ * Does row security let the user see that answer?  A SELECT has to tell, since
+ * the access methods know no policies.
  */
 static bool
 dja_may_see_reply(int64 id)
@@ -97,7 +97,8 @@ dja_may_see_reply(int64 id)
 }
 
 /*
- * The answer, if it is there; an error answer is raised.
+ * Looks for an answer once.  Returns true with its payload, false if there is
+ * none yet; raises JA002 if it is an error.
  */
 static bool
 dja_look_for_reply(int64 id, Datum *payload)
@@ -127,7 +128,7 @@ dja_look_for_reply(int64 id, Datum *payload)
 }
 
 /*
- * Can an answer still come, as far as can be known?
+ * Raises an error if no answer can come, as far as the message's row tells.
  */
 static void
 dja_check_ask(int64 id)
@@ -162,8 +163,9 @@ dja_check_ask(int64 id)
 }
 
 /*
- * Waits for an answer.  Who has asked gets it; who only reads djactor.reply, what he
- * may see of it.
+ * Waits for an answer, timeout microseconds at most, and returns its payload.
+ * With commit it holds no snapshot meanwhile.  With asked, which is for ask(), row
+ * security does not apply.
  */
 static Datum
 dja_wait(int64 id, int64 timeout, bool commit, bool asked)
@@ -208,7 +210,7 @@ dja_wait(int64 id, int64 timeout, bool commit, bool asked)
 }
 
 /*
- * What both forms of wait_reply() check; the result is the timeout.
+ * Checks the arguments of both forms of wait_reply() and returns the timeout.
  */
 static int64
 dja_check_wait_reply(FunctionCallInfo fcinfo)

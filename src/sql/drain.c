@@ -4,11 +4,11 @@
  * drain(): handles due messages in the caller's own transaction, for tests
  * that never commit.
  *
- * It takes the same claims as a worker and the same steps (visit.c), and keeps
- * the claims until the transaction ends, since nobody else may run these
- * actors before its outcome is known. It runs handlers as the session's own
- * role, so only types of that role's.  Deferred triggers fire when the
- * caller's transaction fires them.
+ * It takes the same claims as a worker and the same steps (visit.c).  It keeps
+ * the claims until the transaction ends, since no other process may run these
+ * actors before its outcome is known.  It runs handlers as the session's own role,
+ * and so only types that this role owns.  Deferred triggers fire when the caller's
+ * transaction fires them.
  */
 #include "postgres.h"
 
@@ -78,7 +78,7 @@ dja_drain_claim(DjaType *type, uint64 key_hash)
 }
 
 /*
- * When a message in the due index is due.
+ * Returns when a message of the due index is due.
  */
 static TimestampTz
 dja_drain_due_at(DjaMessage *message)
@@ -103,7 +103,7 @@ dja_drain_due(DjaType *type)
 												  ALLOCSET_SMALL_SIZES);
 	DjaScan		scan;
 
-	agenda->from = DT_NOEND;	/* what comes meanwhile lowers it */
+	agenda->from = DT_NOEND;	/* mail that comes meanwhile lowers it */
 	dja_due_scan_begin(&scan, type->hash, from, snapshot);
 	while (dja_scan_next(&scan))
 	{
@@ -147,8 +147,8 @@ dja_drain_due(DjaType *type)
 }
 
 /*
- * When the next delay, timer or retry of a type is due that this round, which takes
- * its time, need not have seen.
+ * Returns when the next delay, timer or retry of a type is due.  Those that came
+ * due before this round began are left out, since the round has seen them.
  */
 static TimestampTz
 dja_drain_next_due(DjaType *type)
@@ -166,7 +166,8 @@ dja_drain_next_due(DjaType *type)
 }
 
 /*
- * Moves the clock to what comes next, if that is not after until.
+ * Moves the clock to the next delay, timer or retry.  Returns false if that is
+ * after until.
  */
 static bool
 dja_drain_advance(TimestampTz until)
@@ -189,8 +190,8 @@ dja_drain_advance(TimestampTz until)
 }
 
 /*
- * Handles what is due in one mailbox, up to so many messages; returns how many
- * were.
+ * Handles the due messages of a mailbox, max of them at most, and returns how many
+ * it has handled.
  */
 static int64
 dja_drain_mailbox(DjaType *type, DjaAgendaItem *item, int64 max, bool retry)
@@ -225,7 +226,7 @@ dja_drain_mailbox(DjaType *type, DjaAgendaItem *item, int64 max, bool retry)
 }
 
 /*
- * Finds the mailboxes of a type.
+ * Puts all mailboxes of a type on the agenda.
  */
 static void
 dja_drain_sweep(DjaType *type)
@@ -247,7 +248,8 @@ dja_drain_sweep(DjaType *type)
 }
 
 /*
- * One pass over the mailboxes of a type.
+ * Visits the mailboxes of a type once, and returns how many messages it has
+ * handled.
  */
 static int64
 dja_drain_type(DjaType *type, int64 max, bool retry)
@@ -270,7 +272,7 @@ dja_drain_type(DjaType *type, int64 max, bool retry)
 		if (!dja_agenda_take(type->hash, keys[i], &item))
 			continue;
 
-		/* the index may still list what is dead: claim only what has mail */
+		/* the index may list dead rows: claim only a mailbox with mail */
 		if (ItemPointerIsValid(&item.tid) ||
 			dja_message_count(type->hash, keys[i], item.cursor, 1, GetCurrentCommandId(false), false) > 0)
 			handled += dja_drain_mailbox(type, &item, max - handled, retry);

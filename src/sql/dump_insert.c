@@ -1,15 +1,15 @@
 /*
  * dump_insert.c
  *
- * A dump made of INSERTs gives messages their ids, with OVERRIDING SYSTEM VALUE,
- * which nobody else does who sends.  Several sessions may load it, some before
- * they see its home, and with the triggers off (--disable-triggers).
+ * A dump made of INSERTs gives messages their ids, with OVERRIDING SYSTEM VALUE.
+ * No sender does that.  Several sessions may load the dump, some before they see
+ * its row of djactor.home, and with the triggers off (--disable-triggers).
  *
- * So it is the INSERT itself that is looked at, each time that it runs, however
- * long ago it was parsed or planned.  A plan does not keep OVERRIDING: the
- * statement names the column id, and the value is not what the server draws for
- * it.  What was inserted is marked in the same transaction, so whatever undoes
- * the rows undoes the mark, and nothing of it is left in the session.
+ * So the INSERT itself is looked at, each time that it runs, however long ago it
+ * was parsed or planned.  A plan does not keep OVERRIDING, but the statement names
+ * the column id, and its value does not come from the sequence.  The mark that the
+ * database is a copy is written in the same transaction as the rows.  Whatever
+ * undoes the rows undoes the mark, and nothing is left in the session.
  */
 #include "postgres.h"
 
@@ -82,7 +82,7 @@ dja_gives_ids(QueryDesc *query)
 }
 
 /*
- * The rows are there, and the trigger that sees them fires now.
+ * Runs ExecutorFinish, in which the trigger sees the rows.
  */
 static void
 dja_executor_finish(QueryDesc *query)

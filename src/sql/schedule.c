@@ -1,19 +1,18 @@
 /*
  * schedule.c
  *
- * Schedules: timers of actors that are set, seen to and ended from outside of
- * turns.  Who may is as for pause() and resume(): whoever may act for the owner
- * of the type.
+ * Schedules: timers of actors that are set, changed and ended from outside of
+ * turns.  They are for roles that may act for the owner of the type, as pause()
+ * and resume() are.
  *
  * The actor's row is locked, if it has one, so that none of its turns is under
- * way meanwhile.  Who sets a timer that is not there locks its name for that
- * moment; who wants to set it, too, waits for the end of his transaction.
+ * way meanwhile.  To make a timer, a transaction locks its name for a short time.
+ * Another one that would make the same timer waits for the end of the first.
  *
- * schedule() may be said again at any time: what is as it should be stays as it
- * is, its next firing included.  It is not as it should be when the rule is
- * another one, or when the clock was wrong: when the firing was sent, or its
- * retry is due, at a time that cannot be, or when the rule has an earlier time
- * to come.
+ * schedule() may be called again at any time.  A timer that is right stays as it
+ * is, its next firing included.  It is wrong if the rule has changed, or if the
+ * clock was wrong: the firing was sent, or its retry is due, at a time that
+ * cannot be, or the rule has an earlier time to come.
  */
 #include "postgres.h"
 
@@ -48,7 +47,7 @@ PG_FUNCTION_INFO_V1(dja_resume_timer);
 #define DJA_CLOCKS_DIFFER USECS_PER_MINUTE
 
 /*
- * The timer of this name, its row locked; NULL if there is none.
+ * Returns the timer of this name with its row locked; NULL if there is none.
  */
 static DjaTimer *
 dja_schedule_find(DjaType *type, text *key, text *name)
@@ -75,9 +74,10 @@ dja_schedule_find(DjaType *type, text *key, text *name)
 }
 
 /*
- * Waits for who is making a timer of this name, and keeps others from doing so
- * until tag is released.  That is soon: locks that last to the end of the
- * transaction fill shared memory in a bulk, and two bulks deadlock over them.
+ * Waits for a transaction that is making a timer of this name, and keeps others
+ * from doing so until tag is released.  The caller releases it soon: in a bulk,
+ * locks that last to the end of the transaction would fill shared memory, and
+ * two bulks would deadlock over them.
  */
 static void
 dja_schedule_lock_name(DjaType *type, text *key, text *name, LOCKTAG *tag)
@@ -102,8 +102,8 @@ dja_schedule_lock_name(DjaType *type, text *key, text *name, LOCKTAG *tag)
 }
 
 /*
- * An actor that has no row yet may be in its first turn, which has the firing
- * locked: waits for it.  False if the firing is not what it was.
+ * Waits for the first turn of an actor that has no row yet: that turn has the
+ * firing locked.  Returns false if the firing has changed.
  */
 static bool
 dja_schedule_lock_firing(DjaType *type, text *key, text *name)
@@ -131,8 +131,8 @@ dja_schedule_lock_firing(DjaType *type, text *key, text *name)
 }
 
 /*
- * The timer, its row locked and the actor's turns kept away until the end of the
- * transaction; NULL if there is none.
+ * Returns the timer with its row locked, NULL if there is none.  The actor has no
+ * turn until the end of the transaction.
  */
 static DjaTimer *
 dja_schedule_lock(DjaType *type, text *key, text *name)
@@ -145,8 +145,8 @@ dja_schedule_lock(DjaType *type, text *key, text *name)
 }
 
 /*
- * Is this turn the timer's firing?  What becomes of the timer after it is seen
- * to at its end.
+ * Is this turn the timer's firing?  Then the end of the turn decides how the
+ * timer goes on.
  */
 static bool
 dja_schedule_is_firing(const DjaTimer *timer)
@@ -168,7 +168,8 @@ dja_schedule_require(DjaType *type, text *key, text *name)
 }
 
 /*
- * What was behind a firing that is deleted need not wait for it any more.
+ * Has the mailbox read from its start: messages behind a firing that is deleted
+ * need not wait any more.
  */
 static void
 dja_schedule_wake(DjaType *type, text *key)
@@ -202,8 +203,8 @@ dja_same_column(const DjaTimerArguments *arguments, const DjaTimer *timer, int c
 }
 
 /*
- * Is that how the timer was set?  What is set after an interval is set anew
- * each time, unless it comes again.
+ * Was the timer set by the same rule?  A timer that fires once, after an interval,
+ * is never the same.
  */
 static bool
 dja_same_rule(const DjaTimerArguments *arguments, const DjaTimer *timer)
@@ -220,8 +221,8 @@ dja_same_rule(const DjaTimerArguments *arguments, const DjaTimer *timer)
 }
 
 /*
- * From when on the next time of a timer may come: not before a firing that it has
- * had, if that was by a clock that was right.
+ * Returns the time from which on a timer may fire next: not before its last
+ * firing, if the clock was right then.
  */
 static TimestampTz
 dja_schedule_from(DjaTimer *timer, TimestampTz now)
@@ -263,8 +264,8 @@ dja_schedule_is_wrong(DjaType *type, DjaTimer *timer, TimestampTz now)
 }
 
 /*
- * When a timer that is scheduled fires first.  What it would have done before,
- * if it had been there, is not made up for.
+ * Returns when a timer that is scheduled fires first.  Firings that it would have
+ * had before are not made up for.
  */
 static TimestampTz
 dja_schedule_first(DjaType *type, DjaTimerArguments *arguments, DjaTimer *before, bool same,
@@ -298,7 +299,7 @@ dja_schedule_first(DjaType *type, DjaTimerArguments *arguments, DjaTimer *before
 
 /*
  * schedule(actor_type, actor_key, name, after, payload, every, at, cron,
- * time_zone, catch_up): when it fires next
+ * time_zone, catch_up): returns when it fires next.
  */
 Datum
 dja_schedule(PG_FUNCTION_ARGS)
@@ -387,8 +388,8 @@ dja_unschedule(PG_FUNCTION_ARGS)
 }
 
 /*
- * run_now(actor_type, actor_key, name): its next firing is now, also if it is
- * paused; the id of the message.
+ * run_now(actor_type, actor_key, name): has a timer fire now, also if it is
+ * paused, and returns the id of the message.
  */
 Datum
 dja_run_now(PG_FUNCTION_ARGS)
@@ -433,7 +434,7 @@ dja_pause_timer(PG_FUNCTION_ARGS)
 }
 
 /*
- * resume(actor_type, actor_key, name): it goes on with its next time.
+ * resume(actor_type, actor_key, name): the timer goes on with its next time.
  */
 Datum
 dja_resume_timer(PG_FUNCTION_ARGS)

@@ -5,7 +5,7 @@
  *
  * The trigger is called once for a statement, with the rows that it inserted.
  * It checks each row and notes its mailbox for the end of the transaction
- * (pending.c).  It creates no actor, locks no row and waits for nobody.
+ * (pending.c).  It creates no actor, locks no row and does not wait.
  */
 #include "postgres.h"
 

@@ -1,7 +1,7 @@
 /*
  * stat_view.c
  *
- * What the view djactor.stat shows: counters of actor types, rates, percentiles
+ * Rows of the view djactor.stat: counters of actor types, rates, percentiles
  * and the limits that adapt to conflicts.  shmem/stats.c keeps them.
  */
 #include "postgres.h"

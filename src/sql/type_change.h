@@ -16,9 +16,9 @@
 extern DjaType *dja_require_own_type(text *name, const char *function);
 
 /*
- * Between these two no other session changes types.  What was looked up before
- * begin has to be looked up again.  end tells the workers of a type with that
- * hash and that owner.
+ * Between these two no other session changes types.  A type that was looked up
+ * before begin has to be looked up again after it.  end tells the workers of the
+ * type, at the commit.
  */
 extern DjaWriter *dja_begin_type_change(void);
 extern void dja_end_type_change(DjaWriter *writer, uint64 hash, Oid owner);

@@ -2,8 +2,8 @@
  * type_options.h
  *
  * The options of an actor type: the arguments of define_actor_type() and of
- * alter_actor_type(), in their order, and what is checked of them.  Each check
- * raises an error that names the option.
+ * alter_actor_type(), in their order, and their checks.  Each check raises an
+ * error that names the option.
  *
  * values and nulls are a row of djactor.actor_type.
  */
@@ -32,7 +32,7 @@ extern bool dja_may_be_null(int arg);
 /* needs all arguments of a definition */
 extern void dja_check_options(FunctionCallInfo fcinfo);
 
-/* may the owner's workers log in, and the user speak for the owner? */
+/* may the owner's workers log in, and may the user act for the owner? */
 extern void dja_check_owner(Oid owner);
 
 /*

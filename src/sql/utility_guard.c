@@ -9,7 +9,7 @@
  *   CREATE TRIGGER, CREATE RULE	lock the table, then check
  *   FOREIGN KEY				likewise
  *   PARTITION OF, ATTACH, DETACH	likewise, also the index of ALTER INDEX
- *   ALTER INDEX or MATERIALIZED VIEW ... DEPENDS ON EXTENSION	likewise, what it names
+ *   ALTER INDEX or MATERIALIZED VIEW ... DEPENDS ON EXTENSION	likewise, the object that it names
  *
  * For such a lock a command waits until the longest handler has come to its end,
  * and all other workers and senders wait for the command.  Any role that may

@@ -20,7 +20,7 @@ typedef struct DjaUtility
 	bool		top_level;
 
 	/* NULL once the command has run */
-	PlannedStmt *plan;			/* what is run; may be replaced before */
+	PlannedStmt *plan;			/* before the command runs it may be replaced */
 	Node	   *statement;
 
 	/* copied from the command before it runs */

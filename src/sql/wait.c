@@ -3,23 +3,21 @@
  *
  * How wait_reply(), wait_idle() and ask() wait.
  *
- * A function waits inside of its caller's statement, whose snapshot stays until
- * it returns: as long as it waits no version of a row that was visible when it
- * began can be removed, in no table of the database, and who updates a row often
- * walks over all of them.
+ * A function waits inside its caller's statement, whose snapshot stays until the
+ * function returns.  As long as it waits, no row version that was visible when it
+ * began can be removed, in any table of the database.  A session that updates one
+ * row often has to walk over all its versions.
  *
- * A procedure need not do that to others.  It commits what the session has done,
- * and commits again after each look, before it sleeps.  So while it sleeps it
- * has no snapshot (neither of the portal, nor of the catalogs, nor that of a
- * REPEATABLE READ transaction), no lock, and a transaction that is no older
- * than the last look.
+ * A procedure avoids that.  It commits the work of the session, and commits again
+ * after each look, before it sleeps.  So while it sleeps it has no lock, no
+ * snapshot (of the portal, of the catalogs, or of a REPEATABLE READ transaction),
+ * and a transaction that is no older than the last look.
  *
- * It takes a CALL that is not inside of a transaction block, and memory that
- * outlives a commit.  The caller's does, since the server keeps it with the
- * portal; so does SPI's where it knows that there will be commits.  Arguments
- * that may be toasted have to be copied before the first commit.  And what was
- * true before a commit need not be so after it: the extension itself may be
- * gone.
+ * It needs a CALL outside of a transaction block, and memory that outlives a
+ * commit.  The caller's memory does, since the server keeps it with the portal;
+ * so does SPI's, if SPI knows that there will be commits.  Arguments that may be
+ * toasted have to be copied before the first commit.  After a commit nothing is
+ * certain: even the extension may be gone.
  */
 #include "postgres.h"
 
@@ -34,8 +32,8 @@
 #include "sql/wait.h"
 
 /*
- * A procedure that waits begins: it may commit from now on.  Returns what its
- * row of results, which has one column, looks like.
+ * Begins a procedure that waits: it may commit from now on.  Returns the
+ * descriptor of its result, a row of one column.
  */
 TupleDesc
 dja_call_begin(FunctionCallInfo fcinfo, const char *procedure, const char *detail,
@@ -60,7 +58,8 @@ dja_call_begin(FunctionCallInfo fcinfo, const char *procedure, const char *detai
 }
 
 /*
- * It ends.  The value lies in memory that SPI frees.
+ * Ends such a procedure, and returns its result.  The value may lie in memory
+ * that SPI frees.
  */
 Datum
 dja_call_end(TupleDesc row, Datum value)
@@ -74,7 +73,8 @@ dja_call_end(TupleDesc row, Datum value)
 }
 
 /*
- * Between two looks: sleeps until the latch is set, or that long.
+ * Sleeps between two looks, until the latch is set or so many milliseconds are
+ * over.
  */
 void
 dja_nap(bool commit, long ms, uint32 wait_event)

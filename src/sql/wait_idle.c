@@ -3,14 +3,14 @@
  *
  * wait_idle(): waits until no mail is left that could be handled.
  *
- * Whether all is done stands in the tables only: what is not handled yet, and
- * what was sent by the commit that handled the last one.  So nobody is told, and
- * wait_idle() looks, each time under a new snapshot: again after a few
- * milliseconds, later every 50.  A look ends at the first mailbox that has
- * something to do, and the next one begins there.
+ * Only the tables tell whether all is done.  So wait_idle() looks there, each time
+ * under a new snapshot: again after a few milliseconds, later every 50.  A look
+ * ends at the first mailbox that has something to do, and the next look begins
+ * there.
  *
- * What is delayed, paused, suspended or newer than its type counts as done:
- * workers leave it alone for now.  What waits for its retry does not.
+ * Mail that is delayed, or whose actor is paused, suspended or newer than its
+ * type, counts as done: workers leave it alone for now.  Mail that waits for its
+ * retry does not.
  *
  * As a function it keeps its caller's snapshot while it waits, as a procedure
  * nothing (wait.c).
@@ -43,8 +43,8 @@ PG_FUNCTION_INFO_V1(dja_call_wait_idle);
 #define DJA_LOOK_AGAIN_MAX_MS 50
 
 /*
- * Where wait_idle() has seen mail that waits: it looks there first when it looks
- * again, or it would walk each time over all that was handled meanwhile.
+ * Where wait_idle() has seen mail that waits.  The next look begins there;
+ * otherwise it would walk each time over all mail that was handled meanwhile.
  */
 typedef struct DjaSeen
 {
@@ -53,8 +53,8 @@ typedef struct DjaSeen
 } DjaSeen;
 
 /*
- * Does the mailbox of a key wait to be run?  Its last message is looked for,
- * since what was handled since the last look lies before it.
+ * Does the mailbox of a key wait to be run?  The function looks for its last
+ * message: mail that was handled since the last look lies before that.
  */
 static bool
 dja_mailbox_waits(DjaType *type, Snapshot snapshot, uint64 key_hash)
@@ -128,8 +128,8 @@ dja_type_is_idle(DjaType *type, Snapshot snapshot, DjaSeen *seen)
 		return false;
 
 	/*
-	 * under retry_order skip, what waits for its retry is delayed, and not
-	 * idle either
+	 * under retry_order skip, a message that waits for its retry is delayed,
+	 * and not idle either
 	 */
 	if (type->skip)
 	{
@@ -174,7 +174,7 @@ dja_is_idle(text *name, DjaSeen *seen)
 }
 
 /*
- * What both forms check; the result is when to give up.
+ * Checks the arguments of both forms, and returns when to give up.
  */
 static TimestampTz
 dja_idle_deadline(FunctionCallInfo fcinfo)

@@ -1,7 +1,7 @@
 /*
  * worker_view.c
  *
- * What the view djactor.worker shows: the workers of this database.
+ * Rows of the view djactor.worker: the workers of this database.
  */
 #include "postgres.h"
 
