@@ -48,6 +48,6 @@ _PG_init(void)
 	dja_effects_init();
 	dja_stats_init();
 	dja_utility_init();
-	dja_given_init();
+	dja_dump_insert_init();
 	dja_launcher_register();
 }

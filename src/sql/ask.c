@@ -168,7 +168,7 @@ dja_check_ask(int64 id)
  * security does not apply.
  */
 static Datum
-dja_wait(int64 id, int64 timeout, bool commit, bool asked)
+dja_await_reply(int64 id, int64 timeout, bool commit, bool asked)
 {
 	static uint32 wait_event = 0;
 	TimestampTz until = GetCurrentTimestamp() + timeout;
@@ -241,7 +241,7 @@ dja_wait_reply(PG_FUNCTION_ARGS)
 {
 	int64		timeout = dja_check_wait_reply(fcinfo);
 
-	PG_RETURN_DATUM(dja_wait(PG_GETARG_INT64(0), timeout, false, false));
+	PG_RETURN_DATUM(dja_await_reply(PG_GETARG_INT64(0), timeout, false, false));
 }
 
 /*
@@ -258,7 +258,7 @@ dja_call_wait_reply(PG_FUNCTION_ARGS)
 						 "It commits, so that it holds no snapshot while it waits.",
 						 "Commit first, or use SELECT djactor.wait_reply(), which keeps the snapshot of its statement.");
 	SPI_commit();
-	return dja_call_end(row, dja_wait(id, timeout, true, false));
+	return dja_call_end(row, dja_await_reply(id, timeout, true, false));
 }
 
 /*
@@ -295,5 +295,5 @@ dja_ask(PG_FUNCTION_ARGS)
 
 	id = dja_message_send(values, nulls);
 	SPI_commit();
-	return dja_call_end(row, dja_wait(id, timeout, true, true));
+	return dja_call_end(row, dja_await_reply(id, timeout, true, true));
 }

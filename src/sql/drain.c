@@ -198,26 +198,26 @@ dja_drain_mailbox(DjaType *type, DjaAgendaItem *item, int64 max, bool retry)
 {
 	uint64		key_hash = item->key.key_hash;
 	DjaBatch   *batch = dja_batch_create(false, retry ? DJA_MODE_SAVEPOINTS : DJA_MODE_FAST);
-	DjaClaim   *run = dja_batch_add(batch, dja_drain_claim(type, key_hash));
+	DjaClaim   *claim = dja_batch_add(batch, dja_drain_claim(type, key_hash));
 	int64		handled;
 
 	dja_batch_begin(batch);
 	batch->budget = (int) Min(max, 1000);
 	batch->deadline = DT_NOEND;
-	run->start = item->cursor;
-	run->first = item->tid;
+	claim->start = item->cursor;
+	claim->first = item->tid;
 	ItemPointerSetInvalid(&item->tid);
-	dja_claim_read(batch, run);
-	(void) dja_batch_visit(batch, run);
+	dja_claim_read(batch, claim);
+	(void) dja_batch_visit(batch, claim);
 	handled = batch->turns;
-	dja_drain_progress |= handled > 0 || run->removed > 0 ||
-		(batch->executed > 0 && run->end == DJA_END_REMAINING);
+	dja_drain_progress |= handled > 0 || claim->removed > 0 ||
+		(batch->executed > 0 && claim->end == DJA_END_REMAINING);
 	dja_batch_write(batch);
-	if (run->end == DJA_END_REMAINING || run->end == DJA_END_RETRY)
-		item->cursor = run->cursor;
-	if (run->end == DJA_END_RETRY)
-		item->tid = run->first;
-	if (run->end != DJA_END_EMPTY)
+	if (claim->end == DJA_END_REMAINING || claim->end == DJA_END_RETRY)
+		item->cursor = claim->cursor;
+	if (claim->end == DJA_END_RETRY)
+		item->tid = claim->first;
+	if (claim->end != DJA_END_EMPTY)
 		dja_agenda_keep(item);
 	if (type->mailbox_limit > 0)
 		dja_pending_recount(type, key_hash);

@@ -105,7 +105,7 @@ dja_executor_finish(QueryDesc *query)
 }
 
 void
-dja_given_init(void)
+dja_dump_insert_init(void)
 {
 	dja_prev_executor_finish = ExecutorFinish_hook;
 	ExecutorFinish_hook = dja_executor_finish;

@@ -6,6 +6,6 @@
 #ifndef DJA_DUMP_INSERT_H
 #define DJA_DUMP_INSERT_H
 
-extern void dja_given_init(void);
+extern void dja_dump_insert_init(void);
 
 #endif							/* DJA_DUMP_INSERT_H */
