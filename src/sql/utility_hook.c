@@ -1,7 +1,8 @@
 /*
  * utility_hook.c
  *
- * Which utility commands concern djactor, and what runs around them.
+ * The utility commands that concern djactor, and the functions that run around
+ * each.  The guard sees a command before them, and may refuse it.
  */
 #include "postgres.h"
 
@@ -73,7 +74,7 @@ dja_process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTr
 	dja_guard_utility(utility.statement);
 	if (subject->before != NULL)
 		subject->before(&utility);
-	plan = utility.plan;
+	plan = utility.plan;		/* may be gone with its tree afterwards */
 	utility.plan = NULL;
 	utility.statement = NULL;
 	PG_TRY();

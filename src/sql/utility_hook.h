@@ -19,7 +19,7 @@ typedef struct DjaUtility
 	NodeTag		tag;			/* which command */
 	bool		top_level;
 
-	/* NULL once the command has run */
+	/* NULL as soon as the command runs */
 	PlannedStmt *plan;			/* before the command runs it may be replaced */
 	Node	   *statement;
 
