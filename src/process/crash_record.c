@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -22,6 +23,7 @@
 #include "process/crash_record.h"
 #include "shmem/crash.h"
 #include "shmem/run_queue.h"
+#include "shmem/slots.h"
 #include "tables/message.h"
 #include "tables/rows.h"
 #include "turn/dead_letter.h"
@@ -101,6 +103,8 @@ dja_crash_record_claim(int i, int pool, int slot, bool review, DjaCharge *charge
 	int			type_queue;
 	bool		mine;
 
+	dja_assert_worker();
+	Assert(dja_my_worker == dja_worker(slot) && dja_my_worker->pool == pool);
 	dja_lock();
 	mine = (crash->verdict == DJA_CHARGED || (review && crash->verdict == DJA_SUSPECT)) &&
 		crash->database == MyDatabaseId && crash->writer < 0;
@@ -132,6 +136,7 @@ dja_record_crashes(int pool, int slot)
 	bool		review = false;
 	bool		ok = true;
 
+	Assert(!IsTransactionState());
 	if (crashes->charges == 0 && crashes->suspects == 0)
 		return;
 	if (crashes->suspects > 0 && GetCurrentTimestamp() >= review_at)
@@ -152,7 +157,7 @@ dja_record_crashes(int pool, int slot)
 			if (ok && charge.settled)
 				dja_crash_free(i);
 			else
-				dja_crash(i)->writer = -1;
+				dja_crash(i)->writer = DJA_NO_SLOT;
 		}
 		dja_unlock();
 	}

@@ -115,6 +115,7 @@ dja_scout_ended(void)
 {
 	bool		stopped;
 
+	dja_assert_launcher();
 	dja_lock();
 	stopped = dja_shared->slots->scout_stop;
 	dja_shared->slots->scouting = InvalidOid;
@@ -258,6 +259,7 @@ dja_see_to_scouts(TimestampTz now)
 	TimestampTz again;
 	Oid			next;
 
+	dja_assert_launcher();
 	if (now >= dja_scout_again)
 		dja_try_again();
 	if (dja_shared->slots->scout_wanted && !OidIsValid(dja_next_database()))
@@ -294,13 +296,15 @@ dja_see_to_scouts(TimestampTz now)
 static void
 dja_launcher_detach(int code, Datum arg)
 {
-	dja_shared->slots->launcher_procno = -1;
+	dja_assert_launcher();
+	dja_shared->slots->launcher_procno = DJA_NO_PROC;
 }
 
 void
 dja_launcher_main(Datum arg)
 {
 	dja_process_signals();
+	Assert(dja_shared->slots->launcher_procno == DJA_NO_PROC);
 	dja_shared->slots->launcher_procno = dja_my_procno();
 	before_shmem_exit(dja_launcher_detach, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);

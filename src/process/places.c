@@ -78,6 +78,22 @@ dja_reap(BackgroundWorkerHandle **handle)
 }
 
 /*
+ * Frees the slot of a worker that has not come to take it.
+ */
+static void
+dja_give_slot_back(int slot)
+{
+	DjaWorker  *worker = dja_worker(slot);
+
+	dja_assert_locked();
+	dja_assert_launcher();
+	Assert(worker->state == DJA_WORKER_STARTING && worker->pid == 0);
+	worker->state = DJA_WORKER_FREE;
+	dja_pool(worker->pool)->workers--;
+	dja_assert_pool_counts(dja_pool(worker->pool));
+}
+
+/*
  * Forgets workers that have ended, and frees the slots of those that ended before
  * they took them.  Returns whether a worker is starting.
  */
@@ -86,6 +102,7 @@ dja_places_reap(void)
 {
 	bool		starting = false;
 
+	dja_assert_launcher();
 	for (int i = 0; i < DJA_MAX_LEAVING; i++)
 		(void) dja_reap(&dja_leaving[i]);
 	for (int i = 0; i < dja_max_workers; i++)
@@ -93,12 +110,9 @@ dja_places_reap(void)
 		if (dja_reap(&dja_handles[i]))
 		{
 			dja_lock();
+			/* has it ended before it took its slot? */
 			if (dja_worker(i)->state == DJA_WORKER_STARTING)
-			{
-				/* ended before it took its slot */
-				dja_worker(i)->state = DJA_WORKER_FREE;
-				dja_pool(dja_worker(i)->pool)->workers--;
-			}
+				dja_give_slot_back(i);
 			dja_unlock();
 		}
 		else
@@ -131,16 +145,17 @@ dja_leaving_room(void)
 /* ---------- taking a place ---------- */
 
 /*
- * A free slot, or -1.  The lock is held.
+ * A free slot, or DJA_NO_SLOT.
  */
 static int
 dja_free_slot(void)
 {
+	dja_assert_locked();
 	for (int i = 0; i < dja_max_workers; i++)
 		if (dja_worker(i)->state == DJA_WORKER_FREE &&
 			(dja_handles[i] == NULL || dja_leaving_room() != NULL))
 			return i;
-	return -1;
+	return DJA_NO_SLOT;
 }
 
 bool
@@ -175,14 +190,16 @@ dja_place_take(int pool_id)
 	uint32		generation = ++dja_generation;
 	int			slot;
 
+	dja_assert_launcher();
 	dja_lock();
 
 	/* a backend that locks a database out stops workers under this lock */
-	slot = dja_is_locked_out(pool->database) ? -1 : dja_free_slot();
+	slot = dja_is_locked_out(pool->database) ? DJA_NO_SLOT : dja_free_slot();
 	if (slot >= 0)
 	{
 		DjaWorker  *worker = dja_worker(slot);
 
+		Assert(worker->pid == 0);
 		worker->state = DJA_WORKER_STARTING;
 		worker->pool = pool_id;
 		worker->generation = generation;
@@ -192,6 +209,7 @@ dja_place_take(int pool_id)
 		worker->message_id = 0;
 		worker->actor_type[0] = '\0';
 		pool->workers++;
+		dja_assert_pool_counts(pool);
 		/* counted as a failure until the worker says otherwise */
 		dja_pool_back_off(pool);
 	}
@@ -208,8 +226,7 @@ dja_place_take(int pool_id)
 						  dja_places_leaving(), &dja_handles[slot]))
 		return true;
 	dja_lock();
-	dja_worker(slot)->state = DJA_WORKER_FREE;
-	pool->workers--;
+	dja_give_slot_back(slot);
 	pool->failures = 0;
 	pool->not_before = 0;
 	dja_unlock();
@@ -229,6 +246,7 @@ dja_standing(int i, TimestampTz now, TimestampTz *again)
 	bool		resident = dja_pool(worker->pool)->resident == i;
 	TimestampTz until;
 
+	dja_assert_locked();
 	if (worker->pid == 0)
 		return DJA_STAYS;
 	if (worker->serves_since == 0)
@@ -290,6 +308,7 @@ dja_places_clear(int pools, int reliefs, const bool *waits, TimestampTz now)
 	int			asked = 0;		/* or gone already */
 	int			going = 0;		/* of those: will be gone soon */
 
+	dja_assert_launcher();
 	dja_lock();
 	for (int i = 0; i < dja_max_workers; i++)
 	{
@@ -347,14 +366,8 @@ dja_forget_starting(void)
 {
 	dja_lock();
 	for (int i = 0; i < dja_max_workers; i++)
-	{
-		DjaWorker  *worker = dja_worker(i);
-
-		if (worker->state != DJA_WORKER_STARTING)
-			continue;
-		worker->state = DJA_WORKER_FREE;
-		dja_pool(worker->pool)->workers--;
-	}
+		if (dja_worker(i)->state == DJA_WORKER_STARTING)
+			dja_give_slot_back(i);
 	for (int i = 0; i < dja_max_workers; i++)
 		dja_generation = Max(dja_generation, dja_worker(i)->generation);
 	dja_unlock();

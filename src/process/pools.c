@@ -95,6 +95,7 @@ dja_discard_pool(int i, bool dead)
 static bool
 dja_pool_has_nobody(int i)
 {
+	dja_assert_locked();
 	for (int w = 0; w < dja_max_workers; w++)
 	{
 		DjaWorker  *worker = dja_worker(w);
@@ -109,11 +110,12 @@ dja_pool_has_nobody(int i)
 }
 
 /*
- * Asks all workers of a pool without types to end.  The lock is held.
+ * Asks all workers of a pool without types to end.
  */
 static void
 dja_pool_dismiss(int i)
 {
+	dja_assert_locked();
 	for (int w = 0; w < dja_max_workers && dja_pool(i)->workers > 0; w++)
 	{
 		DjaWorker  *worker = dja_worker(w);
@@ -282,6 +284,7 @@ dja_see_to_pools(TimestampTz now)
 	TimestampTz again = DJA_NEVER;
 	bool		enough;
 
+	dja_assert_launcher();
 	for (int i = 0; i < DJA_MAX_POOLS; i++)
 	{
 		DjaWant		want = dja_pool(i)->in_use ? dja_look_at_pool(i, now, &again) : DJA_WANTS_NOTHING;

@@ -55,6 +55,7 @@ dja_same_type_queue(DjaTypeQueueWork *work)
 {
 	DjaTypeQueue *type_queue = dja_type_queue(work->type_queue);
 
+	dja_assert_locked();
 	return type_queue->in_use && type_queue->database == MyDatabaseId && type_queue->type_hash == work->type_hash;
 }
 
@@ -91,7 +92,8 @@ dja_push_swept(DjaTypeQueueWork *work, DjaSwept *swept, int n)
 		for (int j = i; same && j < Min(i + DJA_PUSH_CHUNK, n); j++)
 		{
 			if (dja_queue_room() > 0)
-				dja_queue_push(work->type_queue, -2, swept[j].key_hash, swept[j].position, -1, -1);
+				dja_queue_push(work->type_queue, DJA_NOT_ANNOUNCED, swept[j].key_hash,
+							   swept[j].position, DJA_NOT_COUNTED, DJA_NOT_COUNTED);
 			else
 				dja_type_queue(work->type_queue)->sweep_wanted = true;
 		}
@@ -153,9 +155,9 @@ dja_sweep_step(void *arg)
 bool
 dja_sweep(int pool)
 {
-	static int	last = -1;
+	static int	last = DJA_NO_TYPE_QUEUE;
 	bool		passed = false;
-	DjaTypeQueueWork work = {.type_queue = -1};
+	DjaTypeQueueWork work = {.type_queue = DJA_NO_TYPE_QUEUE};
 
 	dja_lock();
 	/* in turns, so that one which always needs a sweep delays no other */
@@ -288,7 +290,7 @@ dja_release_due(int pool)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz longest = now;
-	DjaTypeQueueWork work = {.type_queue = -1};
+	DjaTypeQueueWork work = {.type_queue = DJA_NO_TYPE_QUEUE};
 
 	dja_lock();
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)

@@ -63,7 +63,7 @@
 #define DJA_CHEW_BATCHES 8		/* so many full batches, and the worker calls
 								 * for help */
 
-static int	dja_slot = -1;
+static int	dja_slot = DJA_NO_SLOT;
 static int	dja_my_pool;
 static bool dja_notified = false;	/* since the last sweep */
 static TimestampTz dja_swept_at = 0;
@@ -97,17 +97,19 @@ dja_worker_detach(int code, Datum arg)
 {
 	DjaPool    *pool;
 
+	dja_assert_worker();
 	dja_crash_end(dja_slot);	/* before anybody can claim its message */
 	dja_release_claims();
 	dja_lock();
 	pool = dja_pool(dja_my_pool);
 	if (pool->resident == dja_slot)
 	{
-		pool->resident = -1;
+		pool->resident = DJA_NO_SLOT;
 		pool->state = DJA_POOL_ABSENT;
 		dja_queue_orphan(dja_my_pool, dja_orderly);
 	}
 	pool->workers--;
+	dja_assert_pool_counts(pool);
 	dja_my_worker->state = DJA_WORKER_FREE;
 	dja_my_worker->pid = 0;
 
@@ -170,6 +172,8 @@ dja_offer_place(TimestampTz now, TimestampTz *wake_at)
 static void
 dja_show_state(DjaWorkerState state)
 {
+	dja_assert_worker();
+	Assert(state == DJA_WORKER_IDLE || state == DJA_WORKER_BUSY);
 	if (dja_my_worker->state == state)
 		return;
 	dja_my_worker->since = GetCurrentTimestamp();
@@ -234,6 +238,7 @@ dja_go_idle(DjaPoolState state, TimestampTz *next_due)
 	{
 		DjaPool    *pool = dja_pool(dja_my_pool);
 
+		Assert(dja_is_resident());
 		if (state == DJA_POOL_ASLEEP && pool->state != DJA_POOL_ASLEEP)
 			pool->rung = false;
 		pool->state = state;
@@ -243,10 +248,14 @@ dja_go_idle(DjaPoolState state, TimestampTz *next_due)
 	return idle;
 }
 
+/*
+ * The resident looks again before it waits: senders need not ring.
+ */
 static void
 dja_go_busy(void)
 {
 	dja_lock();
+	Assert(dja_is_resident());
 	dja_pool(dja_my_pool)->state = DJA_POOL_BUSY;
 	dja_unlock();
 }
@@ -316,7 +325,7 @@ dja_resident_wait(void)
 }
 
 /*
- * May this worker become the resident?  The lock is held.
+ * May this worker become the resident?
  *
  * A resident in a long turn does neither sweeps nor delays.  It can be replaced:
  * after the batch it looks whether it still is the resident, before it does
@@ -327,6 +336,7 @@ dja_may_be_resident(TimestampTz now)
 {
 	int			resident = dja_pool(dja_my_pool)->resident;
 
+	dja_assert_locked();
 	return !dja_my_worker->stop &&
 		(resident < 0 ||
 		 (resident != dja_slot && dja_worker(resident)->long_turn &&
@@ -375,7 +385,9 @@ dja_be_resident(void)
 	TimestampTz now = GetCurrentTimestamp();
 	bool		resident;
 
+	dja_assert_worker();
 	dja_lock();
+	Assert(pool->in_use && dja_my_worker->pool == dja_my_pool);
 	if (dja_may_be_resident(now))
 	{
 		pool->resident = dja_slot;
@@ -537,6 +549,7 @@ dja_worker_main(Datum arg)
 		dja_my_worker = NULL;
 		proc_exit(0);
 	}
+	Assert(dja_my_worker->pid == 0);
 	dja_my_worker->state = DJA_WORKER_IDLE;
 	dja_my_worker->pid = MyProcPid;
 	dja_my_worker->procno = dja_my_procno();
@@ -545,6 +558,7 @@ dja_worker_main(Datum arg)
 	pool = dja_pool(dja_my_pool);
 	database = pool->database;
 	role = pool->role;
+	dja_assert_pool_counts(pool);
 	dja_unlock();
 	before_shmem_exit(dja_worker_detach, (Datum) 0);
 	if (dja_my_worker->stop)

@@ -40,9 +40,9 @@ static int	dja_noccupied = 0;
 
 /*
  * The first type queue that the present batch has passed over, since its messages
- * do not fit in.  The next batch begins there.  -1 = none.
+ * do not fit in.  The next batch begins there.
  */
-static int	dja_passed_over = -1;
+static int	dja_passed_over = DJA_NO_TYPE_QUEUE;
 
 static bool
 dja_occupies(int type_queue)
@@ -59,6 +59,7 @@ dja_occupies(int type_queue)
 bool
 dja_type_queue_busy(int i)
 {
+	dja_assert_locked();
 	return dja_type_queue(i)->workers > (dja_occupies(i) ? 1 : 0);
 }
 
@@ -84,6 +85,7 @@ dja_type_queue_turns(DjaTypeQueue *type_queue)
 {
 	int			turns = type_queue->batch_size > 0 ? type_queue->batch_size : PG_INT32_MAX;
 
+	Assert(type_queue->queued > 0);
 	if (dja_mailbox(type_queue->head)->run_alone > 0)
 		return 1;
 	return type_queue->pace.turns > 0 ? Min(turns, type_queue->pace.turns) : turns;
@@ -118,6 +120,7 @@ dja_type_queue_due(DjaTypeQueue *type_queue)
 bool
 dja_queue_has_work(int pool, bool resident, TimestampTz now)
 {
+	dja_assert_locked();
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
 	{
 		DjaTypeQueue *type_queue = dja_type_queue(i);
@@ -145,6 +148,7 @@ dja_queue_next_due(int pool, TimestampTz now)
 {
 	TimestampTz due = DJA_NEVER;
 
+	dja_assert_locked();
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
 	{
 		DjaTypeQueue *type_queue = dja_type_queue(i);
@@ -172,6 +176,8 @@ dja_queue_next_due(int pool, TimestampTz now)
 void
 dja_queue_orphan(int pool, bool orderly)
 {
+	dja_assert_locked();
+	Assert(dja_pool(pool)->resident < 0);
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
 	{
 		DjaTypeQueue *type_queue = dja_type_queue(i);
@@ -194,6 +200,7 @@ dja_queue_length(int pool)
 {
 	int			n = 0;
 
+	dja_assert_locked();
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
 		if (dja_type_queue_ready(dja_type_queue(i), i))
 			n += dja_type_queue(i)->queued;
@@ -207,6 +214,7 @@ dja_queue_length(int pool)
 bool
 dja_queue_wants_help(int pool)
 {
+	dja_assert_locked();
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
 		if (dja_type_queue_waits(dja_type_queue(i)) && dja_type_queue_has_room(dja_type_queue(i), dja_type_queue(i)->workers + 1))
 			return true;
@@ -220,6 +228,7 @@ dja_queue_wants_help(int pool)
 static void
 dja_reserve_claims(int n)
 {
+	dja_assert_unlocked();
 	if (dja_occupied == NULL)
 		dja_occupied = MemoryContextAlloc(TopMemoryContext,
 										  sizeof(DjaOccupied) * DJA_MAX_TYPE_QUEUES);
@@ -235,6 +244,19 @@ dja_reserve_claims(int n)
 }
 
 /*
+ * Is this mailbox claimed by this backend, and at its place in the list of claims?
+ */
+static inline bool
+dja_is_claimed_here(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	return mailbox->state == DJA_MAILBOX_RUNNING && mailbox->claimer == dja_my_procno() &&
+		mailbox->claim_index >= 0 && mailbox->claim_index < dja_nclaims &&
+		dja_claims[mailbox->claim_index] == i;
+}
+
+/*
  * Claims a mailbox that is in no list.  Needs the lock, and dja_reserve_claims()
  * before it.
  */
@@ -243,6 +265,9 @@ dja_claim(int i)
 {
 	DjaMailbox *mailbox = dja_mailbox(i);
 
+	Assert(mailbox->state != DJA_MAILBOX_FREE && mailbox->state != DJA_MAILBOX_RUNNING);
+	Assert(mailbox->claimer == DJA_NO_PROC);
+	Assert(dja_nclaims < dja_max_claims);
 	mailbox->state = DJA_MAILBOX_RUNNING;
 	mailbox->more = false;
 	mailbox->claimed_cursor = mailbox->cursor;
@@ -257,6 +282,8 @@ dja_claim(int i)
 		dja_occupied[dja_noccupied++].event = DJA_PACE_NOTHING;
 		dja_type_queue(mailbox->type_queue)->workers++;
 	}
+	Assert(dja_is_claimed_here(i));
+	dja_assert_type_queue_counts(dja_type_queue(mailbox->type_queue));
 }
 
 static bool
@@ -266,8 +293,8 @@ dja_is_of_pool(int type_queue, int pool)
 }
 
 /*
- * Claims the next mailbox for a batch that has had so many turns.  Returns -1 if
- * there is none that fits in.  Type queues take turns; one that does not fit into
+ * Claims the next mailbox for a worker's batch that has had so many turns.  Returns
+ * DJA_NO_MAILBOX if there is none that fits in.  Type queues take turns; one that does not fit into
  * this batch comes first in the next one.
  *
  * *limit: how many turns the batch may have then.  If it is already in a type
@@ -280,17 +307,19 @@ int
 dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 {
 	DjaRunQueue *queue = dja_shared->queue;
-	int			mailbox = -1;
+	int			mailbox = DJA_NO_MAILBOX;
 	int			first;
 	int			i;
 
+	dja_assert_worker();
+	Assert(dja_my_worker->pool == pool);
 	*limit = PG_INT32_MAX;
 	dja_reserve_claims(1);
 	dja_lock();
 	if (turns == 0 && dja_is_of_pool(dja_passed_over, pool))
 		queue->pool_rotor[pool] = dja_passed_over;
 	if (turns == 0)
-		dja_passed_over = -1;
+		dja_passed_over = DJA_NO_TYPE_QUEUE;
 	if (queue->pool_rotor[pool] < 0)
 		queue->pool_rotor[pool] = queue->pool_type_queues[pool];
 	i = first = queue->pool_rotor[pool];
@@ -330,8 +359,8 @@ dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 }
 
 /*
- * Claims a given mailbox, queued or not, for a backend that drains.  Returns -1
- * if another backend runs it, -2 if there is no room.  Such claims last long, so
+ * Claims a given mailbox, queued or not, for a backend that drains.  Returns
+ * DJA_CLAIM_RUNNING if another backend runs it, DJA_CLAIM_NO_ROOM if there is no room.  Such claims last long, so
  * half of the queue is kept for all others.  Takes the lock itself.
  */
 int
@@ -341,22 +370,23 @@ dja_queue_claim(int type_queue_id, uint64 key_hash)
 	int			before = dja_nclaims;
 	int			i;
 
+	Assert(dja_my_worker == NULL);
 	dja_reserve_claims(1);
 	dja_lock();
 	i = dja_mailbox_find(type_queue_id, key_hash);
 	if (queue->drained >= queue->size / 2 &&
 		(i < 0 || dja_mailbox(i)->state != DJA_MAILBOX_RUNNING))
-		i = -2;
+		i = DJA_CLAIM_NO_ROOM;
 	else if (i < 0)
 	{
 		i = dja_mailbox_create(type_queue_id, key_hash, DJA_CURSOR_START);
 		if (i < 0)
-			i = -2;
+			i = DJA_CLAIM_NO_ROOM;
 		else
 			dja_claim(i);
 	}
 	else if (dja_mailbox(i)->state == DJA_MAILBOX_RUNNING)
-		i = dja_mailbox(i)->claimer == dja_my_procno() ? i : -1;
+		i = dja_mailbox(i)->claimer == dja_my_procno() ? i : DJA_CLAIM_RUNNING;
 	else
 	{
 		if (dja_mailbox(i)->state != DJA_MAILBOX_WAITING)
@@ -377,6 +407,8 @@ dja_queue_read_cursor(int i)
 {
 	DjaMailbox *mailbox = dja_mailbox(i);
 
+	dja_assert_locked();
+	Assert(dja_is_claimed_here(i));
 	if (dja_type_queue_unbounded(dja_type_queue(mailbox->type_queue)))
 		return DJA_CURSOR_START;
 	return Min(mailbox->cursor, mailbox->claimed_cursor);
@@ -424,6 +456,23 @@ dja_mailbox_wait_again(int i)
 }
 
 /*
+ * Takes a mailbox off this backend's list of claims.
+ */
+static void
+dja_unclaim(int i)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	Assert(dja_is_claimed_here(i));
+	dja_claims[mailbox->claim_index] = dja_claims[--dja_nclaims];
+	dja_mailbox(dja_claims[mailbox->claim_index])->claim_index = mailbox->claim_index;
+	mailbox->claimer = DJA_NO_PROC;
+	if (dja_my_worker == NULL)
+		dja_shared->queue->drained--;
+	Assert(dja_shared->queue->drained >= 0);
+}
+
+/*
  * Ends a claim after the commit or the abort of its batch.  cursor: where to read
  * next.  removed: how many messages that counted against the mailbox limit have
  * left it.  run_alone: how many of those left are run alone next.
@@ -434,13 +483,9 @@ dja_queue_finish(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alon
 	DjaMailbox *mailbox = dja_mailbox(i);
 	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
 
-	/* remove it from the list of claims */
-	dja_claims[mailbox->claim_index] = dja_claims[--dja_nclaims];
-	dja_mailbox(dja_claims[mailbox->claim_index])->claim_index = mailbox->claim_index;
-	mailbox->claimer = -1;
-	if (dja_my_worker == NULL)
-		dja_shared->queue->drained--;
-
+	dja_assert_locked();
+	Assert(removed >= 0 && run_alone >= 0);
+	dja_unclaim(i);
 	if (mailbox->depth >= 0)
 		mailbox->depth = Max(0, mailbox->depth - removed);
 	if (end != DJA_END_EMPTY && cursor < mailbox->cursor)
@@ -500,6 +545,8 @@ dja_queue_leave_type_queues(int turns, TimestampTz started, TimestampTz now)
 		DjaOccupied *occupied = &dja_occupied[--dja_noccupied];
 		DjaTypeQueue *type_queue = dja_type_queue(occupied->type_queue);
 
+		dja_assert_locked();
+		Assert(type_queue->workers > 0);
 		dja_pace_note(&type_queue->pace, occupied->event, turns, type_queue->workers, started, now);
 		type_queue->workers--;
 		if (type_queue->in_use && type_queue->queued > 0 && dja_in_other_pool(type_queue))

@@ -62,6 +62,8 @@ dja_copy_entry(Oid database, bool create)
 	DjaCopies  *held = dja_shared->copies;
 	DjaCopy    *room = NULL;
 
+	dja_assert_locked();
+	Assert(OidIsValid(database));
 	for (int i = 0; i < DJA_MAX_COPIES; i++)
 	{
 		if (held->databases[i].database == database)
@@ -74,12 +76,19 @@ dja_copy_entry(Oid database, bool create)
 	memset(room, 0, sizeof(DjaCopy));
 	room->database = database;
 	held->count++;
+	Assert(held->count <= DJA_MAX_COPIES);
 	return room;
 }
 
+/*
+ * Removes the entry of a database that no restoring transaction is open in.
+ */
 static void
 dja_copy_remove(DjaCopy *entry)
 {
+	dja_assert_locked();
+	Assert(OidIsValid(entry->database) && entry->open == 0);
+	Assert(dja_shared->copies->count > 0);
 	entry->database = InvalidOid;
 	dja_shared->copies->count--;
 }
@@ -229,6 +238,7 @@ dja_copy_open(void)
 {
 	DjaCopy    *entry;
 
+	Assert(!dja_counted && dja_stopped_pids != NULL);
 	dja_lock();
 	entry = dja_copy_entry(MyDatabaseId, true);
 	if (entry != NULL)
@@ -256,6 +266,7 @@ dja_copy_close(void)
 
 		dja_lock();
 		entry = dja_copy_entry(MyDatabaseId, false);
+		Assert(entry == NULL || entry->open > 0);
 		if (entry != NULL)
 			entry->open--;
 		dja_unlock();

@@ -45,6 +45,7 @@
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
 
+#define DJA_NO_ENTRY (-1)		/* instead of the index of an entry */
 #define DJA_MARKER_MAGIC 0x646a6131
 #define DJA_MARKER_PREFIX "djactor."
 #define DJA_MARKER_PATH PG_STAT_TMP_DIR "/" DJA_MARKER_PREFIX "%d"
@@ -85,18 +86,22 @@ dja_crash_count(DjaCrashes *crashes, DjaVerdict verdict, int n)
 		crashes->charges += n;
 	else if (verdict == DJA_SUSPECT)
 		crashes->suspects += n;
+	Assert(crashes->charges >= 0 && crashes->suspects >= 0);
+	Assert(crashes->charges + crashes->suspects <= dja_crash_room());
 }
 
 /*
- * Adds a verdict, and returns its entry; -1 if there is no room.  Needs the lock,
+ * Adds a verdict, and returns its entry; DJA_NO_ENTRY if there is no room.  Needs the lock,
  * unless no other process exists.
  */
 static int
 dja_crash_note(DjaCrashes *crashes, DjaVerdict verdict, Oid database, uint64 type_hash,
 			   int64 message_id)
 {
-	int			room = -1;
+	int			room = DJA_NO_ENTRY;
 
+	Assert(!IsUnderPostmaster || LWLockHeldByMeInMode(dja_shared->lock, LW_EXCLUSIVE));
+	Assert(verdict != DJA_NO_VERDICT && message_id != 0);
 	for (int i = 0; i < dja_crash_room(); i++)
 	{
 		DjaCrash   *crash = &crashes->crashes[i];
@@ -124,7 +129,7 @@ dja_crash_note(DjaCrashes *crashes, DjaVerdict verdict, Oid database, uint64 typ
 		crash->database = database;
 		crash->type_hash = type_hash;
 		crash->message_id = message_id;
-		crash->writer = -1;
+		crash->writer = DJA_NO_SLOT;
 		dja_crash_count(crashes, verdict, 1);
 	}
 	return room;
@@ -133,9 +138,11 @@ dja_crash_note(DjaCrashes *crashes, DjaVerdict verdict, Oid database, uint64 typ
 void
 dja_crash_free(int i)
 {
+	dja_assert_locked();
+	Assert(dja_crash(i)->verdict != DJA_NO_VERDICT);
 	dja_crash_count(dja_shared->crashes, dja_crash(i)->verdict, -1);
 	dja_crash(i)->verdict = DJA_NO_VERDICT;
-	dja_crash(i)->writer = -1;
+	dja_crash(i)->writer = DJA_NO_SLOT;
 }
 
 /*
@@ -147,6 +154,7 @@ dja_crash_remove_file(int i)
 {
 	char		path[MAXPGPATH];
 
+	dja_assert_unlocked();
 	snprintf(path, sizeof(path), DJA_CRASH_PATH, i);
 	(void) unlink(path);
 }
@@ -154,6 +162,7 @@ dja_crash_remove_file(int i)
 bool
 dja_crash_owed_slow(Oid database, uint64 type_hash, bool unclaimed)
 {
+	dja_assert_locked();
 	for (int i = 0; i < dja_crash_room(); i++)
 	{
 		DjaCrash   *crash = dja_crash(i);
@@ -166,12 +175,13 @@ dja_crash_owed_slow(Oid database, uint64 type_hash, bool unclaimed)
 }
 
 /*
- * Returns the entry of a message of this database that is suspected, or -1.
- * Needs the lock.
+ * Returns the entry of a message of this database that is suspected, or
+ * DJA_NO_ENTRY.
  */
 static int
 dja_crash_suspicion(int64 message_id)
 {
+	dja_assert_locked();
 	for (int i = 0; i < dja_crash_room(); i++)
 	{
 		DjaCrash   *crash = dja_crash(i);
@@ -180,7 +190,7 @@ dja_crash_suspicion(int64 message_id)
 			crash->message_id == message_id)
 			return i;
 	}
-	return -1;
+	return DJA_NO_ENTRY;
 }
 
 bool
@@ -354,6 +364,8 @@ dja_crash_begin(int slot)
 	DjaMarker  *marker;
 	char		path[MAXPGPATH];
 
+	dja_assert_worker();
+	Assert(dja_my_worker == dja_worker(slot));
 	snprintf(path, sizeof(path), DJA_MARKER_PATH, slot);
 	marker = dja_marker_map(path);
 	if (marker == NULL)
@@ -391,10 +403,12 @@ dja_crash_end(int slot)
 	DjaMarker  *marker = dja_marker;
 	bool		charged = marker->message_id != 0 && !dja_sigterm && PostmasterIsAlive();
 
+	dja_assert_worker();
+	Assert(dja_my_worker == dja_worker(slot));
 	dja_lock();
 	for (int i = 0; i < dja_crash_room(); i++)
 		if (dja_crash(i)->verdict != DJA_NO_VERDICT && dja_crash(i)->writer == slot)
-			dja_crash(i)->writer = -1;
+			dja_crash(i)->writer = DJA_NO_SLOT;
 	if (charged)
 		(void) dja_crash_note(dja_shared->crashes, DJA_CHARGED, marker->database,
 							  marker->type_hash, marker->message_id);
@@ -520,6 +534,7 @@ dja_crash_setup(void *memory)
 {
 	DjaCrashes *crashes = memory;
 
+	Assert(!IsUnderPostmaster);
 	memset(crashes, 0, dja_crash_size());
 	dja_read_boot_id(crashes->boot_id);
 	if (IsPostmasterEnvironment && !IsUnderPostmaster)

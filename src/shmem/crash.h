@@ -60,7 +60,7 @@ typedef struct DjaCrash
 	Oid			database;
 	uint64		type_hash;
 	int64		message_id;
-	int			writer;			/* worker slot, -1 = nobody */
+	int			writer;			/* worker slot, or DJA_NO_SLOT */
 } DjaCrash;
 
 struct DjaCrashes
@@ -88,7 +88,7 @@ extern bool dja_crash_terminated(void);
 extern void dja_crash_acquit(int64 message_id);
 extern bool dja_crash_suspected_slow(int64 message_id);
 
-/* entries; all but dja_crash_remove_file() need the lock */
+/* entries; all but dja_crash_remove_file(), which must not have it, need the lock */
 extern bool dja_crash_owed_slow(Oid database, uint64 type_hash, bool unclaimed);
 extern void dja_crash_free(int i);
 extern void dja_crash_remove_file(int i);
@@ -105,6 +105,7 @@ extern void dja_crash_forget_types(Oid database);
 static inline void
 dja_crash_mark(uint64 type_hash, int64 message_id, bool run_alone)
 {
+	Assert(dja_marker->message_id == 0 && message_id != 0);
 	dja_marker->type_hash = type_hash;
 	dja_marker->run_alone = run_alone;
 	dja_marker->message_id = message_id;

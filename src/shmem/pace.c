@@ -23,6 +23,7 @@
 
 #include "base/guc.h"
 #include "shmem/pace.h"
+#include "shmem/shmem.h"
 
 #define DJA_PACE_STEP 4			/* turns added after a quiet batch */
 #define DJA_PACE_WORKER_MS 1000 /* of quiet until another worker is tried */
@@ -69,6 +70,7 @@ void
 dja_pace_note(DjaPace *pace, DjaPaceEvent event, int turns, int workers,
 			  TimestampTz started, TimestampTz now)
 {
+	dja_assert_locked();
 	switch (event)
 	{
 		case DJA_PACE_NOTHING:

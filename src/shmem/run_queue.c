@@ -61,16 +61,16 @@ dja_run_queue_setup(void *memory)
 	mailboxes = dja_queue_mailboxes(queue);
 
 	for (int i = 0; i < queue->nbuckets; i++)
-		buckets[i] = -1;
+		buckets[i] = DJA_NO_MAILBOX;
 	for (int i = 0; i < queue->size; i++)
 	{
 		mailboxes[i].state = DJA_MAILBOX_FREE;
-		mailboxes[i].fifo_next = i + 1 < queue->size ? i + 1 : -1;
+		mailboxes[i].fifo_next = i + 1 < queue->size ? i + 1 : DJA_NO_MAILBOX;
 	}
 	queue->free_head = 0;
 	queue->free_count = queue->size;
 	for (int i = 0; i < DJA_MAX_POOLS; i++)
-		queue->pool_type_queues[i] = queue->pool_rotor[i] = -1;
+		queue->pool_type_queues[i] = queue->pool_rotor[i] = DJA_NO_TYPE_QUEUE;
 }
 
 /* ---------- mailboxes: lookup, allocation, the type queue's list ---------- */
@@ -90,6 +90,7 @@ dja_bucket(int type_queue, uint64 key_hash)
 int
 dja_mailbox_find(int type_queue, uint64 key_hash)
 {
+	dja_assert_locked();
 	for (int i = *dja_bucket(type_queue, key_hash); i >= 0; i = dja_mailbox(i)->hash_next)
 	{
 		DjaMailbox *mailbox = dja_mailbox(i);
@@ -97,11 +98,11 @@ dja_mailbox_find(int type_queue, uint64 key_hash)
 		if (mailbox->key_hash == key_hash && mailbox->type_queue == type_queue)
 			return i;
 	}
-	return -1;
+	return DJA_NO_MAILBOX;
 }
 
 /*
- * Frees a mailbox that is in no list of its type queue.
+ * Frees a mailbox that is in no list and is neither claimed nor announced.
  */
 void
 dja_mailbox_free(int i)
@@ -110,6 +111,10 @@ dja_mailbox_free(int i)
 	DjaMailbox *mailbox = dja_mailbox(i);
 	int		   *link = dja_bucket(mailbox->type_queue, mailbox->key_hash);
 
+	dja_assert_locked();
+	Assert(mailbox->state != DJA_MAILBOX_FREE && mailbox->state != DJA_MAILBOX_PUT_OFF);
+	Assert(mailbox->announced == 0 && mailbox->claimer == DJA_NO_PROC);
+	Assert(dja_type_queue(mailbox->type_queue)->mailboxes > 0);
 	while (*link != i)
 		link = &dja_mailbox(*link)->hash_next;
 	*link = mailbox->hash_next;
@@ -118,10 +123,11 @@ dja_mailbox_free(int i)
 	mailbox->fifo_next = queue->free_head;
 	queue->free_head = i;
 	queue->free_count++;
+	Assert(queue->free_count <= queue->size);
 }
 
 /*
- * Puts a mailbox at the end of its type queue.
+ * Puts a mailbox that is in no list at the end of its type queue.
  */
 void
 dja_mailbox_enqueue(int i)
@@ -129,14 +135,19 @@ dja_mailbox_enqueue(int i)
 	DjaMailbox *mailbox = dja_mailbox(i);
 	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
 
+	dja_assert_locked();
+	Assert(type_queue->in_use);
+	Assert(mailbox->state != DJA_MAILBOX_FREE && mailbox->state != DJA_MAILBOX_QUEUED);
+	Assert(mailbox->claimer == DJA_NO_PROC);
 	mailbox->state = DJA_MAILBOX_QUEUED;
 	mailbox->more = false;
-	mailbox->fifo_next = -1;
+	mailbox->fifo_next = DJA_NO_MAILBOX;
 	if (type_queue->queued++ == 0)
 		type_queue->head = i;
 	else
 		dja_mailbox(type_queue->tail)->fifo_next = i;
 	type_queue->tail = i;
+	dja_assert_type_queue_counts(type_queue);
 }
 
 /*
@@ -148,12 +159,15 @@ dja_mailbox_return(int i)
 	DjaMailbox *mailbox = dja_mailbox(i);
 	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
 
+	dja_assert_locked();
+	Assert(type_queue->in_use);
+	Assert(mailbox->state == DJA_MAILBOX_RUNNING && mailbox->claimer == DJA_NO_PROC);
 	mailbox->state = DJA_MAILBOX_QUEUED;
 	mailbox->more = false;
 	mailbox->fifo_next = type_queue->head;
 	if (type_queue->queued++ == 0)
 	{
-		mailbox->fifo_next = -1;
+		mailbox->fifo_next = DJA_NO_MAILBOX;
 		type_queue->tail = i;
 	}
 	type_queue->head = i;
@@ -170,10 +184,13 @@ dja_mailbox_unlink(int i)
 	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
 	bool		queued = mailbox->state == DJA_MAILBOX_QUEUED;
 	int		   *link = queued ? &type_queue->head : &type_queue->put_off;
-	int			last = -1;
+	int			last = DJA_NO_MAILBOX;
 
+	dja_assert_locked();
+	Assert(queued || mailbox->state == DJA_MAILBOX_PUT_OFF);
 	while (*link != i)
 	{
+		Assert(*link >= 0);
 		last = *link;
 		link = &dja_mailbox(*link)->fifo_next;
 	}
@@ -183,6 +200,7 @@ dja_mailbox_unlink(int i)
 	if (type_queue->tail == i)
 		type_queue->tail = last;
 	type_queue->queued--;
+	dja_assert_type_queue_counts(type_queue);
 }
 
 /*
@@ -194,6 +212,9 @@ dja_mailbox_put_off(int i, TimestampTz until)
 	DjaMailbox *mailbox = dja_mailbox(i);
 	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
 
+	dja_assert_locked();
+	Assert(mailbox->state == DJA_MAILBOX_RUNNING || mailbox->state == DJA_MAILBOX_PUT_OFF);
+	Assert(mailbox->claimer == DJA_NO_PROC);
 	mailbox->state = DJA_MAILBOX_PUT_OFF;
 	mailbox->more = false;
 	mailbox->not_before = until;
@@ -210,12 +231,14 @@ dja_mailboxes_come_back(DjaTypeQueue *type_queue, TimestampTz now)
 {
 	int			i = type_queue->put_off;
 
-	type_queue->put_off = -1;
+	dja_assert_locked();
+	type_queue->put_off = DJA_NO_MAILBOX;
 	type_queue->put_off_due = DJA_NEVER;
 	while (i >= 0)
 	{
 		int			next = dja_mailbox(i)->fifo_next;
 
+		Assert(dja_mailbox(i)->state == DJA_MAILBOX_PUT_OFF);
 		if (dja_mailbox(i)->not_before <= now)
 			dja_mailbox_enqueue(i);
 		else
@@ -232,6 +255,9 @@ dja_mailbox_dequeue(DjaTypeQueue *type_queue)
 {
 	int			i = type_queue->head;
 
+	dja_assert_locked();
+	Assert(type_queue->queued > 0);
+	Assert(dja_mailbox(i)->state == DJA_MAILBOX_QUEUED);
 	type_queue->head = dja_mailbox(i)->fifo_next;
 	type_queue->queued--;
 	return i;
@@ -273,7 +299,7 @@ dja_make_room(void)
 }
 
 /*
- * Makes a mailbox in state WAITING.  Returns -1 if there is no room.
+ * Makes a mailbox that is not there yet, in state WAITING.  Returns DJA_NO_MAILBOX if there is no room.
  */
 int
 dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor)
@@ -283,10 +309,13 @@ dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor)
 	DjaMailbox *mailbox;
 	int			i;
 
+	Assert(dja_mailbox_find(type_queue, key_hash) < 0);
+	Assert((queue->free_head < 0) == (queue->free_count == 0));
 	if (queue->free_head < 0 && !dja_make_room())
-		return -1;
+		return DJA_NO_MAILBOX;
 	i = queue->free_head;
 	mailbox = dja_mailbox(i);
+	Assert(mailbox->state == DJA_MAILBOX_FREE);
 	queue->free_head = mailbox->fifo_next;
 	queue->free_count--;
 
@@ -294,10 +323,10 @@ dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor)
 	mailbox->cursor = cursor;
 	mailbox->type_queue = type_queue;
 	mailbox->hash_next = *bucket;
-	mailbox->fifo_next = -1;
-	mailbox->claimer = -1;
+	mailbox->fifo_next = DJA_NO_MAILBOX;
+	mailbox->claimer = DJA_NO_PROC;
 	mailbox->claim_index = -1;
-	mailbox->depth = -1;
+	mailbox->depth = DJA_NOT_COUNTED;
 	mailbox->announced = 0;
 	mailbox->put_offs = mailbox->run_alone = 0;
 	mailbox->ends = 0;
@@ -314,19 +343,22 @@ dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor)
 int
 dja_queue_room(void)
 {
+	dja_assert_locked();
 	return dja_shared->queue->free_count;
 }
 
 /* ---------- type queues ---------- */
 
 /*
- * Returns the index of a type's type queue, also of one that was freed; -1 if it
+ * Returns the index of a type's type queue, also of one that was freed; DJA_NO_TYPE_QUEUE if it
  * never had one, or another type has taken its slot.
  */
 int
 dja_type_queue_slot(Oid database, uint64 type_hash)
 {
 	uint32		start = (uint32) (type_hash % DJA_MAX_TYPE_QUEUES);
+
+	dja_assert_locked();
 
 	/*
 	 * open addressing without tombstones: a freed type queue keeps the key of
@@ -340,13 +372,13 @@ dja_type_queue_slot(Oid database, uint64 type_hash)
 		if (type_queue->type_hash == type_hash && type_queue->database == database)
 			return i;
 		if (!OidIsValid(type_queue->database))
-			return -1;
+			return DJA_NO_TYPE_QUEUE;
 	}
-	return -1;
+	return DJA_NO_TYPE_QUEUE;
 }
 
 /*
- * Returns the type queue of a type, or -1.  Callers may keep the result, but look
+ * Returns the type queue of a type, or DJA_NO_TYPE_QUEUE.  Callers may keep the result, but look
  * it up again with the same arguments before each use.
  */
 int
@@ -354,19 +386,21 @@ dja_type_queue_find(Oid database, uint64 type_hash)
 {
 	int			i = dja_type_queue_slot(database, type_hash);
 
-	return i >= 0 && dja_type_queue(i)->in_use ? i : -1;
+	return i >= 0 && dja_type_queue(i)->in_use ? i : DJA_NO_TYPE_QUEUE;
 }
 
 /*
- * Makes the type queue of a type and puts it in its pool.  Returns -1 if all type
+ * Makes the type queue of a type and puts it in its pool.  The type must have none.  Returns DJA_NO_TYPE_QUEUE if all type
  * queues are taken.  It starts with a sweep, since mail may have come before.
  */
 int
 dja_type_queue_create(Oid database, uint64 type_hash, int pool)
 {
 	uint32		start = (uint32) (type_hash % DJA_MAX_TYPE_QUEUES);
-	int			i = -1;
+	int			i = DJA_NO_TYPE_QUEUE;
 	DjaTypeQueue *type_queue;
+
+	Assert(dja_type_queue_find(database, type_hash) < 0);
 
 	/* the same slot if it ever had one, so that lookups stay right */
 	for (uint32 n = 0; n < DJA_MAX_TYPE_QUEUES; n++)
@@ -386,18 +420,18 @@ dja_type_queue_create(Oid database, uint64 type_hash, int pool)
 			break;
 	}
 	if (i < 0)
-		return -1;
+		return DJA_NO_TYPE_QUEUE;
 
 	/* counts that others keep from the slot's earlier life stay */
 	type_queue = dja_type_queue(i);
 	type_queue->in_use = true;
 	type_queue->database = database;
 	type_queue->type_hash = type_hash;
-	type_queue->pool = -1;
+	type_queue->pool = DJA_NO_POOL;
 	type_queue->concurrency = 0;
 	type_queue->batch_size = 0;
 	memset(&type_queue->pace, 0, sizeof(DjaPace));
-	type_queue->head = type_queue->tail = type_queue->put_off = -1;
+	type_queue->head = type_queue->tail = type_queue->put_off = DJA_NO_MAILBOX;
 	type_queue->put_off_due = DJA_NEVER;
 	type_queue->queued = 0;
 	type_queue->sweeping = type_queue->sweep_started = false;
@@ -422,7 +456,7 @@ dja_type_queue_unlink(int i)
 	*link = type_queue->next_in_pool;
 	if (queue->pool_rotor[type_queue->pool] == i)
 		queue->pool_rotor[type_queue->pool] = type_queue->next_in_pool;
-	type_queue->pool = -1;
+	type_queue->pool = DJA_NO_POOL;
 }
 
 /*
@@ -434,6 +468,9 @@ dja_type_queue_move(int i, int pool)
 	DjaRunQueue *queue = dja_shared->queue;
 	DjaTypeQueue *type_queue = dja_type_queue(i);
 
+	dja_assert_locked();
+	Assert(type_queue->in_use);
+	Assert(dja_pool(pool)->in_use && dja_pool(pool)->database == type_queue->database);
 	if (type_queue->pool == pool)
 		return;
 	dja_type_queue_unlink(i);
@@ -451,6 +488,8 @@ dja_type_queue_free(int i)
 {
 	DjaTypeQueue *type_queue = dja_type_queue(i);
 
+	dja_assert_locked();
+	Assert(type_queue->in_use);
 	dja_type_queue_unlink(i);
 	dja_mailboxes_come_back(type_queue, DT_NOEND);
 	while (type_queue->queued > 0)
@@ -468,6 +507,7 @@ dja_type_queue_free(int i)
 			dja_mailbox(m)->announced == 0)
 			dja_mailbox_free(m);
 	type_queue->in_use = false;
+	dja_assert_type_queue_counts(type_queue);
 }
 
 /*
@@ -506,6 +546,7 @@ dja_type_queue_block(int i, uint64 epoch, TimestampTz recheck_at)
 {
 	DjaTypeQueue *type_queue = dja_type_queue(i);
 
+	dja_assert_locked();
 	if (type_queue->epoch != epoch)
 		return;
 	type_queue->blocked = true;
@@ -521,6 +562,8 @@ dja_type_queue_unblock(int i)
 {
 	DjaTypeQueue *type_queue = dja_type_queue(i);
 
+	dja_assert_locked();
+	Assert(type_queue->in_use);
 	type_queue->epoch = ++dja_shared->queue->changes;
 	type_queue->blocked = false;
 	type_queue->sweep_wanted = true;
@@ -536,6 +579,7 @@ dja_type_queue_forgive(int i)
 {
 	DjaTypeQueue *type_queue = dja_type_queue(i);
 
+	dja_assert_locked();
 	type_queue->failure_part = 0;
 	memset(type_queue->failures, 0, sizeof(type_queue->failures));
 }
@@ -563,6 +607,7 @@ dja_pool_type_queue_count(int pool)
 {
 	int			n = 0;
 
+	dja_assert_locked();
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
 		n++;
 	return n;
@@ -578,6 +623,7 @@ dja_type_queue_put_off(int i, Oid database, uint64 *type_hash, DjaMailbox *mailb
 	DjaTypeQueue *type_queue = dja_type_queue(i);
 	int			n = 0;
 
+	dja_assert_locked();
 	*type_hash = type_queue->type_hash;
 	if (!type_queue->in_use || type_queue->database != database)
 		return 0;
@@ -596,14 +642,25 @@ dja_type_queue_put_off(int i, Oid database, uint64 *type_hash, DjaMailbox *mailb
 bool
 dja_type_queue_unbounded(DjaTypeQueue *type_queue)
 {
+	dja_assert_locked();
 	return type_queue->sweep_wanted || type_queue->sweeping || type_queue->overflows > 0;
 }
 
 /* ---------- senders ---------- */
 
 /*
+ * The cursor of a mailbox falls to a position.  It rises only by a claim.
+ */
+static inline void
+dja_mailbox_lower_cursor(DjaMailbox *mailbox, int64 position)
+{
+	if (position < mailbox->cursor)
+		mailbox->cursor = position;
+}
+
+/*
  * Announces mail: lowers the cursor and pins the mailbox, before the sender's
- * rows become visible.  Returns the mailbox, or -1 without room.  In that case
+ * rows become visible.  Returns the mailbox, or DJA_OVERFLOW without room.  In that case
  * the type queue counts an overflow.  The result has to be passed on to
  * dja_queue_push().
  */
@@ -617,21 +674,34 @@ dja_queue_announce(int type_queue, uint64 key_hash, int64 position)
 	if (i < 0 || dja_mailbox(i)->announced == PG_UINT16_MAX)
 	{
 		dja_type_queue(type_queue)->overflows++;
-		return -1;
+		return DJA_OVERFLOW;
 	}
 	dja_mailbox(i)->announced++;
-	if (position < dja_mailbox(i)->cursor)
-		dja_mailbox(i)->cursor = position;
+	dja_mailbox_lower_cursor(dja_mailbox(i), position);
 	return i;
+}
+
+/*
+ * The overflow of an announcement is over: the sweep finds the mail.
+ */
+void
+dja_queue_overflow_over(int type_queue_id)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(type_queue_id);
+
+	dja_assert_locked();
+	Assert(type_queue->overflows > 0);
+	type_queue->overflows--;
+	type_queue->sweep_wanted = true;
 }
 
 /*
  * Pushes mail, after the sender's rows have become visible.  Also called after an
  * abort, where it undoes the announcement and is otherwise harmless.
  *
- * i is what dja_queue_announce() has returned, or -2 for a push without
+ * i is what dja_queue_announce() has returned, or DJA_NOT_ANNOUNCED for a push without
  * announcement (by a sweep, the timekeeper, an operator).  depth is the number of
- * messages that came, and base_depth what was counted before them.  Both are -1
+ * messages that came, and base_depth what was counted before them.  Both are DJA_NOT_COUNTED
  * unless the type has a mailbox limit; DJA_DEPTH_UNKNOWN: they have to be counted
  * anew.
  */
@@ -641,16 +711,21 @@ dja_queue_push(int type_queue_id, int i, uint64 key_hash, int64 position, int de
 	DjaTypeQueue *type_queue = dja_type_queue(type_queue_id);
 	DjaMailbox *mailbox;
 
-	if (i == -1)
+	dja_assert_locked();
+	if (i == DJA_OVERFLOW)
 	{
-		type_queue->overflows--;
-		type_queue->sweep_wanted = true;
+		dja_queue_overflow_over(type_queue_id);
 		return;
 	}
 	if (i >= 0)
+	{
+		Assert(dja_mailbox(i)->state != DJA_MAILBOX_FREE && dja_mailbox(i)->announced > 0);
+		Assert(dja_mailbox(i)->type_queue == type_queue_id && dja_mailbox(i)->key_hash == key_hash);
 		dja_mailbox(i)->announced--;
+	}
 	else
 	{
+		Assert(i == DJA_NOT_ANNOUNCED);
 		i = dja_mailbox_find(type_queue_id, key_hash);
 		if (i < 0 && !type_queue->blocked)
 			i = dja_mailbox_create(type_queue_id, key_hash, position);
@@ -661,10 +736,9 @@ dja_queue_push(int type_queue_id, int i, uint64 key_hash, int64 position, int de
 		}
 	}
 	mailbox = dja_mailbox(i);
-	if (position < mailbox->cursor)
-		mailbox->cursor = position;
+	dja_mailbox_lower_cursor(mailbox, position);
 	if (depth == DJA_DEPTH_UNKNOWN)
-		mailbox->depth = -1;
+		mailbox->depth = DJA_NOT_COUNTED;
 	else if (depth >= 0)
 	{
 		if (mailbox->depth >= 0)
@@ -686,12 +760,12 @@ dja_queue_push(int type_queue_id, int i, uint64 key_hash, int64 position, int de
 }
 
 /*
- * Returns how many messages wait in a mailbox, -1 if they were not counted.
+ * Returns how many messages wait in a mailbox, DJA_NOT_COUNTED if they were not counted.
  */
 int
 dja_queue_depth(int type_queue, uint64 key_hash)
 {
 	int			i = dja_mailbox_find(type_queue, key_hash);
 
-	return i < 0 ? -1 : dja_mailbox(i)->depth;
+	return i < 0 ? DJA_NOT_COUNTED : dja_mailbox(i)->depth;
 }

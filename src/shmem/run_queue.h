@@ -46,7 +46,7 @@
  * overflow is announced (a transaction with too many mailboxes to name).  Then
  * the cursor reads DJA_CURSOR_START.
  *
- * Every function here needs dja_shared->lock and raises no error, since it is
+ * Every function here needs dja_shared->lock, asserts it, and raises no error, since it is
  * called from the callbacks of committed transactions.  Some take the lock
  * themselves; their comments say so.
  */
@@ -66,6 +66,22 @@
 								 * retry */
 #define DJA_CURSOR_START PG_INT64_MIN
 #define DJA_CURSOR_END PG_INT64_MAX
+
+#define DJA_NO_TYPE_QUEUE (-1)	/* instead of the index of a type queue */
+#define DJA_NO_MAILBOX (-1)		/* instead of the index of a mailbox */
+
+/* What dja_queue_announce returns, and dja_queue_push takes, instead of a mailbox. */
+#define DJA_OVERFLOW (-1)		/* no room: the type queue counts it */
+#define DJA_NOT_ANNOUNCED (-2)	/* a push by the sweep, the timekeeper, an
+								 * operator */
+
+/* What dja_queue_claim returns instead of a mailbox. */
+#define DJA_CLAIM_RUNNING (-1)	/* another backend runs it */
+#define DJA_CLAIM_NO_ROOM (-2)
+
+/* Instead of a number of messages. */
+#define DJA_NOT_COUNTED (-1)	/* nobody has counted */
+#define DJA_DEPTH_UNKNOWN (-2)	/* what has been counted is not so any more */
 
 typedef struct DjaTypeQueue
 {
@@ -88,7 +104,8 @@ typedef struct DjaTypeQueue
 	int			head;			/* queued mailboxes, first in first out */
 	int			tail;
 	int			queued;
-	int			put_off;		/* first mailbox that is put off, -1 = none */
+	int			put_off;		/* first mailbox that is put off, or
+								 * DJA_NO_MAILBOX */
 	TimestampTz put_off_due;	/* when the first of them comes back */
 	int			workers;		/* workers with a mailbox of this type queue */
 	int			mailboxes;		/* in any state */
@@ -124,9 +141,10 @@ typedef struct DjaMailbox
 	int			hash_next;
 	int			fifo_next;		/* next in its type queue, among those put
 								 * off, or in the free list */
-	int			claimer;		/* procno of the backend that runs it */
+	int			claimer;		/* procno of the backend that runs it, or
+								 * DJA_NO_PROC */
 	int			claim_index;	/* its index in that backend's list */
-	int			depth;			/* messages waiting, -1 = not counted */
+	int			depth;			/* messages waiting, or DJA_NOT_COUNTED */
 	TimestampTz not_before;		/* when put off: until then */
 	uint16		announced;		/* transactions between announce and push */
 	uint16		put_offs;		/* in a row, so far */
@@ -150,7 +168,8 @@ struct DjaRunQueue
 	int			drained;		/* claimed by backends that drain, until their
 								 * transactions end */
 	int			pool_type_queues[DJA_MAX_POOLS];	/* first type queue of
-													 * each pool, -1 = none */
+													 * each pool, or
+													 * DJA_NO_TYPE_QUEUE */
 	int			pool_rotor[DJA_MAX_POOLS];	/* type queue whose turn it is */
 	DjaTypeQueue type_queues[DJA_MAX_TYPE_QUEUES];
 	/* then int buckets[nbuckets], DjaMailbox mailboxes[size] */
@@ -203,8 +222,8 @@ extern bool dja_type_queue_unbounded(DjaTypeQueue *type_queue);
 
 /* senders */
 extern int	dja_queue_announce(int type_queue, uint64 key_hash, int64 position);
+extern void dja_queue_overflow_over(int type_queue);
 extern void dja_queue_push(int type_queue, int mailbox, uint64 key_hash, int64 position, int depth, int base_depth);
-#define DJA_DEPTH_UNKNOWN (-2)
 extern int	dja_queue_depth(int type_queue, uint64 key_hash);
 
 /* workers: claims.c */
@@ -221,6 +240,11 @@ extern void dja_release_claims(void);
 extern int	dja_queue_room(void);
 extern TimestampTz dja_queue_next_due(int pool, TimestampTz now);
 extern void dja_queue_orphan(int pool, bool orderly);
+
+/* Counts of a type queue: none of them is ever below 0. */
+#define dja_assert_type_queue_counts(type_queue) \
+	Assert((type_queue)->queued >= 0 && (type_queue)->queued <= (type_queue)->mailboxes && \
+		   (type_queue)->workers >= 0 && (type_queue)->overflows >= 0)
 
 #define dja_type_queue(i) (&dja_shared->queue->type_queues[i])
 #define dja_mailbox(i) (&dja_queue_mailboxes(dja_shared->queue)[i])

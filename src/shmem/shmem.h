@@ -37,7 +37,20 @@ extern DjaShared *dja_shared;
 extern void dja_shmem_init(void);
 extern void dja_require_preload(void);
 
-#define dja_lock() LWLockAcquire(dja_shared->lock, LW_EXCLUSIVE)
+/*
+ * The contract of the lock, as assertions.  A function that needs it begins with
+ * dja_assert_locked().  dja_lock() asserts that its caller does not hold it yet.
+ * What may last, wait or raise an error begins with dja_assert_unlocked(), which
+ * may be called before shared memory is there.
+ */
+#define dja_assert_locked() Assert(LWLockHeldByMeInMode(dja_shared->lock, LW_EXCLUSIVE))
+#define dja_assert_unlocked() Assert(dja_shared == NULL || !LWLockHeldByMe(dja_shared->lock))
+
+#define dja_lock() \
+	do { \
+		dja_assert_unlocked(); \
+		LWLockAcquire(dja_shared->lock, LW_EXCLUSIVE); \
+	} while (0)
 #define dja_unlock() LWLockRelease(dja_shared->lock)
 
 #endif							/* DJA_SHMEM_H */

@@ -30,19 +30,20 @@ dja_slots_setup(void *memory)
 	DjaSlots   *slots = memory;
 
 	memset(slots, 0, dja_slots_size());
-	slots->launcher_procno = -1;
+	slots->launcher_procno = DJA_NO_PROC;
 }
 
 /*
- * The pool of a role in a database, -1 when there is none (and no room for
- * one, if create asks for it).
+ * The pool of a role in a database, made if create asks for it; DJA_NO_POOL when
+ * there is none, or no room for one.
  */
 int
 dja_pool_find(Oid database, Oid role, bool create)
 {
-	int			room = -1;
+	int			room = DJA_NO_POOL;
 	DjaPool    *pool;
 
+	dja_assert_locked();
 	for (int i = 0; i < DJA_MAX_POOLS; i++)
 	{
 		pool = dja_pool(i);
@@ -52,7 +53,7 @@ dja_pool_find(Oid database, Oid role, bool create)
 			room = i;
 	}
 	if (!create || room < 0)
-		return -1;
+		return DJA_NO_POOL;
 
 	pool = dja_pool(room);
 	memset(pool, 0, sizeof(DjaPool));
@@ -60,7 +61,7 @@ dja_pool_find(Oid database, Oid role, bool create)
 	pool->database = database;
 	pool->role = role;
 	pool->state = DJA_POOL_ABSENT;
-	pool->resident = -1;
+	pool->resident = DJA_NO_SLOT;
 	return room;
 }
 
@@ -70,7 +71,11 @@ dja_pool_find(Oid database, Oid role, bool create)
 void
 dja_pool_free(int pool)
 {
-	Assert(dja_pool(pool)->workers == 0);
+	dja_assert_locked();
+	dja_assert_launcher();
+	Assert(dja_pool(pool)->in_use);
+	Assert(dja_pool(pool)->workers == 0 && dja_pool(pool)->resident < 0);
+	Assert(dja_shared->queue->pool_type_queues[pool] < 0);
 	dja_pool(pool)->in_use = false;
 }
 
@@ -82,8 +87,10 @@ dja_pool_latch(int pool)
 {
 	int			resident = dja_pool(pool)->resident;
 
+	dja_assert_locked();
 	if (resident < 0)
 		return NULL;
+	Assert(dja_worker(resident)->pool == pool && dja_worker(resident)->pid != 0);
 	return &ProcGlobal->allProcs[dja_worker(resident)->procno].procLatch;
 }
 
@@ -95,6 +102,7 @@ dja_wake_idle(int pool)
 {
 	bool		woken = false;
 
+	dja_assert_locked();
 	for (int i = 0; i < dja_max_workers && !woken; i++)
 	{
 		DjaWorker  *worker = dja_worker(i);
@@ -114,8 +122,9 @@ dja_wake_idle(int pool)
 bool
 dja_is_resident(void)
 {
-	int			resident = dja_my_worker == NULL ? -1 : dja_pool(dja_my_worker->pool)->resident;
+	int			resident = dja_my_worker == NULL ? DJA_NO_SLOT : dja_pool(dja_my_worker->pool)->resident;
 
+	dja_assert_locked();
 	return resident >= 0 && dja_worker(resident) == dja_my_worker;
 }
 
@@ -127,6 +136,7 @@ dja_long_turns(int pool)
 {
 	int			n = 0;
 
+	dja_assert_locked();
 	for (int i = 0; i < dja_max_workers; i++)
 		n += dja_worker(i)->state != DJA_WORKER_FREE && dja_worker(i)->pool == pool &&
 			dja_worker(i)->long_turn;
@@ -173,6 +183,9 @@ dja_wake_pool(int pool)
 {
 	int			resident = dja_pool(pool)->resident;
 
+	dja_assert_locked();
+	Assert(dja_pool(pool)->in_use);
+	Assert((dja_pool(pool)->state == DJA_POOL_ABSENT) == (resident < 0));
 	switch (dja_pool(pool)->state)
 	{
 		case DJA_POOL_BUSY:
@@ -198,7 +211,9 @@ dja_wake_pool(int pool)
 }
 
 /*
- * Does a backend need this database for itself?
+ * Does a backend need this database for itself?  The launcher asks without the
+ * lock, too, and then under it (dja_scout_sent, dja_place_take) before it starts
+ * anything there.
  */
 bool
 dja_is_locked_out(Oid database)
@@ -216,6 +231,7 @@ dja_is_locked_out(Oid database)
 static DjaLockout *
 dja_my_lockout(Oid database)
 {
+	dja_assert_locked();
 	for (int i = 0; i < DJA_MAX_LOCKOUTS; i++)
 	{
 		DjaLockout *lockout = &dja_shared->slots->lockouts[i];
@@ -257,6 +273,7 @@ dja_lockout_end(Oid database)
 {
 	DjaLockout *lockout = dja_my_lockout(database);
 
+	Assert(lockout == NULL || lockout->count > 0);
 	if (lockout != NULL && --lockout->count == 0)
 		lockout->database = InvalidOid;
 }
@@ -267,6 +284,7 @@ dja_lockout_end(Oid database)
 void
 dja_lockouts_end(void)
 {
+	dja_assert_locked();
 	for (int i = 0; i < DJA_MAX_LOCKOUTS; i++)
 	{
 		DjaLockout *lockout = &dja_shared->slots->lockouts[i];
@@ -285,6 +303,8 @@ dja_scout_sent(Oid database)
 {
 	DjaSlots   *slots = dja_shared->slots;
 
+	dja_assert_locked();
+	dja_assert_launcher();
 	if (dja_is_locked_out(database))
 		return false;
 	slots->scouting = database;
@@ -302,6 +322,7 @@ dja_scout_attach(Oid database)
 {
 	DjaSlots   *slots = dja_shared->slots;
 
+	dja_assert_locked();
 	if (slots->scouting != database || slots->scout_stop)
 		return false;
 	slots->scout_pid = MyProcPid;
@@ -317,6 +338,7 @@ dja_stop_scout(Oid database)
 {
 	DjaSlots   *slots = dja_shared->slots;
 
+	dja_assert_locked();
 	if (slots->scouting != database)
 		return 0;
 	slots->scout_stop = true;
@@ -332,6 +354,7 @@ dja_stop_workers(Oid database, int *pids)
 {
 	int			n = 0;
 
+	dja_assert_locked();
 	for (int i = 0; i < dja_max_workers; i++)
 	{
 		DjaWorker  *worker = dja_worker(i);

@@ -8,11 +8,12 @@
  * resident: it LISTENs, handles delays and sweeps, and is the one that senders
  * wake.
  *
- * Every function here needs dja_shared->lock, unless its comment says otherwise.
+ * Every function here needs dja_shared->lock and asserts it, unless its comment
+ * says otherwise.
  * None raises an error, since they may be called from the callback of a committed
  * transaction.
  *
- * Written by:
+ * Written by (dja_assert_launcher and dja_assert_worker check it):
  *   pool.state, rung	the resident; rung also by senders
  *   pool.wanted		workers and senders set it, the launcher clears it
  *   pool.waits_since	a process that rings the launcher, while it is 0, and the launcher
@@ -41,6 +42,10 @@
 #define DJA_BREATH_MS 2			/* a worker idle for less may have mail again
 								 * before another one has started */
 
+#define DJA_NO_POOL (-1)		/* instead of the index of a pool */
+#define DJA_NO_SLOT (-1)		/* instead of the slot of a worker */
+#define DJA_NO_PROC (-1)		/* instead of a place in the proc array */
+
 typedef enum DjaPoolState
 {
 	DJA_POOL_ABSENT,			/* no resident: ring the launcher */
@@ -57,7 +62,7 @@ typedef struct DjaPool
 	DjaPoolState state;
 	bool		rung;			/* a NOTIFY for this sleep is under way */
 	volatile bool wanted;		/* wants one more worker */
-	int			resident;		/* worker slot, -1 = none */
+	int			resident;		/* worker slot, or DJA_NO_SLOT */
 	int			workers;		/* slots taken, starting ones included */
 	int			failures;		/* failed starts in a row */
 	TimestampTz not_before;		/* no further start before */
@@ -110,7 +115,7 @@ typedef struct DjaLockout
 
 struct DjaSlots
 {
-	int			launcher_procno;	/* -1 = not running */
+	int			launcher_procno;	/* DJA_NO_PROC = not running */
 	volatile bool places_wanted;	/* pools wait: a worker without mail rings */
 	volatile bool scout_wanted; /* to be sent to all databases */
 	volatile Oid scout_databases[DJA_MAX_SCOUTS];	/* or to these */
@@ -157,5 +162,13 @@ extern DjaWorker *dja_my_worker;	/* NULL in other processes */
 
 #define dja_pool(i) (&dja_shared->slots->pools[i])
 #define dja_worker(i) (&dja_shared->slots->workers[i])
+
+/* This process is the launcher; it is the worker whose slot dja_my_worker is. */
+#define dja_assert_launcher() Assert(dja_shared->slots->launcher_procno == dja_my_procno())
+#define dja_assert_worker() Assert(dja_my_worker != NULL && dja_my_worker->pid == MyProcPid)
+
+/* Slots taken by workers of a pool: as many as there are places, at most. */
+#define dja_assert_pool_counts(pool) \
+	Assert((pool)->in_use && (pool)->workers >= 0 && (pool)->workers <= dja_max_workers)
 
 #endif							/* DJA_SLOTS_H */

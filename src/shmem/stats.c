@@ -234,6 +234,7 @@ dja_stat_subxact_callback(SubXactEvent event, SubTransactionId subid,
 		{
 			DjaStatNested *nested = &dja_stat_nested[dja_nnested - 1];
 
+			Assert(nested->part->counters[nested->counter] > 0);
 			nested->part->counters[nested->counter]--;
 		}
 	if (event == SUBXACT_EVENT_COMMIT_SUB)
@@ -266,6 +267,7 @@ dja_stat_add(DjaStatPart *part, TimestampTz now)
 	DjaStatWindow *window;
 	DjaStat    *slot;
 
+	dja_assert_locked();
 	if (at < 0)
 		return;					/* dropped, and another type has the slot
 								 * already */
@@ -300,6 +302,7 @@ dja_stat_flush(void)
 {
 	TimestampTz now;
 
+	Assert(dja_stat_parts == NULL || dja_my_worker != NULL);
 	dja_nnested = 0;
 	if (dja_stat_parts == NULL)
 		return;
@@ -325,6 +328,7 @@ dja_stat_flush(void)
 void
 dja_stat_forget(void)
 {
+	Assert(dja_stat_parts == NULL || dja_my_worker != NULL);
 	dja_nnested = 0;
 	for (; dja_stat_parts != NULL; dja_stat_parts = dja_stat_parts->next)
 		dja_stat_clear(dja_stat_parts);

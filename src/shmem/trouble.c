@@ -18,6 +18,7 @@
 
 #include "utils/timestamp.h"
 
+#include "shmem/shmem.h"
 #include "shmem/trouble.h"
 
 #define DJA_OF_LATE (60 * USECS_PER_SEC)
@@ -29,6 +30,7 @@
 void
 dja_trouble_over(DjaTrouble *trouble, TimestampTz now)
 {
+	dja_assert_locked();
 	trouble->served_at = now;
 }
 
@@ -42,6 +44,8 @@ dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz now)
 	int			mine = 0;
 	int			recent = 0;
 
+	dja_assert_locked();
+	Assert(message_id != 0);
 	for (int i = 0; i < DJA_TROUBLED; i++)
 	{
 		recent += trouble->put_off[i].message_id != 0 && trouble->put_off[i].at >= now - DJA_OF_LATE;

@@ -47,7 +47,7 @@ dja_waiters_setup(void *memory)
 
 /*
  * Has this backend's latch set when the message is answered, until
- * dja_wait_over().
+ * dja_wait_over().  Both take the lock.
  */
 void
 dja_wait_for(int64 message_id)
@@ -55,6 +55,7 @@ dja_wait_for(int64 message_id)
 	DjaWaiters *waiters = dja_shared->waiters;
 	DjaWaiter  *mine = &waiters->waiters[dja_my_procno()];
 
+	Assert(message_id != 0);
 	dja_lock();
 	if (mine->message_id == 0)
 		waiters->count++;
@@ -79,6 +80,7 @@ dja_wait_over(void)
 	dja_lock();
 	if (mine->message_id != 0)
 		waiters->count--;
+	Assert(waiters->count >= 0);
 	mine->message_id = 0;
 	dja_unlock();
 }
@@ -102,6 +104,7 @@ dja_wake_waiters(const int64 *message_ids, int n)
 	DjaWaiters *waiters = dja_shared->waiters;
 	int			left = waiters->count;
 
+	dja_assert_locked();
 	for (int i = 0; i < dja_proc_count() && left > 0; i++)
 	{
 		DjaWaiter  *waiter = &waiters->waiters[i];

@@ -98,6 +98,7 @@ dja_announce(void)
 	bool		notify = false;
 	bool		full = false;
 
+	Assert(!dja_announced);
 	dja_read_changes();
 	dja_lock();
 	for (int i = 0; i < dja_pending.ntype_queues && !full; i++)
@@ -171,6 +172,7 @@ dja_ring(DjaPendingTypeQueue *pending)
 {
 	DjaTypeQueue *type_queue = dja_type_queue(pending->type_queue);
 
+	dja_assert_locked();
 	/* nothing is claimed from a blocked type queue */
 	if (type_queue->pool < 0 || (type_queue->blocked && !pending->changed))
 		return;
@@ -213,6 +215,8 @@ dja_apply_type_change(DjaPendingTypeQueue *pending)
 {
 	int			pool;
 
+	dja_assert_locked();
+	Assert(pending->changed);
 	if (pending->dropped)
 	{
 		dja_type_queue_free(pending->type_queue);
@@ -239,18 +243,19 @@ dja_apply_type_change(DjaPendingTypeQueue *pending)
 static void
 dja_deliver(bool committed)
 {
+	Assert(dja_announced);
 	dja_lock();
 	for (int i = 0; i < dja_pending.ntype_queues; i++)
 		if (dja_pending.type_queues[i].overflow)
-			dja_queue_push(dja_pending.type_queues[i].type_queue, -1, 0, 0, -1, -1);
+			dja_queue_overflow_over(dja_pending.type_queues[i].type_queue);
 	for (int i = 0; i < dja_pending.nmailboxes; i++)
 	{
 		DjaPendingMailbox *mailbox = &dja_pending.mailboxes[i];
 
 		dja_queue_push(dja_pending.type_queues[mailbox->type_queue].type_queue, mailbox->mailbox, mailbox->key_hash,
 					   mailbox->position,
-					   !committed ? -1 : mailbox->recount ? DJA_DEPTH_UNKNOWN :
-					   mailbox->base_depth >= 0 ? mailbox->count : -1,
+					   !committed ? DJA_NOT_COUNTED : mailbox->recount ? DJA_DEPTH_UNKNOWN :
+					   mailbox->base_depth >= 0 ? mailbox->count : DJA_NOT_COUNTED,
 					   mailbox->base_depth);
 		if ((i + 1) % DJA_PUSHES_PER_LOCK == 0)
 		{
@@ -270,7 +275,8 @@ dja_deliver(bool committed)
 			!dja_type_queue(pending->type_queue)->in_use)
 		{
 			pending->type_queue = committed && pending->changed && !pending->dropped ?
-				dja_ensure_type_queue(MyDatabaseId, pending->type_hash, pending->owner) : -1;
+				dja_ensure_type_queue(MyDatabaseId, pending->type_hash, pending->owner) :
+				DJA_NO_TYPE_QUEUE;
 			if (pending->type_queue < 0)
 				continue;
 		}

@@ -14,7 +14,7 @@ typedef struct DjaPendingTypeQueue
 {
 	uint64		type_hash;
 	Oid			owner;
-	int			type_queue;		/* valid once announced */
+	int			type_queue;		/* DJA_NO_TYPE_QUEUE until it is announced */
 	bool		sweep;			/* an overflow */
 	bool		notified;		/* our NOTIFY wakes its pool */
 	bool		changed;		/* the type was defined, dropped, paused,
@@ -32,11 +32,11 @@ typedef struct DjaPendingMailbox
 	uint64		key_hash;
 	int64		position;		/* lowest */
 	int			type_queue;		/* index into the type queues */
-	int			mailbox;		/* as announced */
+	int			mailbox;		/* as announced, before DJA_NO_MAILBOX */
 	int			count;
 	CommandId	command;		/* the latest command that sent to it ... */
 	int			before;			/* ... and count before that */
-	int			base_depth;		/* -1 = not counted */
+	int			base_depth;		/* or DJA_NOT_COUNTED */
 	bool		recount;		/* the run queue's depth has to be forgotten */
 	int			bucket;
 } DjaPendingMailbox;

@@ -31,8 +31,8 @@
 DjaPending	dja_pending;
 
 static int	dja_max_type_queues = 0;
-static int16 *dja_pending_buckets = NULL;	/* index into the mailboxes, -1 =
-											 * none */
+static int16 *dja_pending_buckets = NULL;	/* index into the mailboxes, or
+											 * DJA_NO_MAILBOX */
 
 /*
  * Forgets everything that was collected.
@@ -41,7 +41,7 @@ void
 dja_pending_reset(void)
 {
 	for (int i = 0; i < dja_pending.nmailboxes; i++)
-		dja_pending_buckets[dja_pending.mailboxes[i].bucket] = -1;
+		dja_pending_buckets[dja_pending.mailboxes[i].bucket] = DJA_NO_MAILBOX;
 	dja_pending.nmailboxes = 0;
 	dja_pending.ntype_queues = 0;
 	dja_pending.drained = false;
@@ -55,7 +55,7 @@ dja_pending_find_type_queue(uint64 type_hash)
 	for (int i = dja_pending.ntype_queues - 1; i >= 0; i--)
 		if (dja_pending.type_queues[i].type_hash == type_hash)
 			return i;
-	return -1;
+	return DJA_NO_TYPE_QUEUE;
 }
 
 static int
@@ -79,7 +79,7 @@ dja_pending_type_queue(uint64 type_hash, Oid owner)
 	memset(type_queue, 0, sizeof(DjaPendingTypeQueue));
 	type_queue->type_hash = type_hash;
 	type_queue->owner = owner;
-	type_queue->type_queue = -1;
+	type_queue->type_queue = DJA_NO_TYPE_QUEUE;
 	type_queue->next_due = DJA_NEVER;
 	return dja_pending.ntype_queues++;
 }
@@ -123,10 +123,10 @@ dja_pending_find(int type_queue, uint64 key_hash, bool create)
 	mailbox->key_hash = key_hash;
 	mailbox->position = DJA_CURSOR_END;
 	mailbox->type_queue = type_queue;
-	mailbox->mailbox = -1;
+	mailbox->mailbox = DJA_NO_MAILBOX;
 	mailbox->count = mailbox->before = 0;
 	mailbox->command = InvalidCommandId;
-	mailbox->base_depth = -1;
+	mailbox->base_depth = DJA_NOT_COUNTED;
 	mailbox->recount = false;
 	mailbox->bucket = bucket;
 	dja_pending_buckets[bucket] = (int16) dja_pending.nmailboxes++;
@@ -187,7 +187,7 @@ dja_pending_type(uint64 type_hash, Oid owner)
 
 /*
  * Returns how many messages this transaction has sent to a mailbox.  *base_depth:
- * how many were counted there before them (-1 = not yet).  *recount: that count
+ * how many were counted there before them (or DJA_NOT_COUNTED).  *recount: that count
  * includes messages that this transaction had sent before.
  */
 int
@@ -196,7 +196,7 @@ dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth, bool *recount
 	int			type_queue = dja_pending_find_type_queue(type->hash);
 	DjaPendingMailbox *mailbox = type_queue < 0 ? NULL : dja_pending_find(type_queue, key_hash, false);
 
-	*base_depth = mailbox ? mailbox->base_depth : -1;
+	*base_depth = mailbox ? mailbox->base_depth : DJA_NOT_COUNTED;
 	*recount = mailbox != NULL && mailbox->recount;
 	return mailbox ? mailbox->count : 0;
 }
@@ -218,7 +218,7 @@ static void
 dja_recount(DjaPendingMailbox *mailbox)
 {
 	mailbox->recount = true;
-	mailbox->base_depth = -1;
+	mailbox->base_depth = DJA_NOT_COUNTED;
 	mailbox->count = mailbox->before = 0;
 }
 
@@ -434,8 +434,9 @@ dja_ensure_type_queue(Oid database, uint64 type_hash, Oid owner)
 	int			type_queue = dja_type_queue_find(database, type_hash);
 	int			pool;
 
+	dja_assert_locked();
 	if (type_queue >= 0)
 		return type_queue;
 	pool = dja_pool_find(database, owner, true);
-	return pool < 0 ? -1 : dja_type_queue_create(database, type_hash, pool);
+	return pool < 0 ? DJA_NO_TYPE_QUEUE : dja_type_queue_create(database, type_hash, pool);
 }

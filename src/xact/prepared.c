@@ -34,6 +34,7 @@ dja_prepared_begin(void)
 	if (!registered)
 		before_shmem_exit(dja_prepared_exit, (Datum) 0);
 	registered = true;
+	Assert(!dja_preparing);
 
 	dja_lock();
 	for (int i = 0; i < DJA_MAX_TYPE_QUEUES; i++)
@@ -62,6 +63,7 @@ dja_prepared_end(void)
 	{
 		DjaTypeQueue *type_queue = dja_type_queue(i);
 
+		Assert(!dja_prepared_type_queues[i] || type_queue->overflows > 0);
 		if (dja_prepared_type_queues[i])
 			type_queue->overflows--;
 		if (type_queue->in_use && type_queue->database == MyDatabaseId)
