@@ -156,6 +156,7 @@ dja_extension_lost(void)
 static void
 dja_transaction_start(DjaBatch *batch)
 {
+	Assert(!IsTransactionState());
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (dja_catalog_check(true) != DJA_INSTALLED)
@@ -169,6 +170,7 @@ static void
 dja_transaction_commit(DjaBatch *batch)
 {
 	dja_batch_write(batch);
+	Assert(batch->phase == DJA_PHASE_WRITING);
 	batch->phase = DJA_PHASE_COMMITTING;
 	CommitTransactionCommand();
 	batch->phase = DJA_PHASE_COMMITTED;
@@ -186,6 +188,7 @@ dja_batch_claim(DjaBatch *batch, int pool)
 	int			limit;
 	int			mailbox = dja_queue_pop(pool, batch->executed, batch->clock, &limit);
 
+	Assert(batch->phase == DJA_PHASE_READING);
 	batch->budget = Min(batch->budget, limit - batch->executed);
 	return mailbox < 0 ? NULL : dja_batch_add(batch, mailbox);
 }
@@ -315,15 +318,88 @@ dja_choose_remedy(DjaBatch *batch, DjaError *error)
 	return remedy;
 }
 
+/* ---------- the remedies ---------- */
+
+static DjaOutcome
+dja_remedy_record(DjaBatch *batch, DjaClaim *claim, DjaError *error)
+{
+	if (batch->phase == DJA_PHASE_TURN && dja_claim_in_fresh_session(batch, claim, error))
+		return DJA_ABORTED;
+	return dja_record_failure(batch, claim, error);
+}
+
+static DjaOutcome
+dja_remedy_alone(DjaBatch *batch, DjaClaim *claim, DjaError *error)
+{
+	claim->long_turn = dja_error_blame(error) == DJA_BLAME_LONG;
+	claim->run_alone = 1;
+	return DJA_ABORTED;
+}
+
+static DjaOutcome
+dja_remedy_savepoints(DjaBatch *batch, DjaClaim *claim, DjaError *error)
+{
+	claim->type->savepoints = DJA_SAVEPOINT_TURNS;
+	return DJA_ABORTED;
+}
+
 /*
- * Each of the batch's messages is run alone, as many as it has had turns.
+ * As many messages of each mailbox are run alone as it has had turns.
  */
-static void
-dja_each_alone(DjaBatch *batch)
+static DjaOutcome
+dja_remedy_each_alone(DjaBatch *batch, DjaClaim *claim, DjaError *error)
 {
 	for (int i = 0; i < batch->nclaims; i++)
 		batch->claims[i]->run_alone = Max(1, batch->claims[i]->turns);
+	return DJA_ABORTED;
 }
+
+/*
+ * Where a row was changed under us there is nothing to wait for: it is just read
+ * again.
+ */
+static DjaOutcome
+dja_remedy_put_off(DjaBatch *batch, DjaClaim *claim, DjaError *error)
+{
+	batch->waited_for = false;
+	if (error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
+		dja_claim_put_off(batch, claim, claim->messages[0]->key, InvalidTransactionId);
+	return DJA_ABORTED;
+}
+
+static DjaOutcome
+dja_remedy_stall(DjaBatch *batch, DjaClaim *claim, DjaError *error)
+{
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("a batch of djactor is tried again: %s", error->message),
+			 error->context ? errcontext("%s", error->context) : 0));
+	if (batch->nclaims > 1 || batch->executed > 1)
+		(void) dja_remedy_each_alone(batch, claim, error);
+	return DJA_STALLED;
+}
+
+static DjaOutcome
+dja_remedy_end(DjaBatch *batch, DjaClaim *claim, DjaError *error)
+{
+	ereport(FATAL,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not clean a worker's session: %s", error->message)));
+	return DJA_STALLED;			/* not reached */
+}
+
+/* How each is applied, to a batch whose claims all return to where they stood. */
+typedef DjaOutcome (*DjaRemedyStep) (DjaBatch *batch, DjaClaim *claim, DjaError *error);
+
+static const DjaRemedyStep dja_remedy_steps[] = {
+	[DJA_RECORD] = dja_remedy_record,
+	[DJA_ALONE] = dja_remedy_alone,
+	[DJA_SAVEPOINTS] = dja_remedy_savepoints,
+	[DJA_EACH_ALONE] = dja_remedy_each_alone,
+	[DJA_PUT_OFF] = dja_remedy_put_off,
+	[DJA_STALL] = dja_remedy_stall,
+	[DJA_END] = dja_remedy_end,
+};
 
 /*
  * The transaction was aborted by an error.  Decides what comes next, for each
@@ -333,8 +409,8 @@ static DjaOutcome
 dja_batch_failed(DjaBatch *batch, DjaError *error)
 {
 	DjaRemedy	remedy = dja_choose_remedy(batch, error);
-	DjaClaim   *claim = batch->claim;
 
+	Assert(!IsTransactionState());
 	for (int i = 0; i < batch->nclaims; i++)
 	{
 		batch->claims[i]->end = DJA_END_RETURNED;
@@ -343,47 +419,7 @@ dja_batch_failed(DjaBatch *batch, DjaError *error)
 		batch->claims[i]->long_turn = false;
 	}
 	batch->waited_for = batch->executed > 1 && dja_error_blame(error) == DJA_BLAME_CONFLICT;
-	switch (remedy)
-	{
-		case DJA_RECORD:
-			if (batch->phase == DJA_PHASE_TURN && dja_claim_in_fresh_session(batch, claim, error))
-				return DJA_ABORTED;
-			return dja_record_failure(batch, claim, error);
-		case DJA_ALONE:
-			claim->long_turn = dja_error_blame(error) == DJA_BLAME_LONG;
-			claim->run_alone = 1;
-			return DJA_ABORTED;
-		case DJA_SAVEPOINTS:
-			claim->type->savepoints = DJA_SAVEPOINT_TURNS;
-			return DJA_ABORTED;
-		case DJA_EACH_ALONE:
-			dja_each_alone(batch);
-			return DJA_ABORTED;
-		case DJA_PUT_OFF:
-			batch->waited_for = false;
-
-			/*
-			 * a row was changed under us: nothing to wait for, just read it
-			 * again
-			 */
-			if (error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
-				dja_claim_put_off(batch, claim, claim->messages[0]->key, InvalidTransactionId);
-			return DJA_ABORTED;
-		case DJA_STALL:
-			ereport(LOG,
-					(errcode(error->sqlerrcode),
-					 errmsg("a batch of djactor is tried again: %s", error->message),
-					 error->context ? errcontext("%s", error->context) : 0));
-			if (batch->nclaims > 1 || batch->executed > 1)
-				dja_each_alone(batch);
-			return DJA_STALLED;
-		case DJA_END:
-			break;
-	}
-	ereport(FATAL,
-			(errcode(error->sqlerrcode),
-			 errmsg("could not clean a worker's session: %s", error->message)));
-	return DJA_STALLED;			/* not reached */
+	return dja_remedy_steps[remedy] (batch, batch->claim, error);
 }
 
 /*
@@ -466,6 +502,8 @@ dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	Assert(!IsTransactionState());
+	Assert(outcome != DJA_COMMITTED || batch->phase == DJA_PHASE_COMMITTED);
 	dja_batch_note(batch, outcome);
 	dja_lock();
 	for (int i = 0; i < 2 * batch->nclaims; i++)
@@ -495,7 +533,7 @@ dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
 
 /*
  * Somebody has waited for what the batch had locked, and has to be scheduled before
- * he can take it.  The next batch may want the same: a moment later.
+ * they can take it.  The next batch may want the same, so it comes a moment later.
  */
 static void
 dja_give_way(void)
@@ -518,6 +556,8 @@ dja_batch_run(int pool)
 	bool		any;
 	bool		waited_for;
 
+	dja_assert_worker();
+	Assert(!IsTransactionState());
 	batch->started = batch->clock = GetCurrentTimestamp();
 	batch->deadline = TimestampTzPlusMilliseconds(batch->started, dja_batch_time);
 	batch->budget = dja_batch_size;
@@ -547,6 +587,8 @@ dja_in_transaction(void (*step) (void *arg), void *arg)
 												  ALLOCSET_SMALL_SIZES);
 	volatile bool done = false;
 
+	dja_assert_unlocked();
+	Assert(!IsTransactionState());
 	PG_TRY();
 	{
 		SetCurrentStatementStartTimestamp();

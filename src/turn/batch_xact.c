@@ -68,6 +68,9 @@ dja_batch_add(DjaBatch *batch, int mailbox)
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 	DjaClaim   *claim = palloc0(sizeof(DjaClaim));
 
+	Assert(batch->phase == DJA_PHASE_READING);
+	Assert(dja_mailbox(mailbox)->state == DJA_MAILBOX_RUNNING);
+	Assert(dja_mailbox(mailbox)->claimer == dja_my_procno());
 	if (batch->nclaims == batch->max_claims)
 	{
 		batch->max_claims = Max(64, 2 * batch->max_claims);
@@ -97,6 +100,8 @@ dja_batch_begin(DjaBatch *batch)
 {
 	MemoryContext old;
 
+	Assert(IsTransactionState() && batch->nclaims > 0);
+	Assert(dja_turn.actor == NULL);
 	MemoryContextReset(batch->memory);
 	MemoryContextReset(batch->turn);
 	for (int i = 0; i < batch->nclaims; i++)
@@ -150,6 +155,7 @@ dja_batch_write(DjaBatch *batch)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->memory);
 
+	Assert(batch->phase == DJA_PHASE_READING && dja_turn.actor == NULL);
 	/* neighbours share pages */
 	batch->phase = DJA_PHASE_WRITING;
 	dja_check_published();

@@ -347,6 +347,7 @@ dja_claim_read(DjaBatch *batch, DjaClaim *claim)
 	Snapshot	snapshot;
 	bool		others_wait;
 
+	Assert(batch->phase == DJA_PHASE_READING && !claim->was_read);
 	/* the snapshot comes after the claim and before the cursor */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	claim->start = claim->cursor = dja_claim_lowest(batch, claim, &others_wait);
@@ -394,6 +395,7 @@ dja_claim_actor(DjaBatch *batch, DjaClaim *claim, text *key)
 	Snapshot	snapshot;
 	DjaActor   *actor;
 
+	Assert(claim->type != NULL);
 	for (actor = claim->actors; actor != NULL; actor = actor->next)
 		if (dja_text_equal(actor->key, key))
 			return actor;

@@ -23,6 +23,7 @@
 #include "turn/idempotency.h"
 #include "turn/reply.h"
 #include "turn/timer.h"
+#include "turn/turn.h"
 #include "turn/turn_outcome.h"
 #include "turn/watch.h"
 #include "xact/pending.h"
@@ -130,6 +131,42 @@ dja_message_tried_again(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, D
 }
 
 /*
+ * Counts a failed attempt: one that is charged for message and actor, another one
+ * as put off.  A rejection is neither.
+ */
+static void
+dja_failure_count(DjaType *type, DjaActor *actor, DjaMessage *message, DjaError *error, bool charge)
+{
+	if (!charge)
+	{
+		message->put_offs++;
+		return;
+	}
+	if (error->rejected)
+		return;
+	message->attempts++;
+	if (actor != NULL)
+	{
+		actor->failures = actor->exists || actor->dirty ? actor->failures + 1 : message->attempts;
+		actor->last_error = error->message;
+		actor->dirty |= actor->exists;
+	}
+	dja_stat_count(&type->stat, DJA_STAT_FAILED);
+}
+
+/*
+ * When the next attempt at a message is due, whose failure has been counted.
+ */
+static TimestampTz
+dja_failure_retry_at(DjaType *type, DjaMessage *message, DjaError *error, bool charge)
+{
+	TimestampTz now = dja_clock();
+
+	return charge ? dja_retry_time(type, message->attempts, now) :
+		dja_put_off_time(type, dja_error_blame(error), message->put_offs, now);
+}
+
+/*
  * Writes down an attempt that failed, in the present transaction.  actor is NULL
  * when it cannot be read.  True if the run can go on with the next message.
  */
@@ -138,36 +175,23 @@ dja_message_failed(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage
 				   DjaError *error)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->memory);
-	TimestampTz now = dja_clock();
 	DjaType    *type = claim->type;
-	DjaBlame	blame = dja_error_blame(error);
 	bool		charge = dja_error_charges(batch, message, error);
 	bool		go_on;
 
+	Assert(IsTransactionState() && dja_turn.actor == NULL);
+	Assert(message->state == DJA_MESSAGE_OPEN);
+	Assert(actor == NULL || actor->type == type);
 	/* it cannot be suspended now: later, then */
 	if (actor == NULL && type->suspend && !error->rejected &&
 		message->attempts + 1 >= type->max_attempts)
 		charge = false;
-	if (!charge)
-		message->put_offs++;
-	else if (!error->rejected)
-	{
-		message->attempts++;
-		if (actor != NULL)
-		{
-			actor->failures = actor->exists || actor->dirty ? actor->failures + 1 : message->attempts;
-			actor->last_error = error->message;
-			actor->dirty |= actor->exists;
-		}
-		dja_stat_count(&type->stat, DJA_STAT_FAILED);
-	}
+	dja_failure_count(type, actor, message, error, charge);
 	if (charge && (error->rejected || message->attempts >= type->max_attempts))
 		go_on = dja_message_exhausted(batch, claim, actor, message, error);
 	else
 		go_on = dja_message_tried_again(batch, claim, message, error,
-										charge ? dja_retry_time(type, message->attempts, now) :
-										dja_put_off_time(type, blame, message->put_offs, now),
-										charge);
+										dja_failure_retry_at(type, message, error, charge), charge);
 	if (charge && !error->rejected && batch->own_transaction)
 		dja_breaker_count(claim->type_queue, type);
 	MemoryContextSwitchTo(old);
@@ -192,6 +216,7 @@ dja_claim_without_turn(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, Ti
 	MemoryContext old = MemoryContextSwitchTo(batch->memory);
 	TimestampTz deliver_at = DT_NOBEGIN;
 
+	Assert(message->state == DJA_MESSAGE_OPEN);
 	if (!message->nulls[DJA_MSG_DELIVER_AT - 1])
 		deliver_at = DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]);
 	if (deliver_at > now)

@@ -43,6 +43,7 @@ dja_claim_leave(DjaClaim *claim, int from)
 {
 	bool		touched = claim->turns > 0 || claim->removed > 0;
 
+	Assert(from >= claim->next && from <= claim->nmessages);
 	if (from < claim->nmessages)
 	{
 		claim->end = touched ? DJA_END_REMAINING : DJA_END_RETURNED;
@@ -74,6 +75,7 @@ dja_claim_put_off(DjaBatch *batch, DjaClaim *claim, text *key, TransactionId loc
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 
+	dja_assert_unlocked();
 	claim->end = DJA_END_PUT_OFF;
 	claim->waiting = psprintf("%s \"%s\"", claim->type ? claim->type->name : "?", text_to_cstring(key));
 	claim->locker = locker;
@@ -127,7 +129,7 @@ dja_claim_failed(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaEr
 }
 
 /*
- * The message has been handled.
+ * The message has been handled: its row goes at the end of the batch.
  */
 static void
 dja_claim_handled(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
@@ -206,8 +208,8 @@ dja_worker_shows(DjaType *type, DjaMessage *message)
 }
 
 /*
- * Where a turn is about to start, for who has to catch its error; and that it
- * did not come to it.
+ * What the batch noted as its last turn before one begins, for the case that it
+ * does not come to it.
  */
 typedef struct DjaTurnBefore
 {
@@ -220,6 +222,8 @@ dja_turn_begins(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
 {
 	DjaTurnBefore before = {batch->claim, batch->message};
 
+	Assert(batch->phase == DJA_PHASE_READING);
+	Assert(message->state == DJA_MESSAGE_OPEN);
 	batch->phase = DJA_PHASE_TURN;
 	batch->claim = claim;
 	batch->message = message;
@@ -232,6 +236,8 @@ dja_turn_begins(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
 static void
 dja_turn_did_not_happen(DjaBatch *batch, DjaTurnBefore before)
 {
+	Assert(batch->phase == DJA_PHASE_TURN);
+	Assert(batch->executed > 0 && batch->claim->turns > 0);
 	batch->phase = DJA_PHASE_READING;
 	batch->claim->turns--;
 	batch->claim = before.claim;
@@ -362,6 +368,9 @@ dja_claim_turn(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaMode
 	DjaMessage *message = claim->messages[i];
 	DjaError   *error = NULL;
 
+	Assert(batch->phase == DJA_PHASE_TURN);
+	Assert(batch->budget > 0);
+	Assert(mode != DJA_MODE_ONE || batch->executed == 1);
 	batch->budget--;
 	dja_worker_shows(claim->type, message);
 	if (mode == DJA_MODE_SAVEPOINTS)
@@ -378,6 +387,7 @@ dja_claim_turn(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaMode
 	if (error != NULL)
 		return dja_claim_failed(batch, claim, actor, i, error);
 
+	Assert(message->state == DJA_MESSAGE_HANDLED || message->state == DJA_MESSAGE_ASIDE);
 	if (message->state == DJA_MESSAGE_HANDLED)
 		dja_claim_handled(batch, claim, message);
 	else
@@ -407,6 +417,75 @@ dja_batch_is_over(DjaBatch *batch, DjaClaim *claim)
 }
 
 /*
+ * Can the claim go on with message i?  It cannot if it is to be read anew, or if
+ * earlier turns of the batch, or others, have changed the type so that it cannot be
+ * run.  If not, the claim knows how it ends.
+ */
+static bool
+dja_claim_goes_on(DjaBatch *batch, DjaClaim *claim, int i)
+{
+	if (claim->reread)
+	{
+		dja_claim_again(claim);
+		return false;
+	}
+	if (dja_type_is_current(claim->type, claim->generation) && claim->type->call != NULL)
+		return true;
+	if (dja_claim_resolve(batch, claim))
+		return true;
+	/* what was read and not run is still to come, for whoever runs it */
+	if (claim->end == DJA_END_REMAINING)
+		dja_claim_leave(claim, i);
+	return false;
+}
+
+/* What has to be done with a message whose turn has come. */
+typedef enum DjaReady
+{
+	DJA_READY,					/* its handler is to be called */
+	DJA_READY_NO_MORE,			/* it has ended without a turn */
+	DJA_READY_LATER				/* not now: the claim knows how it ends */
+} DjaReady;
+
+/*
+ * Looks whether a message can have its turn now: at its actor, its asker, itself, and
+ * in mode ONE at the rows that the turn will write.
+ */
+static DjaReady
+dja_turn_readiness(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, DjaActor *actor,
+				   DjaMode mode, TimestampTz now)
+{
+	if (!dja_actor_is_ready(batch, claim, actor, message))
+		return DJA_READY_LATER;
+	if (!dja_asker_is_ready(batch, claim, message))
+		return DJA_READY_LATER;
+	if ((!message->plain || message->expires_at <= now) &&
+		dja_claim_without_turn(batch, claim, message, now))
+		return DJA_READY_NO_MORE;
+	if (mode == DJA_MODE_ONE && !dja_turn_lock_rows(batch, claim, actor, message))
+		return DJA_READY_LATER;
+	return DJA_READY;
+}
+
+/*
+ * What comes after a turn at message i; go_on if the claim can go on.
+ */
+static DjaNext
+dja_claim_after_turn(DjaBatch *batch, DjaClaim *claim, int i, bool go_on)
+{
+	bool		over = dja_batch_is_over(batch, claim);
+
+	if (go_on && claim->reread)
+	{
+		dja_claim_again(claim); /* what was put back sorts before */
+		go_on = false;
+	}
+	if (over && go_on)
+		dja_claim_leave(claim, i + 1);
+	return over ? DJA_NEXT_BATCH : go_on ? DJA_NEXT_MESSAGE : DJA_NEXT_RUN;
+}
+
+/*
  * Handles, or otherwise deals with, message i of a claim.  The claim's end is set
  * where the answer is not DJA_NEXT_MESSAGE.
  */
@@ -418,26 +497,12 @@ dja_claim_message(DjaBatch *batch, DjaClaim *claim, int i)
 	DjaTurnBefore before;
 	DjaActor   *actor;
 	DjaMode		mode;
-	bool		go_on;
-	bool		over;
+	DjaReady	ready;
 
 	if (message->state != DJA_MESSAGE_OPEN)
 		return DJA_NEXT_MESSAGE;	/* an earlier turn has cancelled it */
-	if (claim->reread)
-	{
-		dja_claim_again(claim);
+	if (!dja_claim_goes_on(batch, claim, i))
 		return DJA_NEXT_RUN;
-	}
-
-	/* what earlier turns of the batch, or others, have done to the type */
-	if ((!dja_type_is_current(claim->type, claim->generation) || claim->type->call == NULL) &&
-		!dja_claim_resolve(batch, claim))
-	{
-		/* what was read and not run is still to come, for whoever runs it */
-		if (claim->end == DJA_END_REMAINING)
-			dja_claim_leave(claim, i);
-		return DJA_NEXT_RUN;
-	}
 	if (!dja_turn_fits(batch, claim, message, now))
 	{
 		dja_claim_leave(claim, i);
@@ -449,33 +514,15 @@ dja_claim_message(DjaBatch *batch, DjaClaim *claim, int i)
 	dja_settings_see(claim->type->settings, ERROR);
 	actor = dja_claim_actor(batch, claim, message->key);
 	batch->actor_read = true;
-	if (!dja_actor_is_ready(batch, claim, actor, message) || !dja_asker_is_ready(batch, claim, message))
-	{
-		dja_turn_did_not_happen(batch, before);
+	ready = dja_turn_readiness(batch, claim, message, actor, mode, now);
+	if (ready == DJA_READY)
+		return dja_claim_after_turn(batch, claim, i,
+									dja_claim_turn(batch, claim, actor, i, mode, now));
+	dja_turn_did_not_happen(batch, before);
+	if (ready == DJA_READY_LATER)
 		return DJA_NEXT_RUN;
-	}
-	if ((!message->plain || message->expires_at <= now) && dja_claim_without_turn(batch, claim, message, now))
-	{
-		dja_turn_did_not_happen(batch, before);
-		dja_claim_remove(claim, message);
-		return DJA_NEXT_MESSAGE;
-	}
-	if (mode == DJA_MODE_ONE && !dja_turn_lock_rows(batch, claim, actor, message))
-	{
-		dja_turn_did_not_happen(batch, before);
-		return DJA_NEXT_RUN;
-	}
-
-	go_on = dja_claim_turn(batch, claim, actor, i, mode, now);
-	over = dja_batch_is_over(batch, claim);
-	if (go_on && claim->reread)
-	{
-		dja_claim_again(claim); /* what was put back sorts before */
-		go_on = false;
-	}
-	if (over && go_on)
-		dja_claim_leave(claim, i + 1);
-	return over ? DJA_NEXT_BATCH : go_on ? DJA_NEXT_MESSAGE : DJA_NEXT_RUN;
+	dja_claim_remove(claim, message);
+	return DJA_NEXT_MESSAGE;
 }
 
 /*
@@ -489,6 +536,8 @@ dja_batch_visit(DjaBatch *batch, DjaClaim *claim)
 	DjaNext		next = DJA_NEXT_MESSAGE;
 	TimestampTz until;
 
+	Assert(batch->phase == DJA_PHASE_READING);
+	Assert(claim->was_read && !claim->closed);
 	/* after the snapshot that it was read with: rows of a restore are not run */
 	if (batch->own_transaction && dja_copy_is_held(MyDatabaseId))
 	{
