@@ -280,7 +280,7 @@ dja_give_answer(FunctionCallInfo fcinfo, Datum payload, Datum error)
 
 	if (deferred)
 		ask = dja_take_deferred(PG_GETARG_INT64(1));
-	else if (dja_effect_requested(DJA_EFFECT_ANSWERED))
+	else if (dja_turn_asks(DJA_TURN_ANSWERED))
 		return;
 	if (ask == NULL)
 		return;
@@ -297,7 +297,10 @@ dja_give_answer(FunctionCallInfo fcinfo, Datum payload, Datum error)
 	if (keyed && deferred)
 		dja_idempotency_answer_duplicates(ask, payload, error);
 	if (!deferred)
-		dja_effect_answered(payload);
+	{
+		dja_turn.reply = payload != 0 ? dja_effects_keep(payload) : 0;
+		dja_turn_ask(DJA_TURN_ANSWERED);
+	}
 }
 
 /*
@@ -329,6 +332,6 @@ Datum
 dja_defer_reply(PG_FUNCTION_ARGS)
 {
 	dja_require_turn("defer_reply()");
-	dja_effect_request(DJA_EFFECT_DEFER, NULL, NULL);
+	dja_turn_ask(DJA_TURN_DEFER);
 	PG_RETURN_INT64(dja_turn.message->id);
 }

@@ -52,7 +52,7 @@ Datum
 dja_stash(PG_FUNCTION_ARGS)
 {
 	dja_require_turn("stash()");
-	if (dja_turn.actor->stashed >= DJA_STASH_MAX && !dja_effect_requested(DJA_EFFECT_UNSTASHED) &&
+	if (dja_turn.actor->stashed >= DJA_STASH_MAX && !dja_turn_asks(DJA_TURN_UNSTASHED) &&
 		dja_stash_count(dja_turn.actor) >= DJA_STASH_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -60,7 +60,7 @@ dja_stash(PG_FUNCTION_ARGS)
 						text_to_cstring(dja_turn.actor->key)),
 				 errdetail("It holds %d messages.", DJA_STASH_MAX),
 				 errhint("Call djactor.unstash_all() before, or reject the message.")));
-	dja_effect_request(DJA_EFFECT_STASH, NULL, NULL);
+	dja_turn_ask(DJA_TURN_STASH);
 	PG_RETURN_VOID();
 }
 
@@ -95,7 +95,8 @@ dja_unstash_all(PG_FUNCTION_ARGS)
 	dja_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
 	dja_writer_put(writer);
-	dja_effect_request(DJA_EFFECT_UNSTASHED, actor, NULL);
+	dja_turn_ask(DJA_TURN_UNSTASHED);
+	dja_effect_request(DJA_EFFECT_REREAD, NULL, NULL)->claim = dja_batch_claim_of(actor);
 	CommandCounterIncrement();
 	PG_RETURN_INT32(n);
 }

@@ -6,7 +6,7 @@
  * actor, what was stashed first, or to djactor.dead_letter.
  *
  * It is done at the end of the turn that wants it, within its savepoint; once
- * that is over, the actor in memory is a fresh one (turn.c).
+ * that is over, the actor in memory is a fresh one (turn_effects.c).
  */
 #include "postgres.h"
 

@@ -1,8 +1,15 @@
 /*
  * turn_effects.h
  *
- * What the running turn wants to happen at its end.  An effect goes with the
- * subtransaction in which it was asked for: a handler may catch its own errors.
+ * What the running turn changes in memory of its batch: actors, messages and
+ * mailboxes that the batch holds.  An effect goes with the subtransaction in which
+ * it was asked for, since a handler may catch its own errors.  It has three steps:
+ *
+ *   dja_effect_request		in the turn
+ *   dja_effects_carry_out	at its end, in the tables; may fail, and the turn with it
+ *   dja_effects_apply		in memory, once the turn cannot fail any more
+ *
+ * What the turn asks for about itself stands in DjaTurn.
  */
 #ifndef DJA_TURN_EFFECTS_H
 #define DJA_TURN_EFFECTS_H
@@ -19,12 +26,8 @@ typedef enum DjaEffectKind
 	DJA_EFFECT_DISCARD,			/* the same, its mail to be given up */
 	DJA_EFFECT_GONE,			/* a message that the batch has read was
 								 * cancelled */
-	DJA_EFFECT_REREAD,			/* what was read of a mailbox is not what is
+	DJA_EFFECT_REREAD			/* what was read of a mailbox is not what is
 								 * there */
-	DJA_EFFECT_UNSTASHED,		/* the own actor's stash was emptied */
-	DJA_EFFECT_STASH,			/* the message */
-	DJA_EFFECT_DEFER,			/* its answer */
-	DJA_EFFECT_ANSWERED			/* it has its answer */
 } DjaEffectKind;
 
 typedef struct DjaEffect
@@ -33,15 +36,16 @@ typedef struct DjaEffect
 	DjaActor   *actor;
 	DjaMessage *message;
 	struct DjaClaim *claim;
-	Datum		value;			/* the reply, 0 = none */
 	SubTransactionId subid;		/* with which it would be rolled back */
 } DjaEffect;
 
 extern void dja_effects_init(void);
 extern void dja_effects_begin(MemoryContext context);
 extern DjaEffect *dja_effect_request(DjaEffectKind kind, DjaActor *actor, DjaMessage *message);
-extern void dja_effect_answered(Datum reply);
-extern DjaEffect *dja_effect_requested(DjaEffectKind kind);
+extern void dja_effects_carry_out(DjaActor *self, DjaMessage *message);
 extern List *dja_effects_take(void);
+extern void dja_effects_apply(List *effects);
+extern bool dja_effects_any(void);
+extern Datum dja_effects_keep(Datum value);
 
 #endif							/* DJA_TURN_EFFECTS_H */

@@ -3,7 +3,7 @@
  *
  * Visiting mailboxes: one turn after the other, and what each of them means to
  * its message, its mailbox and its batch; see visit.h.  read.c reads the mailboxes,
- * turn.c calls the handlers, batch_xact.c begins and ends what stands in one
+ * turn_run.c calls the handlers, batch_xact.c begins and ends what stands in one
  * transaction.
  *
  * The batch ends when it has had its turns or its time, when a turn leaves
@@ -29,6 +29,7 @@
 #include "turn/session.h"
 #include "turn/turn.h"
 #include "turn/turn_outcome.h"
+#include "turn/turn_run.h"
 #include "turn/visit.h"
 
 #define DJA_BATCH_BYTES ((Size) 64 * 1024 * 1024)	/* of states and messages
