@@ -1,7 +1,7 @@
 /*
  * slots.c
  *
- * The arrays of pools and workers; see slots.h for who writes what.  Latches
+ * The arrays of pools and workers; slots.h tells who writes what.  Latches
  * are reached through the proc array and never kept as pointers, since a
  * process and its latch may be gone at any time: a latch set by mistake is
  * harmless.
@@ -211,141 +211,6 @@ dja_wake_pool(int pool)
 }
 
 /*
- * Does a backend need this database for itself?  The launcher asks without the
- * lock, too, and then under it (dja_scout_sent, dja_place_take) before it starts
- * anything there.
- */
-bool
-dja_is_locked_out(Oid database)
-{
-	for (int i = 0; i < DJA_MAX_LOCKOUTS; i++)
-		if (dja_shared->slots->lockouts[i].database == database)
-			return true;
-	return false;
-}
-
-/*
- * This backend's hold on a database: one, however many of its commands want
- * it.  NULL without.
- */
-static DjaLockout *
-dja_my_lockout(Oid database)
-{
-	dja_assert_locked();
-	for (int i = 0; i < DJA_MAX_LOCKOUTS; i++)
-	{
-		DjaLockout *lockout = &dja_shared->slots->lockouts[i];
-
-		if (lockout->database == database && lockout->procno == dja_my_procno())
-			return lockout;
-	}
-	return NULL;
-}
-
-/*
- * Keeps workers from starting in a database until dja_lockouts_end; false
- * when too many databases are held already.
- */
-bool
-dja_lockout_begin(Oid database)
-{
-	DjaLockout *lockout = dja_my_lockout(database);
-
-	for (int i = 0; i < DJA_MAX_LOCKOUTS && lockout == NULL; i++)
-	{
-		if (OidIsValid(dja_shared->slots->lockouts[i].database))
-			continue;
-		lockout = &dja_shared->slots->lockouts[i];
-		lockout->database = database;
-		lockout->procno = dja_my_procno();
-		lockout->count = 0;
-	}
-	if (lockout != NULL)
-		lockout->count++;
-	return lockout != NULL;
-}
-
-/*
- * Releases one hold of this backend's on a database.
- */
-void
-dja_lockout_end(Oid database)
-{
-	DjaLockout *lockout = dja_my_lockout(database);
-
-	Assert(lockout == NULL || lockout->count > 0);
-	if (lockout != NULL && --lockout->count == 0)
-		lockout->database = InvalidOid;
-}
-
-/*
- * Releases all that this backend holds.
- */
-void
-dja_lockouts_end(void)
-{
-	dja_assert_locked();
-	for (int i = 0; i < DJA_MAX_LOCKOUTS; i++)
-	{
-		DjaLockout *lockout = &dja_shared->slots->lockouts[i];
-
-		if (OidIsValid(lockout->database) && lockout->procno == dja_my_procno())
-			lockout->database = InvalidOid;
-	}
-}
-
-/*
- * The launcher is about to send a scout to a database; false if somebody needs
- * that for himself.
- */
-bool
-dja_scout_sent(Oid database)
-{
-	DjaSlots   *slots = dja_shared->slots;
-
-	dja_assert_locked();
-	dja_assert_launcher();
-	if (dja_is_locked_out(database))
-		return false;
-	slots->scouting = database;
-	slots->scout_pid = 0;
-	slots->scout_stop = false;
-	return true;
-}
-
-/*
- * A scout, not connected yet, has come: may it go on?  From now on whoever needs
- * the database waits for its end.
- */
-bool
-dja_scout_attach(Oid database)
-{
-	DjaSlots   *slots = dja_shared->slots;
-
-	dja_assert_locked();
-	if (slots->scouting != database || slots->scout_stop)
-		return false;
-	slots->scout_pid = MyProcPid;
-	return true;
-}
-
-/*
- * Asks the scout to end that is in a database, or on its way there.  Returns its
- * pid, 0 if there is none yet.  It lasts a moment, unless it waits for a lock.
- */
-int
-dja_stop_scout(Oid database)
-{
-	DjaSlots   *slots = dja_shared->slots;
-
-	dja_assert_locked();
-	if (slots->scouting != database)
-		return 0;
-	slots->scout_stop = true;
-	return slots->scout_pid;
-}
-
-/*
  * Asks all workers of a database to end.  Their pids go into pids, which has
  * room for djactor.max_workers; returns how many there are.
  */
@@ -380,40 +245,4 @@ dja_ring_launcher(void)
 
 	if (procno >= 0)
 		SetLatch(&ProcGlobal->allProcs[procno].procLatch);
-}
-
-/*
- * Has the launcher send a scout to a database, or to all (InvalidOid).  Takes
- * no lock: two that take one place cost a scout too few at worst, so a second
- * look makes sure, and no place left means all.
- */
-static void
-dja_note_scout(volatile Oid *wanted, Oid database)
-{
-	bool		noted = false;
-
-	for (int i = 0; OidIsValid(database) && i < DJA_MAX_SCOUTS && !noted; i++)
-	{
-		if (!OidIsValid(wanted[i]))
-			wanted[i] = database;
-		noted = wanted[i] == database;
-	}
-	if (!noted)
-		dja_shared->slots->scout_wanted = true;
-	dja_ring_launcher();
-}
-
-void
-dja_ring_scout(Oid database)
-{
-	dja_note_scout(dja_shared->slots->scout_databases, database);
-}
-
-/*
- * The same, but there is time: the database is new.
- */
-void
-dja_ring_scout_later(Oid database)
-{
-	dja_note_scout(dja_shared->slots->scout_new, database);
 }

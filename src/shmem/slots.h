@@ -22,7 +22,7 @@
  *   worker.*			the launcher while STARTING, then the worker itself;
  *						message_id, actor_type and since without the lock,
  *						only to be shown by djactor.worker
- *   scouted			the scout, when it is done
+ *   scouted			the scout, when it is done; the launcher, before it sends one
  *   scouting			the launcher, before it sends one and when that has ended
  *   scout_pid			the scout
  *   scout_stop			the launcher clears it, backends set it
@@ -143,18 +143,20 @@ extern bool dja_wake_idle(int pool);
 extern bool dja_is_resident(void);
 extern int	dja_long_turns(int pool);
 extern void dja_wake_pool(int pool);
-extern void dja_renew_workers(Oid database, Oid role);
+extern void dja_renew_workers(Oid database, Oid role);	/* takes the lock */
+extern int	dja_stop_workers(Oid database, int *pids);
+extern void dja_ring_launcher(void);	/* takes no lock */
+
+/* lockouts.c */
 extern bool dja_is_locked_out(Oid database);
 extern bool dja_lockout_begin(Oid database);
 extern void dja_lockout_end(Oid database);
 extern void dja_lockouts_end(void);
-extern int	dja_stop_workers(Oid database, int *pids);
+
+/* scout_booking.c; to ring takes no lock */
 extern bool dja_scout_sent(Oid database);
 extern bool dja_scout_attach(Oid database);
 extern int	dja_stop_scout(Oid database);
-
-/* These take no lock. */
-extern void dja_ring_launcher(void);
 extern void dja_ring_scout(Oid database);
 extern void dja_ring_scout_later(Oid database);
 
