@@ -72,6 +72,7 @@ typedef enum DjaScanFrom
 	DJA_SCAN_AFTER_KEY
 } DjaScanFrom;
 
+/* message_scan.c */
 extern void dja_message_scan_begin(DjaScan *scan, Snapshot snapshot);
 extern void dja_message_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 cursor);
 extern void dja_message_scan_type(DjaScan *scan, uint64 type_hash, DjaScanFrom from, uint64 key_hash);
@@ -88,8 +89,9 @@ extern DjaMessage *dja_scan_message(DjaScan *scan);
 extern DjaMessage *dja_message_from_slot(TupleTableSlot *slot);
 extern void dja_message_scan_id(DjaScan *scan, int64 id, Snapshot snapshot);
 extern DjaMessage *dja_message_by_id(int64 id, Snapshot snapshot);
-
 extern int	dja_message_count(uint64 type_hash, uint64 key_hash, int64 from, int limit, CommandId cid, bool sent);
+
+/* message.c */
 extern void dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 							 DjaMessage *message, DjaFailure *failure);
 extern void dja_message_retry(DjaWriter *messages, DjaMessage *message, TimestampTz retry_at,
@@ -110,7 +112,7 @@ dja_message_is_kind(const DjaMessage *message, const char *kind)
 }
 
 /*
- * Arguments of send(): type, key, payload, priority (smallint), deliver_at,
+ * message_send.c; the arguments of send(): type, key, payload, priority (smallint), deliver_at,
  * expires_at, and the options idempotency_key, wants_reply, headers
  */
 #define DJA_SEND_NARGS 9

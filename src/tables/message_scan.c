@@ -1,0 +1,326 @@
+/*
+ * message_scan.c
+ *
+ * Reading djactor.message by its indexes; see message.h.
+ *
+ * Mailboxes are read by the mailbox index from a given cursor on, so that the dead
+ * rows of what was handled before cost nothing; delays and retries by the due index
+ * from a given moment on.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "shmem/run_queue.h"
+#include "tables/message.h"
+
+#define DJA_WALK_ENTRIES 8		/* before a mailbox is skipped */
+
+static void
+dja_scan_open(DjaScan *scan, DjaIndex index, ScanKey keys, int nkeys, Snapshot snapshot)
+{
+	dja_assert_unlocked();
+	scan->rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
+	scan->index = index_open(dja_index_oid(index), AccessShareLock);
+	scan->slot = table_slot_create(scan->rel, NULL);
+	scan->scan = dja_index_beginscan(scan->rel, scan->index, snapshot, nkeys);
+	index_rescan(scan->scan, keys, nkeys, NULL, 0);
+}
+
+/*
+ * Deliverable messages: begin opens what is needed, start then goes to a
+ * mailbox, as often as one likes.
+ */
+void
+dja_message_scan_begin(DjaScan *scan, Snapshot snapshot)
+{
+	dja_assert_unlocked();
+	scan->rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
+	scan->index = index_open(dja_index_oid(DJA_MAILBOX_INDEX), AccessShareLock);
+	scan->slot = table_slot_create(scan->rel, NULL);
+	scan->scan = dja_index_beginscan(scan->rel, scan->index, snapshot, 3);
+	scan->walking = false;
+}
+
+/*
+ * Messages of one mailbox in their order, from the cursor on.
+ */
+void
+dja_message_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 cursor)
+{
+	ScanKeyData keys[3];
+
+	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) type_hash));
+	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) key_hash));
+	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(cursor));
+	scan->walking = false;
+	index_rescan(scan->scan, keys, 3, NULL, 0);
+}
+
+/*
+ * The mailboxes of a type, one after the other: all of them, or from a key on,
+ * or those after it.
+ */
+void
+dja_message_scan_type(DjaScan *scan, uint64 type_hash, DjaScanFrom from, uint64 key_hash)
+{
+	ScanKeyData keys[3];
+	bool		after = from == DJA_SCAN_AFTER_KEY;
+
+	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) type_hash));
+	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY,
+				after ? BTGreaterStrategyNumber : BTGreaterEqualStrategyNumber,
+				after ? F_INT8GT : F_INT8GE,
+				Int64GetDatum(from == DJA_SCAN_ALL_KEYS ? PG_INT64_MIN : (int64) key_hash));
+	/* a scan has as many keys as it began with */
+	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
+				Int64GetDatum(DJA_CURSOR_START));
+	scan->walking = false;
+	index_rescan(scan->scan, keys, 3, NULL, 0);
+}
+
+static uint64
+dja_entry_key(DjaScan *scan)
+{
+	bool		isnull;
+
+	Assert(scan->scan->xs_itup != NULL);
+	return (uint64) DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_KEY,
+												scan->scan->xs_itupdesc, &isnull));
+}
+
+/*
+ * The first mailbox of a type, or the next one after a key, and the lowest
+ * position in it; false at the end.  Looks at the index alone: what it finds
+ * may be dead or not yet committed, which a hint may be.
+ *
+ * Where mailboxes are short the next one is a few entries away; a long one is
+ * not walked through but skipped, by a new descent.
+ */
+bool
+dja_message_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
+					  uint64 *key_hash, int64 *position)
+{
+	bool		there = false;
+	bool		isnull;
+
+	CHECK_FOR_INTERRUPTS();
+	if (scan->walking && !first && scan->walked_to == after)
+	{
+		for (int i = 0; i < DJA_WALK_ENTRIES && !there; i++)
+		{
+			if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
+				return false;
+			there = dja_entry_key(scan) != after;
+		}
+	}
+	if (!there)
+	{
+		scan->scan->xs_want_itup = true;
+		dja_message_scan_type(scan, type_hash, first ? DJA_SCAN_ALL_KEYS : DJA_SCAN_AFTER_KEY,
+							  after);
+		if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
+			return false;
+	}
+	*key_hash = dja_entry_key(scan);
+	*position = DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_POSITION,
+											scan->scan->xs_itupdesc, &isnull));
+	scan->walking = true;
+	scan->walked_to = *key_hash;
+	return true;
+}
+
+/*
+ * Delays and retries of one type in the order of their time, from a moment on.
+ */
+void
+dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], DJA_DUE_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) type_hash));
+	ScanKeyInit(&keys[1], DJA_DUE_IX_AT, BTGreaterEqualStrategyNumber, F_TIMESTAMP_GE,
+				TimestampTzGetDatum(from));
+	dja_scan_open(scan, DJA_DUE_INDEX, keys, 2, snapshot);
+}
+
+/*
+ * What is an actor's and not in its mailbox, since it is set aside or delayed, in the
+ * mailbox's order.
+ */
+void
+dja_aside_scan_begin(DjaScan *scan, uint64 type_hash, uint64 key_hash, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) type_hash));
+	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum((int64) key_hash));
+	dja_scan_open(scan, DJA_ASIDE_INDEX, keys, 2, snapshot);
+}
+
+bool
+dja_scan_next(DjaScan *scan)
+{
+	CHECK_FOR_INTERRUPTS();
+	return index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot);
+}
+
+/*
+ * The last one of all that there are, as the first call after a start.
+ */
+bool
+dja_scan_last(DjaScan *scan)
+{
+	return index_getnext_slot(scan->scan, BackwardScanDirection, scan->slot);
+}
+
+/*
+ * The two halves of dja_scan_next(): the index first, rows later, in any order.
+ * An entry's row need not be visible, and is dead if nobody sees it any more:
+ * then it is dja_scan_next() that rids the index of the entry.
+ */
+bool
+dja_scan_next_entry(DjaScan *scan, ItemPointer tid)
+{
+	ItemPointer next;
+
+	CHECK_FOR_INTERRUPTS();
+	next = index_getnext_tid(scan->scan, ForwardScanDirection);
+	if (next != NULL)
+		*tid = *next;
+	return next != NULL;
+}
+
+bool
+dja_scan_fetch(DjaScan *scan, ItemPointerData tid, bool *dead)
+{
+	bool		again = false;
+
+	if (!table_index_fetch_tuple(scan->scan->xs_heapfetch, &tid, scan->scan->xs_snapshot,
+								 scan->slot, &again, dead))
+		return false;
+	pgstat_count_heap_fetch(scan->index);
+	return true;
+}
+
+void
+dja_scan_end(DjaScan *scan)
+{
+	index_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	index_close(scan->index, AccessShareLock);
+	table_close(scan->rel, AccessShareLock);
+}
+
+/*
+ * The message in a slot, copied into the current memory context.
+ */
+DjaMessage *
+dja_message_from_slot(TupleTableSlot *slot)
+{
+	DjaMessage *message = palloc(sizeof(DjaMessage));
+	HeapTuple	tuple = ExecCopySlotHeapTuple(slot);
+
+	heap_deform_tuple(tuple, slot->tts_tupleDescriptor, message->values, message->nulls);
+	message->tid = slot->tts_tid;
+	message->id = DatumGetInt64(message->values[DJA_MSG_ID - 1]);
+	message->position = dja_position(DatumGetInt16(message->values[DJA_MSG_PRIORITY - 1]),
+									 message->id);
+	message->attempts = DatumGetInt32(message->values[DJA_MSG_ATTEMPTS - 1]);
+	message->put_offs = DatumGetInt32(message->values[DJA_MSG_PUT_OFFS - 1]);
+	message->locker = dja_tuple_locker(tuple->t_data, false);
+	message->retry_at = message->nulls[DJA_MSG_RETRY_AT - 1] ? DT_NOBEGIN :
+		DatumGetTimestampTz(message->values[DJA_MSG_RETRY_AT - 1]);
+	message->expires_at = message->nulls[DJA_MSG_EXPIRES_AT - 1] ? DT_NOEND :
+		DatumGetTimestampTz(message->values[DJA_MSG_EXPIRES_AT - 1]);
+	message->key = DatumGetTextPP(message->values[DJA_MSG_ACTOR_KEY - 1]);
+	message->asks = DatumGetBool(message->values[DJA_MSG_WANTS_REPLY - 1]);
+	message->plain = !message->asks && message->nulls[DJA_MSG_DELIVER_AT - 1] &&
+		message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1] && dja_message_is_kind(message, "user");
+	message->state = DJA_MESSAGE_OPEN;
+	message->fired_meta = 0;
+	return message;
+}
+
+/*
+ * The message that the scan stands on, copied into the current memory context.
+ */
+DjaMessage *
+dja_scan_message(DjaScan *scan)
+{
+	return dja_message_from_slot(scan->slot);
+}
+
+void
+dja_message_scan_id(DjaScan *scan, int64 id, Snapshot snapshot)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
+	dja_scan_open(scan, DJA_MESSAGE_PKEY, &key, 1, snapshot);
+}
+
+/*
+ * One message, NULL when the snapshot does not see it.
+ */
+DjaMessage *
+dja_message_by_id(int64 id, Snapshot snapshot)
+{
+	DjaScan		scan;
+	DjaMessage *message = NULL;
+
+	dja_message_scan_id(&scan, id, snapshot);
+	if (dja_scan_next(&scan))
+		message = dja_scan_message(&scan);
+	dja_scan_end(&scan);
+	return message;
+}
+
+/*
+ * Was this message sent by somebody, or is it one of djactor's own?
+ */
+static bool
+dja_slot_is_sent(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return strcmp(TextDatumGetCString(slot_getattr(slot, DJA_MSG_KIND, &isnull)), "user") == 0;
+}
+
+/*
+ * Counts the messages of a mailbox, from a cursor on and up to a limit, with sent only those that
+ * somebody has sent and not djactor's own; of this transaction's own those that
+ * were sent before command cid.
+ */
+int
+dja_message_count(uint64 type_hash, uint64 key_hash, int64 from, int limit, CommandId cid, bool sent)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	DjaScan		scan;
+	int			n = 0;
+
+	snapshot->curcid = cid;		/* our copy: RegisterSnapshot made it */
+	dja_message_scan_begin(&scan, snapshot);
+	dja_message_scan_start(&scan, type_hash, key_hash, from);
+	while (n < limit && dja_scan_next(&scan))
+		n += !sent || dja_slot_is_sent(scan.slot);
+	dja_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return n;
+}

@@ -1,0 +1,113 @@
+/*
+ * message_send.c
+ *
+ * Sending: the INSERT of send(), which is like everybody's, with the caller's
+ * rights.  Its plans are kept for the life of the session, until the table is
+ * renamed.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "base/compat.h"
+#include "tables/message.h"
+
+static SPIPlanPtr dja_send_plans[1 << DJA_SEND_OPTIONS];	/* by options given */
+static char *dja_send_plans_table = NULL;	/* what they insert into */
+
+/*
+ * Forgets the plans if the table has another name now.
+ */
+static void
+dja_send_check_plans(const char *table)
+{
+	char	   *renamed;
+
+	if (dja_send_plans_table != NULL && strcmp(dja_send_plans_table, table) == 0)
+		return;
+	renamed = MemoryContextStrdup(TopMemoryContext, table);
+	if (dja_send_plans_table != NULL)
+		pfree(dja_send_plans_table);
+	dja_send_plans_table = renamed;
+	for (size_t i = 0; i < lengthof(dja_send_plans); i++)
+	{
+		if (dja_send_plans[i] != NULL)
+			SPI_freeplan(dja_send_plans[i]);
+		dja_send_plans[i] = NULL;
+	}
+}
+
+/*
+ * The plan of an INSERT that names these options; needs SPI to be connected.
+ */
+static SPIPlanPtr
+dja_send_plan(const char *table, int given)
+{
+	static const char *const options[DJA_SEND_OPTIONS] = {"idempotency_key", "wants_reply", "headers"};
+	Oid			types[DJA_SEND_NARGS] = {
+		TEXTOID, TEXTOID, JSONBOID, INT2OID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, TEXTOID, BOOLOID, JSONBOID
+	};
+	StringInfoData columns;
+	StringInfoData parameters;
+	SPIPlanPtr	plan;
+
+	if (dja_send_plans[given] != NULL)
+		return dja_send_plans[given];
+	initStringInfo(&columns);
+	initStringInfo(&parameters);
+	for (int i = 0; i < DJA_SEND_OPTIONS; i++)
+	{
+		if (!(given & (1 << i)))
+			continue;
+		appendStringInfo(&columns, ", %s", options[i]);
+		appendStringInfo(&parameters, ", $%d", DJA_SEND_NARGS - DJA_SEND_OPTIONS + i + 1);
+	}
+	plan = SPI_prepare(psprintf("INSERT INTO %s"
+								" (actor_type, actor_key, payload, priority, deliver_at, expires_at%s)"
+								" VALUES ($1, $2, $3, $4, $5, $6%s) RETURNING id",
+								table, columns.data, parameters.data),
+					   DJA_SEND_NARGS, types);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare the INSERT of djactor.send()");
+	dja_send_plans[given] = plan;
+	return plan;
+}
+
+/*
+ * send(): an INSERT as anybody would write it.  An option that is not given is
+ * not named: the column gets its default, so the headers of a turn pass on, and
+ * the sender needs no right to it.  Returns the message's id.
+ */
+int64
+dja_message_send(Datum *values, const bool *nulls)
+{
+	char	   *table = dja_table_name(DJA_MESSAGE_TABLE);
+	char		flags[DJA_SEND_NARGS + 1] = {0};
+	int			given = 0;
+	bool		isnull;
+	int64		id;
+
+	for (int i = 0; i < DJA_SEND_NARGS; i++)
+		flags[i] = nulls[i] ? 'n' : ' ';
+	for (int i = 0; i < DJA_SEND_OPTIONS; i++)
+		if (!nulls[DJA_SEND_NARGS - DJA_SEND_OPTIONS + i])
+			given |= 1 << i;
+	dja_send_check_plans(table);
+	SPI_connect();
+
+	/*
+	 * no row limit: an INSERT that is stopped at its first row fires no
+	 * statement trigger
+	 */
+	if (SPI_execute_plan(dja_send_plan(table, given), values, flags, false, 0) != SPI_OK_INSERT_RETURNING ||
+		SPI_processed != 1)
+		elog(ERROR, "djactor.send() inserted no row");
+	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return id;
+}
