@@ -115,6 +115,7 @@ dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 	DjaKnownRow *known = dja_known_row(type, key_hash, HASH_FIND);
 	bool		found = false;
 
+	Assert(type->exists);
 	actor->type = type;
 	actor->key = key;
 	actor->key_hash = key_hash;
@@ -205,6 +206,7 @@ dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities)
 	bool		nulls[DJA_ACTOR_NATTS] = {0};
 	text	   *name = cstring_to_text_with_len(actor->type->name, actor->type->name_len);
 
+	Assert(actor->exists || identities != NULL);
 	if (!actor->exists)
 	{
 		Datum		identity[DJA_IDENTITY_NATTS];

@@ -29,6 +29,7 @@
 #include "base/compat.h"
 #include "base/python.h"
 #include "tables/catalog.h"
+#include "shmem/shmem.h"
 #include "tables/handler.h"
 
 static uint32 dja_handlers_generation = 1;
@@ -329,6 +330,7 @@ dja_handler_call(DjaType *type, Datum state, Datum payload, DjaResult *result)
 	bool		isnull;
 	Datum		value;
 
+	dja_assert_unlocked();
 	memset(result, 0, sizeof(DjaResult));
 	value = dja_function_call(type->call, state, payload, &isnull);
 	if (returns == VOIDOID)

@@ -49,6 +49,7 @@ typedef struct DjaHandler
 static inline int
 dja_handler_batch_size(const DjaType *type)
 {
+	Assert(type->call != NULL);
 	return type->call->solo ? 1 : type->batch_size;
 }
 

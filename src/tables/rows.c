@@ -22,6 +22,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "shmem/shmem.h"
 #include "tables/publication.h"
 #include "tables/rows.h"
 
@@ -71,6 +72,7 @@ dja_writer_open(DjaTable table, LOCKMODE lockmode)
 {
 	DjaWriter  *writer = palloc(sizeof(DjaWriter));
 
+	dja_assert_unlocked();
 	writer->rel = table_open(dja_table_oid(table), lockmode);
 	dja_refuse_triggers(writer->rel);
 	writer->estate = CreateExecutorState();
@@ -105,6 +107,7 @@ static ResourceOwner dja_kept_owner;
 void
 dja_writers_keep(MemoryContext context)
 {
+	Assert(dja_kept_context == NULL && context != NULL);
 	memset(dja_kept, 0, sizeof(dja_kept));
 	dja_kept_context = context;
 	dja_kept_owner = CurrentResourceOwner;
@@ -174,6 +177,7 @@ dja_writer_fill(DjaWriter *writer, const Datum *values, const bool *nulls)
 {
 	int			natts = RelationGetDescr(writer->rel)->natts;
 
+	dja_assert_unlocked();
 	ExecClearTuple(writer->slot);
 	memcpy(writer->slot->tts_values, values, sizeof(Datum) * natts);
 	memcpy(writer->slot->tts_isnull, nulls, sizeof(bool) * natts);
@@ -266,6 +270,8 @@ dja_row_lock(DjaWriter *writer, ItemPointer tid, LockTupleMode mode, TupleTableS
 	TM_FailureData failure;
 	TM_Result	result;
 
+	dja_assert_unlocked();
+	Assert(ItemPointerIsValid(tid));
 	result = table_tuple_lock(writer->rel, tid, GetActiveSnapshot(), slot,
 							  GetCurrentCommandId(true), mode, LockWaitSkip, 0, &failure);
 	ExecClearTuple(slot);
@@ -286,6 +292,7 @@ dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, cons
 	TM_FailureData failure;
 	TM_Result	result;
 
+	Assert(ItemPointerIsValid(tid));
 	if (!writer->may_update)
 	{
 		dja_refuse_unheard(writer->rel, CMD_UPDATE);
@@ -308,6 +315,8 @@ dja_row_try_delete(DjaWriter *writer, ItemPointer tid)
 	TM_FailureData failure;
 	TM_Result	result;
 
+	dja_assert_unlocked();
+	Assert(ItemPointerIsValid(tid));
 	if (!writer->may_delete)
 	{
 		dja_refuse_unheard(writer->rel, CMD_DELETE);
@@ -395,7 +404,8 @@ dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Da
 {
 	ScanKeyData scan_keys[DJA_FIND_MAX];
 
-	Assert(nkeys <= DJA_FIND_MAX);
+	dja_assert_unlocked();
+	Assert(nkeys > 0 && nkeys <= DJA_FIND_MAX);
 	find->rel = table_open(dja_table_oid(table), AccessShareLock);
 	find->index = index_open(dja_index_oid(index), AccessShareLock);
 	find->slot = table_slot_create(find->rel, NULL);
@@ -403,6 +413,7 @@ dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Da
 	{
 		bool		is_text = TupleDescAttr(RelationGetDescr(find->index), i)->atttypid == TEXTOID;
 
+		Assert(is_text || TupleDescAttr(RelationGetDescr(find->index), i)->atttypid == INT8OID);
 		ScanKeyEntryInitialize(&scan_keys[i], 0, (AttrNumber) (i + 1), BTEqualStrategyNumber,
 							   InvalidOid, is_text ? C_COLLATION_OID : InvalidOid,
 							   is_text ? F_TEXTEQ : F_INT8EQ, keys[i]);

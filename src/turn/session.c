@@ -67,6 +67,7 @@ dja_session_outdated(void)
 void
 dja_session_renew(void)
 {
+	dja_assert_worker();
 	dja_lock();
 	dja_my_worker->stop = true;
 	dja_unlock();

@@ -176,6 +176,8 @@ dja_start_ticker(int tick)
 void
 dja_turn_timeout_arm(void)
 {
+	dja_assert_worker();
+	Assert(!dja_running);
 	dja_help_at = GetCurrentTimestamp() + DJA_AGAIN_USEC;
 	dja_start_ticker(DJA_WORKER_TICK);
 }
@@ -189,6 +191,8 @@ dja_turn_timeout_begin(int timeout, TimestampTz now, bool shared)
 {
 	int			tick = dja_my_worker != NULL ? DJA_WORKER_TICK : DJA_TICK_MAX;
 
+	Assert(!dja_running);
+	Assert(!shared || dja_my_worker != NULL);
 	dja_turn_timeout_hit = DJA_TURN_TIMEOUT_NONE;
 	dja_turn_timeout_long = false;
 	dja_cancels = 0;
@@ -233,6 +237,7 @@ dja_turn_timeout_end(void)
 {
 	bool		unnoticed;
 
+	Assert(dja_running);
 	dja_running = false;
 	pg_compiler_barrier();
 	unnoticed = QueryCancelPending && dja_turn_timeout_hit != DJA_TURN_TIMEOUT_EXCEEDED;

@@ -114,6 +114,7 @@ dja_agenda_keys(uint64 type_hash, int *n)
 	HASH_SEQ_STATUS status;
 	DjaAgendaItem *item;
 
+	Assert(dja_agenda_context != NULL);
 	*n = 0;
 	hash_seq_init(&status, dja_agenda_items);
 	while ((item = hash_seq_search(&status)) != NULL)

@@ -64,6 +64,7 @@ dja_pending_type_queue(uint64 type_hash, Oid owner)
 	int			i = dja_pending_find_type_queue(type_hash);
 	DjaPendingTypeQueue *type_queue;
 
+	dja_assert_unlocked();
 	if (i >= 0)
 		return i;
 	if (dja_pending.ntype_queues == dja_max_type_queues)
@@ -116,6 +117,7 @@ dja_pending_find(int type_queue, uint64 key_hash, bool create)
 		if (mailbox->key_hash == key_hash && mailbox->type_queue == type_queue)
 			return mailbox;
 	}
+	Assert(type_queue < dja_pending.ntype_queues);
 	if (!create || dja_pending.nmailboxes == DJA_MAX_PENDING)
 		return NULL;
 
@@ -152,6 +154,7 @@ dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count)
 												  key_hash, true);
 
 	dja_agenda_mail(type->hash, key_hash, position);
+	Assert(count >= 0);
 	if (mailbox == NULL)
 	{
 		dja_pending_sweep(type);
@@ -265,6 +268,7 @@ dja_pending_counted(DjaType *type, uint64 key_hash, int depth)
 
 	if (mailbox == NULL)
 		return 0;
+	Assert(depth >= 0 && mailbox->count >= mailbox->before);
 	mine = mailbox->count - mailbox->before;
 	dja_recount(mailbox);
 	mailbox->base_depth = depth;
