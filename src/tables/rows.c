@@ -405,7 +405,7 @@ dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Da
 	ScanKeyData scan_keys[DJA_FIND_MAX];
 
 	dja_assert_unlocked();
-	Assert(nkeys > 0 && nkeys <= DJA_FIND_MAX);
+	Assert(nkeys >= 0 && nkeys <= DJA_FIND_MAX);
 	find->rel = table_open(dja_table_oid(table), AccessShareLock);
 	find->index = index_open(dja_index_oid(index), AccessShareLock);
 	find->slot = table_slot_create(find->rel, NULL);
@@ -424,7 +424,8 @@ dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Da
 
 /*
  * Begins a scan.  keys are values of the index's first nkeys columns, which are
- * of type text COLLATE "C" or bigint.  dja_find_end() has to follow.
+ * of type text COLLATE "C" or bigint; without keys all rows are found.
+ * dja_find_end() has to follow.
  */
 void
 dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
