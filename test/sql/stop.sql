@@ -105,6 +105,18 @@ CALL idle('stop');
 SELECT * FROM heard() WHERE actor_key = 'd';
 SELECT count(*) AS left FROM djactor.message WHERE actor_type = 'stop';
 
+-- # A firing that the batch has read when its actor stops goes with its timer; it is no matter of the turns that follow
+SELECT tell('stop', 't', 'sets', $$SELECT djactor.set_timer('x', interval '0')$$, $$SELECT djactor.pause('stop', 't')$$);
+CALL wait_until($$EXISTS (SELECT FROM djactor.message WHERE actor_type = 'stop' AND kind = 'timer' AND released)$$);
+BEGIN;
+INSERT INTO djactor.message (actor_type, actor_key, payload, priority) VALUES ('stop', 't', '{"n": "stops", "do": ["SELECT djactor.stop()"]}', 5);
+SELECT tell('stop', 'u', key) FROM unnest('{1,2}'::text[]) key;
+SELECT djactor.resume('stop', 't');
+COMMIT;
+CALL idle('stop');
+SELECT * FROM heard();
+SELECT count(*) AS left FROM djactor.message WHERE actor_type = 'stop';
+
 -- # drain() does the same
 BEGIN;
 SELECT tell('stop', 'drain', '1'), tell('stop', 'drain', '2', $$SELECT djactor.stop()$$), tell('stop', 'drain', '3'), tell('stop', 'drain', '4', $$SELECT djactor.stop(true)$$), tell('stop', 'drain', '5');
