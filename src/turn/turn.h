@@ -27,10 +27,10 @@ typedef struct DjaTurn
 {
 	DjaActor   *actor;			/* NULL outside a turn, as is all below */
 	DjaMessage *message;
-	SubTransactionId asked_in[DJA_TURN_NFLAGS];	/* with which each flag would
-													 * be rolled back;
-													 * InvalidSubTransactionId
-													 * = not asked for */
+	SubTransactionId asked_in[DJA_TURN_NFLAGS]; /* with which each flag would
+												 * be rolled back;
+												 * InvalidSubTransactionId =
+												 * not asked for */
 	Datum		reply;			/* the answer that was given, 0 = an error */
 } DjaTurn;
 
