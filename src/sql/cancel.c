@@ -6,7 +6,6 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/xact.h"
 #include "fmgr.h"
 #include "utils/snapmgr.h"

@@ -7,19 +7,16 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/xact.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/columns.h"
 #include "base/compat.h"
 #include "shmem/run_queue.h"
 #include "sql/type_change.h"
 #include "tables/actor.h"
-#include "tables/actor_type.h"
 #include "tables/message.h"
 #include "turn/row_lock.h"
 #include "turn/turn.h"
