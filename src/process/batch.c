@@ -90,7 +90,8 @@ static const DjaRemedy dja_remedies[2][DJA_PHASE_COMMITTED + 1][DJA_NBLAMES] = {
 	},
 	{
 		/* single */
-		[DJA_PHASE_READING] = {DJA_PUT_OFF, DJA_STALL, DJA_STALL, DJA_STALL, DJA_STALL},
+		/* what is read is another mailbox than the one that had the turn */
+		[DJA_PHASE_READING] = {DJA_EACH_ALONE, DJA_STALL, DJA_STALL, DJA_STALL, DJA_STALL},
 		[DJA_PHASE_TURN] = DJA_ANY(DJA_RECORD),
 		[DJA_PHASE_WRITING] = {DJA_PUT_OFF, DJA_STALL, DJA_STALL, DJA_RECORD, DJA_RECORD},
 		[DJA_PHASE_COMMITTING] = DJA_ANY(DJA_RECORD),
