@@ -4,14 +4,15 @@
  * A worker's batch; visit.c has the steps.
  *
  * A batch is one transaction over as many turns as there is time for, in the
- * mailboxes that have waited longest.  It is optimistic: no savepoints, an error
- * aborts all of it.  What comes then depends on when the error came, whose fault
- * it is (failure.c) and whether turns shared the transaction: dja_remedies has the
- * answer for each.  Mailboxes in which nothing was done go back to where they were
- * claimed from, so the order of service is as if the batch had not been.
+ * mailboxes that have waited longest.  It is optimistic: there are no savepoints, and
+ * an error aborts all of it.  The remedy depends on when the error came, whose fault
+ * it is (failure.c) and whether turns shared the transaction.  The table dja_remedies
+ * has one for each case, dja_remedy_steps has what it does.  Mailboxes in which
+ * nothing was done go back to where they were claimed from, so the order of service
+ * is as if the batch had not been.
  *
- * What failed alone cannot be written down in the transaction that it aborted,
- * so that takes a second one.  The claims are kept until the outcome is
+ * The failure of a turn that was alone cannot be written down in the transaction that
+ * it aborted.  That takes a second one.  The claims are kept until the outcome is
  * durable.
  */
 #include "postgres.h"
@@ -57,7 +58,7 @@ typedef enum DjaOutcome
 	DJA_STALLED					/* likewise, and the server is in trouble */
 } DjaOutcome;
 
-/* What to do about an error. */
+/* The remedies for an error. */
 typedef enum DjaRemedy
 {
 	DJA_RECORD,					/* write down that this message has failed */
@@ -102,8 +103,8 @@ static const DjaRemedy dja_remedies[2][DJA_PHASE_COMMITTED + 1][DJA_NBLAMES] = {
 static bool dja_trouble = false;
 
 /*
- * After an error: out of the transaction, ready for the next one.  Returns the
- * error in the given context.
+ * Leaves the transaction after an error, and gets ready for the next one.  Returns
+ * the error, copied into the given context.
  */
 static DjaError *
 dja_recover(MemoryContext context)
@@ -139,9 +140,9 @@ dja_recover(MemoryContext context)
 }
 
 /*
- * The extension is gone from this database, or of another version than this
- * library: the scout has to look at it, and says so.  The claims are given
- * back on the way out.
+ * Ends the worker, since the extension is gone from this database, or has another
+ * version than this library.  The scout that it calls for logs that.  The claims are
+ * given back on the way out.
  */
 static void
 dja_extension_lost(void)
@@ -181,7 +182,7 @@ dja_transaction_commit(DjaBatch *batch)
 }
 
 /*
- * Claims the next mailbox that fits in; NULL when there is none.
+ * Claims the next mailbox that fits in.  Returns NULL if there is none.
  */
 static DjaClaim *
 dja_batch_claim(DjaBatch *batch, int pool)
@@ -195,8 +196,8 @@ dja_batch_claim(DjaBatch *batch, int pool)
 }
 
 /*
- * Handles mail, from the claim that it is given on: one mailbox after the
- * other, and when no other waits, what is left in them.
+ * Handles mail, beginning with the given claim: one mailbox after the other and, when
+ * no other waits, the mail that is left in them.
  */
 static void
 dja_batch_work(DjaBatch *batch, DjaClaim *claim, int pool)
@@ -215,9 +216,9 @@ dja_batch_work(DjaBatch *batch, DjaClaim *claim, int pool)
 }
 
 /*
- * The second transaction: writes down what became of the message that failed
- * and took its transaction along.  DJA_PUT_OFF if somebody has its row, or its
- * actor's.
+ * The second transaction: writes down the failure of the message that took its
+ * transaction along.  Returns DJA_RECORD if it could, DJA_PUT_OFF if another
+ * transaction has locked the message's row or its actor's, else DJA_STALL.
  */
 static DjaRemedy
 dja_write_failure(DjaBatch *batch, DjaClaim *failed, int64 id, DjaError *error, bool with_actor)
@@ -259,9 +260,8 @@ dja_write_failure(DjaBatch *batch, DjaClaim *failed, int64 id, DjaError *error, 
 }
 
 /*
- * The same, as well as it goes: an actor that cannot be read, or whose row
- * somebody keeps locked, does without the note of the failure.  A message whose own
- * row somebody has is put off.
+ * Records a failure as well as possible: without its actor, if that cannot be read or
+ * its row stays locked.  If the message's own row is locked, it is put off.
  */
 static DjaOutcome
 dja_record_failure(DjaBatch *batch, DjaClaim *failed, DjaError *error)
@@ -280,11 +280,14 @@ dja_record_failure(DjaBatch *batch, DjaClaim *failed, DjaError *error)
 	if (result == DJA_PUT_OFF)
 		dja_claim_put_off(batch, failed, key, InvalidTransactionId);
 	else if (failed->end == DJA_END_RETRY)
-		failed->end = DJA_END_REMAINING;	/* whoever reads it sees how long */
+		failed->end = DJA_END_REMAINING;	/* its next reader sees how long */
 	failed->cursor = DJA_CURSOR_START;
 	return result == DJA_STALL ? DJA_STALLED : DJA_ABORTED;
 }
 
+/*
+ * Returns the remedy for an error.
+ */
 static DjaRemedy
 dja_choose_remedy(DjaBatch *batch, DjaError *error)
 {
@@ -389,7 +392,10 @@ dja_remedy_end(DjaBatch *batch, DjaClaim *claim, DjaError *error)
 	return DJA_STALLED;			/* not reached */
 }
 
-/* How each is applied, to a batch whose claims all return to where they stood. */
+/*
+ * What each remedy does to a batch whose claims all return to where they stood.
+ * claim is the one of the last turn, NULL if there was none.
+ */
 typedef DjaOutcome (*DjaRemedyStep) (DjaBatch *batch, DjaClaim *claim, DjaError *error);
 
 static const DjaRemedyStep dja_remedy_steps[] = {
@@ -403,8 +409,7 @@ static const DjaRemedyStep dja_remedy_steps[] = {
 };
 
 /*
- * The transaction was aborted by an error.  Decides what comes next, for each
- * claim.
+ * Decides after an error, which has aborted the transaction, how each claim ends.
  */
 static DjaOutcome
 dja_batch_failed(DjaBatch *batch, DjaError *error)
@@ -424,7 +429,8 @@ dja_batch_failed(DjaBatch *batch, DjaError *error)
 }
 
 /*
- * One transaction over the mailbox that is claimed, and others.
+ * Makes one transaction over the mailbox that is claimed, and others.  Returns how it
+ * ended; each claim knows how it ends.
  */
 static DjaOutcome
 dja_batch_attempt(DjaBatch *batch, int pool)
@@ -450,8 +456,8 @@ dja_batch_attempt(DjaBatch *batch, int pool)
 }
 
 /*
- * Says, once, that a mailbox waits for somebody else's lock.  One transaction may
- * have locked very many rows: then the first of them stands for all.
+ * Logs, once, that a mailbox waits for another transaction's lock.  That transaction
+ * may have locked very many rows.  Then the first of them stands for all.
  */
 static void
 dja_tell_put_off(DjaClaim *claim)
@@ -474,7 +480,7 @@ dja_tell_put_off(DjaClaim *claim)
 }
 
 /*
- * How the batch has gone, for the pace of its types.
+ * Notes for the pace of its types how the batch has gone.
  */
 static void
 dja_batch_note(DjaBatch *batch, DjaOutcome outcome)
@@ -495,8 +501,8 @@ dja_batch_note(DjaBatch *batch, DjaOutcome outcome)
 }
 
 /*
- * Gives the mailboxes back, first those that return to where they came from,
- * the last of them first.
+ * Gives the mailboxes back: first those that return to where they came from, the last
+ * of them first, then the others.
  */
 static void
 dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
@@ -533,8 +539,9 @@ dja_batch_release(DjaBatch *batch, DjaOutcome outcome)
 }
 
 /*
- * Somebody has waited for what the batch had locked, and has to be scheduled before
- * they can take it.  The next batch may want the same, so it comes a moment later.
+ * Pauses for a moment, since a process has waited for one of the batch's locks.  It
+ * has to be scheduled before it can take the lock, and the next batch may need the
+ * same one.
  */
 static void
 dja_give_way(void)
@@ -547,7 +554,8 @@ dja_give_way(void)
 }
 
 /*
- * Claims mailboxes of the pool and handles their mail.
+ * Runs one batch: claims mailboxes of the pool and handles their mail.  Needs a worker
+ * of that pool, outside a transaction.
  */
 DjaBatchResult
 dja_batch_run(int pool)

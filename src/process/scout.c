@@ -66,7 +66,7 @@ static void
 dja_announce_type(DjaType *type)
 {
 	int			pool;
-	int			type_queue = -1;
+	int			type_queue = DJA_NO_TYPE_QUEUE;
 	char	   *problem;
 	int			batch_size;
 

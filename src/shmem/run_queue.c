@@ -85,7 +85,7 @@ dja_bucket(int type_queue, uint64 key_hash)
 }
 
 /*
- * Returns a mailbox, or -1.
+ * Returns a mailbox, or DJA_NO_MAILBOX.
  */
 int
 dja_mailbox_find(int type_queue, uint64 key_hash)
@@ -325,7 +325,7 @@ dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor)
 	mailbox->hash_next = *bucket;
 	mailbox->fifo_next = DJA_NO_MAILBOX;
 	mailbox->claimer = DJA_NO_PROC;
-	mailbox->claim_index = -1;
+	mailbox->claim_index = 0;	/* means nothing until it is claimed */
 	mailbox->depth = DJA_NOT_COUNTED;
 	mailbox->announced = 0;
 	mailbox->put_offs = mailbox->run_alone = 0;

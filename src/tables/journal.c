@@ -17,7 +17,7 @@
 #include "tables/journal.h"
 
 /*
- * Writes a row.  turn is -1 if there was none, as for a duplicate.
+ * Writes a row.  turn is DJA_NO_TURN if there was none, as for a duplicate.
  */
 void
 dja_journal_write(DjaMessage *message, int64 turn, TimestampTz started_at,

@@ -8,6 +8,8 @@
 
 #include "tables/message.h"
 
+#define DJA_NO_TURN (-1)		/* instead of the number of a turn */
+
 extern void dja_journal_write(DjaMessage *message, int64 turn,
 							  TimestampTz started_at, TimestampTz finished_at,
 							  const char *outcome, Datum reply);

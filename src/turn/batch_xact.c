@@ -1,12 +1,11 @@
 /*
  * batch_xact.c
  *
- * What stands in one transaction: its beginning, with all that its turns will
- * want, and its end; see visit.h.
+ * A transaction of a batch: its beginning, with all that its turns will need, and its
+ * end; see visit.h.
  *
- * Handled messages are deleted and touched actors written only at the end, in
- * one go.  Failures under a savepoint are written at once, in the same
- * transaction.
+ * Handled messages are deleted and changed actors written only at the end, all at
+ * once.  Failures under a savepoint are written immediately, in the same transaction.
  */
 #include "postgres.h"
 
@@ -24,8 +23,8 @@
 #define DJA_KEPT_BYTES ((Size) 1024 * 1024) /* from batch to batch */
 
 /*
- * A worker's memory for what its batches read: kept from one to the next, since a
- * batch wants much for a moment, and each new page of it costs as much as a turn.
+ * A worker's memory for what its batches read.  It is kept from one batch to the next,
+ * since a batch needs much for a moment, and each new page costs as much as a turn.
  */
 static MemoryContext dja_worker_memory = NULL;
 
@@ -50,7 +49,7 @@ dja_batch_create(bool own_transaction, DjaMode mode)
 }
 
 /*
- * The batch is over, and its claims given back.
+ * Frees a batch whose claims have been given back.
  */
 void
 dja_batch_free(DjaBatch *batch)
@@ -60,7 +59,7 @@ dja_batch_free(DjaBatch *batch)
 }
 
 /*
- * Takes a claimed mailbox into the batch.
+ * Takes a mailbox that this backend has claimed into the batch.  Returns the claim.
  */
 DjaClaim *
 dja_batch_add(DjaBatch *batch, int mailbox)
@@ -92,8 +91,8 @@ dja_batch_add(DjaBatch *batch, int mailbox)
 }
 
 /*
- * A transaction begins, or another one after an abort.  The caller has checked
- * the extension.
+ * Begins the batch's part of a transaction, or of another one after an abort.  Needs
+ * a transaction, and the caller must have checked the extension.
  */
 void
 dja_batch_begin(DjaBatch *batch)
@@ -147,8 +146,8 @@ dja_batch_begin(DjaBatch *batch)
 #include "lib/sort_template.h"
 
 /*
- * Deletes what was handled, writes the actors that were touched.  Any row that
- * is not as it was read makes this raise an error: then all of it starts over.
+ * Deletes the messages that were handled, and writes the actors that were changed.
+ * Raises an error if any row is not as it was read.  Then all of it starts over.
  */
 void
 dja_batch_write(DjaBatch *batch)

@@ -4,8 +4,8 @@
  * Reads a claimed mailbox for a batch, under a snapshot taken after the claim, and
  * finds out whether its type can be run at all.
  *
- * A message whose row somebody else has locked, or is deleting, ends what is read: the
- * mailbox is put off before any handler is called for it.
+ * Reading ends at a message whose row another transaction has locked or is deleting.
+ * So its mailbox is put off before any handler is called for it.
  */
 #include "postgres.h"
 
@@ -27,8 +27,8 @@
 #define DJA_RECHECK_MS 1000		/* a handler that cannot be called */
 
 /*
- * Nothing of this type queue can run now: let nobody pop from it until its type
- * changes, or until recheck_at.
+ * Blocks a type queue of which nothing can run now, until its type changes or until
+ * recheck_at.  Ends the claim.
  */
 static void
 dja_claim_block(DjaClaim *claim, TimestampTz recheck_at)
@@ -40,8 +40,8 @@ dja_claim_block(DjaClaim *claim, TimestampTz recheck_at)
 }
 
 /*
- * The type belongs to somebody else, be it that its owner has changed or that
- * a sender did not know yet: its type queue goes to that role's workers.
+ * Moves a type queue to the pool of another role, which owns the type: the owner has
+ * changed, or a sender did not know it yet.  Ends the claim.
  */
 static void
 dja_claim_move(DjaClaim *claim)
@@ -63,7 +63,8 @@ dja_claim_move(DjaClaim *claim)
 }
 
 /*
- * Can the type of this claim be run now?
+ * Looks the type of a claim up, with its handler.  Can it be run now?  If not, sets
+ * the claim's end.
  */
 bool
 dja_claim_resolve(DjaBatch *batch, DjaClaim *claim)
@@ -80,8 +81,8 @@ dja_claim_resolve(DjaBatch *batch, DjaClaim *claim)
 	if (claim->type == NULL)
 	{
 		/*
-		 * never committed, or dropped: whoever defines it makes the type
-		 * queue anew
+		 * never committed, or dropped: to define it makes the type queue
+		 * anew
 		 */
 		claim->end = DJA_END_DROPPED;
 		dja_lock();
@@ -150,7 +151,7 @@ typedef struct DjaReading
 } DjaReading;
 
 /*
- * Takes a message into a claim; false if the claim ends before it.
+ * Takes a message into a claim.  Returns false if the claim ends before it.
  */
 static bool
 dja_claim_take(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, TimestampTz now)
@@ -182,8 +183,8 @@ dja_claim_take(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, TimestampT
 }
 
 /*
- * Reads row by row: past any number of entries whose rows are not to be seen,
- * getting rid of those that are dead.
+ * Reads row by row, past any number of entries whose rows are not visible.  Removes
+ * those that are dead to everybody.
  */
 static void
 dja_read_rows(DjaBatch *batch, DjaReading *reading, DjaClaim *claim, TimestampTz now)
@@ -211,7 +212,7 @@ dja_read_rows(DjaBatch *batch, DjaReading *reading, DjaClaim *claim, TimestampTz
 }
 
 /*
- * Notes what the index says, and fetches the rows page by page.
+ * Collects entries of the index, and fetches their rows page by page.
  */
 static void
 dja_read_entries(DjaReading *reading, DjaClaim *claim)
@@ -243,7 +244,8 @@ dja_read_entries(DjaReading *reading, DjaClaim *claim)
 }
 
 /*
- * Hands a claim its messages; false if it has to be read row by row.
+ * Hands a claim the messages that were fetched.  Returns false if it has to be read
+ * row by row.
  */
 static bool
 dja_claim_receive(DjaBatch *batch, DjaReading *reading, DjaClaim *claim, TimestampTz now)
@@ -261,9 +263,9 @@ dja_claim_receive(DjaBatch *batch, DjaReading *reading, DjaClaim *claim, Timesta
 }
 
 /*
- * Where to read a mailbox from, under a snapshot that was taken since its claim.
- * What the transaction has sent itself is in no cursor.  Tells also whether other
- * mailboxes of the type wait.
+ * Returns where to read a mailbox from, under a snapshot that was taken after its
+ * claim.  Messages that the transaction has sent itself are in no cursor.
+ * *others_wait: do other mailboxes of the type wait?
  */
 static int64
 dja_claim_lowest(DjaBatch *batch, DjaClaim *claim, bool *others_wait)
@@ -281,8 +283,8 @@ dja_claim_lowest(DjaBatch *batch, DjaClaim *claim, bool *others_wait)
 }
 
 /*
- * Takes the message at the cursor, if its row is known; false if the claim ends
- * before it.
+ * Takes the message at the cursor, if its row is known.  Returns false if the claim
+ * ends before it.
  */
 static bool
 dja_read_first(DjaBatch *batch, DjaReading *reading, DjaClaim *claim, TimestampTz now)
@@ -300,7 +302,7 @@ dja_read_first(DjaBatch *batch, DjaReading *reading, DjaClaim *claim, TimestampT
 }
 
 /*
- * Reads the messages of a claim whose cursor says from where on.
+ * Reads the messages of a claim, from its cursor on.
  */
 static void
 dja_claim_fetch(DjaBatch *batch, DjaClaim *claim, Snapshot snapshot)
@@ -321,8 +323,8 @@ dja_claim_fetch(DjaBatch *batch, DjaClaim *claim, Snapshot snapshot)
 }
 
 /*
- * As many messages as are worth reading: what the batch may still have, and no more
- * than there is time for, which is a moment where other mailboxes wait.
+ * Returns how many messages are worth reading: as many turns as the batch may still
+ * have, and no more than there is time for, which is a moment if other mailboxes wait.
  */
 static int
 dja_claim_quota(DjaBatch *batch, DjaClaim *claim, bool others_wait)
@@ -338,7 +340,8 @@ dja_claim_quota(DjaBatch *batch, DjaClaim *claim, bool others_wait)
 }
 
 /*
- * Reads a mailbox that has just been claimed.
+ * Reads a mailbox that has just been claimed.  If its type cannot be run now, sets the
+ * claim's end and reads nothing.
  */
 void
 dja_claim_read(DjaBatch *batch, DjaClaim *claim)
@@ -362,10 +365,10 @@ dja_claim_read(DjaBatch *batch, DjaClaim *claim)
 }
 
 /*
- * Is there mail below where this claim was read from that its actor did not take
- * then, and may take now?  Whoever lets an actor go has its mailbox, or the
- * type queue, read from the start: the present transaction, which says so only at its
- * end, or another, which has said so before a snapshot could see it.
+ * Is there mail below the start of this claim that its actor did not take then, and
+ * may take now?  A transaction that lets an actor go has its mailbox, or the type
+ * queue, read from the start.  The present transaction announces that only at its end;
+ * any other has announced it before a snapshot could see it.
  */
 static bool
 dja_claim_passed_over(DjaClaim *claim)
@@ -383,10 +386,10 @@ dja_claim_passed_over(DjaClaim *claim)
 }
 
 /*
- * The actor of a message, read when its first message comes up: under a later
- * snapshot than the mailbox, so that a batch that takes long does not fail for
- * states that were changed by hand meanwhile.  If the actor may have waited
- * when the mailbox was read, that is to be read anew.
+ * Returns the actor of a message.  It is read when its first message comes up, under a
+ * later snapshot than the mailbox, so that a batch that takes long does not fail for
+ * states that were changed by hand meanwhile.  If the actor may have waited when the
+ * mailbox was read, has the mailbox read anew.
  */
 DjaActor *
 dja_claim_actor(DjaBatch *batch, DjaClaim *claim, text *key)

@@ -3,10 +3,9 @@
  *
  * The running turn and the batch that it is in; see turn.h.
  *
- * What the batch holds in memory, rows of actors and messages, is not yet what the
- * tables say, or will be written over them at its end.  So functions that change an
- * actor or a message look here first, and leave the change to an effect
- * (turn_effects.c) if they find it.
+ * A batch holds actors and messages in memory, and writes them to the tables at its
+ * end.  So a function that changes an actor or a message looks here first.  If it
+ * finds that one, it leaves the change to an effect (turn_effects.c).
  */
 #include "postgres.h"
 
@@ -25,7 +24,7 @@ DjaTurn		dja_turn = {NULL};
 static DjaBatch *dja_current_batch = NULL;
 
 /*
- * The batch whose turns come next, NULL for none.
+ * Sets the batch whose turns come next, NULL for none.
  */
 void
 dja_turn_batch(DjaBatch *batch)
@@ -35,7 +34,7 @@ dja_turn_batch(DjaBatch *batch)
 }
 
 /*
- * A turn of the batch begins.
+ * Begins a turn of the batch, if none is running.
  */
 void
 dja_turn_enter(DjaActor *actor, DjaMessage *message)
@@ -47,7 +46,7 @@ dja_turn_enter(DjaActor *actor, DjaMessage *message)
 }
 
 /*
- * It is over, or was never there.
+ * Ends the running turn, if there is one.
  */
 void
 dja_turn_leave(void)
@@ -56,8 +55,7 @@ dja_turn_leave(void)
 }
 
 /*
- * After an error that ended the transaction, or left drain(): nothing of what
- * stood in memory counts any more.
+ * Forgets turn and batch after an error that ended the transaction, or left drain().
  */
 void
 dja_turn_over(void)
@@ -75,7 +73,7 @@ dja_turn_over(void)
 /* ---------- what the turn asks for about itself ---------- */
 
 /*
- * The running turn asks for something.  To ask again changes nothing.
+ * Sets a flag of the running turn.  To set it again changes nothing.
  */
 void
 dja_turn_ask(DjaTurnFlag flag)
@@ -86,8 +84,8 @@ dja_turn_ask(DjaTurnFlag flag)
 }
 
 /*
- * A subtransaction has ended: with its abort what it has asked for is undone, with
- * its commit it is its parent's.
+ * Takes back the flags that a subtransaction has set, after its abort; after its
+ * commit they are its parent's.
  */
 void
 dja_turn_subxact_ended(bool committed, SubTransactionId subid, SubTransactionId parent)
@@ -126,8 +124,8 @@ dja_reject(PG_FUNCTION_ARGS)
 /* ---------- what its batch holds in memory ---------- */
 
 /*
- * The actor, if the batch under way holds it in memory: what is to be changed
- * about it has to be changed there.
+ * Returns the actor if the batch under way holds it in memory, else NULL.  Changes to
+ * it have to be made there.
  */
 DjaActor *
 dja_batch_actor(DjaType *type, text *key)
@@ -142,7 +140,7 @@ dja_batch_actor(DjaType *type, text *key)
 }
 
 /*
- * The message, if the batch under way has read it.
+ * Returns the message if the batch under way has read it, else NULL.
  */
 DjaMessage *
 dja_batch_message(int64 id)
@@ -157,7 +155,7 @@ dja_batch_message(int64 id)
 }
 
 /*
- * The mailbox in the batch under way that an actor's mail would be in.
+ * Returns the mailbox of the batch under way that an actor's mail is in, or NULL.
  */
 DjaClaim *
 dja_batch_mailbox(DjaType *type, uint64 key_hash)
@@ -172,7 +170,7 @@ dja_batch_mailbox(DjaType *type, uint64 key_hash)
 }
 
 /*
- * The mailbox that the batch holds an actor in.
+ * Returns the mailbox in which the batch holds an actor.
  */
 DjaClaim *
 dja_batch_claim_of(DjaActor *actor)

@@ -1,9 +1,9 @@
 /*
  * turn.h
  *
- * The turn that is running in this session, if any: what self(), message() and
- * the defaults of djactor.message's columns answer from.  turn_run.c sets it
- * around each call of a handler; everybody reads it.
+ * The turn that is running in this session, if any.  self(), message() and the
+ * defaults of djactor.message's columns answer from it.  turn_run.c sets it around
+ * each call of a handler.
  */
 #ifndef DJA_TURN_H
 #define DJA_TURN_H
@@ -12,7 +12,7 @@
 #include "tables/message.h"
 #include "turn/visit.h"
 
-/* What a turn asks for about itself; it is done at its end. */
+/* Requests of a turn about itself, which are met at its end. */
 typedef enum DjaTurnFlag
 {
 	DJA_TURN_STASH,				/* its message */
@@ -42,12 +42,12 @@ extern void dja_turn_enter(DjaActor *actor, DjaMessage *message);
 extern void dja_turn_leave(void);
 extern void dja_turn_over(void);
 
-/* inside a turn: what it asks for, as long as no savepoint undoes that */
+/* inside a turn: its requests, as long as no savepoint takes them back */
 extern void dja_turn_ask(DjaTurnFlag flag);
 extern void dja_turn_subxact_ended(bool committed, SubTransactionId subid, SubTransactionId parent);
 #define dja_turn_asks(flag) (dja_turn.asked_in[flag] != InvalidSubTransactionId)
 
-/* inside a turn: what the batch holds in memory, else NULL */
+/* inside a turn: things that the batch holds in memory, else NULL */
 extern DjaActor *dja_batch_actor(DjaType *type, text *key);
 extern DjaMessage *dja_batch_message(int64 id);
 extern DjaClaim *dja_batch_mailbox(DjaType *type, uint64 key_hash);

@@ -3,9 +3,9 @@
  *
  * The effects of the running turn; see turn_effects.h.
  *
- * Carrying one out may ask for another: a stopped actor's timers go, and with them
- * firings that the batch has read.  Such an effect is one more of the same turn, so
- * the list is taken only when all of it has been carried out.
+ * An effect may ask for another while it is carried out: the timers of a stopped actor
+ * go, and with them firings that the batch has read.  That effect is the same turn's,
+ * so the list is taken only when all of it has been carried out.
  */
 #include "postgres.h"
 
@@ -50,7 +50,7 @@ dja_effect_request(DjaEffectKind kind, DjaActor *actor, DjaMessage *message)
 }
 
 /*
- * A copy of a value that lives as long as effects do.
+ * Returns a copy of a value that lives as long as effects do.
  */
 Datum
 dja_effects_keep(Datum value)
@@ -81,8 +81,8 @@ dja_effects_take(void)
 }
 
 /*
- * The first request to stop an actor.  However many there are, it ends once; with
- * discard, if one of them says so.
+ * Returns the first request to stop an actor, or NULL.  However many there are, the
+ * actor ends once.  *discard: does one of them say so?
  */
 static DjaEffect *
 dja_first_stop(DjaActor *actor, bool *discard)
@@ -105,7 +105,7 @@ dja_first_stop(DjaActor *actor, bool *discard)
 }
 
 /*
- * Carries out in the tables what the turn has asked for.
+ * Carries out the effects of a turn in the tables.  self and message are the turn's.
  */
 void
 dja_effects_carry_out(DjaActor *self, DjaMessage *message)
@@ -123,8 +123,8 @@ dja_effects_carry_out(DjaActor *self, DjaMessage *message)
 }
 
 /*
- * Applies effects to what the batch holds in memory: once the turn cannot fail any
- * more, for no abort undoes this.
+ * Applies effects in the batch's memory.  No abort undoes this, so the turn must not
+ * be able to fail any more.
  */
 void
 dja_effects_apply(List *effects)

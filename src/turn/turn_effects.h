@@ -1,15 +1,15 @@
 /*
  * turn_effects.h
  *
- * What the running turn changes in memory of its batch: actors, messages and
- * mailboxes that the batch holds.  An effect goes with the subtransaction in which
- * it was asked for, since a handler may catch its own errors.  It has three steps:
+ * Changes by the running turn to actors, messages and mailboxes that its batch holds
+ * in memory.  A subtransaction that is rolled back takes the effects that it has asked
+ * for along, since a handler may catch its own errors.  An effect has three steps:
  *
  *   dja_effect_request		in the turn
  *   dja_effects_carry_out	at its end, in the tables; may fail, and the turn with it
  *   dja_effects_apply		in memory, once the turn cannot fail any more
  *
- * What the turn asks for about itself stands in DjaTurn.
+ * Requests of the turn about itself stand in DjaTurn.
  */
 #ifndef DJA_TURN_EFFECTS_H
 #define DJA_TURN_EFFECTS_H

@@ -1,11 +1,11 @@
 /*
  * turn_outcome.c
  *
- * What becomes of a message other than by a turn that comes out well: a failed
- * attempt is written down, and messages that need no turn end without one.
+ * The ends of a message besides a turn that comes out well: a failed attempt is
+ * written down, and a message that needs no turn ends without one.
  *
- * It is all done in the present transaction, after the savepoint of a turn, if
- * there was one, has been rolled back.
+ * All of it is done in the present transaction.  The savepoint of a failed turn has
+ * been rolled back before.
  */
 #include "postgres.h"
 
@@ -29,8 +29,8 @@
 #include "xact/pending.h"
 
 /*
- * Does this error use up an attempt?  What is nobody's fault does not, unless
- * it has repeated alone while the server serves others.
+ * Does this error use up an attempt?  An error that is nobody's fault does not,
+ * unless it has repeated alone while the server serves others.
  */
 static bool
 dja_error_charges(DjaBatch *batch, DjaMessage *message, DjaError *error)
@@ -56,7 +56,8 @@ dja_error_charges(DjaBatch *batch, DjaMessage *message, DjaError *error)
 }
 
 /*
- * The message has had its last attempt.  True if the run can go on.
+ * Gives up a message that has had its last attempt, or suspends its actor, as its
+ * type says.  Returns whether the claim can go on.
  */
 static bool
 dja_message_exhausted(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message,
@@ -95,7 +96,8 @@ dja_message_exhausted(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMess
 }
 
 /*
- * The message gets another attempt, later.  True if the run can go on.
+ * Has a message tried again at a later moment.  Returns whether the claim can go
+ * on before that.
  */
 static bool
 dja_message_tried_again(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, DjaError *error,
@@ -131,8 +133,8 @@ dja_message_tried_again(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, D
 }
 
 /*
- * Counts a failed attempt: one that is charged for message and actor, another one
- * as put off.  A rejection is neither.
+ * Counts a failed attempt.  One that is charged counts for the message and its
+ * actor, unless it is a rejection.  Any other counts as put off.
  */
 static void
 dja_failure_count(DjaType *type, DjaActor *actor, DjaMessage *message, DjaError *error, bool charge)
@@ -155,7 +157,7 @@ dja_failure_count(DjaType *type, DjaActor *actor, DjaMessage *message, DjaError 
 }
 
 /*
- * When the next attempt at a message is due, whose failure has been counted.
+ * Returns when the next attempt at a message is due.  Its failure has been counted.
  */
 static TimestampTz
 dja_failure_retry_at(DjaType *type, DjaMessage *message, DjaError *error, bool charge)
@@ -167,8 +169,9 @@ dja_failure_retry_at(DjaType *type, DjaMessage *message, DjaError *error, bool c
 }
 
 /*
- * Writes down an attempt that failed, in the present transaction.  actor is NULL
- * when it cannot be read.  True if the run can go on with the next message.
+ * Writes down an attempt that failed, in the present transaction.  Needs a message
+ * that is OPEN; actor is NULL if it cannot be read.  Returns whether the claim can go
+ * on with the next message.
  */
 bool
 dja_message_failed(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message,
@@ -202,12 +205,12 @@ static void
 dja_run_journal(DjaClaim *claim, DjaMessage *message, TimestampTz now, const char *outcome)
 {
 	if (claim->type->journal >= 0)
-		dja_journal_write(message, -1, now, now, outcome, 0);
+		dja_journal_write(message, DJA_NO_TURN, now, now, outcome, 0);
 }
 
 /*
- * Messages that end without a turn, or not now: those that have expired, that
- * came too early, timers that were cancelled, duplicates.  False if it is to be
+ * Sees to a message that needs no turn, or none now: it has expired, came too early,
+ * is of a timer that was cancelled, or is a duplicate.  Returns false if it has to be
  * handled.
  */
 bool
@@ -257,8 +260,8 @@ dja_claim_without_turn(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, Ti
 }
 
 /*
- * An actor whose state was written by a newer version of its type.  Said once
- * in a row.
+ * Logs that an actor waits whose state was written by a newer version of its type.
+ * For one actor it is logged once in a row.
  */
 void
 dja_log_newer(DjaActor *actor)

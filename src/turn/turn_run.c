@@ -45,8 +45,8 @@ dja_turn_error_context(void *arg)
 }
 
 /*
- * The end of a turn for its message: answered, its key noted, its timer seen
- * to; or stashed.
+ * Ends a turn for its message: stashes it; or answers it, completes its idempotency
+ * key, and sees to its timer.
  */
 static void
 dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaResult *result,
@@ -97,7 +97,7 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 }
 
 /*
- * Gives an actor a new state, copied to where the batch's memory is.
+ * Gives an actor a new state, copied into the batch's memory.
  */
 static void
 dja_actor_set_state(DjaBatch *batch, DjaActor *actor, Datum state)
@@ -127,8 +127,7 @@ dja_turn_upgrade(DjaBatch *batch, DjaActor *actor)
 }
 
 /*
- * What has to be over when a turn ends: deferred triggers, and all that the session
- * would keep of it.
+ * Fires deferred triggers, and closes all that the session would keep of a turn.
  */
 static void
 dja_turn_close_session(DjaBatch *batch)
@@ -176,8 +175,8 @@ dja_turn_call(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *mes
 }
 
 /*
- * One turn, without regard to errors: they are thrown.  What it has asked for
- * has still to take effect in memory.
+ * Makes one turn.  Raises its errors.  Returns the effects that have still to be
+ * applied in memory.
  */
 static List *
 dja_turn_run(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message, TimestampTz now)
@@ -219,7 +218,7 @@ dja_turn_run(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *mess
 }
 
 /*
- * One turn; an error is thrown, and ends the transaction.
+ * Makes one turn.  An error is raised, and ends the transaction.
  */
 void
 dja_turn_execute(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message, TimestampTz now)
@@ -228,7 +227,7 @@ dja_turn_execute(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *
 }
 
 /*
- * One turn in a subtransaction.  The error, if it fails.
+ * Makes one turn in a subtransaction.  Returns its error, NULL if it comes out well.
  */
 DjaError *
 dja_turn_in_savepoint(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message,

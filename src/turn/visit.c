@@ -1,14 +1,13 @@
 /*
  * visit.c
  *
- * Visiting mailboxes: one turn after the other, and what each of them means to
+ * Visiting mailboxes: one turn after the other, and the consequences of each for
  * its message, its mailbox and its batch; see visit.h.  read.c reads the mailboxes,
- * turn_run.c calls the handlers, batch_xact.c begins and ends what stands in one
- * transaction.
+ * turn_run.c calls the handlers, batch_xact.c begins and ends a transaction.
  *
  * The batch ends when it has had its turns or its time, when a turn leaves
- * something for the next ones to meet, and as soon as somebody waits for what
- * it has locked.
+ * something for the next ones to meet, and as soon as another process waits for
+ * one of its locks.
  */
 #include "postgres.h"
 
@@ -37,7 +36,8 @@
 #define DJA_WRITING_MAX 60		/* below PGPROC's cache of 64 subtransactions */
 
 /*
- * Leaves the rest of a claim, from one of its messages on, for another time.
+ * Leaves the rest of a claim for another time, from one of its messages on.  Sets
+ * the claim's end.
  */
 static void
 dja_claim_leave(DjaClaim *claim, int from)
@@ -58,7 +58,8 @@ dja_claim_leave(DjaClaim *claim, int from)
 }
 
 /*
- * Has all that is left of a claim read anew, from the mailbox's start.
+ * Has the rest of a claim read anew from the mailbox's start.  Sets the claim's
+ * end.
  */
 static void
 dja_claim_again(DjaClaim *claim)
@@ -68,8 +69,8 @@ dja_claim_again(DjaClaim *claim)
 }
 
 /*
- * Somebody else has a row locked that a turn of this mailbox would write: the
- * mailbox waits until that is over, and nobody else does.
+ * Puts a mailbox off, since another transaction has locked a row that its turn would
+ * write.  Sets the claim's end.  No other mailbox waits for that.
  */
 void
 dja_claim_put_off(DjaBatch *batch, DjaClaim *claim, text *key, TransactionId locker)
@@ -85,8 +86,9 @@ dja_claim_put_off(DjaBatch *batch, DjaClaim *claim, text *key, TransactionId loc
 }
 
 /*
- * A turn that has failed may have done so for what the session remembers: it is
- * run alone in a fresh one, and not charged before.
+ * A turn may have failed because the session remembers what is no longer so.  Then
+ * the message is run alone in a fresh session, without a charge.  Returns whether it
+ * is.
  */
 bool
 dja_claim_in_fresh_session(DjaBatch *batch, DjaClaim *claim, DjaError *error)
@@ -104,8 +106,8 @@ dja_claim_in_fresh_session(DjaBatch *batch, DjaClaim *claim, DjaError *error)
 }
 
 /*
- * A turn that failed under its savepoint.  What is not plainly its own fault is
- * settled by running it alone.  True if the claim can go on.
+ * Sees to a turn that failed under its savepoint.  Unless the failure is plainly its
+ * own fault, the message is run alone next.  Returns whether the claim can go on.
  */
 static bool
 dja_claim_failed(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaError *error)
@@ -151,7 +153,7 @@ dja_claim_handled(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
 }
 
 /*
- * A turn is over: what it took.
+ * Notes how long a message has waited and its turn has taken.
  */
 static void
 dja_claim_note(DjaClaim *claim, DjaMessage *message, TimestampTz start, TimestampTz end)
@@ -167,8 +169,8 @@ dja_claim_note(DjaClaim *claim, DjaMessage *message, TimestampTz start, Timestam
 }
 
 /*
- * Has this message crashed a process, or may it have?  Then nothing else is in
- * its transaction.
+ * Has this message crashed a process, or is it suspected to?  Then it gets a
+ * transaction of its own.
  */
 static bool
 dja_is_dangerous(DjaMessage *message)
@@ -178,8 +180,8 @@ dja_is_dangerous(DjaMessage *message)
 }
 
 /*
- * Says what is being handled: to djactor.worker and pg_stat_activity, and to
- * the postmaster should this process crash.
+ * Shows the message that a worker is handling, NULL for none: in djactor.worker, in
+ * pg_stat_activity, and to the postmaster should this process crash.
  */
 static void
 dja_worker_shows(DjaType *type, DjaMessage *message)
@@ -193,7 +195,7 @@ dja_worker_shows(DjaType *type, DjaMessage *message)
 		dja_crash_mark(type->hash, message->id, dja_is_dangerous(message));
 	else
 		dja_crash_unmark();
-	/* who was idle meanwhile shows something else */
+	/* a worker that was idle meanwhile shows something else */
 	if (message != NULL && (shown != type->hash || shown_since != dja_my_worker->since))
 	{
 		char		activity[DJA_TYPE_NAME_MAX + 16];
@@ -247,7 +249,7 @@ dja_turn_did_not_happen(DjaBatch *batch, DjaTurnBefore before)
 }
 
 /*
- * What to do after a message.
+ * Where the batch goes on after a message.
  */
 typedef enum DjaNext
 {
@@ -257,7 +259,7 @@ typedef enum DjaNext
 } DjaNext;
 
 /*
- * How the next turn is to be made.
+ * Returns the mode of the next turn.
  */
 static DjaMode
 dja_turn_mode(DjaBatch *batch, DjaClaim *claim)
@@ -270,8 +272,8 @@ dja_turn_mode(DjaBatch *batch, DjaClaim *claim)
 }
 
 /*
- * May the transaction have one more turn, and this one?  What its type, or its
- * past, wants to be alone with is told by the budget.
+ * May the transaction have one more turn, and this one?  Lowers the budget to what
+ * the type, or the message's past, allows.
  */
 static bool
 dja_turn_fits(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, TimestampTz now)
@@ -292,8 +294,9 @@ dja_turn_fits(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, TimestampTz
 }
 
 /*
- * Before a handler is called whose repetition could be seen from outside: locks
- * the rows that its turn will write.  False if somebody else has one of them.
+ * Locks the rows that a turn in mode ONE will write, before its handler is called,
+ * since outsiders could notice that it is called again.  Returns false if another
+ * transaction has locked one of them; the claim knows how it ends.
  */
 static bool
 dja_turn_lock_rows(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message)
@@ -314,7 +317,7 @@ dja_turn_lock_rows(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage
 }
 
 /*
- * Can the actor have a turn now?  If not, the claim knows how it ends.
+ * Can the actor have a turn now?  If not, sets the claim's end.
  */
 static bool
 dja_actor_is_ready(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message)
@@ -346,8 +349,9 @@ dja_actor_is_ready(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage
 }
 
 /*
- * Will the message's asker be there to be answered?  That is seen to before its
- * handler is called, which somebody's open transaction must not have repeated.
+ * Can the asker be answered after the turn?  It is checked before the handler is
+ * called, so that another's open transaction does not have the call repeated.  If
+ * not, sets the claim's end.
  */
 static bool
 dja_asker_is_ready(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
@@ -361,7 +365,8 @@ dja_asker_is_ready(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
 }
 
 /*
- * The turn itself, and what its outcome means to the message and the claim.
+ * Makes the turn, and notes its outcome in message, claim and batch.  Returns whether
+ * the claim can go on.
  */
 static bool
 dja_claim_turn(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaMode mode, TimestampTz now)
@@ -418,9 +423,9 @@ dja_batch_is_over(DjaBatch *batch, DjaClaim *claim)
 }
 
 /*
- * Can the claim go on with message i?  It cannot if it is to be read anew, or if
- * earlier turns of the batch, or others, have changed the type so that it cannot be
- * run.  If not, the claim knows how it ends.
+ * Can the claim go on with message i?  It cannot if it has to be read anew, or if
+ * its type was changed, by earlier turns of the batch or by others, and cannot be run
+ * now.  If not, sets the claim's end.
  */
 static bool
 dja_claim_goes_on(DjaBatch *batch, DjaClaim *claim, int i)
@@ -434,23 +439,23 @@ dja_claim_goes_on(DjaBatch *batch, DjaClaim *claim, int i)
 		return true;
 	if (dja_claim_resolve(batch, claim))
 		return true;
-	/* what was read and not run is still to come, for whoever runs it */
+	/* messages that were read and not run are left to the next claimer */
 	if (claim->end == DJA_END_REMAINING)
 		dja_claim_leave(claim, i);
 	return false;
 }
 
-/* What has to be done with a message whose turn has come. */
+/* Whether a message can have its turn. */
 typedef enum DjaReady
 {
-	DJA_READY,					/* its handler is to be called */
+	DJA_READY,					/* yes */
 	DJA_READY_NO_MORE,			/* it has ended without a turn */
-	DJA_READY_LATER				/* not now: the claim knows how it ends */
+	DJA_READY_LATER				/* not now: the claim's end is set */
 } DjaReady;
 
 /*
- * Looks whether a message can have its turn now: at its actor, its asker, itself, and
- * in mode ONE at the rows that the turn will write.
+ * Checks whether a message can have its turn now: its actor, its asker, the message
+ * itself, and in mode ONE the rows that the turn will write.
  */
 static DjaReady
 dja_turn_readiness(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, DjaActor *actor,
@@ -469,7 +474,8 @@ dja_turn_readiness(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, DjaAct
 }
 
 /*
- * What comes after a turn at message i; go_on if the claim can go on.
+ * Decides where the batch goes on after a turn for message i.  go_on says whether the
+ * claim can.
  */
 static DjaNext
 dja_claim_after_turn(DjaBatch *batch, DjaClaim *claim, int i, bool go_on)
@@ -487,8 +493,8 @@ dja_claim_after_turn(DjaBatch *batch, DjaClaim *claim, int i, bool go_on)
 }
 
 /*
- * Handles, or otherwise deals with, message i of a claim.  The claim's end is set
- * where the answer is not DJA_NEXT_MESSAGE.
+ * Handles message i of a claim, or ends it without a turn.  Sets the claim's end
+ * unless it returns DJA_NEXT_MESSAGE.
  */
 static DjaNext
 dja_claim_message(DjaBatch *batch, DjaClaim *claim, int i)
@@ -527,9 +533,8 @@ dja_claim_message(DjaBatch *batch, DjaClaim *claim, int i)
 }
 
 /*
- * Visits a mailbox: handles what was read of it until that is done, or its
- * moment is over.  False when the batch has to end here; the claim knows how it
- * ends.
+ * Visits a mailbox: handles the messages that were read of it until they are done,
+ * or its moment is over.  Returns false if the batch has to end here.
  */
 bool
 dja_batch_visit(DjaBatch *batch, DjaClaim *claim)
@@ -559,8 +564,8 @@ dja_batch_visit(DjaBatch *batch, DjaClaim *claim)
 }
 
 /*
- * Has the batch left anything in its mailboxes?  The next one to come back to,
- * in their order, or NULL.
+ * Returns the next mailbox in which the batch has left messages that it has read,
+ * or NULL.
  */
 DjaClaim *
 dja_batch_revisit(DjaBatch *batch)

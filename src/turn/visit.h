@@ -1,16 +1,23 @@
 /*
  * visit.h
  *
- * The steps of a batch turn: read a claimed mailbox, call its handler for one
- * message after the other, write what came of it.  Two put them together:
- * batch.c in a worker's own transactions, drain.c inside its caller's.
+ * The steps of a batch: read a claimed mailbox, call its handler for one message
+ * after the other, write the results.  Two files put them together: batch.c in a
+ * worker's own transactions, drain.c inside its caller's.
  *
- * A batch takes one mailbox after the other, and visits each for a moment:
- * what is left of it is visited again when no other waits.
+ * A batch takes one mailbox after the other, and visits each for a moment.  It
+ * comes back to the mail that is left there when no other mailbox waits.
  *
  * Everything hangs on a DjaBatch.  batch->context lives until the claims are
- * given back; batch->memory is emptied when the transaction has ended and another
- * one writes down what became of it.
+ * given back.  batch->memory is emptied when a transaction has ended and another
+ * one writes down a failure.  batch->turn is emptied after each turn.
+ *
+ * batch->phase says which steps may be called, and the steps assert it:
+ *
+ *   dja_batch_begin			begins with READING
+ *   dja_claim_read, dja_batch_visit	in READING; TURN while a handler is called
+ *   dja_batch_write			in READING; ends in WRITING
+ *   (the worker's commit)		COMMITTING, then COMMITTED
  */
 #ifndef DJA_VISIT_H
 #define DJA_VISIT_H
@@ -24,8 +31,8 @@
 #define DJA_VISIT_USEC 1000		/* then it is another mailbox's turn */
 
 /*
- * How an attempt is made, the most careful last: what it shares, and so what an
- * error takes along and who may have caused it.
+ * How an attempt is made, the most careful last.  The mode says what the attempt
+ * shares, and so which turns an error takes along and which may have caused it.
  */
 typedef enum DjaMode
 {
@@ -54,12 +61,11 @@ typedef struct DjaClaim
 	int			removed;		/* messages that left the mailbox */
 	int			freed;			/* those of them that count against its limit */
 	int			turns;			/* handlers called in this transaction */
-	int			run_alone;		/* so many of its messages are to be run alone
-								 * next */
+	int			run_alone;		/* so many of its messages are run alone next */
 	char	   *waiting;		/* when put off: the actor, for people */
 	TransactionId locker;		/* ... and who has the row, if known */
-	bool		asker_dropped;	/* ... or it is the type of who has asked that
-								 * somebody drops */
+	bool		asker_dropped;	/* ... or the type of the asking actor is
+								 * being dropped */
 	DjaType    *type;
 	uint32		generation;		/* of the type, when it was looked at */
 	DjaActor   *actors;
@@ -86,7 +92,7 @@ typedef enum DjaPhase
 	DJA_PHASE_COMMITTED
 } DjaPhase;
 
-/* A handled message: where its row is, and whose it was. */
+/* A handled message: where its row is, and the claim that it was in. */
 typedef struct DjaHandled
 {
 	uint64		row;
@@ -97,8 +103,8 @@ typedef struct DjaHandled
 typedef struct DjaBatch
 {
 	MemoryContext context;		/* the batch and its claims */
-	MemoryContext memory;		/* what was read and is to be written */
-	MemoryContext turn;			/* what one handler leaves */
+	MemoryContext memory;		/* of the transaction: what was read */
+	MemoryContext turn;			/* of one call of a handler */
 	bool		own_transaction;	/* a worker's: deferred triggers fire in
 									 * each turn */
 	DjaMode		mode;			/* of each turn, at least */
@@ -113,7 +119,7 @@ typedef struct DjaBatch
 								 * starts */
 	int			writing;		/* subtransactions that wrote */
 
-	/* where an error comes from, for who has to catch it */
+	/* where an error comes from, for the code that catches it */
 	DjaPhase	phase;
 	DjaClaim   *claim;			/* of the last turn; while writing, of the row
 								 * written */
@@ -122,7 +128,7 @@ typedef struct DjaBatch
 	int			turns;			/* those that came out well */
 	bool		actor_read;		/* the last turn's actor */
 
-	bool		waited_for;		/* somebody waits for what it has locked */
+	bool		waited_for;		/* another process waits for its locks */
 
 	/* what the end of the transaction has to do */
 	DjaHandled *handled;
@@ -137,7 +143,7 @@ typedef struct DjaBatch
 } DjaBatch;
 
 /*
- * A message has left its mailbox.
+ * Counts a message that has left its mailbox.
  */
 static inline void
 dja_claim_remove(DjaClaim *claim, DjaMessage *message)
