@@ -4,9 +4,9 @@
  * Databases that backends need for themselves, to drop, rename, move or copy them;
  * see slots.h.
  *
- * A lockout stands in shared memory from before its backend asks the workers of the
- * database to end until its transaction has ended, so the launcher, which looks
- * under the same lock, starts no other one in between.
+ * A backend makes its lockout before it asks the workers of the database to end, and
+ * keeps it until its transaction has ended.  The launcher looks for lockouts under the
+ * same lock before it starts a worker, so none is started in between.
  */
 #include "postgres.h"
 
@@ -28,8 +28,8 @@ dja_is_locked_out(Oid database)
 }
 
 /*
- * This backend's hold on a database: one, however many of its commands want
- * it.  NULL without.
+ * Returns this backend's lockout from a database, NULL if it has none.  It is one,
+ * however many of the backend's commands need it.
  */
 static DjaLockout *
 dja_my_lockout(Oid database)
@@ -46,8 +46,8 @@ dja_my_lockout(Oid database)
 }
 
 /*
- * Keeps workers from starting in a database until dja_lockouts_end; false
- * when too many databases are held already.
+ * Keeps workers from starting in a database until dja_lockout_end() or
+ * dja_lockouts_end().  Returns false if too many databases are locked out already.
  */
 bool
 dja_lockout_begin(Oid database)
@@ -69,7 +69,7 @@ dja_lockout_begin(Oid database)
 }
 
 /*
- * Releases one hold of this backend's on a database.
+ * Ends this backend's lockout from a database for one of its commands.
  */
 void
 dja_lockout_end(Oid database)
@@ -82,7 +82,7 @@ dja_lockout_end(Oid database)
 }
 
 /*
- * Releases all that this backend holds.
+ * Ends all lockouts of this backend.
  */
 void
 dja_lockouts_end(void)

@@ -1,12 +1,12 @@
 /*
  * scout_booking.c
  *
- * Which databases scouts are sent to; see slots.h.
+ * The databases that scouts are sent to; see slots.h.
  *
- * Anybody may want a scout somewhere, from a callback of a committed transaction,
- * too: such wishes are flags and places that are set without the lock.  The launcher
- * takes them and books one database at a time, under the lock, so that a backend
- * that needs the database for itself finds the scout that is there, or on its way.
+ * Any backend may call for a scout, from a callback of a committed transaction, too.
+ * Such calls are stored without the lock.  The launcher takes them, and books one
+ * database at a time, under the lock.  So a backend that needs the database for itself
+ * finds the scout that is there, or on its way.
  */
 #include "postgres.h"
 
@@ -16,8 +16,8 @@
 /* ---------- the scout that is sent ---------- */
 
 /*
- * The launcher is about to send a scout to a database; false if somebody needs
- * that for himself.
+ * Books a database for the scout that the launcher is about to send.  Returns false
+ * if a backend needs the database for itself.
  */
 bool
 dja_scout_sent(Oid database)
@@ -35,8 +35,8 @@ dja_scout_sent(Oid database)
 }
 
 /*
- * A scout, not connected yet, has come: may it go on?  From now on whoever needs
- * the database waits for its end.
+ * Registers a scout that is not connected yet.  Returns whether it may go on.  From
+ * now on a backend that needs the database waits for its end.
  */
 bool
 dja_scout_attach(Oid database)
@@ -52,7 +52,7 @@ dja_scout_attach(Oid database)
 
 /*
  * Asks the scout to end that is in a database, or on its way there.  Returns its
- * pid, 0 if there is none yet.  It lasts a moment, unless it waits for a lock.
+ * pid, 0 if there is none yet.  Its end takes a moment, unless it waits for a lock.
  */
 int
 dja_stop_scout(Oid database)
@@ -69,9 +69,10 @@ dja_stop_scout(Oid database)
 /* ---------- where one is wanted ---------- */
 
 /*
- * Has the launcher send a scout to a database, or to all (InvalidOid).  Takes
- * no lock: two that take one place cost a scout too few at worst, so a second
- * look makes sure, and no place left means all.
+ * Has the launcher send a scout to a database, or to all (InvalidOid).  Takes no
+ * lock.  Two callers may take one place at once; so each looks a second time, and a
+ * scout too few is the worst that can come of it.  If no place is left, scouts are
+ * sent to all databases.
  */
 static void
 dja_note_scout(volatile Oid *wanted, Oid database)
@@ -96,7 +97,7 @@ dja_ring_scout(Oid database)
 }
 
 /*
- * The same, but there is time: the database is new.
+ * The same for a database that is new, so that there is time.
  */
 void
 dja_ring_scout_later(Oid database)

@@ -1,10 +1,10 @@
 /*
  * slots.c
  *
- * The arrays of pools and workers; slots.h tells who writes what.  Latches
- * are reached through the proc array and never kept as pointers, since a
- * process and its latch may be gone at any time: a latch set by mistake is
- * harmless.
+ * The arrays of pools and workers; slots.h says which process writes what.
+ *
+ * Latches are reached through the proc array and never kept as pointers, since a
+ * process and its latch may be gone at any time.  A latch set by mistake is harmless.
  */
 #include "postgres.h"
 
@@ -34,8 +34,8 @@ dja_slots_setup(void *memory)
 }
 
 /*
- * The pool of a role in a database, made if create asks for it; DJA_NO_POOL when
- * there is none, or no room for one.
+ * Returns the pool of a role in a database, and makes it if create asks for it.
+ * DJA_NO_POOL if there is none, or no room for one.
  */
 int
 dja_pool_find(Oid database, Oid role, bool create)
@@ -66,7 +66,7 @@ dja_pool_find(Oid database, Oid role, bool create)
 }
 
 /*
- * Forgets a pool that has neither type queues nor workers any more.
+ * Frees a pool that has neither type queues nor workers any more; the launcher's.
  */
 void
 dja_pool_free(int pool)
@@ -80,7 +80,7 @@ dja_pool_free(int pool)
 }
 
 /*
- * The resident's latch, NULL without a resident.
+ * Returns the latch of a pool's resident, NULL without a resident.
  */
 Latch *
 dja_pool_latch(int pool)
@@ -95,7 +95,7 @@ dja_pool_latch(int pool)
 }
 
 /*
- * Wakes an idle worker of the pool; false when none is idle.
+ * Wakes an idle worker of the pool.  Returns false if none is idle.
  */
 bool
 dja_wake_idle(int pool)
@@ -129,7 +129,7 @@ dja_is_resident(void)
 }
 
 /*
- * So many workers of a pool are in long turns.
+ * Returns how many workers of a pool are in long turns.
  */
 int
 dja_long_turns(int pool)
@@ -144,7 +144,7 @@ dja_long_turns(int pool)
 }
 
 /*
- * Are all workers of a pool in long turns?  Then nobody looks at what comes.
+ * Are all workers of a pool in long turns?  Then none looks at new mail.
  */
 static bool
 dja_pool_is_stuck(int pool)
@@ -153,8 +153,8 @@ dja_pool_is_stuck(int pool)
 }
 
 /*
- * Fresh sessions are to take over from the workers of a database, of a role, or
- * (InvalidOid) of all.  Takes the lock.
+ * Asks the workers of a database, of a role, or of all (InvalidOid) to end, so that
+ * fresh sessions take over.  Takes the lock.
  */
 void
 dja_renew_workers(Oid database, Oid role)
@@ -175,8 +175,8 @@ dja_renew_workers(Oid database, Oid role)
 }
 
 /*
- * There is something new for a pool to do: wakes its resident, if that waits,
- * or another worker, if the resident takes long; or the launcher, if there is none.
+ * Wakes a pool that has something new to do: its resident, if that waits; another
+ * worker, if the resident is in a long turn; the launcher, if there is no resident.
  */
 void
 dja_wake_pool(int pool)
@@ -211,8 +211,8 @@ dja_wake_pool(int pool)
 }
 
 /*
- * Asks all workers of a database to end.  Their pids go into pids, which has
- * room for djactor.max_workers; returns how many there are.
+ * Asks all workers of a database to end.  Stores their pids in pids, which must have
+ * room for djactor.max_workers, and returns how many there are.
  */
 int
 dja_stop_workers(Oid database, int *pids)
@@ -236,7 +236,7 @@ dja_stop_workers(Oid database, int *pids)
 }
 
 /*
- * Wakes the launcher.  Takes no lock: a signal handler may call it.
+ * Wakes the launcher.  Takes no lock, so a signal handler may call it.
  */
 void
 dja_ring_launcher(void)

@@ -1,10 +1,10 @@
 /*
  * message.c
  *
- * What becomes of a message in djactor.message and djactor.dead_letter; see
- * message.h.
+ * Changes to messages in djactor.message and djactor.dead_letter; see message.h.
  *
- * Each change acts on the very row version that was read, and waits for nobody.
+ * Each change acts on the very row version that was read, and waits for no other
+ * transaction.
  */
 #include "postgres.h"
 
@@ -52,9 +52,9 @@ dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 }
 
 /*
- * Puts a message off until its next attempt, with its attempts and put_offs as
- * they are by now.  Under retry_order skip it is delayed anew, which takes it
- * out of its mailbox; else it stays and holds what sorts after it.
+ * Puts a message off until its next attempt.  Stores its attempts and put_offs.  With
+ * skip (its type's retry_order) it is delayed anew, which takes it out of its mailbox;
+ * else it stays there, and messages that sort after it wait.
  */
 void
 dja_message_retry(DjaWriter *messages, DjaMessage *message, TimestampTz retry_at,
@@ -79,8 +79,8 @@ dja_message_retry(DjaWriter *messages, DjaMessage *message, TimestampTz retry_at
 }
 
 /*
- * A delayed message has become due: into its mailbox with it, unless somebody
- * else has its row.
+ * Puts a delayed message that is due into its mailbox, unless another transaction has
+ * locked its row.
  */
 TM_Result
 dja_message_release(DjaWriter *messages, DjaMessage *message)
@@ -91,8 +91,8 @@ dja_message_release(DjaWriter *messages, DjaMessage *message)
 }
 
 /*
- * A message that came too early, since the clock was put back after it was
- * released: delayed again.
+ * Delays a message again that came too early, since the clock was put back after it
+ * was released.
  */
 void
 dja_message_delay(DjaWriter *messages, DjaMessage *message)
@@ -103,7 +103,7 @@ dja_message_delay(DjaWriter *messages, DjaMessage *message)
 }
 
 /*
- * Takes a message out of its mailbox, or puts it back with aside = NULL; the
+ * Takes a message out of its mailbox, or puts it back with aside = NULL.  The
  * timekeeper looks at it again at until, unless that is infinite.
  */
 void

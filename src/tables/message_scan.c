@@ -4,8 +4,8 @@
  * Reading djactor.message by its indexes; see message.h.
  *
  * Mailboxes are read by the mailbox index from a given cursor on, so that the dead
- * rows of what was handled before cost nothing; delays and retries by the due index
- * from a given moment on.
+ * rows of messages that were handled before cost nothing.  Delays and retries are read
+ * by the due index from a given moment on.
  */
 #include "postgres.h"
 
@@ -37,8 +37,8 @@ dja_scan_open(DjaScan *scan, DjaIndex index, ScanKey keys, int nkeys, Snapshot s
 }
 
 /*
- * Deliverable messages: begin opens what is needed, start then goes to a
- * mailbox, as often as one likes.
+ * Begins a scan of deliverable messages, to be ended by dja_scan_end().
+ * dja_message_scan_start() goes to a mailbox, as often as one likes.
  */
 void
 dja_message_scan_begin(DjaScan *scan, Snapshot snapshot)
@@ -52,7 +52,7 @@ dja_message_scan_begin(DjaScan *scan, Snapshot snapshot)
 }
 
 /*
- * Messages of one mailbox in their order, from the cursor on.
+ * Goes to one mailbox, to read its messages in their order from the cursor on.
  */
 void
 dja_message_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 cursor)
@@ -70,8 +70,8 @@ dja_message_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 c
 }
 
 /*
- * The mailboxes of a type, one after the other: all of them, or from a key on,
- * or those after it.
+ * Goes to the mailboxes of a type, to read one after the other: all of them, those from
+ * a key on, or those after a key.
  */
 void
 dja_message_scan_type(DjaScan *scan, uint64 type_hash, DjaScanFrom from, uint64 key_hash)
@@ -103,12 +103,12 @@ dja_entry_key(DjaScan *scan)
 }
 
 /*
- * The first mailbox of a type, or the next one after a key, and the lowest
- * position in it; false at the end.  Looks at the index alone: what it finds
- * may be dead or not yet committed, which a hint may be.
+ * Finds the first mailbox of a type, or the next one after a key, and the lowest
+ * position in it.  Returns false at the end.  Reads the index alone, so the messages
+ * may be dead or not yet committed, which is good enough for a hint.
  *
- * Where mailboxes are short the next one is a few entries away; a long one is
- * not walked through but skipped, by a new descent.
+ * Where mailboxes are short, the next one is a few entries away.  A long one is not
+ * walked through but skipped, by a new descent.
  */
 bool
 dja_message_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
@@ -144,7 +144,8 @@ dja_message_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
 }
 
 /*
- * Delays and retries of one type in the order of their time, from a moment on.
+ * Begins a scan of delays and retries of one type, in the order of their time, from a
+ * moment on.
  */
 void
 dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot snapshot)
@@ -159,8 +160,8 @@ dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot s
 }
 
 /*
- * What is an actor's and not in its mailbox, since it is set aside or delayed, in the
- * mailbox's order.
+ * Begins a scan of an actor's messages that are not in its mailbox, since they are set
+ * aside or delayed, in the mailbox's order.
  */
 void
 dja_aside_scan_begin(DjaScan *scan, uint64 type_hash, uint64 key_hash, Snapshot snapshot)
@@ -182,7 +183,7 @@ dja_scan_next(DjaScan *scan)
 }
 
 /*
- * The last one of all that there are, as the first call after a start.
+ * Goes to the last message instead of the first; right after a start only.
  */
 bool
 dja_scan_last(DjaScan *scan)
@@ -191,9 +192,9 @@ dja_scan_last(DjaScan *scan)
 }
 
 /*
- * The two halves of dja_scan_next(): the index first, rows later, in any order.
- * An entry's row need not be visible, and is dead if nobody sees it any more:
- * then it is dja_scan_next() that rids the index of the entry.
+ * The two halves of dja_scan_next(): the index first, rows later, in any order.  An
+ * entry's row need not be visible.  It is dead if no process can see it any more.  Only
+ * dja_scan_next() removes such entries from the index.
  */
 bool
 dja_scan_next_entry(DjaScan *scan, ItemPointer tid)
@@ -229,7 +230,7 @@ dja_scan_end(DjaScan *scan)
 }
 
 /*
- * The message in a slot, copied into the current memory context.
+ * Returns the message in a slot, copied into the current memory context.
  */
 DjaMessage *
 dja_message_from_slot(TupleTableSlot *slot)
@@ -259,7 +260,7 @@ dja_message_from_slot(TupleTableSlot *slot)
 }
 
 /*
- * The message that the scan stands on, copied into the current memory context.
+ * Returns the message that the scan stands on, copied into the current memory context.
  */
 DjaMessage *
 dja_scan_message(DjaScan *scan)
@@ -277,7 +278,7 @@ dja_message_scan_id(DjaScan *scan, int64 id, Snapshot snapshot)
 }
 
 /*
- * One message, NULL when the snapshot does not see it.
+ * Returns a message, NULL if the snapshot does not see it.
  */
 DjaMessage *
 dja_message_by_id(int64 id, Snapshot snapshot)
@@ -293,7 +294,7 @@ dja_message_by_id(int64 id, Snapshot snapshot)
 }
 
 /*
- * Was this message sent by somebody, or is it one of djactor's own?
+ * Was this message sent by a user, and not by djactor itself?
  */
 static bool
 dja_slot_is_sent(TupleTableSlot *slot)
@@ -304,9 +305,9 @@ dja_slot_is_sent(TupleTableSlot *slot)
 }
 
 /*
- * Counts the messages of a mailbox, from a cursor on and up to a limit, with sent only those that
- * somebody has sent and not djactor's own; of this transaction's own those that
- * were sent before command cid.
+ * Counts the messages of a mailbox, from a cursor on and up to a limit.  With sent it
+ * counts only those that users have sent.  Of those of this transaction it counts the
+ * ones that were sent before command cid.
  */
 int
 dja_message_count(uint64 type_hash, uint64 key_hash, int64 from, int limit, CommandId cid, bool sent)

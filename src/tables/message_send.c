@@ -1,8 +1,8 @@
 /*
  * message_send.c
  *
- * Sending: the INSERT of send(), which is like everybody's, with the caller's
- * rights.  Its plans are kept for the life of the session, until the table is
+ * Sending: the INSERT of send().  It is one as any user would write it, and runs with
+ * the caller's rights.  Its plans are kept until the session ends or the table is
  * renamed.
  */
 #include "postgres.h"
@@ -42,7 +42,7 @@ dja_send_check_plans(const char *table)
 }
 
 /*
- * The plan of an INSERT that names these options; needs SPI to be connected.
+ * Returns the plan of an INSERT that names these options.  Needs SPI to be connected.
  */
 static SPIPlanPtr
 dja_send_plan(const char *table, int given)
@@ -79,9 +79,9 @@ dja_send_plan(const char *table, int given)
 }
 
 /*
- * send(): an INSERT as anybody would write it.  An option that is not given is
- * not named: the column gets its default, so the headers of a turn pass on, and
- * the sender needs no right to it.  Returns the message's id.
+ * Sends a message, and returns its id.  An option that is not given is not named in
+ * the INSERT.  So its column gets its default, which passes the headers of a turn on,
+ * and the sender needs no right to that column.
  */
 int64
 dja_message_send(Datum *values, const bool *nulls)
