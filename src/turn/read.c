@@ -81,8 +81,7 @@ dja_claim_resolve(DjaBatch *batch, DjaClaim *claim)
 	if (claim->type == NULL)
 	{
 		/*
-		 * never committed, or dropped: to define it makes the type queue
-		 * anew
+		 * never committed, or dropped: to define it makes the type queue anew
 		 */
 		claim->end = DJA_END_DROPPED;
 		dja_lock();
