@@ -57,10 +57,10 @@ dja_drain_claim(DjaType *type, uint64 key_hash)
 		dja_lock();
 		type_queue = dja_ensure_type_queue(MyDatabaseId, type->hash, type->owner);
 		dja_unlock();
-		mailbox = type_queue < 0 ? -2 : dja_queue_claim(type_queue, key_hash);
+		mailbox = type_queue < 0 ? DJA_CLAIM_NO_ROOM : dja_queue_claim(type_queue, key_hash);
 		if (mailbox >= 0)
 			return mailbox;
-		if (mailbox == -2)
+		if (mailbox == DJA_CLAIM_NO_ROOM)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("the run queue of djactor is full"),

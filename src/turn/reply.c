@@ -4,10 +4,10 @@
  * Answers to asks, and the functions of a turn that give them.
  *
  * An ask from outside is answered with a row of djactor.reply, which is
- * announced on channel djactor_reply; an actor's ask with a message in its
- * mailbox.  An ask whose reply is deferred stays in djactor.message, set aside,
- * until its answer comes: deleting that row is the right to answer, so there
- * cannot be two answers.
+ * announced on channel djactor_reply.  An actor's ask is answered with a message
+ * in its mailbox.  An ask whose reply is deferred stays in djactor.message, set
+ * aside, until its answer comes.  The transaction that deletes that row gives the
+ * answer, so there cannot be two.
  */
 #include "postgres.h"
 
@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(dja_reply_error);
 PG_FUNCTION_INFO_V1(dja_defer_reply);
 
 /*
- * A row of djactor.reply; one of payload and error is 0.
+ * Inserts a row into djactor.reply.  Either payload or error is 0.
  */
 static void
 dja_answer_outside(DjaMessage *ask, Datum payload, Datum error)
@@ -62,7 +62,7 @@ dja_answer_outside(DjaMessage *ask, Datum payload, Datum error)
 }
 
 /*
- * A message to the actor that asked.
+ * Sends a message to the actor that asked.
  */
 static void
 dja_answer_actor(DjaMessage *ask, const char *kind, Datum payload, Datum meta)
@@ -89,8 +89,8 @@ dja_asked_by_actor(DjaMessage *ask)
 }
 
 /*
- * May a worker answer this now?  Not while somebody drops the type of the actor
- * that has asked: then it has to wait, and nobody waits with it.
+ * May a worker answer this message now?  Not while another transaction drops the
+ * type of the actor that asked: then the message is put off.
  */
 bool
 dja_can_answer(DjaMessage *ask)
@@ -100,7 +100,7 @@ dja_can_answer(DjaMessage *ask)
 }
 
 /*
- * The reply to an ask.
+ * Answers an ask with a reply.
  */
 void
 dja_answer(DjaMessage *ask, Datum payload)
@@ -114,7 +114,7 @@ dja_answer(DjaMessage *ask, Datum payload)
 }
 
 /*
- * An error instead; meta is what an actor's message carries besides.
+ * Answers an ask with an error.  meta is the column meta of the message to an actor.
  */
 static void
 dja_answer_with_error(DjaMessage *ask, Datum error, Datum meta)
@@ -140,7 +140,7 @@ dja_failure_json(const char *reason, int sqlerrcode, const char *error, Jsonb *j
 }
 
 /*
- * An error of djactor's own: {reason, sqlstate, error}.
+ * Answers an ask with an error of djactor's: {reason, sqlstate, error}.
  */
 void
 dja_answer_failure(DjaMessage *ask, const char *reason, int sqlerrcode, const char *error)
@@ -154,8 +154,8 @@ dja_answer_failure(DjaMessage *ask, const char *reason, int sqlerrcode, const ch
 }
 
 /*
- * The ask has expired: what has been tried meanwhile, and why it failed, stands
- * nowhere else from now on, so the answer says it.
+ * Answers an ask that has expired.  The answer tells how many attempts there were
+ * and why the last one failed, since no row does from now on.
  */
 void
 dja_answer_expired(DjaMessage *ask, const char *error)
@@ -182,7 +182,7 @@ dja_answer_expired(DjaMessage *ask, const char *error)
 }
 
 /*
- * An error of a handler's making.
+ * Answers an ask with an error that a handler has made.
  */
 void
 dja_answer_error(DjaMessage *ask, Datum error)
@@ -195,8 +195,8 @@ dja_answer_error(DjaMessage *ask, Datum error)
 /* ---------- deferred answers ---------- */
 
 /*
- * Ends an open ask with an error, and frees its key; its row has been deleted
- * by the caller.
+ * Ends an open ask with an error, and frees its idempotency key.  The caller has
+ * deleted its row.
  */
 void
 dja_end_deferred(DjaMessage *ask, const char *reason, const char *error)
@@ -207,8 +207,8 @@ dja_end_deferred(DjaMessage *ask, const char *reason, const char *error)
 }
 
 /*
- * The time of an open ask is over, or of a duplicate of one: the first one's
- * answer may still come, and its key stays.
+ * Ends an open ask that has expired.  If it is a duplicate, the answer of the
+ * first message may still come, and its key stays.
  */
 TM_Result
 dja_expire_deferred(DjaMessage *ask)
@@ -233,8 +233,7 @@ dja_expire_deferred(DjaMessage *ask)
 }
 
 /*
- * An open ask of another turn, taken for its answer; NULL when there is none
- * (any more).
+ * Takes an open ask of another turn, to answer it.  Returns NULL if there is none.
  */
 static DjaMessage *
 dja_take_deferred(int64 id)
@@ -260,7 +259,7 @@ dja_take_deferred(int64 id)
 	result = dja_row_try_delete(writer, &ask->tid);
 	dja_writer_put(writer);
 	if (result == TM_Deleted || result == TM_SelfModified || result == TM_Invisible)
-		return NULL;			/* somebody was first */
+		return NULL;			/* another session has answered it */
 	if (result != TM_Ok)
 		dja_row_trouble(result);
 	CommandCounterIncrement();
@@ -268,8 +267,8 @@ dja_take_deferred(int64 id)
 }
 
 /*
- * reply() and reply_error(): one of payload and error is 0.  What has an
- * idempotency key keeps its answer, also when nobody asked: a duplicate may.
+ * reply() and reply_error(): either payload or error is 0.  The answer to a message
+ * with an idempotency key is kept even if nobody asked, since a duplicate may.
  */
 static void
 dja_give_answer(FunctionCallInfo fcinfo, Datum payload, Datum error)

@@ -1,9 +1,9 @@
 /*
  * reply.h
  *
- * Answers.  Each ask gets exactly one (contract 18): whoever ends an ask, by
- * handling, rejecting, cancelling or dropping it, calls one of these in the
- * same transaction, and only once.
+ * Answers.  Each ask gets exactly one (contract 18).  Code that ends an ask, by
+ * handling, rejecting, cancelling or dropping it, calls one of these functions in
+ * the same transaction, once.
  */
 #ifndef DJA_REPLY_H
 #define DJA_REPLY_H

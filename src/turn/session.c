@@ -1,11 +1,11 @@
 /*
  * session.c
  *
- * A worker's session is logged in as the owner of the actor types that it
- * runs, and stays so. Handlers may do in it what that role may do; what they
- * leave behind beyond their transaction is undone after each batch, and what
- * they change of the settings after each turn (visit.c).  A worker outlives
- * changes to its role, so those are looked at before each batch.
+ * A worker's session is logged in as the owner of the actor types that it runs,
+ * and stays so.  Handlers may do what that role may do.  Settings that they change
+ * are undone after each turn (visit.c); whatever else outlives their transaction is
+ * undone after each batch.  A worker outlives changes to its role, so these are
+ * looked at before each batch.
  */
 #include "postgres.h"
 
@@ -28,8 +28,9 @@
 #include "turn/session.h"
 
 /*
- * So soon a worker looks whether the lock that it waits for is part of a deadlock:
- * who looks first is the victim, and that should be nobody but us.
+ * How soon a worker checks whether the lock that it waits for is part of a
+ * deadlock.  The first process that checks is the victim, and that should be the
+ * worker.
  */
 #define DJA_DEADLOCK_TIMEOUT "2ms"
 
@@ -53,7 +54,7 @@ dja_columns_callback(Datum arg, int cacheid, uint32 hashvalue)
 
 /*
  * Have columns or types changed since login?  PL/pgSQL keeps what it has compiled
- * of them, and fails where a fresh session does not.
+ * with the old ones, and may fail where a fresh session does not.
  */
 bool
 dja_session_outdated(void)
@@ -62,7 +63,7 @@ dja_session_outdated(void)
 }
 
 /*
- * Another session is to take over after this batch.
+ * Makes this worker end after the batch, so that a fresh session takes over.
  */
 void
 dja_session_renew(void)
@@ -74,8 +75,8 @@ dja_session_renew(void)
 }
 
 /*
- * The settings that bookkeeping and contract need, whatever ALTER ROLE and ALTER
- * DATABASE say.
+ * Sets what bookkeeping and contract need, whatever ALTER ROLE and ALTER DATABASE
+ * have set.
  */
 void
 dja_session_settings(const char *application_name)
@@ -98,7 +99,7 @@ dja_session_settings(const char *application_name)
 }
 
 /*
- * After login.
+ * Called once, after login.
  */
 void
 dja_session_begin(void)
@@ -113,11 +114,12 @@ dja_session_begin(void)
 }
 
 /*
- * In a transaction, before handlers run: may this role still be here?  Ends the
- * worker if not.
+ * Called in a transaction before handlers run: ends the worker if its role may no
+ * longer log in here.
  *
- * A session that logged in as a superuser may become any role for as long as it
- * lasts, whatever has become of its own (up to 15); so it does not outlast that.
+ * Up to 15, a session that logged in as a superuser may become any role for as long
+ * as it lasts, even if its own role is no superuser any more.  So the worker ends
+ * then, too.
  */
 void
 dja_session_check(void)
@@ -150,10 +152,10 @@ dja_session_check(void)
 }
 
 /*
- * What the locks of this process say: is one of them an advisory lock, for the
- * session or the transaction, and does anybody wait for one?  Who waits for a
- * row waits for the lock on our transaction id.  Nobody else adds a lock to the lists
- * of a process, so an empty one needs no lock to be seen.
+ * Looks at the locks of this process: is one of them an advisory lock, of the
+ * session or of the transaction, and does another process wait for one?  A process
+ * that waits for a row waits for the lock on our transaction id.  Only we add locks
+ * to the lists of our process, so an empty list can be seen without a lock.
  */
 static bool
 dja_look_at_locks(bool *waited_for)
@@ -181,10 +183,11 @@ dja_look_at_locks(bool *waited_for)
 }
 
 /*
- * After a turn: gives back the advisory locks that it has taken for the session,
- * and tells whether anybody waits for what the transaction has locked.  The
- * server's own way of unlocking looks at everything that the process has ever
- * locked in the transaction, which costs more than a small turn.
+ * Called after a turn: releases the advisory locks that it has taken for the
+ * session, and returns whether another process waits for what the transaction has
+ * locked.  The server's own function looks at everything that the process has
+ * locked in the transaction, which costs more than a small turn; so it is called
+ * only if there is such a lock.
  */
 bool
 dja_session_waited_for(void)
@@ -197,9 +200,8 @@ dja_session_waited_for(void)
 }
 
 /*
- * Undoes what sessions keep beyond transactions: the next batch starts with a
- * clean one.  Whoever found a way to stay another role does not get another
- * batch.
+ * Undoes what sessions keep beyond transactions, so that the next batch starts with
+ * a clean one.  Ends the worker if a handler has managed to stay another role.
  */
 void
 dja_session_clean(void)
@@ -220,8 +222,8 @@ dja_session_clean(void)
 static List *dja_kept_cursors = NIL;
 
 /*
- * The names of the open cursors: as the view pg_cursors knows them, for there is no
- * other way to walk through the server's list.
+ * The names of the open cursors, by means of the view pg_cursors: there is no other
+ * way to walk through the server's list.
  */
 static List *
 dja_cursor_names(void)
@@ -251,7 +253,7 @@ dja_cursor_names(void)
 }
 
 /*
- * drain() begins, in a session that may have cursors of its own.
+ * Called when drain() begins: notes the cursors that its session has open.
  */
 void
 dja_session_keep_cursors(void)
@@ -260,7 +262,7 @@ dja_session_keep_cursors(void)
 }
 
 /*
- * After a turn of drain(): closes the cursors that it has left open.
+ * Called after a turn of drain(): closes the cursors that it has left open.
  */
 void
 dja_session_close_cursors(void)

@@ -1,14 +1,15 @@
 /*
  * session.h
  *
- * A worker's session: as which role, with which settings, and that it stays
- * clean.
+ * A worker's session: its role, its settings, and what is undone after turns and
+ * batches.
  */
 #ifndef DJA_SESSION_H
 #define DJA_SESSION_H
 
 /*
- * A statement has done what outlives its turn: the batch ends after that turn.
+ * True if a statement has left something that outlives its turn: then the batch
+ * ends after that turn.
  */
 extern bool dja_session_touched;
 

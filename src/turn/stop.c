@@ -1,12 +1,12 @@
 /*
  * stop.c
  *
- * Stopping actors (contract 23).  The row goes, with state, timers, watches and
- * open asks; its watchers are told.  What waits in the mailbox goes to a fresh
- * actor, what was stashed first, or to djactor.dead_letter.
+ * Stopping actors (contract 23).  The row is deleted, with state, timers, watches
+ * and open asks; its watchers are told.  Mail that waits goes to a fresh actor,
+ * stashed messages first, or to djactor.dead_letter.
  *
- * It is done at the end of the turn that wants it, within its savepoint; once
- * that is over, the actor in memory is a fresh one (turn_effects.c).
+ * This happens at the end of the turn that asked for it, within its savepoint.
+ * Then the actor in memory becomes a fresh one (turn_effects.c).
  */
 #include "postgres.h"
 
@@ -88,8 +88,8 @@ dja_stop_message(DjaClaim *claim, DjaActor *actor, DjaMessage *message, bool dis
 }
 
 /*
- * Sees to all messages of a scan that are this actor's, except the one whose
- * turn it was, unless that was put aside.
+ * Gives up, or puts back, all messages of a scan that are this actor's.  The message
+ * of the present turn is left out, unless it was put aside.
  */
 static void
 dja_stop_messages(DjaScan *scan, DjaClaim *claim, DjaActor *actor, DjaMessage *current, bool discard)
@@ -117,8 +117,8 @@ dja_stop_messages(DjaScan *scan, DjaClaim *claim, DjaActor *actor, DjaMessage *c
 }
 
 /*
- * Ends an actor.  run is its mailbox in the batch, if it is in one, and current
- * the message being handled, if it is the actor's own turn.
+ * Ends an actor.  claim is its mailbox in the batch, or NULL; current is the message
+ * that is being handled in the actor's own turn, or NULL.
  */
 void
 dja_actor_end(DjaClaim *claim, DjaActor *actor, DjaMessage *current, bool discard)
@@ -127,7 +127,7 @@ dja_actor_end(DjaClaim *claim, DjaActor *actor, DjaMessage *current, bool discar
 	Snapshot	snapshot;
 	DjaScan		scan;
 
-	/* first the row, whose lock keeps new watchers away; see watch.c */
+	/* the row comes first: its lock keeps new watchers away; see watch.c */
 	if (actor->exists)
 		dja_actor_delete(actor);
 	dja_watchers_tell(type, actor->key, "stopped", true);
@@ -152,7 +152,7 @@ dja_actor_end(DjaClaim *claim, DjaActor *actor, DjaMessage *current, bool discar
 }
 
 /*
- * stop(discard): the running actor, at the end of its turn.
+ * stop(discard): stops the running actor at the end of its turn.
  */
 Datum
 dja_stop(PG_FUNCTION_ARGS)
@@ -164,7 +164,7 @@ dja_stop(PG_FUNCTION_ARGS)
 }
 
 /*
- * stop_actor(type, key): was there one?
+ * stop_actor(type, key): returns whether there was one.
  */
 Datum
 dja_stop_actor(PG_FUNCTION_ARGS)

@@ -2,19 +2,19 @@
  * timer.c
  *
  * Timers (contract 16).  A pending timer is a row of djactor.timer and the
- * delayed message of kind timer that it names: its next firing.  So waiting
- * costs nothing, and what makes delayed messages punctual, durable and fair
- * makes timers so.
+ * delayed message of kind timer that the row names: its next firing.  So waiting
+ * costs nothing, and timers are as punctual, durable and fair as delayed messages.
  *
  * A firing counts only as long as its timer names it.  Cancelling deletes the
- * timer, replacing makes it name another message, and a firing that is in the
- * mailbox already, or even in the memory of the batch, is discarded at its
- * turn.  A timer that comes again keeps its rule as it was given (calendar.c),
- * and gets its next firing when the last one has been handled or given up:
- * however late that is, what was missed becomes one firing with its count, or
- * is dropped where the timer says so.
+ * timer; replacing it makes it name another message.  A firing that is in the
+ * mailbox already, or in the memory of the batch, is discarded at its turn.
  *
- * schedule.c has the same for who is not in a turn.
+ * A recurring timer keeps its rule as it was given (calendar.c).  It gets its next
+ * firing when the last one has been handled or given up.  The times that were
+ * missed by then become one firing with their count, or are dropped, as the timer
+ * says.
+ *
+ * schedule.c does the same outside of turns.
  */
 #include "postgres.h"
 
@@ -39,7 +39,7 @@
 PG_FUNCTION_INFO_V1(dja_set_timer);
 PG_FUNCTION_INFO_V1(dja_cancel_timer);
 
-/* Later than this nobody was there to run it. */
+/* A firing that is later than this was missed. */
 #define DJA_TIMER_LATE USECS_PER_MINUTE
 
 static DjaTimer *
@@ -63,7 +63,8 @@ dja_timer_copy(TupleTableSlot *slot)
 }
 
 /*
- * When the timer in these columns comes again; false for one that does not.
+ * Computes when the timer in these columns fires next.  Returns false if it does
+ * not recur.
  */
 bool
 dja_timer_rule(DjaType *type, const Datum *values, const bool *nulls, DjaRule *rule)
@@ -95,7 +96,7 @@ dja_timer_type(DjaTimer *timer)
 }
 
 /*
- * Does the server not know the timer's zone any more?  They change with its files.
+ * Is the timer's zone unknown to the server by now?  Its files may have changed.
  */
 static bool
 dja_timer_lost_zone(DjaTimer *timer)
@@ -111,7 +112,7 @@ dja_timer_skips(DjaTimer *timer)
 }
 
 /*
- * The actor's timer of this name, NULL without.
+ * The actor's timer of this name, or NULL.
  */
 DjaTimer *
 dja_timer_find(Datum actor_type, Datum actor_key, Datum name)
@@ -141,8 +142,8 @@ dja_timer_of_message(DjaMessage *message)
 }
 
 /*
- * Deletes the firing that a timer has named so far.  One that the timekeeper
- * has at hand at this moment stays, and is discarded at its turn.
+ * Deletes the firing that a timer names.  A firing that the timekeeper has locked
+ * at this moment stays, and is discarded at its turn.
  */
 void
 dja_timer_drop_firing(int64 id)
@@ -168,8 +169,8 @@ dja_timer_drop_firing(int64 id)
 }
 
 /*
- * Sends the firing of a timer with these columns, for a time or (0) for now; its
- * id.
+ * Sends the firing of the timer in these columns, for a time, or for now if that
+ * is 0.  Returns its id.
  */
 int64
 dja_timer_send(const Datum *values, TimestampTz due, DjaMessage *origin)
@@ -193,8 +194,8 @@ dja_timer_send(const Datum *values, TimestampTz due, DjaMessage *origin)
 }
 
 /*
- * Does this firing still count?  Then what the handler will see as its meta is
- * made here.  One that was given up and brought back by redrive() counts.
+ * Does this firing still count?  If so, makes the meta that its handler will see.
+ * A firing that redrive() has brought back counts.
  */
 bool
 dja_timer_fires(DjaMessage *message, TimestampTz now)
@@ -225,7 +226,7 @@ dja_timer_fires(DjaMessage *message, TimestampTz now)
 }
 
 /*
- * Nobody can say when the timer fires next.
+ * Pauses a timer in a zone that the server does not know, and logs it.
  */
 static void
 dja_timer_pause(DjaTimer *timer, TimestampTz now)
@@ -243,7 +244,8 @@ dja_timer_pause(DjaTimer *timer, TimestampTz now)
 }
 
 /*
- * The timer goes on from a moment, or is over: its firing has had this outcome.
+ * Sends the next firing after a moment, or deletes the timer if there is none.
+ * outcome is that of the last firing.
  */
 static void
 dja_timer_go_on(DjaTimer *timer, DjaMessage *message, TimestampTz from, const char *outcome)
@@ -278,8 +280,8 @@ dja_timer_go_on(DjaTimer *timer, DjaMessage *message, TimestampTz from, const ch
 }
 
 /*
- * A firing was handled, or given up: the timer is over, or goes on to its next
- * time.
+ * Called when a firing was handled or given up: sends the timer's next firing, or
+ * deletes the timer.
  */
 void
 dja_timer_done(DjaMessage *message, const char *outcome)
@@ -288,14 +290,14 @@ dja_timer_done(DjaMessage *message, const char *outcome)
 
 	if (timer == NULL || timer->message_id != message->id)
 		return;					/* cancelled or set anew meanwhile */
-	/* from where its count of missed periods ends */
+	/* missed periods were counted up to here */
 	dja_timer_go_on(timer, message,
 					message->fired_meta != 0 ? message->fired_at : dja_clock(), outcome);
 }
 
 /*
- * Is this firing, which has never been tried, so late that its timer does
- * without it?  Then it goes on already.  What run_now() has sent is never late.
+ * Is this firing, which has never been tried, so late that its timer skips it?
+ * If so, the next firing is sent here.  A firing of run_now() is never late.
  */
 bool
 dja_timer_skipped(DjaMessage *message, TimestampTz now)
@@ -320,7 +322,7 @@ dja_timer_skipped(DjaMessage *message, TimestampTz now)
 }
 
 /*
- * All timers of an actor, which stops.
+ * Deletes all timers of an actor, which stops.
  */
 void
 dja_timers_drop(DjaType *type, text *key)
@@ -378,7 +380,7 @@ dja_check_combination(bool after, bool every, bool at, bool cron, bool zone)
 /*
  * Fills the columns of a timer from the arguments that set_timer() and
  * schedule() share, from the one of this number on: name, after, payload,
- * every, at, cron, time_zone, catch_up.  Raises 22023 for what makes no timer.
+ * every, at, cron, time_zone, catch_up.  Raises 22023 if they make no timer.
  */
 void
 dja_timer_arguments(FunctionCallInfo fcinfo, int base, DjaType *type, DjaTimerArguments *arguments)
@@ -426,13 +428,12 @@ dja_timer_arguments(FunctionCallInfo fcinfo, int base, DjaType *type, DjaTimerAr
 					 errmsg("invalid value for catch_up: \"%s\"", catch_up),
 					 errhint("Use \"once\" or \"skip\".")));
 	}
-	/* that cron and time_zone are understood; the anchor does not matter */
+	/* checks cron and time_zone; the anchor does not matter */
 	(void) dja_timer_rule(type, arguments->values, arguments->nulls, &rule);
 }
 
 /*
- * From when on the timer counts, and when it fires first: now is not a time of
- * its rule.
+ * Computes the anchor of the timer and its first firing, which is never now.
  */
 TimestampTz
 dja_timer_first(DjaType *type, DjaTimerArguments *arguments, TimestampTz now)
@@ -447,7 +448,7 @@ dja_timer_first(DjaType *type, DjaTimerArguments *arguments, TimestampTz now)
 		due = anchor = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 															   TimestampTzGetDatum(now),
 															   IntervalPGetDatum(arguments->after)));
-	/* what is set after an interval, once, is not set to a time */
+	/* a single firing after an interval has no time of day */
 	arguments->nulls[DJA_TIMER_ANCHOR - 1] =
 		!arguments->has_at && arguments->nulls[DJA_TIMER_EVERY - 1];
 	arguments->values[DJA_TIMER_ANCHOR - 1] = TimestampTzGetDatum(anchor);
@@ -461,8 +462,8 @@ dja_timer_first(DjaType *type, DjaTimerArguments *arguments, TimestampTz now)
 }
 
 /*
- * Writes a timer that is set: instead of what there was, if anything, of which
- * it keeps whether it is paused, and what has become of the last firing.
+ * Writes a timer, in place of the former one if there is one.  Of that, it keeps
+ * whether it is paused, and the outcome of the last firing.
  */
 void
 dja_timer_write(Datum *values, bool *nulls, DjaTimer *before, TimestampTz due)
@@ -517,7 +518,7 @@ dja_set_timer(PG_FUNCTION_ARGS)
 }
 
 /*
- * cancel_timer(name): was there one?
+ * cancel_timer(name): returns whether there was one.
  */
 Datum
 dja_cancel_timer(PG_FUNCTION_ARGS)
@@ -539,7 +540,7 @@ dja_cancel_timer(PG_FUNCTION_ARGS)
 }
 
 /*
- * A firing was cancelled by its id: so is its timer.
+ * Deletes the timer of a firing that was cancelled by its id.
  */
 void
 dja_timer_cancelled(DjaMessage *message)

@@ -21,7 +21,7 @@ typedef struct DjaTimer
 	TimestampTz due_at;
 } DjaTimer;
 
-/* A timer as somebody asks for it. */
+/* A timer, as the arguments of set_timer() describe it. */
 typedef struct DjaTimerArguments
 {
 	Datum		values[DJA_TIMER_NATTS];
@@ -38,7 +38,7 @@ extern void dja_timer_done(DjaMessage *message, const char *outcome);
 extern void dja_timer_cancelled(DjaMessage *message);
 extern void dja_timers_drop(DjaType *type, text *key);
 
-/* for who sets one, the arguments first */
+/* to set a timer, in this order */
 extern void dja_timer_arguments(FunctionCallInfo fcinfo, int base, DjaType *type,
 								DjaTimerArguments *arguments);
 extern TimestampTz dja_timer_first(DjaType *type, DjaTimerArguments *arguments, TimestampTz now);

@@ -2,13 +2,14 @@
  * watch.c
  *
  * Watching: a message of kind down tells each watcher once that an actor has
- * stopped, or at once that there is none; and each time that a message of the
- * actor was given up or the actor was suspended, the watch goes on.
+ * stopped, or at once that there is none.  Such a message also comes each time that
+ * a message of the actor was given up or the actor was suspended; then the watch
+ * goes on.
  *
- * The race to avoid is write skew: a watcher that sees an actor which is just
- * being stopped, by somebody who does not see the watcher.  So watch() locks
- * the actor's row in key share mode, which its turns do not notice, and who
- * stops an actor looks for watchers only after deleting that row, under a new
+ * The race to avoid is write skew: the watcher sees an actor that is just being
+ * stopped, and the session that stops it does not see the watcher.  So watch()
+ * locks the actor's row in key share mode, which does not disturb its turns, and
+ * stopping an actor looks for watchers after deleting that row, under a new
  * snapshot.  A turn does not wait for that lock: it fails and is run again.
  */
 #include "postgres.h"
@@ -57,7 +58,7 @@ dja_tell_down(text *watcher_type, text *watcher_key, text *actor_type, text *act
 }
 
 /*
- * Tells all who watch an actor.  With over the watches end.
+ * Tells all watchers of an actor.  If over, their watches end.
  */
 void
 dja_watchers_tell(DjaType *type, text *key, const char *reason, bool over)
@@ -90,7 +91,7 @@ dja_watchers_tell(DjaType *type, text *key, const char *reason, bool over)
 }
 
 /*
- * What an actor watches, when it stops.
+ * Ends the watches of an actor that stops.
  */
 void
 dja_watches_drop(DjaType *type, text *key)
@@ -104,7 +105,7 @@ dja_watches_drop(DjaType *type, text *key)
 	{
 		TM_Result	result = dja_row_try_delete(writer, &find.slot->tts_tid);
 
-		/* who is watched may be stopping, too, and has told us then */
+		/* the watched actor may be stopping, too, and has told us then */
 		if (result != TM_Ok && result != TM_Deleted && result != TM_SelfModified)
 			dja_row_trouble(result);
 	}
@@ -114,7 +115,7 @@ dja_watches_drop(DjaType *type, text *key)
 }
 
 /*
- * A type is dropped, with all its actors.
+ * Tells the watchers of all actors of a type that is dropped.
  */
 void
 dja_watchers_tell_dropped(DjaType *type)
@@ -201,8 +202,8 @@ dja_watch_keys(FunctionCallInfo fcinfo, Datum *keys)
 }
 
 /*
- * Whether an actor exists and how it fares is for those to know who may read
- * djactor.actor, or may act for its owner.
+ * Raises 42501 unless the role may read djactor.actor, or may act for the type's
+ * owner: others must not learn whether an actor exists.
  */
 static void
 dja_check_may_watch(DjaType *type)
@@ -236,7 +237,7 @@ dja_watch(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("actor type \"%s\" does not exist", text_to_cstring(name))));
 	if (type == dja_turn.actor->type && dja_text_equal(key, dja_turn.actor->key))
-		PG_RETURN_VOID();		/* nobody tells itself */
+		PG_RETURN_VOID();		/* an actor is not told of itself */
 	dja_check_may_watch(type);
 	if (!dja_actor_stays(type, key))
 	{

@@ -1,7 +1,7 @@
 /*
  * watch.h
  *
- * Who watches whom, and what watchers are told.
+ * Watches between actors, and what watchers are told.
  */
 #ifndef DJA_WATCH_H
 #define DJA_WATCH_H
