@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -63,3 +66,46 @@ def test_the_page_of_layers_names_each_file() -> None:
         if path.suffix == ".c" and path.parent.name != "src":
             name = f"{path.parent.name}/{path.name}"
             assert name in page, name
+
+
+@pytest.fixture
+def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The lint step, about a copy of src/."""
+    spec = importlib.util.spec_from_file_location("check_layers", TOP / "tools/check_layers.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "SOURCE", shutil.copytree(TOP / "src", tmp_path / "src"))
+    return module
+
+
+def test_no_layer_uses_a_higher_one(layers: ModuleType) -> None:
+    assert layers.main() == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('#include "sql/send.h"', 'uses "sql/send.h", which stands higher: src/sql/send.h'),
+        ("void f(void) { dja_give_up(); }", "uses dja_give_up, which stands higher"),
+    ],
+    ids=["an #include", "a call without an #include"],
+)
+def test_a_use_that_runs_up_is_told(
+    layers: ModuleType, capsys: pytest.CaptureFixture[str], line: str, told: str
+) -> None:
+    with (layers.SOURCE / "base/json.c").open("a") as file:
+        file.write(line + "\n")
+    assert layers.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith("src/base/json.c:")
+    assert told in error
+
+
+def test_a_folder_that_is_no_layer_is_told(
+    layers: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (layers.SOURCE / "misc").mkdir()
+    (layers.SOURCE / "misc/some.c").write_text("int dja_some;\n")
+    assert layers.main() == 1
+    assert "no layer is named misc" in capsys.readouterr().err
