@@ -35,14 +35,22 @@ as_role($node, 'app', 'app', q{
 
 sub app { return as_role($node, 'app', 'app', join("\n", @_)) }
 
-# in this order, in one batch: the sweep after resume() goes by place in the mailbox
-app(q{SELECT djactor.pause('t.step')});
-my $id = app(q{SELECT djactor.send('t.step', 'cancelled')});
-app(qq{SELECT djactor.send('t.step', 'canceller', '{"cancel": $id}', priority => 1);},
-	q{SELECT djactor.send('t.step', 'last', '{"fail": true}');});
-app(q{SELECT djactor.resume('t.step')});
-ok(wait_drained($node, 'app'), 'a batch starts over, in which a message was cancelled');
-is(app(q{SELECT last_value FROM cancels}) . ' ' . app(q{SELECT last_value FROM failures}), '2 2', '... and cancels nothing then');
+# In this order, in one batch: the sweep after resume() goes by place in the mailbox.  A batch ends after a turn that
+# lasts, as any may on a busy machine: then the cancel is committed, and all is tried again.
+my $tried = 0;
+my $cancels;
+do
+{
+	app(q{SELECT djactor.pause('t.step')});
+	app('TRUNCATE done; ALTER SEQUENCE cancels RESTART; ALTER SEQUENCE failures RESTART');
+	my $id = app(q{SELECT djactor.send('t.step', 'cancelled')});
+	app(qq{SELECT djactor.send('t.step', 'canceller', '{"cancel": $id}', priority => 1);},
+		q{SELECT djactor.send('t.step', 'last', '{"fail": true}');});
+	app(q{SELECT djactor.resume('t.step')});
+	wait_drained($node, 'app') or die 'mail is left';
+	$cancels = app(q{SELECT last_value FROM cancels});
+} while ($cancels == 1 && ++$tried < 20);
+is($cancels . ' ' . app(q{SELECT last_value FROM failures}), '2 2', 'a batch starts over, in which a message was cancelled, and cancels nothing then');
 is(app(q{SELECT string_agg(actor_key, ' ' ORDER BY actor_key) FROM done}), 'cancelled canceller last',
 	'... the message is handled');
 is(app(q{SELECT count(*) FROM djactor.dead_letter}), '0', '... and no attempt of it was used up');
