@@ -6,7 +6,8 @@
     worker brings is judged by what a second bare loop brings, in the same round: that is what
     the machine has.  With another build beside, the rates are judged by its rates, round by round.
     The bare loops always run on this tree's server, since they know its tables.  A second loop
-    has a database of its own, so it shares no page with the first one, as two workers do.
+    has a database of its own, so it shares no page with the first one; two workers share the
+    pages of one database.
 
 What would make it dishonest: see throughput.py; rounds of one build first and of the other
 afterwards.

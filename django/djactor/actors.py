@@ -337,8 +337,9 @@ class ActorRef:
             timeout: How long the caller waits in all, in seconds: what AskTimeout tells.
 
         Raises:
-            AskTimeout: No answer came, or the connection was lost.
+            AskTimeout: No answer came, or an error ended the wait, such as a lost connection.
             AskFailed: The answer is an error.
+            DatabaseError: Any other error.
         """
         connection = connections[self.using]
         end = time.monotonic() + wait

@@ -8,7 +8,8 @@
 
 Django's admin imports this package by its name and so registers the models.  Without
 ``django.contrib.admin`` in INSTALLED_APPS nothing is registered, and ``live`` and ``display`` can
-be imported all the same: the commands and the template filters use them.
+be imported all the same: the commands and the template filters use them.  A project that changes
+what the admin shows derives from the classes that stand here, such as ``djactor.admin.ActorAdmin``.
 """
 
 from django.apps import apps
@@ -17,11 +18,18 @@ if apps.is_installed("django.contrib.admin"):
     from django.contrib import admin
 
     from djactor import models
-    from djactor.admin import model_admins
+    from djactor.admin.model_admins import (
+        ActorAdmin,
+        ActorTypeAdmin,
+        DeadLetterAdmin,
+        JournalAdmin,
+        MessageAdmin,
+        ReplyAdmin,
+    )
 
-    admin.site.register(models.Actor, model_admins.ActorAdmin)
-    admin.site.register(models.ActorType, model_admins.ActorTypeAdmin)
-    admin.site.register(models.DeadLetter, model_admins.DeadLetterAdmin)
-    admin.site.register(models.Journal, model_admins.JournalAdmin)
-    admin.site.register(models.Message, model_admins.MessageAdmin)
-    admin.site.register(models.Reply, model_admins.ReplyAdmin)
+    admin.site.register(models.Actor, ActorAdmin)
+    admin.site.register(models.ActorType, ActorTypeAdmin)
+    admin.site.register(models.DeadLetter, DeadLetterAdmin)
+    admin.site.register(models.Journal, JournalAdmin)
+    admin.site.register(models.Message, MessageAdmin)
+    admin.site.register(models.Reply, ReplyAdmin)

@@ -21,7 +21,7 @@
 	let before = null;
 	let stopped = false;
 
-	// As djactor.display does.
+	// As djactor.admin.display does.
 	const count = (n) => n < 100 && !Number.isInteger(n) ? tenth.format(n) : whole.format(n);
 
 	function duration(seconds) {
