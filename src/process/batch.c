@@ -271,7 +271,8 @@ dja_record_failure(DjaBatch *batch, DjaClaim *failed, DjaError *error)
 	DjaRemedy	result = DJA_PUT_OFF;
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 
-	key = DatumGetTextPCopy(PointerGetDatum(key));	/* the attempt is emptied */
+	key = DatumGetTextPCopy(PointerGetDatum(key));	/* the batch's memory is
+													 * emptied */
 	MemoryContextSwitchTo(old);
 	if (batch->actor_read)
 		result = dja_write_failure(batch, failed, id, error, true);
@@ -554,8 +555,8 @@ dja_give_way(void)
 }
 
 /*
- * Runs one batch: claims mailboxes of the pool and handles their mail.  Needs a worker
- * of that pool, outside a transaction.
+ * Runs one batch: claims mailboxes of the pool and handles their mail.  Needs a
+ * worker of that pool, outside a transaction.
  */
 DjaBatchResult
 dja_batch_run(int pool)

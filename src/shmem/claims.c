@@ -293,9 +293,9 @@ dja_is_of_pool(int type_queue, int pool)
 }
 
 /*
- * Claims the next mailbox for a worker's batch that has had so many turns.  Returns
- * DJA_NO_MAILBOX if there is none that fits in.  Type queues take turns; one that does not fit into
- * this batch comes first in the next one.
+ * Claims the next mailbox for a worker's batch that has had so many turns.
+ * Returns DJA_NO_MAILBOX if there is none that fits in.  Type queues take
+ * turns; one that does not fit into this batch comes first in the next one.
  *
  * *limit: how many turns the batch may have then.  If it is already in a type
  * queue whose next mailbox has to wait for the next batch, it may have no more
@@ -360,8 +360,9 @@ dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 
 /*
  * Claims a given mailbox, queued or not, for a backend that drains.  Returns
- * DJA_CLAIM_RUNNING if another backend runs it, DJA_CLAIM_NO_ROOM if there is no room.  Such claims last long, so
- * half of the queue is kept for all others.  Takes the lock itself.
+ * DJA_CLAIM_RUNNING if another backend runs it, DJA_CLAIM_NO_ROOM if there is
+ * no room.  Such claims last long, so half of the queue is kept for all
+ * others.  Takes the lock itself.
  */
 int
 dja_queue_claim(int type_queue_id, uint64 key_hash)

@@ -46,10 +46,10 @@ dja_copies_size(void)
 void
 dja_copies_setup(void *memory)
 {
-	DjaCopies  *held = memory;
+	DjaCopies  *copies = memory;
 
-	memset(held, 0, sizeof(DjaCopies));
-	held->restored = dja_backup_token;
+	memset(copies, 0, sizeof(DjaCopies));
+	copies->restored = dja_backup_token;
 }
 
 /*
@@ -59,24 +59,24 @@ dja_copies_setup(void *memory)
 static DjaCopy *
 dja_copy_entry(Oid database, bool create)
 {
-	DjaCopies  *held = dja_shared->copies;
+	DjaCopies  *copies = dja_shared->copies;
 	DjaCopy    *room = NULL;
 
 	dja_assert_locked();
 	Assert(OidIsValid(database));
 	for (int i = 0; i < DJA_MAX_COPIES; i++)
 	{
-		if (held->databases[i].database == database)
-			return &held->databases[i];
-		if (room == NULL && !OidIsValid(held->databases[i].database))
-			room = &held->databases[i];
+		if (copies->databases[i].database == database)
+			return &copies->databases[i];
+		if (room == NULL && !OidIsValid(copies->databases[i].database))
+			room = &copies->databases[i];
 	}
 	if (!create || room == NULL)
 		return NULL;
 	memset(room, 0, sizeof(DjaCopy));
 	room->database = database;
-	held->count++;
-	Assert(held->count <= DJA_MAX_COPIES);
+	copies->count++;
+	Assert(copies->count <= DJA_MAX_COPIES);
 	return room;
 }
 

@@ -91,8 +91,8 @@ dja_crash_count(DjaCrashes *crashes, DjaVerdict verdict, int n)
 }
 
 /*
- * Adds a verdict, and returns its entry; DJA_NO_ENTRY if there is no room.  Needs the lock,
- * unless no other process exists.
+ * Adds a verdict, and returns its entry; DJA_NO_ENTRY if there is no room.
+ * Needs the lock, unless no other process exists.
  */
 static int
 dja_crash_note(DjaCrashes *crashes, DjaVerdict verdict, Oid database, uint64 type_hash,

@@ -105,7 +105,7 @@ extern void dja_crash_forget_types(Oid database);
 static inline void
 dja_crash_mark(uint64 type_hash, int64 message_id, bool run_alone)
 {
-	Assert(dja_marker->message_id == 0 && message_id != 0);
+	Assert(dja_marker->message_id == 0);
 	dja_marker->type_hash = type_hash;
 	dja_marker->run_alone = run_alone;
 	dja_marker->message_id = message_id;

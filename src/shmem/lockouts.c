@@ -4,9 +4,10 @@
  * Databases that backends need for themselves, to drop, rename, move or copy them;
  * see slots.h.
  *
- * A backend makes its lockout before it asks the workers of the database to end, and
- * keeps it until its transaction has ended.  The launcher looks for lockouts under the
- * same lock before it starts a worker, so none is started in between.
+ * A backend makes its lockout before it asks the workers of the database to
+ * end, and keeps it until its transaction has ended.  The launcher looks for
+ * lockouts under the same lock before it starts a worker, so none is started in
+ * between.
  */
 #include "postgres.h"
 

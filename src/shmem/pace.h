@@ -7,7 +7,7 @@
  * A transaction keeps its locks until its commit.  So a batch of many turns makes
  * other writers of the same rows wait, and two such batches deadlock each other.
  * Conflicts make the numbers smaller at once; quiet makes them larger step by
- * step.  A DjaPace is part of its type's type queue, under dja_shared->lock.
+ * step.  A DjaPace is part of its type queue, under dja_shared->lock.
  * Nothing here raises an error.
  */
 #ifndef DJA_PACE_H

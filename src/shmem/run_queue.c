@@ -299,7 +299,8 @@ dja_make_room(void)
 }
 
 /*
- * Makes a mailbox that is not there yet, in state WAITING.  Returns DJA_NO_MAILBOX if there is no room.
+ * Makes a mailbox that is not there yet, in state WAITING.  Returns
+ * DJA_NO_MAILBOX if there is no room.
  */
 int
 dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor)
@@ -350,8 +351,8 @@ dja_queue_room(void)
 /* ---------- type queues ---------- */
 
 /*
- * Returns the index of a type's type queue, also of one that was freed; DJA_NO_TYPE_QUEUE if it
- * never had one, or another type has taken its slot.
+ * Returns the index of the type queue of a type, also of one that was freed;
+ * DJA_NO_TYPE_QUEUE if it never had one, or another type has taken its slot.
  */
 int
 dja_type_queue_slot(Oid database, uint64 type_hash)
@@ -378,8 +379,8 @@ dja_type_queue_slot(Oid database, uint64 type_hash)
 }
 
 /*
- * Returns the type queue of a type, or DJA_NO_TYPE_QUEUE.  Callers may keep the result, but look
- * it up again with the same arguments before each use.
+ * Returns the type queue of a type, or DJA_NO_TYPE_QUEUE.  Callers may keep the
+ * result, but look it up again with the same arguments before each use.
  */
 int
 dja_type_queue_find(Oid database, uint64 type_hash)
@@ -390,8 +391,9 @@ dja_type_queue_find(Oid database, uint64 type_hash)
 }
 
 /*
- * Makes the type queue of a type and puts it in its pool.  The type must have none.  Returns DJA_NO_TYPE_QUEUE if all type
- * queues are taken.  It starts with a sweep, since mail may have come before.
+ * Makes the type queue of a type and puts it in its pool.  The type must have
+ * none.  Returns DJA_NO_TYPE_QUEUE if all type queues are taken.  It starts
+ * with a sweep, since mail may have come before.
  */
 int
 dja_type_queue_create(Oid database, uint64 type_hash, int pool)
@@ -660,9 +662,9 @@ dja_mailbox_lower_cursor(DjaMailbox *mailbox, int64 position)
 
 /*
  * Announces mail: lowers the cursor and pins the mailbox, before the sender's
- * rows become visible.  Returns the mailbox, or DJA_OVERFLOW without room.  In that case
- * the type queue counts an overflow.  The result has to be passed on to
- * dja_queue_push().
+ * rows become visible.  Returns the mailbox, or DJA_OVERFLOW without room.  In
+ * that case the type queue counts an overflow.  The result has to be passed on
+ * to dja_queue_push().
  */
 int
 dja_queue_announce(int type_queue, uint64 key_hash, int64 position)
@@ -699,11 +701,11 @@ dja_queue_overflow_over(int type_queue_id)
  * Pushes mail, after the sender's rows have become visible.  Also called after an
  * abort, where it undoes the announcement and is otherwise harmless.
  *
- * i is what dja_queue_announce() has returned, or DJA_NOT_ANNOUNCED for a push without
- * announcement (by a sweep, the timekeeper, an operator).  depth is the number of
- * messages that came, and base_depth what was counted before them.  Both are DJA_NOT_COUNTED
- * unless the type has a mailbox limit; DJA_DEPTH_UNKNOWN: they have to be counted
- * anew.
+ * i is what dja_queue_announce() has returned, or DJA_NOT_ANNOUNCED for a push
+ * without announcement (by a sweep, the timekeeper, an operator).  depth is the
+ * number of messages that came, and base_depth what was counted before them.
+ * Both are DJA_NOT_COUNTED unless the type has a mailbox limit;
+ * DJA_DEPTH_UNKNOWN: they have to be counted anew.
  */
 void
 dja_queue_push(int type_queue_id, int i, uint64 key_hash, int64 position, int depth, int base_depth)
@@ -760,7 +762,8 @@ dja_queue_push(int type_queue_id, int i, uint64 key_hash, int64 position, int de
 }
 
 /*
- * Returns how many messages wait in a mailbox, DJA_NOT_COUNTED if they were not counted.
+ * Returns how many messages wait in a mailbox, DJA_NOT_COUNTED if they were not
+ * counted.
  */
 int
 dja_queue_depth(int type_queue, uint64 key_hash)

@@ -40,15 +40,15 @@
  * its rows become visible, and pushes them afterwards.  The claimer takes the
  * cursor and leaves DJA_CURSOR_END (unless an announcement is open).  Then it
  * takes its snapshot.  Then it reads what was pushed since, which also stays for
- * the next run.  So all messages that the snapshot sees are at or above the lower
+ * the next claim.  So all messages that the snapshot sees are at or above the lower
  * of the two, and those that it does not see are still to be read.  In some cases
  * that cannot be known: a sweep of the type queue is wanted or under way, or an
  * overflow is announced (a transaction with too many mailboxes to name).  Then
  * the cursor reads DJA_CURSOR_START.
  *
- * Every function here needs dja_shared->lock, asserts it, and raises no error, since it is
- * called from the callbacks of committed transactions.  Some take the lock
- * themselves; their comments say so.
+ * Every function here needs dja_shared->lock, asserts it, and raises no error,
+ * since it is called from the callbacks of committed transactions.  Some take
+ * the lock themselves, or need none; their comments say so.
  */
 #ifndef DJA_RUN_QUEUE_H
 #define DJA_RUN_QUEUE_H

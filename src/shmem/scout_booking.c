@@ -3,10 +3,10 @@
  *
  * The databases that scouts are sent to; see slots.h.
  *
- * Any backend may call for a scout, from a callback of a committed transaction, too.
- * Such calls are stored without the lock.  The launcher takes them, and books one
- * database at a time, under the lock.  So a backend that needs the database for itself
- * finds the scout that is there, or on its way.
+ * Any backend may call for a scout, from a callback of a committed transaction,
+ * too. Such calls are stored without the lock.  The launcher takes them, and
+ * books one database at a time, under the lock.  So a backend that needs the
+ * database for itself finds the scout that is there, or on its way.
  */
 #include "postgres.h"
 
@@ -70,8 +70,8 @@ dja_stop_scout(Oid database)
 
 /*
  * Has the launcher send a scout to a database, or to all (InvalidOid).  Takes no
- * lock.  Two callers may take one place at once; so each looks a second time, and a
- * scout too few is the worst that can come of it.  If no place is left, scouts are
+ * lock.  Two callers may take one element at once; so each looks a second time, and a
+ * scout too few is the worst that can come of it.  If no element is left, scouts are
  * sent to all databases.
  */
 static void

@@ -5,9 +5,10 @@
  *
  * dja_shared is NULL if the library was not preloaded; dja_require_preload()
  * raises an error then.  Each part is laid out by its own file: slots.c (pools
- * and workers, lockouts, scouts), run_queue.c (type queues and mailboxes), waiters.c (backends that
- * wait for an answer), stats.c (counters), crash.c (messages whose process
- * crashed) and copy_shmem.c (databases whose mail is held).
+ * and workers, lockouts, scouts), run_queue.c (type queues and mailboxes),
+ * waiters.c (backends that wait for an answer), stats.c (counters), crash.c
+ * (messages whose process crashed) and copy_shmem.c (databases whose mail is
+ * held).
  */
 #ifndef DJA_SHMEM_H
 #define DJA_SHMEM_H

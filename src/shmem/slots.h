@@ -44,7 +44,7 @@
 
 #define DJA_NO_POOL (-1)		/* instead of the index of a pool */
 #define DJA_NO_SLOT (-1)		/* instead of the slot of a worker */
-#define DJA_NO_PROC (-1)		/* instead of a place in the proc array */
+#define DJA_NO_PROC (-1)		/* instead of an index of the proc array */
 
 typedef enum DjaPoolState
 {

@@ -45,7 +45,6 @@ dja_trouble_is_its_own(DjaTrouble *trouble, int64 message_id, TimestampTz now)
 	int			recent = 0;
 
 	dja_assert_locked();
-	Assert(message_id != 0);
 	for (int i = 0; i < DJA_TROUBLED; i++)
 	{
 		recent += trouble->put_off[i].message_id != 0 && trouble->put_off[i].at >= now - DJA_OF_LATE;

@@ -51,19 +51,21 @@ dja_before_copy(DjaUtility *utility)
 		utility->restores_mail = true;
 	else if (strcmp(table->relname, "actor_type") == 0)
 		utility->changes_types = true;
-	dja_restoring = utility->restores_mail;
+	dja_restoring |= utility->restores_mail;
 }
 
 void
 dja_failed_copy(DjaUtility *utility)
 {
-	dja_restoring = false;
+	if (utility->restores_mail)
+		dja_restoring = false;
 }
 
 void
 dja_after_copy(DjaUtility *utility)
 {
-	dja_restoring = false;
+	if (utility->restores_mail)
+		dja_restoring = false;
 	if (utility->restores_mail && utility->rows > 0)
 		dja_home_restored();
 	if (utility->changes_types)

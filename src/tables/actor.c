@@ -26,8 +26,8 @@
 #include "base/compat.h"
 #include "tables/actor.h"
 
-#define DJA_MAX_PLACES 200000	/* when so many are remembered, all are
-								 * forgotten */
+#define DJA_MAX_KNOWN_ROWS 200000	/* when so many are remembered, all are
+									 * forgotten */
 #define DJA_ROW_BYTES 256		/* size of a row without its state, roughly */
 
 typedef struct DjaKnownRow
@@ -48,7 +48,7 @@ dja_known_row(DjaType *type, uint64 key_hash, HASHACTION action)
 	DjaKnownRow key = {.key = {type->hash, key_hash}};
 
 	if (dja_known_rows != NULL && action == HASH_ENTER &&
-		hash_get_num_entries(dja_known_rows) >= DJA_MAX_PLACES)
+		hash_get_num_entries(dja_known_rows) >= DJA_MAX_KNOWN_ROWS)
 	{
 		hash_destroy(dja_known_rows);
 		dja_known_rows = NULL;

@@ -52,9 +52,10 @@ dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 }
 
 /*
- * Puts a message off until its next attempt.  Stores its attempts and put_offs.  With
- * skip (its type's retry_order) it is delayed anew, which takes it out of its mailbox;
- * else it stays there, and messages that sort after it wait.
+ * Puts a message off until its next attempt.  Stores its attempts and
+ * put_offs.  With skip (its type's retry_order) it is delayed anew, which takes
+ * it out of its mailbox; else it stays there, and messages that sort after it
+ * wait.
  */
 void
 dja_message_retry(DjaWriter *messages, DjaMessage *message, TimestampTz retry_at,

@@ -112,8 +112,9 @@ dja_message_is_kind(const DjaMessage *message, const char *kind)
 }
 
 /*
- * message_send.c; the arguments of send(): type, key, payload, priority (smallint), deliver_at,
- * expires_at, and the options idempotency_key, wants_reply, headers
+ * message_send.c; the arguments of send(): type, key, payload, priority
+ * (smallint), deliver_at, expires_at, and the options idempotency_key,
+ * wants_reply, headers
  */
 #define DJA_SEND_NARGS 9
 #define DJA_SEND_OPTIONS 3

@@ -3,9 +3,9 @@
  *
  * Reading djactor.message by its indexes; see message.h.
  *
- * Mailboxes are read by the mailbox index from a given cursor on, so that the dead
- * rows of messages that were handled before cost nothing.  Delays and retries are read
- * by the due index from a given moment on.
+ * Mailboxes are read by the mailbox index from a given cursor on, so that the
+ * dead rows of messages that were handled before cost nothing.  Delays and
+ * retries are read by the due index from a given moment on.
  */
 #include "postgres.h"
 
@@ -70,8 +70,8 @@ dja_message_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 c
 }
 
 /*
- * Goes to the mailboxes of a type, to read one after the other: all of them, those from
- * a key on, or those after a key.
+ * Goes to the mailboxes of a type, to read one after the other: all of them,
+ * those from a key on, or those after a key.
  */
 void
 dja_message_scan_type(DjaScan *scan, uint64 type_hash, DjaScanFrom from, uint64 key_hash)
@@ -160,8 +160,8 @@ dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot s
 }
 
 /*
- * Begins a scan of an actor's messages that are not in its mailbox, since they are set
- * aside or delayed, in the mailbox's order.
+ * Begins a scan of an actor's messages that are not in its mailbox, since they
+ * are set aside or delayed, in the mailbox's order.
  */
 void
 dja_aside_scan_begin(DjaScan *scan, uint64 type_hash, uint64 key_hash, Snapshot snapshot)
@@ -192,9 +192,9 @@ dja_scan_last(DjaScan *scan)
 }
 
 /*
- * The two halves of dja_scan_next(): the index first, rows later, in any order.  An
- * entry's row need not be visible.  It is dead if no process can see it any more.  Only
- * dja_scan_next() removes such entries from the index.
+ * The two halves of dja_scan_next(): the index first, rows later, in any
+ * order.  An entry's row need not be visible.  It is dead if no process can see
+ * it any more.  Only dja_scan_next() removes such entries from the index.
  */
 bool
 dja_scan_next_entry(DjaScan *scan, ItemPointer tid)
@@ -260,7 +260,8 @@ dja_message_from_slot(TupleTableSlot *slot)
 }
 
 /*
- * Returns the message that the scan stands on, copied into the current memory context.
+ * Returns the message that the scan stands on, copied into the current memory
+ * context.
  */
 DjaMessage *
 dja_scan_message(DjaScan *scan)

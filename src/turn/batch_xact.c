@@ -23,8 +23,9 @@
 #define DJA_KEPT_BYTES ((Size) 1024 * 1024) /* from batch to batch */
 
 /*
- * A worker's memory for what its batches read.  It is kept from one batch to the next,
- * since a batch needs much for a moment, and each new page costs as much as a turn.
+ * A worker's memory for what its batches read.  It is kept from one batch to
+ * the next, since a batch needs much for a moment, and each new page costs as
+ * much as a turn.
  */
 static MemoryContext dja_worker_memory = NULL;
 

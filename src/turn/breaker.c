@@ -6,7 +6,7 @@
  * depends on, not the messages.  So the type is paused, with a logged reason,
  * instead of its mail being driven into dead letters.
  *
- * Failed attempts of all workers are counted in the type's type queue, in eight parts
+ * Failed attempts of all workers are counted in its type queue, in eight parts
  * of the window: the oldest part drops out as a whole, so the window is between
  * seven eighths and all of what was asked for.  An attempt counts when it
  * fails, whatever becomes of the transaction that writes it down.

@@ -322,8 +322,9 @@ dja_claim_fetch(DjaBatch *batch, DjaClaim *claim, Snapshot snapshot)
 }
 
 /*
- * Returns how many messages are worth reading: as many turns as the batch may still
- * have, and no more than there is time for, which is a moment if other mailboxes wait.
+ * Returns how many messages are worth reading: as many turns as the batch may
+ * still have, and no more than there is time for, which is a moment if other
+ * mailboxes wait.
  */
 static int
 dja_claim_quota(DjaBatch *batch, DjaClaim *claim, bool others_wait)
@@ -339,8 +340,8 @@ dja_claim_quota(DjaBatch *batch, DjaClaim *claim, bool others_wait)
 }
 
 /*
- * Reads a mailbox that has just been claimed.  If its type cannot be run now, sets the
- * claim's end and reads nothing.
+ * Reads a mailbox that has just been claimed.  If its type cannot be run now,
+ * sets the claim's end and reads nothing.
  */
 void
 dja_claim_read(DjaBatch *batch, DjaClaim *claim)
@@ -364,10 +365,10 @@ dja_claim_read(DjaBatch *batch, DjaClaim *claim)
 }
 
 /*
- * Is there mail below the start of this claim that its actor did not take then, and
- * may take now?  A transaction that lets an actor go has its mailbox, or the type
- * queue, read from the start.  The present transaction announces that only at its end;
- * any other has announced it before a snapshot could see it.
+ * Is there mail below the start of this claim that its actor did not take then,
+ * and may take now?  A transaction that lets an actor go has its mailbox, or
+ * the type queue, read from the start.  The present transaction announces that
+ * only at its end; any other has announced it before a snapshot could see it.
  */
 static bool
 dja_claim_passed_over(DjaClaim *claim)
@@ -385,10 +386,10 @@ dja_claim_passed_over(DjaClaim *claim)
 }
 
 /*
- * Returns the actor of a message.  It is read when its first message comes up, under a
- * later snapshot than the mailbox, so that a batch that takes long does not fail for
- * states that were changed by hand meanwhile.  If the actor may have waited when the
- * mailbox was read, has the mailbox read anew.
+ * Returns the actor of a message.  It is read when its first message comes up,
+ * under a later snapshot than the mailbox, so that a batch that takes long does
+ * not fail for states that were changed by hand meanwhile.  If the actor may
+ * have waited when the mailbox was read, has the mailbox read anew.
  */
 DjaActor *
 dja_claim_actor(DjaBatch *batch, DjaClaim *claim, text *key)

@@ -3,9 +3,10 @@
  *
  * The effects of the running turn; see turn_effects.h.
  *
- * An effect may ask for another while it is carried out: the timers of a stopped actor
- * go, and with them firings that the batch has read.  That effect is the same turn's,
- * so the list is taken only when all of it has been carried out.
+ * An effect may ask for another while it is carried out: the timers of a
+ * stopped actor go, and with them firings that the batch has read.  That effect
+ * is the same turn's, so the list is taken only when all of it has been carried
+ * out.
  */
 #include "postgres.h"
 

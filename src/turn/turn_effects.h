@@ -1,9 +1,10 @@
 /*
  * turn_effects.h
  *
- * Changes by the running turn to actors, messages and mailboxes that its batch holds
- * in memory.  A subtransaction that is rolled back takes the effects that it has asked
- * for along, since a handler may catch its own errors.  An effect has three steps:
+ * Changes by the running turn to actors, messages and mailboxes that its batch
+ * holds in memory.  A subtransaction that is rolled back takes the effects that
+ * it has asked for along, since a handler may catch its own errors.  An effect
+ * has three steps:
  *
  *   dja_effect_request		in the turn
  *   dja_effects_carry_out	at its end, in the tables; may fail, and the turn with it

@@ -202,7 +202,7 @@ dja_message_failed(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage
 }
 
 static void
-dja_run_journal(DjaClaim *claim, DjaMessage *message, TimestampTz now, const char *outcome)
+dja_claim_journal(DjaClaim *claim, DjaMessage *message, TimestampTz now, const char *outcome)
 {
 	if (claim->type->journal >= 0)
 		dja_journal_write(message, DJA_NO_TURN, now, now, outcome, 0);
@@ -234,7 +234,7 @@ dja_claim_without_turn(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, Ti
 		message->state = DJA_MESSAGE_GONE;
 		dja_answer_expired(message, message->attempts > 0 ?
 						   "the ask expired before its next attempt" : "the ask expired before its turn");
-		dja_run_journal(claim, message, now, "expired");
+		dja_claim_journal(claim, message, now, "expired");
 		dja_stat_count(&claim->type->stat, DJA_STAT_EXPIRED);
 	}
 	else if (message->expires_at <= now)
@@ -252,7 +252,7 @@ dja_claim_without_turn(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, Ti
 	}
 	else if (dja_idempotency_is_duplicate(claim->type, message))
 	{
-		dja_run_journal(claim, message, now, "duplicate");
+		dja_claim_journal(claim, message, now, "duplicate");
 		dja_stat_count(&claim->type->stat, DJA_STAT_DUPLICATES);
 	}
 	MemoryContextSwitchTo(old);

@@ -4,8 +4,8 @@
  * One turn: the handler is called for one message; see turn_run.h.
  *
  * Each call has a snapshot of its own.  Deferred triggers fire at its end,
- * settings are put back, temporary tables dropped, cursors and connections closed: the
- * next turns of the batch must not meet what this one left behind.
+ * settings are put back, temporary tables dropped, cursors and connections
+ * closed: the next turns of the batch must not meet what this one left behind.
  */
 #include "postgres.h"
 

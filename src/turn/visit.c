@@ -254,7 +254,7 @@ dja_turn_did_not_happen(DjaBatch *batch, DjaTurnBefore before)
 typedef enum DjaNext
 {
 	DJA_NEXT_MESSAGE,
-	DJA_NEXT_RUN,
+	DJA_NEXT_CLAIM,
 	DJA_NEXT_BATCH
 } DjaNext;
 
@@ -404,8 +404,8 @@ dja_claim_turn(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaMode
 }
 
 /*
- * Does the batch end after a turn?  It does with one that has lasted long, that leaves
- * something for the next ones to meet, or that somebody waits for.
+ * Does the batch end after a turn?  It does with one that has lasted long, that
+ * leaves something for the next ones to meet, or that somebody waits for.
  */
 static bool
 dja_batch_is_over(DjaBatch *batch, DjaClaim *claim)
@@ -489,7 +489,7 @@ dja_claim_after_turn(DjaBatch *batch, DjaClaim *claim, int i, bool go_on)
 	}
 	if (over && go_on)
 		dja_claim_leave(claim, i + 1);
-	return over ? DJA_NEXT_BATCH : go_on ? DJA_NEXT_MESSAGE : DJA_NEXT_RUN;
+	return over ? DJA_NEXT_BATCH : go_on ? DJA_NEXT_MESSAGE : DJA_NEXT_CLAIM;
 }
 
 /*
@@ -509,7 +509,7 @@ dja_claim_message(DjaBatch *batch, DjaClaim *claim, int i)
 	if (message->state != DJA_MESSAGE_OPEN)
 		return DJA_NEXT_MESSAGE;	/* an earlier turn has cancelled it */
 	if (!dja_claim_goes_on(batch, claim, i))
-		return DJA_NEXT_RUN;
+		return DJA_NEXT_CLAIM;
 	if (!dja_turn_fits(batch, claim, message, now))
 	{
 		dja_claim_leave(claim, i);
@@ -527,7 +527,7 @@ dja_claim_message(DjaBatch *batch, DjaClaim *claim, int i)
 									dja_claim_turn(batch, claim, actor, i, mode, now));
 	dja_turn_did_not_happen(batch, before);
 	if (ready == DJA_READY_LATER)
-		return DJA_NEXT_RUN;
+		return DJA_NEXT_CLAIM;
 	dja_claim_remove(claim, message);
 	return DJA_NEXT_MESSAGE;
 }

@@ -272,6 +272,7 @@ dja_deliver(bool committed)
 		 * needs a new one
 		 */
 		if (dja_type_queue(pending->type_queue)->type_hash != pending->type_hash ||
+			dja_type_queue(pending->type_queue)->database != MyDatabaseId ||
 			!dja_type_queue(pending->type_queue)->in_use)
 		{
 			pending->type_queue = committed && pending->changed && !pending->dropped ?
@@ -295,7 +296,7 @@ dja_deliver(bool committed)
 static void
 dja_pending_end_lockouts(void)
 {
-	if (!dja_pending.holding)
+	if (!dja_pending.locks_out)
 		return;
 	dja_lock();
 	dja_lockouts_end();

@@ -15,7 +15,7 @@ typedef struct DjaPendingTypeQueue
 	uint64		type_hash;
 	Oid			owner;
 	int			type_queue;		/* DJA_NO_TYPE_QUEUE until it is announced */
-	bool		sweep;			/* an overflow */
+	bool		sweep;			/* too many mailboxes to name */
 	bool		notified;		/* our NOTIFY wakes its pool */
 	bool		changed;		/* the type was defined, dropped, paused,
 								 * resumed */
@@ -48,7 +48,7 @@ typedef struct DjaPending
 	DjaPendingMailbox *mailboxes;
 	int			nmailboxes;
 	bool		drained;		/* claims of our own end with the transaction */
-	bool		holding;		/* so do lockouts from databases */
+	bool		locks_out;		/* so do lockouts from databases */
 	Oid			dropped;		/* a database; InvalidOid = none */
 	bool		scout;			/* a scout is wanted, in */
 	Oid			scout_database; /* ... this one, or in all */

@@ -110,11 +110,12 @@ dja_compare_keys(const void *a, const void *b)
 uint64 *
 dja_agenda_keys(uint64 type_hash, int *n)
 {
-	uint64	   *keys = palloc(sizeof(uint64) * Max(1, hash_get_num_entries(dja_agenda_items)));
+	uint64	   *keys;
 	HASH_SEQ_STATUS status;
 	DjaAgendaItem *item;
 
 	Assert(dja_agenda_context != NULL);
+	keys = palloc(sizeof(uint64) * Max(1, hash_get_num_entries(dja_agenda_items)));
 	*n = 0;
 	hash_seq_init(&status, dja_agenda_items);
 	while ((item = hash_seq_search(&status)) != NULL)

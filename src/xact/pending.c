@@ -45,7 +45,7 @@ dja_pending_reset(void)
 	dja_pending.nmailboxes = 0;
 	dja_pending.ntype_queues = 0;
 	dja_pending.drained = false;
-	dja_pending.scout = dja_pending.renew = dja_pending.holding = false;
+	dja_pending.scout = dja_pending.renew = dja_pending.locks_out = false;
 	dja_pending.dropped = InvalidOid;
 }
 
@@ -419,7 +419,7 @@ dja_pending_stop_type_queue(DjaType *type)
 void
 dja_pending_lockout(void)
 {
-	dja_pending.holding = true;
+	dja_pending.locks_out = true;
 }
 
 /*

@@ -31,8 +31,8 @@ extern void dja_pending_lockout(void);
 extern void dja_pending_dropped(Oid database);
 
 /*
- * Returns the type queue of a type, and makes it if need be; DJA_NO_TYPE_QUEUE without room.
- * Needs the lock.
+ * Returns the type queue of a type, and makes it if need be; DJA_NO_TYPE_QUEUE
+ * without room. Needs the lock.
  */
 extern int	dja_ensure_type_queue(Oid database, uint64 type_hash, Oid owner);
 

@@ -174,6 +174,9 @@ CALL djactor.ask('wait', 'c', '{}', '-1 s');
 CALL djactor.ask('wait', NULL, '{}');
 \set VERBOSITY default
 
+-- # An id that no message has is waited for like any other
+SELECT djactor.wait_reply(0, '10 ms');
+
 SELECT djactor.drop_actor_type(name, true) FROM djactor.actor_type WHERE name LIKE 'wait%';
 DROP TABLE written;
 DROP PROCEDURE asks;

@@ -16,7 +16,7 @@ use Time::HiRes qw(sleep time);
 
 my $databases = 50;
 my $at_a_time = 4;
-my $types = 4096;			# DJA_MAX_LANES
+my $types = 4096;			# DJA_MAX_TYPE_QUEUES
 my $owners = 512;			# DJA_MAX_POOLS
 my $node = new_server('loop', 'djactor.max_workers' => 6, 'djactor.poll_interval' => '1h', fsync => 'off');
 my $files = files();

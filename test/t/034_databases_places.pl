@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-my $types = 2100;			# more than half of DJA_MAX_LANES
+my $types = 2100;			# more than half of DJA_MAX_TYPE_QUEUES
 my $node = new_server('places', 'djactor.max_workers' => 1, 'djactor.poll_interval' => '1h', fsync => 'off');
 my @apps = map { "app$_" } 1 .. 3;
 
