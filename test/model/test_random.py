@@ -202,8 +202,7 @@ class Fairness:
     have begun more than MORE.
 
     No oracle looks at a time in which the server was ended.  A worker that is ended gives back what
-    it had at the front of the queue, but only when its process has got so far, and another mailbox
-    may be visited once more meanwhile; only the message whose turn it was is not looked at.
+    it had at the front of the queue; only the message whose turn it was is not looked at.
     """
 
     ONCE = 2
@@ -296,13 +295,12 @@ class Fairness:
                     meanwhile[key][other] += count
             from_ = max(served[key], message.visible)
             again = tries[key] > 0
-            ended = self.run.disturbed(from_, attempt.at, by_any=True)
             if attempt.put_offs == 0 and not self.run.disturbed(from_, attempt.at, again):
                 self.checked += queued < until
                 other, count = max(meanwhile[key].items(), key=lambda of: of[1], default=("", 0))
                 if not again:
                     self.most = max(self.most, count)
-                if count > self.ONCE + (self.ROUNDS if again else int(ended)):
+                if count > (self.ROUNDS + self.ONCE if again else self.ONCE):
                     self.wrong.append(
                         f"{kind} {key} waited {attempt.at - from_:.3f} s for {uid}, after"
                         f" {tries[key]} attempts, {from_:.3f} to {attempt.at:.3f};"
