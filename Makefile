@@ -47,6 +47,9 @@ test-matrix:
 test-peers:
 	@tools/with-env python test/peers/peers.py $(ARGS)
 
+test-citus:
+	@tools/test-citus
+
 bench:
 	@tools/with-env python bench/run.py $(ARGS)
 
@@ -56,11 +59,30 @@ bench-rivals:
 deb:
 	@tools/deb
 
+dist:
+	@tools/dist $(ARGS)
+
+dist-check:
+	@tools/dist-check
+
+docs:
+	@tools/docs
+
+reference:
+	@tools/with-env python tools/reference.py
+
+screenshot:
+	@tools/setup --tests
+	@tools/with-env python tools/screenshot.py $(ARGS)
+
 asserts sanitize valgrind:
 	@tools/hygiene $(@:asserts=assert) $(ARGS) $(T)
 
 soak:
 	@tools/with-env python test/soak/soak.py $(ARGS)
+
+soak-hosts:
+	@tools/with-env python test/soak/hosts.py $(ARGS)
 
 lint:
 	@tools/lint
@@ -86,12 +108,19 @@ help:
 	@echo 'make test       all test suites                                 (T=part of a test name)'
 	@echo 'make test-matrix    the same on PostgreSQL 16, 17, 18 and 19      (as root; ARGS="17 --only NAME")'
 	@echo 'make test-peers     the tests of PostgreSQL and Django, with and without djactor   (ARGS="--suite regress")'
+	@echo 'make test-citus     the tests of several servers; says what takes Citus'
 	@echo 'make bench      the benchmarks                                  (ARGS=options of bench/run.py)'
 	@echo 'make bench-rivals   djactor and other queues side by side           (ARGS=options of bench/rivals/run.py)'
 	@echo 'make            compile, for the server that PG_CONFIG= names'
 	@echo 'make install    compile and install there'
 	@echo 'make deb        build a Debian package, into .build/deb'
+	@echo 'make dist       all packages of a release, into .build/dist     (ARGS=--no-deb)'
+	@echo 'make dist-check the same twice, which must be the same bytes'
+	@echo 'make docs       the pages of docs/ as a site, into .build/docs'
+	@echo 'make reference  writes docs/catalog.md from the comments of the catalog'
+	@echo 'make screenshot takes docs/live.png, the picture of the live page, anew'
 	@echo 'make soak       an hour of random load with kills              (ARGS="--minutes 5")'
+	@echo 'make soak-hosts hosts and servers are killed a thousand times  (ARGS="--kills 100")'
 	@echo 'make asserts    all tests on a server with assertions           (T=, ARGS=options of tools/run-tests)'
 	@echo 'make sanitize   the same with the address and undefined behaviour sanitizers'
 	@echo 'make valgrind   the regression and isolation tests under valgrind'
@@ -100,16 +129,28 @@ help:
 	@echo 'make format     repair the style of C and Python'
 	@echo 'make clean      remove what was built; distclean: the virtual environment too'
 
-.PHONY: all install uninstall demo example test test-matrix test-peers bench bench-rivals deb asserts sanitize valgrind soak lint tidy format clean distclean help
+.PHONY: all install uninstall demo example test test-matrix test-peers test-citus docs reference screenshot bench bench-rivals deb dist dist-check asserts sanitize valgrind soak soak-hosts lint tidy format clean distclean help
 
 else
 #
 # The build directory
 #
-EXTENSION = djactor djactor_python
+# The version stands in the Django app, which has to know it without this Makefile.  The extensions
+# have its first two numbers: what has the third only changes nothing in SQL.
+release := $(shell sed -n 's/^__version__ = "\([0-9.]*\)"$$/\1/p' '$(top)/django/djactor/__init__.py')
+version := $(shell echo '$(release)' | cut -d . -f 1,2)
+$(if $(version),,$(error no __version__ in django/djactor/__init__.py))
+
+# The scripts have no version in their names before they are built; those of upgrades have two.
+EXTENSION = djactor djactor_python djactor_cluster
 MODULE_big = djactor
 OBJS = $(patsubst $(top)/%.c,%.o,$(sort $(wildcard $(top)/src/*.c $(top)/src/*/*.c)))
-DATA = $(patsubst $(top)/%,%,$(sort $(wildcard $(top)/sql/djactor--*.sql $(top)/sql/djactor_python--*.sql)))
+DATA = $(patsubst $(top)/%,%,$(sort $(wildcard $(top)/sql/*--*--*.sql)))
+DATA_built = $(EXTENSION:=--$(version).sql)
+
+# The control files are read as they are.
+$(foreach e,$(EXTENSION),$(if $(shell grep -x "default_version = '$(version)'" '$(top)/$(e).control'),,\
+	$(error $(e).control has another version than django/djactor/__init__.py, $(version))))
 PGFILEDESC = "djactor - actor runtime"
 
 # The server's headers are named with -isystem, which makes the warnings ours
@@ -118,7 +159,7 @@ PGFILEDESC = "djactor - actor runtime"
 # A warning is an error in a checkout; a release is built by compilers that
 # nobody here has seen.
 WERROR ?= $(if $(wildcard $(top)/.git),-Werror)
-PG_CPPFLAGS = -MMD -MP -I$(top)/src -isystem $(shell '$(PG_CONFIG)' --includedir-server)
+PG_CPPFLAGS = -MMD -MP -DDJA_VERSION=$(version) -DDJA_RELEASE=$(release) -I$(top)/src -isystem $(shell '$(PG_CONFIG)' --includedir-server)
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter $(WERROR)
 override with_llvm := no
 
@@ -130,6 +171,10 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell '$(PG_CONFIG)' --pgxs)
 include $(PGXS)
 
+# Made anew whenever the version changes, as the objects are.
+%--$(version).sql: $(top)/sql/%.sql .build-of
+	cp $< $@
+
 # The Python module of djactor_python lies in a directory of its own, since the
 # server's Python gets that directory on its path.
 python_dir = $(DESTDIR)$(datadir)/djactor
@@ -137,7 +182,7 @@ python_dir = $(DESTDIR)$(datadir)/djactor
 install: install-python
 install-python:
 	$(MKDIR_P) '$(python_dir)'
-	$(INSTALL_DATA) '$(top)/python/djactor_python.py' '$(python_dir)/'
+	$(INSTALL_DATA) '$(top)/django/djactor_python.py' '$(python_dir)/'
 
 uninstall: uninstall-python
 uninstall-python:

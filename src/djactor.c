@@ -9,7 +9,6 @@
  */
 #include "postgres.h"
 
-#include "fmgr.h"
 #include "miscadmin.h"
 
 #include "base/compat.h"
@@ -24,6 +23,7 @@
 #include "tables/actor_type.h"
 #include "tables/catalog.h"
 #include "tables/handler.h"
+#include "turn/hosted.h"
 #include "turn/turn_effects.h"
 #include "xact/deliver.h"
 
@@ -46,6 +46,7 @@ _PG_init(void)
 	dja_deliver_init();
 	dja_copy_init();
 	dja_effects_init();
+	dja_hosted_init();
 	dja_stats_init();
 	dja_utility_init();
 	dja_dump_insert_init();

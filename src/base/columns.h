@@ -4,15 +4,13 @@
  * djactor's tables as the C code sees them: by attribute number, through the
  * table and index access methods, without a change of user and without SQL.
  *
- * The numbers repeat the order of the columns in sql/djactor--1.0.sql.
+ * The numbers repeat the order of the columns in sql/djactor.sql.
  * dja_catalog_check() compares the count when a session first opens the
  * tables, so that a library and a script of different versions never meet on a
  * row.
  */
 #ifndef DJA_COLUMNS_H
 #define DJA_COLUMNS_H
-
-#include "access/attnum.h"
 
 enum
 {
@@ -22,7 +20,8 @@ enum
 	DJA_TYPE_ON_EXHAUSTED, DJA_TYPE_HANDLER_TIMEOUT, DJA_TYPE_BATCH_SIZE,
 	DJA_TYPE_CONCURRENCY, DJA_TYPE_MAILBOX_LIMIT, DJA_TYPE_ON_FULL,
 	DJA_TYPE_BREAKER_FAILURES, DJA_TYPE_BREAKER_WINDOW, DJA_TYPE_JOURNAL, DJA_TYPE_SETTINGS,
-	DJA_TYPE_HANDLER_OWNER, DJA_TYPE_PAUSED,
+	DJA_TYPE_HOSTED, DJA_TYPE_STATELESS, DJA_TYPE_IDLE_TTL, DJA_TYPE_RATE, DJA_TYPE_RATE_BY,
+	DJA_TYPE_FAIR_BY, DJA_TYPE_HANDLER_OWNER, DJA_TYPE_PAUSED,
 	DJA_TYPE_PAUSED_REASON, DJA_TYPE_PROBLEM,
 	DJA_TYPE_NATTS = DJA_TYPE_PROBLEM
 };
@@ -49,8 +48,9 @@ enum
 	DJA_MSG_WANTS_REPLY, DJA_MSG_IN_REPLY_TO, DJA_MSG_TRACE_ID, DJA_MSG_KIND, DJA_MSG_META,
 	DJA_MSG_SENDER_TYPE, DJA_MSG_SENDER_KEY, DJA_MSG_CAUSE_ID, DJA_MSG_ATTEMPTS,
 	DJA_MSG_CRASHES, DJA_MSG_REDRIVES, DJA_MSG_RETRY_AT, DJA_MSG_LAST_ERROR, DJA_MSG_SENT_AT,
-	DJA_MSG_RELEASED, DJA_MSG_ASIDE, DJA_MSG_PUT_OFFS,
-	DJA_MSG_NATTS = DJA_MSG_PUT_OFFS
+	DJA_MSG_RELEASED, DJA_MSG_ASIDE, DJA_MSG_PUT_OFFS, DJA_MSG_COALESCE_KEY, DJA_MSG_COALESCE_MODE,
+	DJA_MSG_COALESCE_UNTIL,
+	DJA_MSG_NATTS = DJA_MSG_COALESCE_UNTIL
 };
 
 /* Dead letters and journal have the message's columns up to sent_at, then their own. */
@@ -73,8 +73,8 @@ enum
 enum
 {
 	DJA_REPLY_MESSAGE_ID = 1, DJA_REPLY_PAYLOAD, DJA_REPLY_ERROR, DJA_REPLY_CREATED_AT,
-	DJA_REPLY_EXPIRES_AT,
-	DJA_REPLY_NATTS = DJA_REPLY_EXPIRES_AT
+	DJA_REPLY_EXPIRES_AT, DJA_REPLY_ACTOR_TYPE, DJA_REPLY_ACTOR_KEY,
+	DJA_REPLY_NATTS = DJA_REPLY_ACTOR_KEY
 };
 
 enum
@@ -105,12 +105,16 @@ enum
 };
 
 /*
- * Columns of the mailbox index, which the index of messages aside has, too, and
- * of the due index.
+ * Columns of the mailbox index, of the index of messages aside and of the due
+ * index.
  */
 enum
 {
 	DJA_MAILBOX_IX_TYPE = 1, DJA_MAILBOX_IX_KEY, DJA_MAILBOX_IX_POSITION
+};
+enum
+{
+	DJA_ASIDE_IX_TYPE = 1, DJA_ASIDE_IX_KEY, DJA_ASIDE_IX_COALESCE_KEY, DJA_ASIDE_IX_ID
 };
 enum
 {

@@ -40,7 +40,7 @@
 #endif
 
 #if PG_VERSION_NUM >= 180000
-#define DJA_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "djactor", .version = "1.0")
+#define DJA_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "djactor", .version = CppAsString2(DJA_RELEASE))
 #else
 #define DJA_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
@@ -186,87 +186,37 @@ dja_publication_fault(Relation rel, CmdType command)
 	return DJA_PUBLICATION_FINE;
 }
 
-/* Raises 42501 if the current user may not act for that role. */
-static inline void
-dja_check_can_act_for(Oid role)
-{
+/* May the current user act for a role?  The first raises 42501 if not. */
 #if PG_VERSION_NUM >= 160000
-	check_can_set_role(GetUserId(), role);
+#define dja_check_can_act_for(role) check_can_set_role(GetUserId(), (role))
+#define dja_can_act_for(role) member_can_set_role(GetUserId(), (role))
 #else
-	check_is_member_of_role(GetUserId(), role);
+#define dja_check_can_act_for(role) check_is_member_of_role(GetUserId(), (role))
+#define dja_can_act_for(role) is_member_of_role(GetUserId(), (role))
 #endif
-}
 
-/* Likewise, but returns whether it may. */
-static inline bool
-dja_can_act_for(Oid role)
-{
+/* Rights to objects: from 16 on one function serves all catalogs. */
 #if PG_VERSION_NUM >= 160000
-	return member_can_set_role(GetUserId(), role);
+#define dja_may_execute(function, role) \
+	(object_aclcheck(ProcedureRelationId, (function), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#define dja_may_use_schema(schema, role) \
+	(object_aclcheck(NamespaceRelationId, (schema), (role), ACL_USAGE) == ACLCHECK_OK)
+#define dja_may_connect(database, role) \
+	(object_aclcheck(DatabaseRelationId, (database), (role), ACL_CONNECT) == ACLCHECK_OK)
+#define dja_owns_database(database, role) object_ownercheck(DatabaseRelationId, (database), (role))
+#define dja_owns_extension(extension, role) object_ownercheck(ExtensionRelationId, (extension), (role))
+#define dja_owns_table(table, role) object_ownercheck(RelationRelationId, (table), (role))
 #else
-	return is_member_of_role(GetUserId(), role);
+#define dja_may_execute(function, role) \
+	(pg_proc_aclcheck((function), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#define dja_may_use_schema(schema, role) \
+	(pg_namespace_aclcheck((schema), (role), ACL_USAGE) == ACLCHECK_OK)
+#define dja_may_connect(database, role) \
+	(pg_database_aclcheck((database), (role), ACL_CONNECT) == ACLCHECK_OK)
+#define dja_owns_database(database, role) pg_database_ownercheck((database), (role))
+#define dja_owns_extension(extension, role) pg_extension_ownercheck((extension), (role))
+#define dja_owns_table(table, role) pg_class_ownercheck((table), (role))
 #endif
-}
-
-static inline bool
-dja_may_execute(Oid function, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
-#else
-	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
-#endif
-}
-
-static inline bool
-dja_may_use_schema(Oid schema, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK;
-#else
-	return pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK;
-#endif
-}
-
-static inline bool
-dja_may_connect(Oid database, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
-#else
-	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
-#endif
-}
-
-static inline bool
-dja_owns_database(Oid database, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(DatabaseRelationId, database, role);
-#else
-	return pg_database_ownercheck(database, role);
-#endif
-}
-
-static inline bool
-dja_owns_extension(Oid extension, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(ExtensionRelationId, extension, role);
-#else
-	return pg_extension_ownercheck(extension, role);
-#endif
-}
-
-static inline bool
-dja_owns_table(Oid table, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(RelationRelationId, table, role);
-#else
-	return pg_class_ownercheck(table, role);
-#endif
-}
 
 /* Splits a possibly qualified name. */
 #if PG_VERSION_NUM >= 160000

@@ -39,7 +39,7 @@ dja_guc_init(void)
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("djactor.run_queue_size",
 							"Mailboxes with due mail that shared memory has room for.",
-							"More than that are found by sweeping the mailbox index. 64 bytes each.",
+							"More than that are found by sweeping the mailbox index. 84 bytes each.",
 							&dja_run_queue_size, 131072, 64, 16 * 1024 * 1024,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("djactor.batch_size",

@@ -5,10 +5,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "utils/builtins.h"
-#include "miscadmin.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/numeric.h"
@@ -16,15 +13,32 @@
 #include "base/compat.h"
 #include "base/json.h"
 
-static void
-dja_json_key(DjaJsonState *state, const char *key)
+/*
+ * Pushes a string: a key, or a value.
+ */
+void
+dja_json_push_string(DjaJsonState *state, JsonbIteratorToken token, const char *string)
 {
 	JsonbValue	value;
 
 	value.type = jbvString;
-	value.val.string.val = (char *) key;
-	value.val.string.len = strlen(key);
-	dja_json_push(state, WJB_KEY, &value);
+	value.val.string.val = (char *) string;
+	value.val.string.len = strlen(string);
+	dja_json_push(state, token, &value);
+}
+
+/*
+ * Makes a jsonb value a part of another one.
+ */
+static void
+dja_json_value(Jsonb *json, JsonbValue *value)
+{
+	if (!JB_ROOT_IS_SCALAR(json) || !JsonbExtractScalar(&json->root, value))
+	{
+		value->type = jbvBinary;
+		value->val.binary.data = &json->root;
+		value->val.binary.len = VARSIZE(json) - VARHDRSZ;
+	}
 }
 
 /*
@@ -40,23 +54,14 @@ dja_json_object(const DjaPair *pairs, int n)
 	{
 		JsonbValue	value;
 
-		dja_json_key(&state, pairs[i].key);
+		dja_json_push_string(&state, WJB_KEY, pairs[i].key);
 		if (pairs[i].string != NULL)
 		{
-			value.type = jbvString;
-			value.val.string.val = (char *) pairs[i].string;
-			value.val.string.len = strlen(pairs[i].string);
+			dja_json_push_string(&state, WJB_VALUE, pairs[i].string);
+			continue;
 		}
-		else if (pairs[i].json != NULL)
-		{
-			if (!JB_ROOT_IS_SCALAR(pairs[i].json) ||
-				!JsonbExtractScalar(&pairs[i].json->root, &value))
-			{
-				value.type = jbvBinary;
-				value.val.binary.data = &pairs[i].json->root;
-				value.val.binary.len = VARSIZE(pairs[i].json) - VARHDRSZ;
-			}
-		}
+		if (pairs[i].json != NULL)
+			dja_json_value(pairs[i].json, &value);
 		else if (pairs[i].is_number)
 		{
 			value.type = jbvNumeric;
@@ -70,6 +75,26 @@ dja_json_object(const DjaPair *pairs, int n)
 	return JsonbPGetDatum(JsonbValueToJsonb(state.result));
 }
 
+/*
+ * Makes an array of objects.
+ */
+Datum
+dja_json_array(const Datum *elements, int n)
+{
+	DjaJsonState state = {0};
+
+	dja_json_push(&state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		JsonbValue	value;
+
+		dja_json_value(DatumGetJsonbP(elements[i]), &value);
+		dja_json_push(&state, WJB_ELEM, &value);
+	}
+	dja_json_push(&state, WJB_END_ARRAY, NULL);
+	return JsonbPGetDatum(JsonbValueToJsonb(state.result));
+}
+
 Datum
 dja_json_null(void)
 {
@@ -79,24 +104,17 @@ dja_json_null(void)
 	return JsonbPGetDatum(JsonbValueToJsonb(&value));
 }
 
-static JsonbValue *
-dja_json_find(Datum object, const char *key)
-{
-	Jsonb	   *json = DatumGetJsonbP(object);
-
-	if (!JB_ROOT_IS_OBJECT(json))
-		return NULL;
-	return getKeyJsonValueFromContainer(&json->root, key, strlen(key), NULL);
-}
-
 /*
  * Returns the string at a key of an object, or NULL if there is none.
  */
 char *
 dja_json_string(Datum object, const char *key)
 {
-	JsonbValue *value = dja_json_find(object, key);
+	Jsonb	   *json = DatumGetJsonbP(object);
+	JsonbValue *value = NULL;
 
+	if (JB_ROOT_IS_OBJECT(json))
+		value = getKeyJsonValueFromContainer(&json->root, key, strlen(key), NULL);
 	if (value == NULL || value->type != jbvString)
 		return NULL;
 	return pnstrdup(value->val.string.val, value->val.string.len);

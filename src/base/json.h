@@ -9,6 +9,8 @@
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
+#include "base/compat.h"
+
 /* One pair of an object; the value is the first member that is set. */
 typedef struct DjaPair
 {
@@ -22,7 +24,9 @@ typedef struct DjaPair
 #define DJA_PAIR_STRING(key, string) {(key), (string), NULL, 0, false}
 #define DJA_PAIR_NUMBER(key, number) {(key), NULL, NULL, (number), true}
 
+extern void dja_json_push_string(DjaJsonState *state, JsonbIteratorToken token, const char *string);
 extern Datum dja_json_object(const DjaPair *pairs, int n);
+extern Datum dja_json_array(const Datum *elements, int n);
 extern Datum dja_json_null(void);
 extern char *dja_json_string(Datum object, const char *key);
 extern char *dja_time_string(TimestampTz time);

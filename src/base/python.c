@@ -21,7 +21,6 @@
 
 #include <signal.h>
 
-#include "access/htup_details.h"
 #include "catalog/pg_language.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -57,16 +56,13 @@ dja_python_listen(Oid language)
 {
 	static bool listens = false;
 	InlineCodeBlock *block;
-	HeapTuple	tuple;
 	Oid			handler;
 
 	if (listens)
 		return;
-	tuple = SearchSysCache1(LANGOID, ObjectIdGetDatum(language));
-	if (!HeapTupleIsValid(tuple))
+	handler = GetSysCacheOid1(LANGOID, Anum_pg_language_laninline, ObjectIdGetDatum(language));
+	if (!OidIsValid(handler))
 		elog(ERROR, "cache lookup failed for language %u", language);
-	handler = ((Form_pg_language) GETSTRUCT(tuple))->laninline;
-	ReleaseSysCache(tuple);
 
 	block = makeNode(InlineCodeBlock);
 	block->source_text =

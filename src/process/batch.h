@@ -1,8 +1,7 @@
 /*
  * batch.h
  *
- * A worker's batch: claims, one transaction for many messages, and what to do
- * when it aborts.
+ * A worker's batch: claims, and one transaction for many messages.
  */
 #ifndef DJA_BATCH_H
 #define DJA_BATCH_H
@@ -15,12 +14,5 @@ typedef enum DjaBatchResult
 } DjaBatchResult;
 
 extern DjaBatchResult dja_batch_run(int pool);
-
-/*
- * Runs step(arg) in a transaction of its own; false, logged, if that failed.
- * Then dja_had_trouble() is true, once.
- */
-extern bool dja_in_transaction(void (*step) (void *arg), void *arg);
-extern bool dja_had_trouble(void);
 
 #endif							/* DJA_BATCH_H */

@@ -17,11 +17,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "base/guc.h"
-#include "process/batch.h"
 #include "process/crash_record.h"
+#include "process/worker_xact.h"
 #include "shmem/crash.h"
+#include "shmem/hosts.h"
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
 #include "tables/message.h"
@@ -125,6 +125,19 @@ dja_crash_record_claim(int i, int pool, int slot, bool review, DjaCharge *charge
 }
 
 /*
+ * Frees an entry that was written down: its type's mail goes on.
+ */
+static void
+dja_crash_record_done(int i)
+{
+	int			type_queue = dja_type_queue_find(MyDatabaseId, dja_crash(i)->type_hash);
+
+	dja_crash_free(i);
+	if (type_queue >= 0)
+		dja_hosts_may_take_again(type_queue);
+}
+
+/*
  * Writes down all entries of a pool, outside a transaction.  A failure is logged,
  * and the next call tries again.  Suspects are looked at now and then.
  */
@@ -155,7 +168,7 @@ dja_record_crashes(int pool, int slot)
 		if (dja_crash(i)->verdict != DJA_NO_VERDICT && dja_crash(i)->writer == slot)
 		{
 			if (ok && charge.settled)
-				dja_crash_free(i);
+				dja_crash_record_done(i);
 			else
 				dja_crash(i)->writer = DJA_NO_SLOT;
 		}

@@ -37,6 +37,7 @@
 #include "process/worker.h"
 #include "shmem/crash.h"
 #include "shmem/run_queue.h"
+#include "shmem/hosts.h"
 #include "shmem/slots.h"
 
 #define DJA_SCOUT_AGAIN_MS 10000
@@ -57,7 +58,6 @@ static Oid	dja_scouting;		/* where the present scout is */
 static List *dja_newcomers = NIL;	/* new databases, as they came */
 static List *dja_scouts_failed = NIL;	/* where scouts have failed ... */
 static TimestampTz dja_scout_again = DJA_NEVER; /* ... until others are sent */
-static MemoryContext dja_launcher_context;
 
 /* ---------- scouts ---------- */
 
@@ -83,23 +83,13 @@ dja_list_databases(void)
 
 		if (!dja_database_open(database) || database->datistemplate)
 			continue;
-		old = MemoryContextSwitchTo(dja_launcher_context);
+		old = MemoryContextSwitchTo(TopMemoryContext);
 		databases = lappend_oid(databases, database->oid);
 		MemoryContextSwitchTo(old);
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	CommitTransactionCommand();
-	return databases;
-}
-
-static List *
-dja_add_database(List *databases, Oid database)
-{
-	MemoryContext old = MemoryContextSwitchTo(dja_launcher_context);
-
-	databases = list_append_unique_oid(databases, database);
-	MemoryContextSwitchTo(old);
 	return databases;
 }
 
@@ -124,11 +114,11 @@ dja_scout_ended(void)
 		return;
 	if (stopped)
 	{
-		dja_databases = dja_add_database(dja_databases, dja_scouting);
+		dja_databases = list_append_unique_oid(dja_databases, dja_scouting);
 		return;
 	}
 	dja_scout_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_SCOUT_AGAIN_MS);
-	dja_scouts_failed = dja_add_database(dja_scouts_failed, dja_scouting);
+	dja_scouts_failed = list_append_unique_oid(dja_scouts_failed, dja_scouting);
 }
 
 /*
@@ -143,31 +133,12 @@ dja_try_again(void)
 	foreach(lc, dja_scouts_failed)
 	{
 		if (list_member_oid(there, lfirst_oid(lc)))
-			dja_databases = dja_add_database(dja_databases, lfirst_oid(lc));
+			dja_databases = list_append_unique_oid(dja_databases, lfirst_oid(lc));
 	}
 	list_free(there);
 	list_free(dja_scouts_failed);
 	dja_scouts_failed = NIL;
 	dja_scout_again = DJA_NEVER;
-}
-
-/*
- * Sees whether the scout has ended; false while it has not.
- */
-static bool
-dja_reap_scout(void)
-{
-	pid_t		pid;
-
-	if (dja_scout_handle == NULL)
-		return true;
-	if (GetBackgroundWorkerPid(dja_scout_handle, &pid) != BGWH_STOPPED)
-		return false;
-	pfree(dja_scout_handle);
-	dja_scout_handle = NULL;
-	dja_process_slot_freed();
-	dja_scout_ended();
-	return true;
 }
 
 /*
@@ -197,17 +168,14 @@ dja_see_to_newcomers(TimestampTz now)
 	for (int i = 0; i < DJA_MAX_SCOUTS; i++)
 	{
 		DjaNewcomer *newcomer;
-		MemoryContext old;
 
 		if (!OidIsValid(dja_shared->slots->scout_new[i]))
 			continue;
-		newcomer = MemoryContextAlloc(dja_launcher_context, sizeof(DjaNewcomer));
+		newcomer = palloc(sizeof(DjaNewcomer));
 		newcomer->database = dja_shared->slots->scout_new[i];
 		newcomer->scout_at = TimestampTzPlusMilliseconds(now, DJA_SCOUT_NEW_MS);
 		dja_shared->slots->scout_new[i] = InvalidOid;
-		old = MemoryContextSwitchTo(dja_launcher_context);
 		dja_newcomers = lappend(dja_newcomers, newcomer);
-		MemoryContextSwitchTo(old);
 	}
 	while (dja_newcomers != NIL)
 	{
@@ -215,7 +183,7 @@ dja_see_to_newcomers(TimestampTz now)
 
 		if (newcomer->scout_at > now)
 			return newcomer->scout_at;
-		dja_databases = dja_add_database(dja_databases, newcomer->database);
+		dja_databases = list_append_unique_oid(dja_databases, newcomer->database);
 		dja_newcomers = list_delete_first(dja_newcomers);
 		pfree(newcomer);
 	}
@@ -267,7 +235,8 @@ dja_see_to_scouts(TimestampTz now)
 		dja_shared->slots->scout_wanted = false;
 		list_free(dja_databases);
 		dja_databases = dja_list_databases();
-		dja_crash_forget_databases(dja_databases);
+		if (dja_databases != NIL)
+			dja_crash_forget(dja_databases);
 	}
 	for (int i = 0; i < DJA_MAX_SCOUTS; i++)
 	{
@@ -276,7 +245,7 @@ dja_see_to_scouts(TimestampTz now)
 		if (!OidIsValid(database))
 			continue;
 		dja_shared->slots->scout_databases[i] = InvalidOid;
-		dja_databases = dja_add_database(dja_databases, database);
+		dja_databases = list_append_unique_oid(dja_databases, database);
 	}
 	again = Min(dja_scout_again, dja_see_to_newcomers(now));
 	if (dja_databases == NIL || dja_scout_handle != NULL)
@@ -288,6 +257,28 @@ dja_see_to_scouts(TimestampTz now)
 			return Max(dja_process_not_before(), TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
 	if (dja_scout_handle == NULL && dja_databases != NIL)
 		again = Min(again, TimestampTzPlusMilliseconds(now, DJA_CHECK_MS));
+	return again;
+}
+
+/* ---------- hosts ---------- */
+
+/*
+ * Takes mail back from hosts that do not come to an end with it.  Returns when to look
+ * again.
+ */
+static TimestampTz
+dja_see_to_hosts(TimestampTz now)
+{
+	TimestampTz again;
+	int			lost;
+
+	dja_lock();
+	again = dja_hosts_reap(now, &lost);
+	dja_unlock();
+	if (lost > 0)
+		ereport(LOG,
+				(errmsg("took mail of %d actors back from hosts whose lease or time limit was over", lost),
+				 errhint("See djactor.host. A host has to call heartbeat() or take() before its lease is over.")));
 	return again;
 }
 
@@ -309,10 +300,9 @@ dja_launcher_main(Datum arg)
 	before_shmem_exit(dja_launcher_detach, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-	dja_launcher_context = AllocSetContextCreate(TopMemoryContext, "djactor launcher",
-												 ALLOCSET_DEFAULT_SIZES);
-	dja_process_init(dja_launcher_context);
-	dja_places_init(dja_launcher_context);
+	/* what is allocated outside of transactions lasts as long as the process */
+	MemoryContextSwitchTo(TopMemoryContext);
+	dja_places_init();
 	dja_shared->slots->scout_wanted = true;
 	pgstat_report_activity(STATE_IDLE, NULL);
 
@@ -332,11 +322,13 @@ dja_launcher_main(Datum arg)
 		}
 
 		/* the postmaster's signal about a process that ended sets our latch */
-		starting = !dja_reap_scout();
-		starting |= dja_places_reap();
+		if (dja_process_reap(&dja_scout_handle))
+			dja_scout_ended();
+		starting = dja_places_reap() || dja_scout_handle != NULL;
 		again = starting ? TimestampTzPlusMilliseconds(now, DJA_CHECK_MS) : DJA_NEVER;
 		again = Min(again, dja_see_to_pools(now));
 		again = Min(again, dja_see_to_scouts(now)); /* mail goes first */
+		again = Min(again, dja_see_to_hosts(now));
 
 		timeout = again == DJA_NEVER ? -1 :
 			Max(1, Min((again - GetCurrentTimestamp()) / 1000 + 1, 3600 * 1000L));
@@ -353,14 +345,8 @@ dja_launcher_main(Datum arg)
 void
 dja_launcher_register(void)
 {
-	BackgroundWorker worker = {0};
+	BackgroundWorker worker;
 
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = 1;
-	strlcpy(worker.bgw_library_name, "djactor", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "dja_launcher_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "djactor launcher", sizeof(worker.bgw_name));
-	strlcpy(worker.bgw_type, "djactor launcher", sizeof(worker.bgw_type));
+	dja_process_describe(&worker, "dja_launcher_main", "djactor launcher", 1);
 	RegisterBackgroundWorker(&worker);
 }

@@ -6,8 +6,6 @@
 #ifndef DJA_LAUNCHER_H
 #define DJA_LAUNCHER_H
 
-#include "fmgr.h"
-
 extern PGDLLEXPORT void dja_launcher_main(Datum arg);
 extern PGDLLEXPORT void dja_scout_main(Datum arg);
 extern void dja_launcher_register(void);

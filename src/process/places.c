@@ -24,10 +24,7 @@
 #include "postgres.h"
 
 #include "postmaster/bgworker.h"
-#include "storage/proc.h"
-#include "utils/memutils.h"
 
-#include "base/compat.h"
 #include "base/guc.h"
 #include "process/places.h"
 #include "process/start_process.h"
@@ -62,22 +59,6 @@ static uint32 dja_generation = 0;
 /* ---------- processes ---------- */
 
 /*
- * Has this process ended?  If so, forgets its handle.
- */
-static bool
-dja_reap(BackgroundWorkerHandle **handle)
-{
-	pid_t		pid;
-
-	if (*handle == NULL || GetBackgroundWorkerPid(*handle, &pid) != BGWH_STOPPED)
-		return false;
-	pfree(*handle);
-	*handle = NULL;
-	dja_process_slot_freed();
-	return true;
-}
-
-/*
  * Frees the slot of a worker that has not come to take it.
  */
 static void
@@ -104,10 +85,10 @@ dja_places_reap(void)
 
 	dja_assert_launcher();
 	for (int i = 0; i < DJA_MAX_LEAVING; i++)
-		(void) dja_reap(&dja_leaving[i]);
+		(void) dja_process_reap(&dja_leaving[i]);
 	for (int i = 0; i < dja_max_workers; i++)
 	{
-		if (dja_reap(&dja_handles[i]))
+		if (dja_process_reap(&dja_handles[i]))
 		{
 			dja_lock();
 			/* has it ended before it took its slot? */
@@ -349,7 +330,7 @@ dja_places_clear(int pools, int reliefs, const bool *waits, TimestampTz now)
 		asked++;
 		dja_standings[chosen] = DJA_STAYS;
 		dja_worker(chosen)->stop = true;
-		SetLatch(&ProcGlobal->allProcs[dja_worker(chosen)->procno].procLatch);
+		dja_wake(dja_worker(chosen)->procno);
 	}
 	dja_unlock();
 	return again;
@@ -358,12 +339,15 @@ dja_places_clear(int pools, int reliefs, const bool *waits, TimestampTz now)
 /* ---------- beginning ---------- */
 
 /*
- * Frees the slots of workers that an earlier launcher has registered and never
- * heard of.  If such a worker still comes, it finds that the slot is not its own.
+ * Called once by each launcher, when it starts.  Frees the slots of workers that an
+ * earlier launcher has registered and never heard of.  If such a worker still comes,
+ * it finds that the slot is not its own.
  */
-static void
-dja_forget_starting(void)
+void
+dja_places_init(void)
 {
+	dja_handles = palloc0(sizeof(BackgroundWorkerHandle *) * dja_max_workers);
+	dja_standings = palloc0(sizeof(DjaStanding) * dja_max_workers);
 	dja_lock();
 	for (int i = 0; i < dja_max_workers; i++)
 		if (dja_worker(i)->state == DJA_WORKER_STARTING)
@@ -371,16 +355,4 @@ dja_forget_starting(void)
 	for (int i = 0; i < dja_max_workers; i++)
 		dja_generation = Max(dja_generation, dja_worker(i)->generation);
 	dja_unlock();
-}
-
-/*
- * Called once by each launcher, when it starts.
- */
-void
-dja_places_init(MemoryContext context)
-{
-	dja_handles = MemoryContextAllocZero(context,
-										 sizeof(BackgroundWorkerHandle *) * dja_max_workers);
-	dja_standings = MemoryContextAllocZero(context, sizeof(DjaStanding) * dja_max_workers);
-	dja_forget_starting();
 }

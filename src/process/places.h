@@ -9,7 +9,7 @@
 
 #include "utils/timestamp.h"
 
-extern void dja_places_init(MemoryContext context);
+extern void dja_places_init(void);
 
 /* True while a worker is starting. */
 extern bool dja_places_reap(void);

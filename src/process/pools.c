@@ -22,14 +22,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_authid.h"
-#include "catalog/pg_database.h"
-#include "miscadmin.h"
-#include "storage/proc.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "base/guc.h"
 #include "process/places.h"
 #include "process/pools.h"
@@ -103,29 +98,10 @@ dja_pool_has_nobody(int i)
 		if (worker->state == DJA_WORKER_FREE || worker->pool != i || worker->long_turn)
 			continue;
 		if (worker->state == DJA_WORKER_IDLE && dja_pool(i)->resident != w)
-			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);	/* to become it */
+			dja_wake(worker->procno);	/* to become it */
 		return false;
 	}
 	return true;
-}
-
-/*
- * Asks all workers of a pool without types to end.
- */
-static void
-dja_pool_dismiss(int i)
-{
-	dja_assert_locked();
-	for (int w = 0; w < dja_max_workers && dja_pool(i)->workers > 0; w++)
-	{
-		DjaWorker  *worker = dja_worker(w);
-
-		if (worker->state == DJA_WORKER_FREE || worker->pool != i || worker->pid == 0 ||
-			worker->stop)
-			continue;
-		worker->stop = true;
-		SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
-	}
 }
 
 /*
@@ -142,7 +118,7 @@ dja_look_at_pool(int i, TimestampTz now, TimestampTz *again)
 	dja_lock();
 	gone = dja_pool_type_queue_count(i) == 0;
 	if (gone)
-		dja_pool_dismiss(i);
+		(void) dja_stop_workers(pool->database, pool->role, NULL);
 	else if (dja_pool_has_nobody(i))
 	{
 		if (dja_queue_has_work(i, true, now))

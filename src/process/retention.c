@@ -26,8 +26,8 @@
 #include "base/columns.h"
 #include "base/compat.h"
 #include "base/guc.h"
-#include "process/batch.h"
 #include "process/retention.h"
+#include "process/worker_xact.h"
 #include "tables/actor_type.h"
 #include "tables/rows.h"
 

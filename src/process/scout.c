@@ -15,16 +15,15 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
-#include "base/compat.h"
 #include "process/launcher.h"
 #include "process/worker.h"
 #include "shmem/crash.h"
+#include "shmem/rates.h"
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
 #include "tables/actor_type.h"
@@ -67,11 +66,9 @@ dja_announce_type(DjaType *type)
 {
 	int			pool;
 	int			type_queue = DJA_NO_TYPE_QUEUE;
-	char	   *problem;
 	int			batch_size;
 
-	batch_size = dja_handler_resolve(type, &problem) != NULL ?
-		dja_handler_batch_size(type) : type->batch_size;
+	batch_size = dja_handler_known_batch_size(type);
 	dja_lock();
 	pool = dja_pool_find(MyDatabaseId, type->owner, true);
 	if (pool >= 0)
@@ -81,9 +78,12 @@ dja_announce_type(DjaType *type)
 		dja_type_queue_move(type_queue, pool);
 		dja_type_queue(type_queue)->concurrency = type->concurrency;
 		dja_type_queue(type_queue)->batch_size = batch_size;
+		dja_type_queue(type_queue)->hosted = type->hosted;
+		dja_type_queue_order(type_queue, type->stateless);
+		dja_type_queue_set_rate(type_queue, type->rate);
 		dja_type_queue_unblock(type_queue);
 		if (dja_pool(pool)->resident >= 0)
-			SetLatch(dja_pool_latch(pool));
+			dja_wake(dja_worker(dja_pool(pool)->resident)->procno);
 	}
 	dja_unlock();
 	if (type_queue < 0)
@@ -131,7 +131,7 @@ dja_scout_main(Datum arg)
 			dja_report_version(installed);
 	}
 	if (installed == DJA_INSTALLED || installed == DJA_NOT_INSTALLED)
-		dja_crash_forget_types(MyDatabaseId);
+		dja_crash_forget(NIL);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	dja_shared->slots->scouted = MyDatabaseId;

@@ -14,8 +14,6 @@
 #include "catalog/pg_database.h"
 #include "postmaster/bgworker.h"
 #include "utils/fmgroids.h"
-#include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "base/compat.h"
@@ -26,16 +24,6 @@
 
 static TimestampTz dja_exhausted_until = 0; /* logged; not again before */
 static TimestampTz dja_not_before = 0;
-static MemoryContext dja_process_context;
-
-/*
- * Called once by the launcher.  Handles of processes are kept in context.
- */
-void
-dja_process_init(MemoryContext context)
-{
-	dja_process_context = context;
-}
 
 /*
  * The time before which nothing should be started.
@@ -47,12 +35,20 @@ dja_process_not_before(void)
 }
 
 /*
- * Notes that a process has ended, so the server has a slot.
+ * Has this process ended?  If so, forgets its handle, and notes that the server has a
+ * slot for another one.
  */
-void
-dja_process_slot_freed(void)
+bool
+dja_process_reap(BackgroundWorkerHandle **handle)
 {
+	pid_t		pid;
+
+	if (*handle == NULL || GetBackgroundWorkerPid(*handle, &pid) != BGWH_STOPPED)
+		return false;
+	pfree(*handle);
+	*handle = NULL;
 	dja_not_before = 0;
+	return true;
 }
 
 /*
@@ -102,6 +98,23 @@ dja_database_is_open(Oid database)
 }
 
 /*
+ * Fills in what all processes of djactor have in common.
+ */
+void
+dja_process_describe(BackgroundWorker *worker, const char *function, const char *name,
+					 int restart_time)
+{
+	memset(worker, 0, sizeof(BackgroundWorker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = restart_time;
+	strlcpy(worker->bgw_library_name, "djactor", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, function, sizeof(worker->bgw_function_name));
+	strlcpy(worker->bgw_name, name, sizeof(worker->bgw_name));
+	strlcpy(worker->bgw_type, name, sizeof(worker->bgw_type));
+}
+
+/*
  * Registers a background process.  Returns false if the server has no slot for
  * it.  leaving: one of ours is on its way out; then that is not logged, since its
  * end rings.
@@ -110,23 +123,15 @@ bool
 dja_start_process(const char *function, const char *name, Datum arg, uint32 generation,
 				  bool leaving, BackgroundWorkerHandle **handle)
 {
-	BackgroundWorker worker = {0};
-	MemoryContext old = MemoryContextSwitchTo(dja_process_context);
+	BackgroundWorker worker;
 	bool		ok;
 
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "djactor", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, function, sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, name, sizeof(worker.bgw_name));
-	strlcpy(worker.bgw_type, name, sizeof(worker.bgw_type));
+	dja_process_describe(&worker, function, name, BGW_NEVER_RESTART);
 	worker.bgw_main_arg = arg;
 	worker.bgw_notify_pid = MyProcPid;
 	memcpy(worker.bgw_extra, &generation, sizeof(generation));
 
 	ok = RegisterDynamicBackgroundWorker(&worker, handle);
-	MemoryContextSwitchTo(old);
 	if (!ok && !leaving)
 	{
 		TimestampTz now = GetCurrentTimestamp();

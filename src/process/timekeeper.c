@@ -13,20 +13,20 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/xact.h"
-#include "storage/lmgr.h"
+#include "commands/async.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
-#include "process/batch.h"
 #include "process/timekeeper.h"
+#include "process/worker_xact.h"
+#include "shmem/hosts.h"
+#include "shmem/room.h"
 #include "shmem/run_queue.h"
-#include "shmem/slots.h"
 #include "tables/catalog.h"
 #include "tables/message.h"
 #include "turn/reply.h"
+#include "xact/deliver.h"
 #include "xact/pending.h"
 
 #define DJA_SWEEP_CHUNK 1024	/* mailboxes in a transaction */
@@ -41,8 +41,10 @@ typedef struct DjaTypeQueueWork
 {
 	int			type_queue;
 	uint64		type_hash;
-	bool		first;
-	uint64		after;
+	bool		begins;			/* the sweep */
+	DjaSweepPoint sweep_at;
+	bool		sweep_wrapped;
+	uint64		sweep_until;	/* if so: the last key hash */
 	TimestampTz from;
 	TimestampTz next;
 	bool		again;			/* some of it has to be tried again */
@@ -66,6 +68,7 @@ typedef struct DjaSwept
 {
 	uint64		key_hash;
 	int64		position;		/* the lowest in it */
+	uint64		tenant_value;	/* 0 = not known */
 } DjaSwept;
 
 #define ST_SORT dja_sort_swept
@@ -76,30 +79,65 @@ typedef struct DjaSwept
 #include "lib/sort_template.h"
 
 /*
- * Pushes the mailboxes that a sweep has found.  If there is no room for all, the
- * rest is left to the next sweep: a sweep evicts no other mailbox.  Returns false
- * if the type queue is another one by now.
+ * Pushes the mailboxes that a sweep has found, the longest waiting first.  If there is not
+ * room for all, the others are left to the next sweep; then they go in the order of keys, and
+ * the next sweep knows where to go on.  Returns false if the type queue is another one by
+ * now.
  */
 static bool
 dja_push_swept(DjaTypeQueueWork *work, DjaSwept *swept, int n)
 {
+	DjaSweepPoint at = work->sweep_at;
 	bool		same = true;
+	bool		all_fit;
 
+	dja_lock();
+	all_fit = dja_room(work->type_queue, 0) >= n;
+	dja_unlock();
+	if (all_fit)
+		dja_sort_swept(swept, n);
 	for (int i = 0; i < n && same; i += DJA_PUSH_CHUNK)
 	{
 		dja_lock();
 		same = dja_same_type_queue(work);
 		for (int j = i; same && j < Min(i + DJA_PUSH_CHUNK, n); j++)
 		{
-			if (dja_queue_room() > 0)
+			if (dja_room(work->type_queue, swept[j].tenant_value) > 0)
 				dja_queue_push(work->type_queue, DJA_NOT_ANNOUNCED, swept[j].key_hash,
-							   swept[j].position, DJA_NOT_COUNTED, DJA_NOT_COUNTED);
+							   swept[j].position, DJA_NOT_COUNTED, DJA_NOT_COUNTED, swept[j].tenant_value);
 			else
-				dja_type_queue(work->type_queue)->sweep_wanted = true;
+				dja_sweep_refused(work->type_queue, at);
+			if (!all_fit)
+			{
+				at.behind = true;
+				at.key_hash = swept[j].key_hash;
+			}
 		}
 		dja_unlock();
 	}
 	return same;
+}
+
+/*
+ * Returns the tenant value of the message that the sweep stands at, 0 if its row is not
+ * visible.
+ */
+static uint64
+dja_swept_tenant(DjaScan *scan, DjaType *type, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	uint64		value = 0;
+	bool		dead;
+
+	if (dja_scan_fetch(scan, scan->find.scan->xs_heaptid, &dead))
+	{
+		DjaMessage *message = dja_scan_message(scan);
+
+		value = dja_tenant_value(&type->by, message->values, message->nulls);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+	return value;
 }
 
 static void
@@ -108,25 +146,39 @@ dja_sweep_step(void *arg)
 	DjaTypeQueueWork *work = (DjaTypeQueueWork *) arg;
 	DjaSwept   *swept = palloc(sizeof(DjaSwept) * DJA_SWEEP_CHUNK);
 	bool		more = true;
+	TimestampTz began = GetCurrentTimestamp();
 	int			max;
 	int			n = 0;
+	DjaType    *type = dja_type_by_hash(work->type_hash);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor sweep",
+												  ALLOCSET_SMALL_SIZES);
 	DjaScan		scan;
+	DjaSweepPoint at = work->sweep_at;
 
+	if (work->begins)
+		ereport(DEBUG2, (errmsg_internal("djactor begins a sweep of actor type %s", type ? type->name : "?")));
 	dja_lock();
-	max = Min(dja_queue_room(), DJA_SWEEP_CHUNK);
+	max = dja_sweep_room(work->type_queue, DJA_SWEEP_CHUNK);
 	dja_unlock();
 	dja_message_scan_begin(&scan, GetActiveSnapshot());
 	while (n < max &&
-		   (more = dja_message_scan_skip(&scan, work->type_hash, work->first, work->after,
+		   (more = dja_message_scan_skip(&scan, work->type_hash, !at.behind, at.key_hash,
 										 &swept[n].key_hash, &swept[n].position)))
 	{
-		work->first = false;
-		work->after = swept[n++].key_hash;
+		if (work->sweep_wrapped && (int64) swept[n].key_hash > (int64) work->sweep_until)
+		{
+			more = false;
+			break;
+		}
+		at.behind = true;
+		at.key_hash = swept[n].key_hash;
+		swept[n].tenant_value = type == NULL || type->by.kind == DJA_BY_NOTHING ? 0 :
+			dja_swept_tenant(&scan, type, context);
+		n++;
 	}
+	MemoryContextDelete(context);
 	dja_scan_end(&scan);
 
-	/* the longest waiting first; neighbours share pages */
-	dja_sort_swept(swept, n);
 	if (!dja_push_swept(work, swept, n))
 		return;
 	dja_lock();
@@ -134,17 +186,10 @@ dja_sweep_step(void *arg)
 	{
 		DjaTypeQueue *type_queue = dja_type_queue(work->type_queue);
 
-		if (n > 0)
-		{
-			type_queue->sweep_started = true;
-			type_queue->sweep_after = work->after;
-		}
+		type_queue->sweep_at = at;
+		type_queue->sweep_usec += GetCurrentTimestamp() - began;
 		if (!more)
-		{
-			type_queue->sweeping = false;
-			if (!type_queue->sweep_wanted && dja_queue_room() > 0)
-				dja_shared->queue->crowded = false;
-		}
+			dja_sweep_ended(work->type_queue, GetCurrentTimestamp());
 	}
 	dja_unlock();
 }
@@ -157,15 +202,14 @@ dja_sweep(int pool)
 {
 	static int	last = DJA_NO_TYPE_QUEUE;
 	bool		passed = false;
+	TimestampTz now = GetCurrentTimestamp();
 	DjaTypeQueueWork work = {.type_queue = DJA_NO_TYPE_QUEUE};
 
 	dja_lock();
 	/* in turns, so that one which always needs a sweep delays no other */
-	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0 && dja_queue_room() > 0; i = dja_type_queue(i)->next_in_pool)
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
 	{
-		DjaTypeQueue *type_queue = dja_type_queue(i);
-
-		if (!type_queue->blocked && (type_queue->sweeping || type_queue->sweep_wanted) && (work.type_queue < 0 || passed))
+		if (dja_sweep_goes_on(i, now) && (work.type_queue < 0 || passed))
 		{
 			work.type_queue = i;
 			if (passed)
@@ -177,14 +221,12 @@ dja_sweep(int pool)
 	{
 		DjaTypeQueue *type_queue = dja_type_queue(work.type_queue);
 
-		if (!type_queue->sweeping)
-		{
-			type_queue->sweeping = true;
-			type_queue->sweep_wanted = type_queue->sweep_started = false;
-		}
+		work.begins = !type_queue->sweeping;
+		dja_sweep_begin(work.type_queue);
 		work.type_hash = type_queue->type_hash;
-		work.first = !type_queue->sweep_started;
-		work.after = type_queue->sweep_after;
+		work.sweep_at = type_queue->sweep_at;
+		work.sweep_wrapped = type_queue->sweep_wrapped;
+		work.sweep_until = type_queue->sweep_began.key_hash;
 		last = work.type_queue;
 	}
 	dja_unlock();
@@ -200,13 +242,8 @@ static bool
 dja_due_message(DjaTypeQueueWork *work, DjaType *type, DjaWriter *writer, DjaMessage *message,
 				TimestampTz now)
 {
-	bool		delayed;
-	TimestampTz due = message->retry_at;
-
-	delayed = !message->nulls[DJA_MSG_DELIVER_AT - 1] &&
-		!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]);
-	if (message->nulls[DJA_MSG_RETRY_AT - 1])
-		due = DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]);
+	TimestampTz due = dja_message_due_at(message);
+	uint64		key_hash;
 
 	/*
 	 * The next pass starts at the moment where this one ends.  Messages that
@@ -224,7 +261,8 @@ dja_due_message(DjaTypeQueueWork *work, DjaType *type, DjaWriter *writer, DjaMes
 	if (!message->nulls[DJA_MSG_ASIDE - 1])
 	{
 		/* an open ask whose time is over; nothing else aside waits for time */
-		if (dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate"))
+		if (dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate") ||
+			dja_message_is_aside(message, "coalesced"))
 		{
 			TM_Result	result = dja_expire_deferred(message);
 
@@ -233,7 +271,7 @@ dja_due_message(DjaTypeQueueWork *work, DjaType *type, DjaWriter *writer, DjaMes
 		}
 		return true;
 	}
-	if (delayed)
+	if (dja_message_is_delayed(message))
 	{
 		TM_Result	result = dja_message_release(writer, message);
 
@@ -244,7 +282,9 @@ dja_due_message(DjaTypeQueueWork *work, DjaType *type, DjaWriter *writer, DjaMes
 			return true;
 		work->released++;
 	}
-	dja_pending_mailbox(type, dja_hash_text(message->key), message->position, 1);
+	key_hash = dja_hash_text(message->key);
+	dja_pending_mailbox(type, key_hash, message->position, 1);
+	dja_pending_tenant(type, key_hash, message->values, message->nulls);
 	return true;
 }
 
@@ -329,6 +369,42 @@ dja_release_due(int pool)
 	}
 	dja_unlock();
 	return true;
+}
+
+/* ---------- hosts ---------- */
+
+static void
+dja_tell_hosts_step(void *arg)
+{
+	*(bool *) arg = dja_can_notify();
+	if (*(bool *) arg)
+		Async_Notify(DJA_HOST_CHANNEL, "");
+}
+
+/*
+ * Notifies waiting hosts of mail that no sender could tell them of.
+ */
+void
+dja_tell_hosts(int pool)
+{
+	bool		wanted = false;
+	bool		told = false;
+
+	dja_lock();
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+
+		if (type_queue->ring_hosts && !type_queue->hosts_told && type_queue->queued.length > 0 &&
+			dja_hosts_wait_for(type_queue))
+			wanted = true;
+		type_queue->ring_hosts = false;
+	}
+	dja_unlock();
+	if (wanted && !(dja_in_transaction(dja_tell_hosts_step, &told) && told))
+		ereport(LOG,
+				(errmsg("could not notify the hosts of djactor"),
+				 errdetail("They take their mail when they call take() the next time.")));
 }
 
 /*

@@ -25,7 +25,6 @@
 
 #include <sys/resource.h>
 
-#include "access/xact.h"
 #include "commands/async.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -34,7 +33,6 @@
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
@@ -42,14 +40,15 @@
 #include "base/python.h"
 #include "process/batch.h"
 #include "process/crash_record.h"
+#include "process/idle.h"
 #include "process/retention.h"
 #include "process/timekeeper.h"
 #include "process/worker.h"
+#include "process/worker_xact.h"
 #include "shmem/copy_shmem.h"
 #include "shmem/crash.h"
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
-#include "tables/catalog.h"
 #include "turn/session.h"
 #include "xact/copy_check.h"
 
@@ -67,13 +66,14 @@ static int	dja_slot = DJA_NO_SLOT;
 static int	dja_my_pool;
 static bool dja_notified = false;	/* since the last sweep */
 static TimestampTz dja_swept_at = 0;
+static bool dja_has_started = false;	/* it has logged in, and may serve */
 static bool dja_orderly = false;	/* it ends between two rounds, on request */
 
 /* ---------- beginning and end ---------- */
 
 /*
  * Sets up signals as the server's own processes do, except that running Python
- * code has to be interrupted.  crash.c takes SIGTERM over before any handler runs.
+ * code has to be interrupted.  A worker has crash.c take over SIGTERM.
  */
 static void
 dja_cancel(SIGNAL_ARGS)
@@ -108,6 +108,12 @@ dja_worker_detach(int code, Datum arg)
 		pool->state = DJA_POOL_ABSENT;
 		dja_queue_orphan(dja_my_pool, dja_orderly);
 	}
+	if (!dja_has_started && (dja_crash_terminated() || dja_my_worker->stop))
+	{
+		/* it was asked to end, which is no failure to start */
+		pool->failures = Max(0, pool->failures - 1);
+		pool->not_before = 0;
+	}
 	pool->workers--;
 	dja_assert_pool_counts(pool);
 	dja_my_worker->state = DJA_WORKER_FREE;
@@ -116,26 +122,20 @@ dja_worker_detach(int code, Datum arg)
 	/* another worker has to take over its duties, and the mail that it leaves */
 	for (int i = 0; i < dja_max_workers; i++)
 		if (dja_worker(i)->pid != 0 && dja_worker(i)->pool == dja_my_pool)
-			SetLatch(&ProcGlobal->allProcs[dja_worker(i)->procno].procLatch);
+			dja_wake(dja_worker(i)->procno);
 	dja_unlock();
 	dja_my_worker = NULL;
 	dja_ring_launcher();
 }
 
+/*
+ * LISTENs, again before each sleep, since a handler may have said UNLISTEN.  If that
+ * fails, NOTIFY does not wake this process.
+ */
 static void
 dja_listen_step(void *arg)
 {
 	Async_Listen("djactor");
-}
-
-/*
- * LISTENs, again before each sleep, since a handler may have said UNLISTEN.
- * Returns false if that fails, so that a NOTIFY would not wake this process.
- */
-static bool
-dja_listen(void)
-{
-	return dja_in_transaction(dja_listen_step, NULL);
 }
 
 /* ---------- waiting ---------- */
@@ -298,7 +298,7 @@ dja_resident_wait(void)
 		if (!asleep && now >= asleep_at)
 		{
 			/* if LISTEN failed it lingers on, and senders set its latch */
-			asleep = dja_listen();
+			asleep = dja_in_transaction(dja_listen_step, NULL);
 			asleep_at = TimestampTzPlusMilliseconds(now, DJA_LISTEN_AGAIN_MS);
 			pgstat_report_stat(true);
 		}
@@ -490,6 +490,8 @@ dja_worker_loop(void)
 		if (resident)
 			dja_go_busy();
 		dja_record_crashes(dja_my_pool, dja_slot);
+		if (resident)
+			dja_tell_hosts(dja_my_pool);
 		result = dja_batch_run(dja_my_pool);
 		dja_call_for_help(result == DJA_BATCH_DONE);
 		pgstat_report_stat(false);	/* for autovacuum */
@@ -503,6 +505,7 @@ dja_worker_loop(void)
 
 			busy |= dja_release_due(dja_my_pool);
 			busy |= dja_sweep(dja_my_pool);
+			busy |= dja_stop_idle(dja_my_pool);
 			if (GetCurrentTimestamp() >= purge_at)
 			{
 				if (dja_purge())
@@ -538,6 +541,7 @@ dja_worker_main(Datum arg)
 	dja_slot = DatumGetInt32(arg);
 	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
 	dja_process_signals();
+	dja_catch_sigterm();
 
 	/* take the slot, if it is still meant for us */
 	dja_lock();
@@ -575,6 +579,7 @@ dja_worker_main(Datum arg)
 		pool->failures = 0;
 		pool->not_before = 0;
 		dja_unlock();
+		dja_has_started = true;
 	}
 	if (!served)
 		proc_exit(0);			/* no other is started before a scout has been

@@ -6,7 +6,6 @@
 #ifndef DJA_WORKER_H
 #define DJA_WORKER_H
 
-#include "fmgr.h"
 #include "miscadmin.h"
 
 extern PGDLLEXPORT void dja_worker_main(Datum arg);

@@ -14,7 +14,11 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/grow.h"
 #include "shmem/crash.h"
+#include "shmem/mailboxes.h"
+#include "shmem/rates.h"
+#include "shmem/room.h"
 #include "shmem/run_queue.h"
 
 #define DJA_ROOM_MS 50			/* between two looks for room in the queue */
@@ -35,7 +39,7 @@ typedef struct DjaOccupied
 static int *dja_claims = NULL;
 static int	dja_nclaims = 0;
 static int	dja_max_claims = 0;
-static DjaOccupied *dja_occupied = NULL;
+static DjaOccupied dja_occupied[DJA_MAX_TYPE_QUEUES];
 static int	dja_noccupied = 0;
 
 /*
@@ -85,8 +89,8 @@ dja_type_queue_turns(DjaTypeQueue *type_queue)
 {
 	int			turns = type_queue->batch_size > 0 ? type_queue->batch_size : PG_INT32_MAX;
 
-	Assert(type_queue->queued > 0);
-	if (dja_mailbox(type_queue->head)->run_alone > 0)
+	Assert(type_queue->queued.length > 0);
+	if (dja_mailbox(type_queue->queued.head)->run_alone > 0)
 		return 1;
 	return type_queue->pace.turns > 0 ? Min(turns, type_queue->pace.turns) : turns;
 }
@@ -94,7 +98,7 @@ dja_type_queue_turns(DjaTypeQueue *type_queue)
 static bool
 dja_type_queue_waits(DjaTypeQueue *type_queue)
 {
-	return type_queue->queued > 0 && !type_queue->blocked &&
+	return type_queue->queued.length > 0 && !type_queue->blocked && !type_queue->hosted && type_queue->spent_until == 0 &&
 		!dja_crash_owed(type_queue->database, type_queue->type_hash, false);
 }
 
@@ -110,7 +114,9 @@ dja_type_queue_ready(DjaTypeQueue *type_queue, int i)
 static TimestampTz
 dja_type_queue_due(DjaTypeQueue *type_queue)
 {
-	return type_queue->blocked ? type_queue->recheck_at : Max(type_queue->next_due, type_queue->due_not_before);
+	if (type_queue->blocked)
+		return type_queue->recheck_at;
+	return Min(Max(type_queue->next_due, type_queue->due_not_before), type_queue->idle_due);
 }
 
 /*
@@ -129,11 +135,15 @@ dja_queue_has_work(int pool, bool resident, TimestampTz now)
 			return true;
 		if (type_queue->put_off_due <= now && !type_queue->blocked)
 			return true;
+		if (type_queue->spent_until != 0 && type_queue->spent_until <= now && !type_queue->blocked)
+			return true;
 		if (!resident)
 			continue;
+		if (type_queue->ring_hosts)
+			return true;
 		if (dja_type_queue_due(type_queue) <= now)
 			return true;
-		if (!type_queue->blocked && (type_queue->sweeping || type_queue->sweep_wanted) && dja_queue_room() > 0)
+		if (dja_sweep_goes_on(i, now))
 			return true;
 	}
 	return false;
@@ -156,6 +166,8 @@ dja_queue_next_due(int pool, TimestampTz now)
 		due = Min(due, dja_type_queue_due(type_queue));
 		if (!type_queue->blocked)
 			due = Min(due, type_queue->put_off_due);
+		if (!type_queue->blocked && type_queue->spent_until != 0)
+			due = Min(due, type_queue->spent_until);
 
 		/*
 		 * a sweep that has found no room looks again, since no process tells
@@ -203,7 +215,7 @@ dja_queue_length(int pool)
 	dja_assert_locked();
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
 		if (dja_type_queue_ready(dja_type_queue(i), i))
-			n += dja_type_queue(i)->queued;
+			n += dja_type_queue(i)->queued.length;
 	return n;
 }
 
@@ -222,28 +234,6 @@ dja_queue_wants_help(int pool)
 }
 
 /*
- * Makes room in this backend's own lists, for which nothing may be allocated
- * under the lock.
- */
-static void
-dja_reserve_claims(int n)
-{
-	dja_assert_unlocked();
-	if (dja_occupied == NULL)
-		dja_occupied = MemoryContextAlloc(TopMemoryContext,
-										  sizeof(DjaOccupied) * DJA_MAX_TYPE_QUEUES);
-	if (dja_nclaims + n > dja_max_claims)
-	{
-		int			size = Max(256, 2 * (dja_nclaims + n));
-
-		dja_claims = dja_claims == NULL ?
-			MemoryContextAlloc(TopMemoryContext, sizeof(int) * size) :
-			repalloc(dja_claims, sizeof(int) * size);
-		dja_max_claims = size;
-	}
-}
-
-/*
  * Is this mailbox claimed by this backend, and at its place in the list of claims?
  */
 static inline bool
@@ -257,23 +247,35 @@ dja_is_claimed_here(int i)
 }
 
 /*
- * Claims a mailbox that is in no list.  Needs the lock, and dja_reserve_claims()
- * before it.
+ * Makes the claim of a mailbox that is in no list.
+ */
+void
+dja_mailbox_claim(int i, int claimer)
+{
+	DjaMailbox *mailbox = dja_mailbox(i);
+
+	dja_assert_locked();
+	Assert(mailbox->state != DJA_MAILBOX_FREE && mailbox->state != DJA_MAILBOX_RUNNING);
+	Assert(mailbox->claimer == DJA_NO_PROC);
+	mailbox->state = DJA_MAILBOX_RUNNING;
+	mailbox->more = false;
+	mailbox->claimed_cursor = mailbox->cursor;
+	if (mailbox->announced == 0)
+		mailbox->cursor = DJA_CURSOR_END;
+	mailbox->claimer = claimer;
+}
+
+/*
+ * Claims a mailbox that is in no list.  Needs the lock, and room in dja_claims,
+ * for which nothing may be allocated under it.
  */
 static void
 dja_claim(int i)
 {
 	DjaMailbox *mailbox = dja_mailbox(i);
 
-	Assert(mailbox->state != DJA_MAILBOX_FREE && mailbox->state != DJA_MAILBOX_RUNNING);
-	Assert(mailbox->claimer == DJA_NO_PROC);
 	Assert(dja_nclaims < dja_max_claims);
-	mailbox->state = DJA_MAILBOX_RUNNING;
-	mailbox->more = false;
-	mailbox->claimed_cursor = mailbox->cursor;
-	if (mailbox->announced == 0)
-		mailbox->cursor = DJA_CURSOR_END;
-	mailbox->claimer = dja_my_procno();
+	dja_mailbox_claim(i, dja_my_procno());
 	mailbox->claim_index = dja_nclaims;
 	dja_claims[dja_nclaims++] = i;
 	if (!dja_occupies(mailbox->type_queue))
@@ -314,7 +316,7 @@ dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 	dja_assert_worker();
 	Assert(dja_my_worker->pool == pool);
 	*limit = PG_INT32_MAX;
-	dja_reserve_claims(1);
+	dja_claims = dja_grow(TopMemoryContext, dja_claims, sizeof(int), dja_nclaims, &dja_max_claims);
 	dja_lock();
 	if (turns == 0 && dja_is_of_pool(dja_passed_over, pool))
 		queue->pool_rotor[pool] = dja_passed_over;
@@ -329,7 +331,10 @@ dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 
 		if (type_queue->put_off_due <= now)
 			dja_mailboxes_come_back(type_queue, now);
-		if (dja_type_queue_ready(type_queue, i))
+		if (type_queue->spent_until != 0)
+			dja_rate_recover(type_queue, now);
+		if (dja_type_queue_ready(type_queue, i) &&
+			(type_queue->rate.turns == 0 || dja_rate_allows(i, now)))
 		{
 			int			type_queue_limit = dja_type_queue_turns(type_queue);
 
@@ -372,7 +377,7 @@ dja_queue_claim(int type_queue_id, uint64 key_hash)
 	int			i;
 
 	Assert(dja_my_worker == NULL);
-	dja_reserve_claims(1);
+	dja_claims = dja_grow(TopMemoryContext, dja_claims, sizeof(int), dja_nclaims, &dja_max_claims);
 	dja_lock();
 	i = dja_mailbox_find(type_queue_id, key_hash);
 	if (queue->drained >= queue->size / 2 &&
@@ -380,7 +385,7 @@ dja_queue_claim(int type_queue_id, uint64 key_hash)
 		i = DJA_CLAIM_NO_ROOM;
 	else if (i < 0)
 	{
-		i = dja_mailbox_create(type_queue_id, key_hash, DJA_CURSOR_START);
+		i = dja_mailbox_create(type_queue_id, key_hash, DJA_CURSOR_START, 0);
 		if (i < 0)
 			i = DJA_CLAIM_NO_ROOM;
 		else
@@ -409,7 +414,7 @@ dja_queue_read_cursor(int i)
 	DjaMailbox *mailbox = dja_mailbox(i);
 
 	dja_assert_locked();
-	Assert(dja_is_claimed_here(i));
+	Assert(dja_is_claimed_here(i) || mailbox->claimer == DJA_HOSTED_PROC);
 	if (dja_type_queue_unbounded(dja_type_queue(mailbox->type_queue)))
 		return DJA_CURSOR_START;
 	return Min(mailbox->cursor, mailbox->claimed_cursor);
@@ -438,16 +443,14 @@ dja_put_off_until(int times)
 
 /*
  * Lets a mailbox with mail left wait for its next turn: in the queue, or for the
- * sweep if the queue is crowded.
+ * sweep if it is crowded there.
  */
 static void
 dja_mailbox_wait_again(int i)
 {
-	DjaRunQueue *queue = dja_shared->queue;
 	DjaMailbox *mailbox = dja_mailbox(i);
 
-	queue->crowded |= queue->free_count == 0;
-	if (!queue->crowded || mailbox->announced > 0 || mailbox->run_alone > 0)
+	if (!dja_mailbox_crowded(i) || mailbox->announced > 0 || mailbox->run_alone > 0)
 		dja_mailbox_enqueue(i);
 	else
 	{
@@ -474,19 +477,19 @@ dja_unclaim(int i)
 }
 
 /*
- * Ends a claim after the commit or the abort of its batch.  cursor: where to read
- * next.  removed: how many messages that counted against the mailbox limit have
- * left it.  run_alone: how many of those left are run alone next.
+ * Gives back a mailbox whose claimer has left it.  cursor: where to read next.
+ * removed: how many messages that counted against the mailbox limit have left it.
+ * run_alone: how many of those left are run alone next.
  */
 void
-dja_queue_finish(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alone)
+dja_mailbox_leave(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alone)
 {
 	DjaMailbox *mailbox = dja_mailbox(i);
 	DjaTypeQueue *type_queue = dja_type_queue(mailbox->type_queue);
 
 	dja_assert_locked();
 	Assert(removed >= 0 && run_alone >= 0);
-	dja_unclaim(i);
+	Assert(mailbox->state == DJA_MAILBOX_RUNNING && mailbox->claimer == DJA_NO_PROC);
 	if (mailbox->depth >= 0)
 		mailbox->depth = Max(0, mailbox->depth - removed);
 	if (end != DJA_END_EMPTY && cursor < mailbox->cursor)
@@ -511,14 +514,29 @@ dja_queue_finish(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alon
 		mailbox->state = DJA_MAILBOX_WAITING;
 	else
 		dja_mailbox_free(i);
+}
+
+/*
+ * Ends a claim of this backend after the commit or the abort of its batch; the
+ * arguments are those of dja_mailbox_leave().
+ */
+void
+dja_queue_finish(int i, DjaClaimEnd end, int64 cursor, int removed, int run_alone)
+{
+	DjaTypeQueue *type_queue = dja_type_queue(dja_mailbox(i)->type_queue);
+
+	dja_assert_locked();
+	dja_unclaim(i);
+	dja_mailbox_leave(i, end, cursor, removed, run_alone);
 
 	/*
 	 * work that is left to another pool, or to the resident, has to ring
 	 * there
 	 */
 	if (type_queue->in_use &&
-		(dja_in_other_pool(type_queue) ? type_queue->queued > 0 || type_queue->sweep_wanted :
-		 !dja_is_resident() && (type_queue->sweep_wanted || type_queue->blocked)))
+		(dja_in_other_pool(type_queue) ? type_queue->queued.length > 0 || type_queue->sweep_wanted :
+		 !dja_is_resident() && (type_queue->sweep_wanted || type_queue->blocked || type_queue->ring_hosts ||
+								end == DJA_END_PUT_OFF)))
 		dja_wake_pool(type_queue->pool);
 }
 
@@ -550,7 +568,7 @@ dja_queue_leave_type_queues(int turns, TimestampTz started, TimestampTz now)
 		Assert(type_queue->workers > 0);
 		dja_pace_note(&type_queue->pace, occupied->event, turns, type_queue->workers, started, now);
 		type_queue->workers--;
-		if (type_queue->in_use && type_queue->queued > 0 && dja_in_other_pool(type_queue))
+		if (type_queue->in_use && type_queue->queued.length > 0 && dja_in_other_pool(type_queue))
 			dja_wake_pool(type_queue->pool);
 	}
 }

@@ -20,10 +20,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 
-#include "base/compat.h"
-#include "base/guc.h"
 #include "shmem/copy_backup.h"
 #include "shmem/copy_shmem.h"
 #include "shmem/slots.h"
@@ -34,8 +31,6 @@ static bool dja_counted = false;	/* ... and is counted as open */
 static bool dja_wants_look = false; /* it has changed what the verdict depends
 									 * on */
 static bool dja_no_prepare = false;
-
-static int *dja_stopped_pids = NULL;	/* scratch: room for all workers */
 
 Size
 dja_copies_size(void)
@@ -91,13 +86,6 @@ dja_copy_remove(DjaCopy *entry)
 	Assert(dja_shared->copies->count > 0);
 	entry->database = InvalidOid;
 	dja_shared->copies->count--;
-}
-
-static void
-dja_copy_reserve(void)
-{
-	if (dja_stopped_pids == NULL)
-		dja_stopped_pids = MemoryContextAlloc(TopMemoryContext, sizeof(int) * dja_max_workers);
 }
 
 /*
@@ -160,7 +148,6 @@ dja_copy_verdict(const DjaCopyLook *look, DjaCopyVerdict verdict, bool *news)
 	DjaCopy    *entry;
 
 	*news = false;
-	dja_copy_reserve();
 	dja_lock();
 	entry = dja_copy_entry(MyDatabaseId, verdict != DJA_COPY_AT_HOME);
 	if (verdict == DJA_COPY_AT_HOME)
@@ -176,7 +163,7 @@ dja_copy_verdict(const DjaCopyLook *look, DjaCopyVerdict verdict, bool *news)
 		*news = verdict == DJA_COPY_HELD && (entry == NULL || !entry->held);
 		if (entry != NULL)
 			entry->held |= verdict == DJA_COPY_HELD;
-		(void) dja_stop_workers(MyDatabaseId, dja_stopped_pids);
+		(void) dja_stop_workers(MyDatabaseId, InvalidOid, NULL);
 	}
 	dja_unlock();
 	return verdict == DJA_COPY_AT_HOME && entry == NULL;
@@ -206,7 +193,7 @@ void
 dja_copy_recheck(void)
 {
 	if (dja_copy_is_held(MyDatabaseId))
-		dja_ring_scout(MyDatabaseId);
+		dja_ring_scout(MyDatabaseId, false);
 }
 
 /* ---------- at the end of the transaction ---------- */
@@ -218,7 +205,6 @@ dja_copy_recheck(void)
 void
 dja_copy_suspect(void)
 {
-	dja_copy_reserve();
 	dja_suspects = true;
 }
 
@@ -238,7 +224,7 @@ dja_copy_open(void)
 {
 	DjaCopy    *entry;
 
-	Assert(!dja_counted && dja_stopped_pids != NULL);
+	Assert(!dja_counted);
 	dja_lock();
 	entry = dja_copy_entry(MyDatabaseId, true);
 	if (entry != NULL)
@@ -246,7 +232,7 @@ dja_copy_open(void)
 		entry->open++;
 		entry->asked++;
 		dja_counted = true;
-		(void) dja_stop_workers(MyDatabaseId, dja_stopped_pids);
+		(void) dja_stop_workers(MyDatabaseId, InvalidOid, NULL);
 	}
 	dja_unlock();
 	if (entry == NULL)
@@ -272,7 +258,7 @@ dja_copy_close(void)
 		dja_unlock();
 	}
 	if (dja_counted || dja_wants_look)
-		dja_ring_scout(MyDatabaseId);
+		dja_ring_scout(MyDatabaseId, false);
 }
 
 static void

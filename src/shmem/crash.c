@@ -34,6 +34,7 @@
 #include "common/file_perm.h"
 #include "pgstat.h"
 #include "storage/fd.h"
+#include "storage/ipc.h"
 #include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/timestamp.h"
@@ -226,52 +227,34 @@ dja_crash_acquit(int64 message_id)
 /* ---------- entries that cannot be acted upon any more ---------- */
 
 /*
- * Frees an entry that no worker is writing down, in one of two cases.  With a
- * list of databases: its database is not in it.  Without: its database is this
- * one, and has no such type.
- */
-static void
-dja_crash_forget(int i, List *databases, Oid database)
-{
-	DjaCrash   *crash = dja_crash(i);
-	bool		gone;
-
-	dja_lock();
-	gone = crash->verdict != DJA_NO_VERDICT && crash->writer < 0;
-	if (gone && databases != NIL)
-		gone = !list_member_oid(databases, crash->database);
-	else if (gone)
-		gone = crash->database == database && dja_type_queue_find(database, crash->type_hash) < 0;
-	if (gone)
-		dja_crash_free(i);
-	dja_unlock();
-	if (gone)
-		dja_crash_remove_file(i);
-}
-
-/*
- * Frees the entries of databases that no longer exist.  databases are those that
- * do.
+ * Frees the entries that no worker is writing down and nobody can act upon: with a
+ * list of all databases, those of databases that are not in it; with NIL, those of
+ * this database whose type has no type queue, when all types have theirs.
  */
 void
-dja_crash_forget_databases(List *databases)
-{
-	for (int i = 0; i < dja_crash_room() && databases != NIL; i++)
-		dja_crash_forget(i, databases, InvalidOid);
-}
-
-/*
- * Frees the entries of types that no longer exist.  All types of this database
- * have their type queues by now.
- */
-void
-dja_crash_forget_types(Oid database)
+dja_crash_forget(List *databases)
 {
 	for (int i = 0; i < dja_crash_room(); i++)
-		dja_crash_forget(i, NIL, database);
+	{
+		DjaCrash   *crash = dja_crash(i);
+		bool		gone;
+
+		dja_lock();
+		gone = crash->verdict != DJA_NO_VERDICT && crash->writer < 0;
+		if (gone && databases != NIL)
+			gone = !list_member_oid(databases, crash->database);
+		else if (gone)
+			gone = crash->database == MyDatabaseId &&
+				dja_type_queue_find(MyDatabaseId, crash->type_hash) < 0;
+		if (gone)
+			dja_crash_free(i);
+		dja_unlock();
+		if (gone)
+			dja_crash_remove_file(i);
+	}
 }
 
-/* ---------- a worker's marker ---------- */
+/* ---------- markers ---------- */
 
 /*
  * SIGQUIT: another process has crashed, or the server is stopped at once.
@@ -304,7 +287,7 @@ dja_crash_terminate(int signo, siginfo_t * info, void *context)
  * Sets the handler of SIGTERM.  pqsignal() would not tell it who has sent the
  * signal.
  */
-static void
+void
 dja_catch_sigterm(void)
 {
 	struct sigaction action = {0};
@@ -355,17 +338,15 @@ dja_marker_map(const char *path)
 }
 
 /*
- * Makes the marker of a worker that has taken its slot and its database.
+ * Makes the marker of this process, in the file of that number.
  */
-void
-dja_crash_begin(int slot)
+static void
+dja_marker_make(int slot)
 {
 	DjaCrashes *crashes = dja_shared->crashes;
 	DjaMarker  *marker;
 	char		path[MAXPGPATH];
 
-	dja_assert_worker();
-	Assert(dja_my_worker == dja_worker(slot));
 	snprintf(path, sizeof(path), DJA_MARKER_PATH, slot);
 	marker = dja_marker_map(path);
 	if (marker == NULL)
@@ -374,7 +355,7 @@ dja_crash_begin(int slot)
 			ereport(LOG,
 					(errcode_for_file_access(),
 					 errmsg("could not create file \"%s\": %m", path),
-					 errdetail("Should a worker of djactor crash without it, no message will be charged with that.")));
+					 errdetail("Should a process of djactor crash without it, no message will be charged with that.")));
 		crashes->complained = slot + 1;
 	}
 	else
@@ -387,8 +368,65 @@ dja_crash_begin(int slot)
 		dja_marker = marker;
 	}
 	dja_marker->database = MyDatabaseId;
+}
+
+/*
+ * Makes the marker of a worker that has taken its slot and its database.
+ */
+void
+dja_crash_begin(int slot)
+{
+	dja_assert_worker();
+	Assert(dja_my_worker == dja_worker(slot));
+	dja_marker_make(slot);
 	pqsignal(SIGQUIT, dja_crash_quit);
-	dja_catch_sigterm();
+}
+
+/*
+ * SIGQUIT in a client's session.
+ */
+static void
+dja_client_quit(SIGNAL_ARGS)
+{
+	dja_marker->innocent = true;
+	quickdie(DJA_SIGNAL_ARGS);
+}
+
+/*
+ * The number of a client's marker follows those of workers.
+ */
+static int
+dja_client_slot(void)
+{
+	return dja_max_workers + dja_my_procno();
+}
+
+static void
+dja_client_marker_end(int code, Datum arg)
+{
+	char		path[MAXPGPATH];
+
+	dja_marker->message_id = 0;
+	dja_marker = &dja_private_marker;
+	snprintf(path, sizeof(path), DJA_MARKER_PATH, dja_client_slot());
+	(void) unlink(path);
+}
+
+/*
+ * Makes the marker of a client's session, which runs turns of hosted types, unless it
+ * has one.
+ */
+void
+dja_crash_begin_client(void)
+{
+	static bool made = false;
+
+	if (made || dja_my_worker != NULL)
+		return;
+	made = true;
+	dja_marker_make(dja_client_slot());
+	before_shmem_exit(dja_client_marker_end, (Datum) 0);
+	pqsignal(SIGQUIT, dja_client_quit);
 }
 
 /*
@@ -415,6 +453,17 @@ dja_crash_end(int slot)
 	dja_unlock();
 	marker->message_id = 0;
 	dja_marker = &dja_private_marker;
+}
+
+/*
+ * Charges a message with the death of a process outside the server that ran it.
+ * Without room for the verdict it goes unpunished.
+ */
+void
+dja_crash_charge(Oid database, uint64 type_hash, int64 message_id)
+{
+	dja_assert_locked();
+	(void) dja_crash_note(dja_shared->crashes, DJA_CHARGED, database, type_hash, message_id);
 }
 
 /* ---------- the postmaster ---------- */

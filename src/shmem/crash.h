@@ -3,7 +3,8 @@
  *
  * Tells which message was being handled when a process died (contract point 15).
  *
- * A worker keeps the identity of the message whose handler runs in its marker.
+ * A worker keeps the identity of the message whose handler runs in its marker, and so
+ * does a client's session between begin_turn() and end_turn().
  * That is a file mapped into its memory, which outlives the process and shared
  * memory.  When the postmaster sets up shared memory anew, it reads the markers.
  * It passes a verdict on each message whose handler was running, unless the
@@ -84,18 +85,20 @@ extern int	dja_crash_room(void);
 /* a worker */
 extern void dja_crash_begin(int slot);
 extern void dja_crash_end(int slot);
+extern void dja_crash_begin_client(void);
+extern void dja_catch_sigterm(void);
 extern bool dja_crash_terminated(void);
 extern void dja_crash_acquit(int64 message_id);
 extern bool dja_crash_suspected_slow(int64 message_id);
 
 /* entries; all but dja_crash_remove_file(), which must not have it, need the lock */
 extern bool dja_crash_owed_slow(Oid database, uint64 type_hash, bool unclaimed);
+extern void dja_crash_charge(Oid database, uint64 type_hash, int64 message_id);
 extern void dja_crash_free(int i);
 extern void dja_crash_remove_file(int i);
 
-/* these take the lock */
-extern void dja_crash_forget_databases(List *databases);
-extern void dja_crash_forget_types(Oid database);
+/* takes the lock */
+extern void dja_crash_forget(List *databases);
 
 #define dja_crash(i) (&dja_shared->crashes->crashes[i])
 

@@ -24,15 +24,15 @@
  *
  * Workers claim a mailbox when its turn comes, and none ahead of that, so a long
  * turn does not delay other mailboxes.  Those of a type queue are claimed in the
- * order in which they were queued.  One that is given back untouched returns to
+ * order in which they were queued, and those of a stateless type by the priority of
+ * their first message before that.  One that is given back untouched returns to
  * the front; one that was served goes to the end.  A mailbox is put off while
  * another transaction has locked one of djactor's rows that its turn would write.
- * No table can record that, so it is remembered here.
+ * No table can record that, so it is remembered here.  A mailbox that is queued may
+ * stand BEHIND others of its tenant (tenants.h), or be put off for the tenant's rate.
  *
- * When the queue is full, a mailbox that was served makes room for those that
- * were not: it leaves the queue, and a sweep brings it back after all the others.
- * New mail then waits for the sweep, too.  The queue is crowded until a sweep has
- * finished, no mailbox has left meanwhile, and there is room.
+ * There is not always room for all mailboxes with due mail.  Then some wait for a
+ * sweep; room.h says which.
  *
  * The cursor of a mailbox is a position (see dja_position) below which it is
  * known to hold no deliverable message, so that a worker need not walk over the
@@ -55,9 +55,11 @@
 
 #include "datatype/timestamp.h"
 
+#include "base/columns.h"
 #include "shmem/pace.h"
 #include "shmem/shmem.h"
 #include "shmem/slots.h"
+#include "shmem/tenants.h"
 #include "shmem/trouble.h"
 
 #define DJA_MAX_TYPE_QUEUES 4096
@@ -79,9 +81,29 @@
 #define DJA_CLAIM_RUNNING (-1)	/* another backend runs it */
 #define DJA_CLAIM_NO_ROOM (-2)
 
+#define DJA_MAX_RANKS 16		/* priorities that a type queue tells apart at
+								 * the same moment */
+
+#define DJA_HOSTED_PROC (-2)	/* instead of a claimer: a host has it */
+#define DJA_ENDS_MAX 15			/* mailbox.ends counts no further */
+
 /* Instead of a number of messages. */
 #define DJA_NOT_COUNTED (-1)	/* nobody has counted */
 #define DJA_DEPTH_UNKNOWN (-2)	/* what has been counted is not so any more */
+
+/* The queued mailboxes of one priority, in a type queue that goes by priority. */
+typedef struct DjaRank
+{
+	int			tail;			/* its last mailbox */
+	int16		priority;
+} DjaRank;
+
+/* A point in the order of keys: behind this one, or before all keys. */
+typedef struct DjaSweepPoint
+{
+	bool		behind;
+	uint64		key_hash;
+} DjaSweepPoint;
 
 typedef struct DjaTypeQueue
 {
@@ -96,28 +118,55 @@ typedef struct DjaTypeQueue
 	int			batch_size;		/* turns that may share a transaction with one
 								 * of these; 0 = no limit */
 	DjaPace		pace;			/* the limits as conflicts lower them */
+	DjaRate		rate;			/* of turns; see rates.h */
+	bool		rate_by;		/* it counts for each tenant, see tenants.h */
+	TimestampTz spent_until;	/* it has had its turns; 0 = it has not */
+	bool		hosted;			/* hosts take its mail, workers do not */
+	bool		ring_hosts;		/* a waiting host is to be told of its mail */
+	bool		hosts_told;		/* a NOTIFY for that is under way */
+	uint64		times_queued;	/* mailboxes that were queued for hosts, so
+								 * far */
+
+	bool		by_priority;	/* the list is ordered by priority first */
+	int			nranks;			/* if so: none of them is empty */
+	DjaRank		ranks[DJA_MAX_RANKS];	/* highest priority first */
 
 	uint64		epoch;			/* queue->changes at the type's last change */
 	bool		blocked;		/* paused, or its handler cannot be called */
 	TimestampTz recheck_at;		/* when blocked: when to try again */
 
-	int			head;			/* queued mailboxes, first in first out */
-	int			tail;
-	int			queued;
-	int			put_off;		/* first mailbox that is put off, or
-								 * DJA_NO_MAILBOX */
+	DjaMailboxList queued;		/* first in first out, but for by_priority */
+	int			behind;			/* queued behind others of their tenants */
+	DjaMailboxList put_off;
 	TimestampTz put_off_due;	/* when the first of them comes back */
-	int			workers;		/* workers with a mailbox of this type queue */
+	int			workers;		/* workers with a mailbox of this type queue;
+								 * if hosted, claims of hosts */
 	int			mailboxes;		/* in any state */
 
 	int			overflows;		/* overflows announced, not yet over */
 	bool		sweep_wanted;
 	bool		sweeping;
-	uint64		sweep_after;	/* the key hash that the sweep has reached */
-	bool		sweep_started;	/* sweep_after is valid */
+	DjaSweepPoint sweep_began;	/* where the sweep began */
+	DjaSweepPoint sweep_at;		/* which point it has reached */
+	bool		sweep_wrapped;	/* it has come to the last key, and gone on
+								 * with the first */
+	bool		sweep_refused;	/* it has passed over mail, see room.h ... */
+	DjaSweepPoint sweep_refused_at; /* ... first here */
+	int64		sweep_usec;		/* that it has taken so far */
+	int			sweep_refill;	/* the next one begins when fewer mailboxes
+								 * are left, ... */
+	TimestampTz sweep_pause_until;	/* ... or then */
+	bool		crowded;		/* there are, or may be, more mailboxes with
+								 * due mail than it has room for: those in no
+								 * tenant */
+	bool		tenants_crowded;	/* some of them are */
+	int			largest_tenant; /* of those that have grown: the one with most
+								 * mailboxes, or DJA_NO_TENANT */
 
 	TimestampTz next_due;		/* earliest delay or retry not yet handled */
 	TimestampTz due_not_before; /* the last look failed: wait until then */
+	TimestampTz idle_due;		/* when to look for actors that are idle for
+								 * their type's idle_ttl */
 
 	int64		failure_part;	/* breaker.c: the latest part of the window */
 	uint32		failures[DJA_BREAKER_PARTS];	/* failed attempts in each */
@@ -129,7 +178,8 @@ typedef enum DjaMailboxState
 	DJA_MAILBOX_WAITING,
 	DJA_MAILBOX_QUEUED,
 	DJA_MAILBOX_RUNNING,
-	DJA_MAILBOX_PUT_OFF
+	DJA_MAILBOX_PUT_OFF,
+	DJA_MAILBOX_BEHIND			/* QUEUED behind others of its tenant */
 } DjaMailboxState;
 
 typedef struct DjaMailbox
@@ -139,10 +189,11 @@ typedef struct DjaMailbox
 	int64		claimed_cursor; /* the cursor at the time of the claim */
 	int			type_queue;
 	int			hash_next;
-	int			fifo_next;		/* next in its type queue, among those put
-								 * off, or in the free list */
-	int			claimer;		/* procno of the backend that runs it, or
-								 * DJA_NO_PROC */
+	int			list_next;		/* in the list that it is in, or in the free
+								 * list */
+	int			list_prev;
+	int			claimer;		/* procno of the backend that runs it,
+								 * DJA_HOSTED_PROC or DJA_NO_PROC */
 	int			claim_index;	/* its index in that backend's list */
 	int			depth;			/* messages waiting, or DJA_NOT_COUNTED */
 	TimestampTz not_before;		/* when put off: until then */
@@ -150,9 +201,32 @@ typedef struct DjaMailbox
 	uint16		put_offs;		/* in a row, so far */
 	uint16		run_alone;		/* so many of its messages are run alone */
 	uint8		state:4;
-	uint8		ends:4;			/* workers that were ended with it, in a row */
+	uint8		ends:4;			/* workers that were ended with it, or hosts
+								 * that died, in a row */
 	bool		more;			/* pushed while running */
+	int16		priority;		/* when queued by priority: that of its rank */
+	int16		died_with;		/* index of the host that died with it last,
+								 * or -1 */
+	int16		tenant;			/* or DJA_NO_TENANT */
+	bool		spent;			/* put off since its tenant has had its turns */
 } DjaMailbox;
+
+/*
+ * A pool's walk over the actors of one type, in search of idle ones: idle.c.  It
+ * stands here so that the next resident goes on where the last one has stopped.
+ */
+typedef struct DjaIdleWalk
+{
+	uint64		type_hash;		/* 0 = none is under way */
+	TimestampTz began;
+	TimestampTz oldest;			/* last turn of those that go on living;
+								 * DT_NOEND = none seen */
+	int64		usec;			/* that it has taken so far */
+	bool		kept;			/* it has met an idle actor that has to go on
+								 * living */
+	uint16		key_len;		/* 0 = it is at its beginning */
+	char		key[DJA_KEY_MAX];	/* of the last actor that it has met */
+} DjaIdleWalk;
 
 struct DjaRunQueue
 {
@@ -162,8 +236,8 @@ struct DjaRunQueue
 	int			free_head;
 	int			free_count;
 	int			clock;			/* where eviction continues its search */
-	bool		crowded;		/* there are, or may be, more mailboxes with
-								 * due mail than room */
+	int			largest;		/* of the type queues that have grown: the one
+								 * with most mailboxes */
 	DjaTrouble	trouble;
 	int			drained;		/* claimed by backends that drain, until their
 								 * transactions end */
@@ -171,7 +245,10 @@ struct DjaRunQueue
 													 * each pool, or
 													 * DJA_NO_TYPE_QUEUE */
 	int			pool_rotor[DJA_MAX_POOLS];	/* type queue whose turn it is */
+	DjaIdleWalk pool_idle_walks[DJA_MAX_POOLS];
 	DjaTypeQueue type_queues[DJA_MAX_TYPE_QUEUES];
+	DjaWindow	windows[DJA_MAX_TYPE_QUEUES];	/* of those with a rate */
+	DjaTenant	tenants[DJA_MAX_TENANTS];
 	/* then int buckets[nbuckets], DjaMailbox mailboxes[size] */
 };
 
@@ -192,7 +269,7 @@ typedef enum DjaClaimEnd
 extern Size dja_run_queue_bytes(void);
 extern void dja_run_queue_setup(void *memory);
 
-/* type queues */
+/* type queues: type_queues.c */
 extern int	dja_type_queue_find(Oid database, uint64 type_hash);
 extern int	dja_type_queue_slot(Oid database, uint64 type_hash);
 extern int	dja_type_queue_create(Oid database, uint64 type_hash, int pool);
@@ -205,28 +282,19 @@ extern void dja_type_queue_unblock(int type_queue);
 extern void dja_type_queue_forgive(int type_queue);
 extern uint64 dja_queue_changes(void);
 extern int	dja_pool_type_queue_count(int pool);
-extern bool dja_type_queue_busy(int type_queue);
 extern int	dja_type_queue_put_off(int type_queue, Oid database, uint64 *type_hash, DjaMailbox *mailboxes, int room);
-
-/* for run_queue.c and claims.c only */
-extern int	dja_mailbox_find(int type_queue, uint64 key_hash);
-extern int	dja_mailbox_create(int type_queue, uint64 key_hash, int64 cursor);
-extern void dja_mailbox_free(int mailbox);
-extern void dja_mailbox_enqueue(int mailbox);
-extern void dja_mailbox_return(int mailbox);
-extern int	dja_mailbox_dequeue(DjaTypeQueue *type_queue);
-extern void dja_mailbox_put_off(int mailbox, TimestampTz until);
-extern void dja_mailboxes_come_back(DjaTypeQueue *type_queue, TimestampTz now);
-extern void dja_mailbox_unlink(int mailbox);
+extern void dja_type_queue_order(int type_queue, bool by_priority);
 extern bool dja_type_queue_unbounded(DjaTypeQueue *type_queue);
 
-/* senders */
-extern int	dja_queue_announce(int type_queue, uint64 key_hash, int64 position);
+/* senders: run_queue.c */
+extern int	dja_queue_announce(int type_queue, uint64 key_hash, int64 position, uint64 tenant_value);
 extern void dja_queue_overflow_over(int type_queue);
-extern void dja_queue_push(int type_queue, int mailbox, uint64 key_hash, int64 position, int depth, int base_depth);
+extern void dja_queue_push(int type_queue, int mailbox, uint64 key_hash, int64 position, int depth, int base_depth,
+						   uint64 tenant_value);
 extern int	dja_queue_depth(int type_queue, uint64 key_hash);
 
 /* workers: claims.c */
+extern bool dja_type_queue_busy(int type_queue);
 extern bool dja_queue_has_work(int pool, bool resident, TimestampTz now);
 extern int	dja_queue_length(int pool);
 extern bool dja_queue_wants_help(int pool);
@@ -237,13 +305,12 @@ extern void dja_queue_finish(int mailbox, DjaClaimEnd end, int64 cursor, int rem
 extern void dja_queue_note(int type_queue, DjaPaceEvent event);
 extern void dja_queue_leave_type_queues(int turns, TimestampTz started, TimestampTz now);
 extern void dja_release_claims(void);
-extern int	dja_queue_room(void);
 extern TimestampTz dja_queue_next_due(int pool, TimestampTz now);
 extern void dja_queue_orphan(int pool, bool orderly);
 
 /* Counts of a type queue: none of them is ever below 0. */
 #define dja_assert_type_queue_counts(type_queue) \
-	Assert((type_queue)->queued >= 0 && (type_queue)->queued <= (type_queue)->mailboxes && \
+	Assert((type_queue)->queued.length >= 0 && (type_queue)->queued.length <= (type_queue)->mailboxes && \
 		   (type_queue)->workers >= 0 && (type_queue)->overflows >= 0)
 
 #define dja_type_queue(i) (&dja_shared->queue->type_queues[i])
@@ -265,6 +332,15 @@ static inline int64
 dja_position(int16 priority, int64 id)
 {
 	return (int64) (((uint64) (int64) ~priority) << 48) | id;
+}
+
+/*
+ * Returns the priority of a position.
+ */
+static inline int16
+dja_position_priority(int64 position)
+{
+	return (int16) ~(position >> 48);
 }
 
 /*

@@ -10,7 +10,6 @@
  */
 #include "postgres.h"
 
-#include "base/compat.h"
 #include "shmem/slots.h"
 
 /* ---------- the scout that is sent ---------- */
@@ -72,11 +71,12 @@ dja_stop_scout(Oid database)
  * Has the launcher send a scout to a database, or to all (InvalidOid).  Takes no
  * lock.  Two callers may take one element at once; so each looks a second time, and a
  * scout too few is the worst that can come of it.  If no element is left, scouts are
- * sent to all databases.
+ * sent to all databases.  later: the database is new, so there is time.
  */
-static void
-dja_note_scout(volatile Oid *wanted, Oid database)
+void
+dja_ring_scout(Oid database, bool later)
 {
+	volatile Oid *wanted = later ? dja_shared->slots->scout_new : dja_shared->slots->scout_databases;
 	bool		noted = false;
 
 	for (int i = 0; OidIsValid(database) && i < DJA_MAX_SCOUTS && !noted; i++)
@@ -88,19 +88,4 @@ dja_note_scout(volatile Oid *wanted, Oid database)
 	if (!noted)
 		dja_shared->slots->scout_wanted = true;
 	dja_ring_launcher();
-}
-
-void
-dja_ring_scout(Oid database)
-{
-	dja_note_scout(dja_shared->slots->scout_databases, database);
-}
-
-/*
- * The same for a database that is new, so that there is time.
- */
-void
-dja_ring_scout_later(Oid database)
-{
-	dja_note_scout(dja_shared->slots->scout_new, database);
 }

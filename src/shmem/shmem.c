@@ -14,6 +14,9 @@
 
 #include "shmem/copy_shmem.h"
 #include "shmem/crash.h"
+#include "shmem/hosts.h"
+#include "shmem/prepared_xacts.h"
+#include "shmem/progress.h"
 #include "shmem/run_queue.h"
 #include "shmem/shmem.h"
 #include "shmem/slots.h"
@@ -44,6 +47,9 @@ static const DjaShmemPart dja_shmem_parts[] = {
 	{"djactor stats", dja_stats_size, dja_stats_setup, offsetof(DjaShared, stats)},
 	{"djactor crashes", dja_crash_size, dja_crash_setup, offsetof(DjaShared, crashes)},
 	{"djactor copies", dja_copies_size, dja_copies_setup, offsetof(DjaShared, copies)},
+	{"djactor hosts", dja_hosts_size, dja_hosts_setup, offsetof(DjaShared, hosts)},
+	{"djactor progress", dja_progress_size, dja_progress_setup, offsetof(DjaShared, progress)},
+	{"djactor prepared", dja_prepared_xacts_size, dja_prepared_xacts_setup, offsetof(DjaShared, prepared)},
 };
 
 static void

@@ -7,8 +7,9 @@
  * raises an error then.  Each part is laid out by its own file: slots.c (pools
  * and workers, lockouts, scouts), run_queue.c (type queues and mailboxes),
  * waiters.c (backends that wait for an answer), stats.c (counters), crash.c
- * (messages whose process crashed) and copy_shmem.c (databases whose mail is
- * held).
+ * (messages whose process crashed), copy_shmem.c (databases whose mail is held),
+ * hosts.c (client sessions that run turns, and their claims), progress.c (what turns say) and
+ * prepared_xacts.c (what prepared transactions owe the workers).
  */
 #ifndef DJA_SHMEM_H
 #define DJA_SHMEM_H
@@ -21,6 +22,9 @@ typedef struct DjaWaiters DjaWaiters;
 typedef struct DjaStats DjaStats;
 typedef struct DjaCrashes DjaCrashes;
 typedef struct DjaCopies DjaCopies;
+typedef struct DjaHosts DjaHosts;
+typedef struct DjaProgressTable DjaProgressTable;
+typedef struct DjaPreparedXacts DjaPreparedXacts;
 
 typedef struct DjaShared
 {
@@ -31,6 +35,9 @@ typedef struct DjaShared
 	DjaStats   *stats;
 	DjaCrashes *crashes;
 	DjaCopies  *copies;
+	DjaHosts   *hosts;
+	DjaProgressTable *progress;
+	DjaPreparedXacts *prepared;
 } DjaShared;
 
 extern DjaShared *dja_shared;

@@ -11,7 +11,6 @@
 #include "storage/proc.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "base/guc.h"
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
@@ -80,21 +79,6 @@ dja_pool_free(int pool)
 }
 
 /*
- * Returns the latch of a pool's resident, NULL without a resident.
- */
-Latch *
-dja_pool_latch(int pool)
-{
-	int			resident = dja_pool(pool)->resident;
-
-	dja_assert_locked();
-	if (resident < 0)
-		return NULL;
-	Assert(dja_worker(resident)->pool == pool && dja_worker(resident)->pid != 0);
-	return &ProcGlobal->allProcs[dja_worker(resident)->procno].procLatch;
-}
-
-/*
  * Wakes an idle worker of the pool.  Returns false if none is idle.
  */
 bool
@@ -109,7 +93,7 @@ dja_wake_idle(int pool)
 
 		if (worker->pool == pool && worker->state == DJA_WORKER_IDLE && worker->pid != 0)
 		{
-			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+			dja_wake(worker->procno);
 			woken = true;
 		}
 	}
@@ -153,28 +137,6 @@ dja_pool_is_stuck(int pool)
 }
 
 /*
- * Asks the workers of a database, of a role, or of all (InvalidOid) to end, so that
- * fresh sessions take over.  Takes the lock.
- */
-void
-dja_renew_workers(Oid database, Oid role)
-{
-	dja_lock();
-	for (int i = 0; i < dja_max_workers; i++)
-	{
-		DjaWorker  *worker = dja_worker(i);
-
-		if (worker->state == DJA_WORKER_FREE || worker->pid == 0 ||
-			(OidIsValid(database) && dja_pool(worker->pool)->database != database) ||
-			(OidIsValid(role) && dja_pool(worker->pool)->role != role))
-			continue;
-		worker->stop = true;
-		SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
-	}
-	dja_unlock();
-}
-
-/*
  * Wakes a pool that has something new to do: its resident, if that waits; another
  * worker, if the resident is in a long turn; the launcher, if there is no resident.
  */
@@ -205,17 +167,19 @@ dja_wake_pool(int pool)
 			break;
 		case DJA_POOL_LINGERING:
 		case DJA_POOL_ASLEEP:
-			SetLatch(dja_pool_latch(pool));
+			Assert(dja_worker(resident)->pool == pool && dja_worker(resident)->pid != 0);
+			dja_wake(dja_worker(resident)->procno);
 			break;
 	}
 }
 
 /*
- * Asks all workers of a database to end.  Stores their pids in pids, which must have
- * room for djactor.max_workers, and returns how many there are.
+ * Asks the workers of a database, of a role, or of all (InvalidOid) to end.  Stores
+ * their pids in pids, which is NULL or has room for djactor.max_workers, and returns
+ * how many there are.
  */
 int
-dja_stop_workers(Oid database, int *pids)
+dja_stop_workers(Oid database, Oid role, int *pids)
 {
 	int			n = 0;
 
@@ -224,13 +188,17 @@ dja_stop_workers(Oid database, int *pids)
 	{
 		DjaWorker  *worker = dja_worker(i);
 
-		if (worker->state == DJA_WORKER_FREE || dja_pool(worker->pool)->database != database)
+		if (worker->state == DJA_WORKER_FREE ||
+			(OidIsValid(database) && dja_pool(worker->pool)->database != database) ||
+			(OidIsValid(role) && dja_pool(worker->pool)->role != role))
 			continue;
 		worker->stop = true;
 		if (worker->pid == 0)
 			continue;			/* starting: it sees stop when it gets there */
-		SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
-		pids[n++] = worker->pid;
+		dja_wake(worker->procno);
+		if (pids != NULL)
+			pids[n] = worker->pid;
+		n++;
 	}
 	return n;
 }
@@ -244,5 +212,26 @@ dja_ring_launcher(void)
 	int			procno = dja_shared->slots->launcher_procno;
 
 	if (procno >= 0)
-		SetLatch(&ProcGlobal->allProcs[procno].procLatch);
+		dja_wake(procno);
+}
+
+/*
+ * Has the worker that runs a message, if there is one, break its turn off at the next
+ * tick of its clock (turn_timeout.c).  Returns whether there is one.
+ */
+bool
+dja_worker_cancel(Oid database, int64 message_id)
+{
+	dja_assert_locked();
+	for (int i = 0; i < dja_max_workers; i++)
+	{
+		DjaWorker  *worker = dja_worker(i);
+
+		if (worker->state != DJA_WORKER_BUSY || worker->message_id != message_id ||
+			dja_pool(worker->pool)->database != database)
+			continue;
+		worker->cancel_id = message_id;
+		return true;
+	}
+	return false;
 }

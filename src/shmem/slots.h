@@ -17,11 +17,14 @@
  *   pool.state, rung	the resident; rung also by senders
  *   pool.wanted		workers and senders set it, the launcher clears it
  *   pool.waits_since	a process that rings the launcher, while it is 0, and the launcher
- *   pool.failures		the launcher, a worker that has logged in
+ *   pool.failures		the launcher, a worker that has logged in or was asked
+ *						to end before
  *   pool.not_before		they, and a worker that leaves while it stalls
  *   worker.*			the launcher while STARTING, then the worker itself;
  *						message_id, actor_type and since without the lock,
  *						only to be shown by djactor.worker
+ *	worker.cancel_id	sessions that cancel a message; the worker clears it when
+ *						a turn begins
  *   scouted			the scout, when it is done; the launcher, before it sends one
  *   scouting			the launcher, before it sends one and when that has ended
  *   scout_pid			the scout
@@ -35,7 +38,9 @@
 
 #include "datatype/timestamp.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 
+#include "base/compat.h"
 #include "shmem/shmem.h"
 
 #define DJA_MAX_POOLS 512
@@ -45,6 +50,7 @@
 #define DJA_NO_POOL (-1)		/* instead of the index of a pool */
 #define DJA_NO_SLOT (-1)		/* instead of the slot of a worker */
 #define DJA_NO_PROC (-1)		/* instead of an index of the proc array */
+#define dja_wake(procno) SetLatch(&ProcGlobal->allProcs[procno].procLatch)
 
 typedef enum DjaPoolState
 {
@@ -96,6 +102,7 @@ typedef struct DjaWorker
 	TimestampTz stop_seen;		/* when the launcher first noticed stop, 0 =
 								 * not yet */
 	int64		message_id;		/* being handled, 0 = none */
+	volatile int64 cancel_id;	/* the message whose turn is to be broken off */
 	char		actor_type[NAMEDATALEN];	/* of that message, cut to fit */
 } DjaWorker;
 
@@ -138,13 +145,12 @@ extern void dja_slots_setup(void *memory);
 
 extern int	dja_pool_find(Oid database, Oid role, bool create);
 extern void dja_pool_free(int pool);
-extern Latch *dja_pool_latch(int pool);
 extern bool dja_wake_idle(int pool);
 extern bool dja_is_resident(void);
 extern int	dja_long_turns(int pool);
+extern bool dja_worker_cancel(Oid database, int64 message_id);
 extern void dja_wake_pool(int pool);
-extern void dja_renew_workers(Oid database, Oid role);	/* takes the lock */
-extern int	dja_stop_workers(Oid database, int *pids);
+extern int	dja_stop_workers(Oid database, Oid role, int *pids);
 extern void dja_ring_launcher(void);	/* takes no lock */
 
 /* lockouts.c */
@@ -157,8 +163,7 @@ extern void dja_lockouts_end(void);
 extern bool dja_scout_sent(Oid database);
 extern bool dja_scout_attach(Oid database);
 extern int	dja_stop_scout(Oid database);
-extern void dja_ring_scout(Oid database);
-extern void dja_ring_scout_later(Oid database);
+extern void dja_ring_scout(Oid database, bool later);
 
 extern DjaWorker *dja_my_worker;	/* NULL in other processes */
 

@@ -28,7 +28,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
+#include "base/grow.h"
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
 #include "shmem/stats.h"
@@ -175,6 +175,25 @@ dja_stat_part(DjaStatOfType *type)
 	return part;
 }
 
+static bool dja_stat_elsewhere = false; /* this process counts, though it is
+										 * no worker */
+
+static bool
+dja_stat_is_counted(void)
+{
+	return dja_my_worker != NULL || dja_stat_elsewhere;
+}
+
+/*
+ * Has a process that is no worker count, until it is told otherwise.
+ */
+void
+dja_stat_counts(bool counts)
+{
+	Assert(counts || dja_stat_parts == NULL);
+	dja_stat_elsewhere = counts;
+}
+
 /*
  * Counts a successful turn: how long its message had waited since it was sent or
  * due, and how long it ran.
@@ -184,7 +203,7 @@ dja_stat_handled(DjaStatOfType *type, int64 wait_usec, int64 run_usec)
 {
 	DjaStatPart *part;
 
-	if (dja_my_worker == NULL)
+	if (!dja_stat_is_counted())
 		return;
 	part = dja_stat_part(type);
 	part->counters[DJA_STAT_HANDLED]++;
@@ -201,20 +220,13 @@ dja_stat_count(DjaStatOfType *type, DjaStatCounter counter)
 {
 	DjaStatPart *part;
 
-	if (dja_my_worker == NULL)
+	if (!dja_stat_is_counted())
 		return;
 	part = dja_stat_part(type);
 	if (GetCurrentTransactionNestLevel() > 1)
 	{
-		if (dja_nnested == dja_max_nested)
-		{
-			int			size = Max(64, 2 * dja_max_nested);
-
-			dja_stat_nested = dja_stat_nested == NULL ?
-				MemoryContextAlloc(TopMemoryContext, sizeof(DjaStatNested) * size) :
-				repalloc_huge(dja_stat_nested, sizeof(DjaStatNested) * size);
-			dja_max_nested = size;
-		}
+		dja_stat_nested = dja_grow(TopMemoryContext, dja_stat_nested, sizeof(DjaStatNested),
+								   dja_nnested, &dja_max_nested);
 		dja_stat_nested[dja_nnested].part = part;
 		dja_stat_nested[dja_nnested].counter = counter;
 		dja_stat_nested[dja_nnested++].subid = GetCurrentSubTransactionId();
@@ -302,7 +314,7 @@ dja_stat_flush(void)
 {
 	TimestampTz now;
 
-	Assert(dja_stat_parts == NULL || dja_my_worker != NULL);
+	Assert(dja_stat_parts == NULL || dja_stat_is_counted());
 	dja_nnested = 0;
 	if (dja_stat_parts == NULL)
 		return;
@@ -328,7 +340,7 @@ dja_stat_flush(void)
 void
 dja_stat_forget(void)
 {
-	Assert(dja_stat_parts == NULL || dja_my_worker != NULL);
+	Assert(dja_stat_parts == NULL || dja_stat_is_counted());
 	dja_nnested = 0;
 	for (; dja_stat_parts != NULL; dja_stat_parts = dja_stat_parts->next)
 		dja_stat_clear(dja_stat_parts);

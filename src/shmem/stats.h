@@ -4,8 +4,9 @@
  * What djactor.stat shows: counters, rates and percentiles of each actor type.
  *
  * Always on.  A worker counts in its own memory what its transaction does, and
- * adds that to shared memory after the commit, so aborted work never counts.  In
- * processes other than workers these calls do nothing.  So drain() counts
+ * adds that to shared memory after the commit, so aborted work never counts.  So
+ * does a transaction that ends turns of hosts.  In other processes these calls do
+ * nothing.  So drain() counts
  * nothing, since its transaction may be rolled back much later.
  */
 #ifndef DJA_STATS_H
@@ -26,6 +27,7 @@ typedef enum DjaStatCounter
 	DJA_STAT_DUPLICATES,		/* messages discarded for their idempotency
 								 * key */
 	DJA_STAT_EXPIRED,			/* asks whose time was over */
+	DJA_STAT_COALESCED,			/* messages merged into others */
 	DJA_STAT_NCOUNTERS
 } DjaStatCounter;
 
@@ -62,6 +64,9 @@ typedef struct DjaStatSums
 extern Size dja_stats_size(void);
 extern void dja_stats_setup(void *memory);
 extern void dja_stats_init(void);
+
+/* does this process count, though it is no worker? */
+extern void dja_stat_counts(bool counts);
 
 /* while the transaction lasts; may raise out of memory */
 extern void dja_stat_handled(DjaStatOfType *type, int64 wait_usec, int64 run_usec);

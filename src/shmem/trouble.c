@@ -16,8 +16,6 @@
  */
 #include "postgres.h"
 
-#include "utils/timestamp.h"
-
 #include "shmem/shmem.h"
 #include "shmem/trouble.h"
 

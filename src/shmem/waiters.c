@@ -11,10 +11,8 @@
  */
 #include "postgres.h"
 
-#include "storage/latch.h"
-#include "storage/proc.h"
-
 #include "base/compat.h"
+#include "shmem/slots.h"
 #include "shmem/waiters.h"
 
 typedef struct DjaWaiter
@@ -87,20 +85,20 @@ dja_wait_over(void)
 }
 
 static bool
-dja_is_among(int64 id, const int64 *ids, int n)
+dja_is_answered(int64 id, const DjaAnswer *answers, int n)
 {
 	for (int i = 0; i < n; i++)
-		if (ids[i] == id)
+		if (answers[i].message_id == id)
 			return true;
 	return false;
 }
 
 /*
- * Wakes the backends that wait for the answers to these messages.  Needs the
+ * Wakes the backends that wait for these answers.  Needs the
  * lock.
  */
 void
-dja_wake_waiters(const int64 *message_ids, int n)
+dja_wake_waiters(const DjaAnswer *answers, int n)
 {
 	DjaWaiters *waiters = dja_shared->waiters;
 	int			left = waiters->count;
@@ -113,7 +111,7 @@ dja_wake_waiters(const int64 *message_ids, int n)
 		if (waiter->message_id == 0)
 			continue;
 		left--;
-		if (waiter->database == MyDatabaseId && dja_is_among(waiter->message_id, message_ids, n))
-			SetLatch(&ProcGlobal->allProcs[i].procLatch);
+		if (waiter->database == MyDatabaseId && dja_is_answered(waiter->message_id, answers, n))
+			dja_wake(i);
 	}
 }

@@ -9,10 +9,17 @@
 
 #include "shmem/shmem.h"
 
+/* An ask from outside that was answered, and the subtransaction that did so. */
+typedef struct DjaAnswer
+{
+	int64		message_id;
+	SubTransactionId subid;
+} DjaAnswer;
+
 extern Size dja_waiters_size(void);
 extern void dja_waiters_setup(void *memory);
 extern void dja_wait_for(int64 message_id);
 extern void dja_wait_over(void);
-extern void dja_wake_waiters(const int64 *message_ids, int n);
+extern void dja_wake_waiters(const DjaAnswer *answers, int n);
 
 #endif							/* DJA_WAITERS_H */

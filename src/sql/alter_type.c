@@ -28,15 +28,19 @@ PG_FUNCTION_INFO_V1(dja_alter_actor_type);
 static bool
 dja_has_argument(FunctionCallInfo fcinfo, int arg)
 {
-	if (!dja_may_be_null(arg) || arg == DJA_ARG_SETTINGS)
+	if (!dja_may_be_null(arg) || arg == DJA_ARG_SETTINGS || arg == DJA_ARG_HANDLER)
 		return !PG_ARGISNULL(arg);
 	if (PG_ARGISNULL(arg))
 		return true;
 	switch (arg)
 	{
 		case DJA_ARG_UPGRADE_HANDLER:
+		case DJA_ARG_RATE:
+		case DJA_ARG_RATE_BY:
+		case DJA_ARG_FAIR_BY:
 			return VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(arg)) > 0;
 		case DJA_ARG_JOURNAL:
+		case DJA_ARG_IDLE_TTL:
 			return DJA_INTERVAL_INFINITE(PG_GETARG_INTERVAL_P(arg)) ||
 				dja_interval_usec(PG_GETARG_INTERVAL_P(arg)) != -USECS_PER_SEC;
 		default:
@@ -51,6 +55,7 @@ dja_alter_actor_type(PG_FUNCTION_ARGS)
 	Datum		values[DJA_TYPE_NATTS];
 	bool		nulls[DJA_TYPE_NATTS];
 	bool		named[DJA_NARGS] = {false};
+	bool		adopt;			/* the handler, as it stands now */
 	text	   *name;
 	Oid			owner;
 	DjaWriter  *writer;
@@ -86,9 +91,10 @@ dja_alter_actor_type(PG_FUNCTION_ARGS)
 	if (named[DJA_ARG_SETTINGS])
 		values[DJA_TYPE_SETTINGS - 1] = dja_settings_define(PG_GETARG_JSONB_P(DJA_ARG_SETTINGS),
 															DatumGetJsonbP(values[DJA_TYPE_SETTINGS - 1]), owner);
-	if (named[DJA_ARG_HANDLER] || named[DJA_ARG_OWNER])
-		dja_check_handler(values, named[DJA_ARG_HANDLER]);
-	if (named[DJA_ARG_HANDLER] || named[DJA_ARG_OWNER] || named[DJA_ARG_UPGRADE_HANDLER])
+	adopt = named[DJA_ARG_HANDLER] || named[DJA_ARG_HOSTED];
+	if (adopt || named[DJA_ARG_OWNER])
+		dja_check_handler(values, nulls, adopt);
+	if (adopt || named[DJA_ARG_OWNER] || named[DJA_ARG_UPGRADE_HANDLER])
 	{
 		dja_check_upgrade_handler(values, nulls);
 		nulls[DJA_TYPE_PROBLEM - 1] = true;

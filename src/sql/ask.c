@@ -1,8 +1,8 @@
 /*
  * ask.c
  *
- * wait_reply() and CALL ask(): waiting, outside of actors, for the answer to an
- * ask.
+ * wait_reply(), wait_replies() and CALL ask(): waiting, outside of actors, for the
+ * answers to asks.
  *
  * The answer is a row of djactor.reply.  A session that waits enters itself in
  * shared memory (waiters.c) before it looks, and is woken after the commit that
@@ -10,17 +10,22 @@
  * two looks the procedures hold nothing, and the function holds its caller's
  * snapshot (wait.c).
  *
+ * Who waits for many answers waits for the first one that is missing, and then looks
+ * for the next.  It has to wait for the last one anyway, and so each answer is looked
+ * for a few times only, however many there are.
+ *
  * A wait that cannot end is refused at once (contract 17): inside a turn, and
  * in the transaction that has sent the message, which no worker sees yet.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
@@ -38,9 +43,20 @@
 
 PG_FUNCTION_INFO_V1(dja_wait_reply);
 PG_FUNCTION_INFO_V1(dja_call_wait_reply);
+PG_FUNCTION_INFO_V1(dja_wait_replies);
+PG_FUNCTION_INFO_V1(dja_call_wait_replies);
 PG_FUNCTION_INFO_V1(dja_ask);
 
 #define DJA_LOOK_MS 1000		/* the net below the latch */
+
+/* An ask, and its answer once that is there. */
+typedef struct DjaAwaited
+{
+	int64		id;
+	bool		found;
+	Datum		payload;		/* 0 = an error */
+	Datum		error;
+} DjaAwaited;
 
 static void
 dja_refuse_wait(const char *function)
@@ -97,34 +113,48 @@ dja_may_see_reply(int64 id)
 }
 
 /*
+ * Looks for an answer once, and copies it.
+ */
+static bool
+dja_find_answer(DjaAwaited *answer)
+{
+	Datum		key = Int64GetDatum(answer->id);
+	DjaFind		find;
+
+	dja_find_begin(&find, DJA_REPLY_TABLE, DJA_REPLY_PKEY, 1, &key, NULL);
+	answer->found = dja_find_next(&find);
+	answer->payload = answer->error = 0;
+	if (answer->found)
+	{
+		bool		failed = !find.slot->tts_isnull[DJA_REPLY_ERROR - 1];
+		Datum		json = find.slot->tts_values[failed ? DJA_REPLY_ERROR - 1 : DJA_REPLY_PAYLOAD - 1];
+
+		*(failed ? &answer->error : &answer->payload) = PointerGetDatum(PG_DETOAST_DATUM_COPY(json));
+	}
+	dja_find_end(&find);
+	return answer->found;
+}
+
+/*
  * Looks for an answer once.  Returns true with its payload, false if there is
  * none yet; raises JA002 if it is an error.
  */
 static bool
 dja_look_for_reply(int64 id, Datum *payload)
 {
-	Datum		key = Int64GetDatum(id);
-	char	   *error = NULL;
-	DjaFind		find;
-	bool		found;
+	DjaAwaited	answer = {.id = id};
 
-	dja_find_begin(&find, DJA_REPLY_TABLE, DJA_REPLY_PKEY, 1, &key);
-	found = dja_find_next(&find);
-	if (found && find.slot->tts_isnull[DJA_REPLY_ERROR - 1])
-		*payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(find.slot->tts_values[DJA_REPLY_PAYLOAD - 1]));
-	else if (found)
+	if (dja_find_answer(&answer) && answer.error != 0)
 	{
-		Jsonb	   *json = DatumGetJsonbP(find.slot->tts_values[DJA_REPLY_ERROR - 1]);
+		Jsonb	   *json = DatumGetJsonbP(answer.error);
 
-		error = JsonbToCString(NULL, &json->root, VARSIZE(json));
-	}
-	dja_find_end(&find);
-	if (error != NULL)
 		ereport(ERROR,
 				(errcode(DJA_ERRCODE_ASK_FAILED),
 				 errmsg("message " INT64_FORMAT " was answered by an error", id),
-				 errdetail_internal("%s", error)));
-	return found;
+				 errdetail_internal("%s", JsonbToCString(NULL, &json->root, VARSIZE(json)))));
+	}
+	*payload = answer.payload;
+	return answer.found;
 }
 
 /*
@@ -133,22 +163,21 @@ dja_look_for_reply(int64 id, Datum *payload)
 static void
 dja_check_ask(int64 id)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	DjaScan		scan;
+	Datum		key = Int64GetDatum(id);
+	DjaFind		find;
 	TransactionId xmin = InvalidTransactionId;
 	bool		asks = true;
 
-	dja_message_scan_id(&scan, id, snapshot);
-	if (dja_scan_next(&scan))
+	dja_find_begin(&find, DJA_MESSAGE_TABLE, DJA_MESSAGE_PKEY, 1, &key, NULL);
+	if (dja_find_next(&find))
 	{
 		bool		isnull;
 
-		xmin = DatumGetTransactionId(slot_getsysattr(scan.slot, MinTransactionIdAttributeNumber,
+		xmin = DatumGetTransactionId(slot_getsysattr(find.slot, MinTransactionIdAttributeNumber,
 													 &isnull));
-		asks = DatumGetBool(slot_getattr(scan.slot, DJA_MSG_WANTS_REPLY, &isnull));
+		asks = DatumGetBool(find.slot->tts_values[DJA_MSG_WANTS_REPLY - 1]);
 	}
-	dja_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
+	dja_find_end(&find);
 	if (!asks)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -210,20 +239,63 @@ dja_await_reply(int64 id, int64 timeout, bool commit, bool asked)
 }
 
 /*
- * Checks the arguments of both forms of wait_reply() and returns the timeout.
+ * Waits for many answers, timeout microseconds at most.  With commit it holds no
+ * snapshot meanwhile.
+ */
+static void
+dja_await_replies(DjaAwaited *answers, int n, int64 timeout, bool commit)
+{
+	static uint32 wait_event = 0;
+	TimestampTz until = GetCurrentTimestamp() + timeout;
+
+	/* what cannot be waited for is refused at once */
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!dja_may_see_reply(answers[i].id) || !dja_find_answer(&answers[i]))
+			dja_check_ask(answers[i].id);
+	}
+	PG_TRY();
+	{
+		for (int i = 0; i < n; i++)
+		{
+			while (!answers[i].found)
+			{
+				TimestampTz now;
+
+				CHECK_FOR_INTERRUPTS();
+				dja_wait_for(answers[i].id);
+				if (dja_may_see_reply(answers[i].id) && dja_find_answer(&answers[i]))
+					break;
+				now = GetCurrentTimestamp();
+				if (now >= until)
+					break;		/* a look at each of the others */
+				dja_nap(commit, Min(DJA_LOOK_MS, (long) ((until - now) / 1000 + 1)),
+						DJA_WAIT_EVENT(wait_event, "DjactorWaitReply"));
+			}
+		}
+	}
+	PG_FINALLY();
+	{
+		dja_wait_over();
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Checks the arguments of what waits for replies and returns the timeout.
  */
 static int64
-dja_check_wait_reply(FunctionCallInfo fcinfo)
+dja_check_wait_reply(FunctionCallInfo fcinfo, const char *function, const char *argument)
 {
 	int64		timeout;
 
-	dja_require_preload();
-	dja_catalog_require();
-	dja_refuse_wait("wait_reply()");
+	dja_require_installed();
+	dja_refuse_wait(function);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("message_id must not be null")));
+				 errmsg("%s must not be null", argument)));
 	timeout = dja_check_timeout(PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1));
 	if (pg_class_aclcheck(dja_table_oid(DJA_REPLY_TABLE), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
 		ereport(ERROR,
@@ -239,7 +311,7 @@ dja_check_wait_reply(FunctionCallInfo fcinfo)
 Datum
 dja_wait_reply(PG_FUNCTION_ARGS)
 {
-	int64		timeout = dja_check_wait_reply(fcinfo);
+	int64		timeout = dja_check_wait_reply(fcinfo, "wait_reply()", "message_id");
 
 	PG_RETURN_DATUM(dja_await_reply(PG_GETARG_INT64(0), timeout, false, false));
 }
@@ -250,7 +322,7 @@ dja_wait_reply(PG_FUNCTION_ARGS)
 Datum
 dja_call_wait_reply(PG_FUNCTION_ARGS)
 {
-	int64		timeout = dja_check_wait_reply(fcinfo);
+	int64		timeout = dja_check_wait_reply(fcinfo, "wait_reply()", "message_id");
 	int64		id = PG_GETARG_INT64(0);
 	TupleDesc	row;
 
@@ -259,6 +331,90 @@ dja_call_wait_reply(PG_FUNCTION_ARGS)
 						 "Commit first, or use SELECT djactor.wait_reply(), which keeps the snapshot of its statement.");
 	SPI_commit();
 	return dja_call_end(row, dja_await_reply(id, timeout, true, false));
+}
+
+/*
+ * Takes the ids from the arguments, into memory that outlives a commit.
+ */
+static DjaAwaited *
+dja_asked_ids(FunctionCallInfo fcinfo, int *n)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
+	DjaAwaited *answers;
+	Datum	   *ids;
+
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("ids must have one dimension")));
+	if (array_contains_nulls(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("ids must not contain nulls")));
+	deconstruct_array(array, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, NULL, n);
+	answers = palloc0(sizeof(DjaAwaited) * Max(1, *n));
+	for (int i = 0; i < *n; i++)
+		answers[i].id = DatumGetInt64(ids[i]);
+	return answers;
+}
+
+/*
+ * wait_replies(ids, timeout): a row for each ask that was answered in time, in the
+ * order of the ids.
+ */
+Datum
+dja_wait_replies(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int64		timeout = dja_check_wait_reply(fcinfo, "wait_replies()", "ids");
+	DjaAwaited *answers;
+	int			n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	answers = dja_asked_ids(fcinfo, &n);
+	dja_await_replies(answers, n, timeout, false);
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[3] = {Int64GetDatum(answers[i].id), answers[i].payload, answers[i].error};
+		bool		nulls[3] = {false, answers[i].payload == 0, answers[i].error == 0};
+
+		if (answers[i].found)
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * CALL wait_replies(ids, timeout, INOUT replies): commits, waits.
+ */
+Datum
+dja_call_wait_replies(PG_FUNCTION_ARGS)
+{
+	int64		timeout = dja_check_wait_reply(fcinfo, "wait_replies()", "ids");
+	int			n;
+	DjaAwaited *answers = dja_asked_ids(fcinfo, &n);
+	TupleDesc	row;
+	Datum	   *objects;
+	int			found = 0;
+
+	row = dja_call_begin(fcinfo, "CALL wait_replies()",
+						 "It commits, so that it holds no snapshot while it waits.",
+						 "Commit first, or use SELECT * FROM djactor.wait_replies(), which keeps the snapshot of its statement.");
+	SPI_commit();
+	dja_await_replies(answers, n, timeout, true);
+	objects = palloc(sizeof(Datum) * Max(1, n));
+	for (int i = 0; i < n; i++)
+	{
+		DjaPair		pairs[] = {
+			DJA_PAIR_NUMBER("message_id", answers[i].id),
+			{"reply", NULL, (Jsonb *) DatumGetPointer(answers[i].payload), 0, false},
+			{"error", NULL, (Jsonb *) DatumGetPointer(answers[i].error), 0, false},
+		};
+
+		if (answers[i].found)
+			objects[found++] = dja_json_object(pairs, lengthof(pairs));
+	}
+	return dja_call_end(row, dja_json_array(objects, found));
 }
 
 /*
@@ -274,8 +430,7 @@ dja_ask(PG_FUNCTION_ARGS)
 	int64		timeout;
 	int64		id;
 
-	dja_require_preload();
-	dja_catalog_require();
+	dja_require_installed();
 	dja_refuse_wait("ask()");
 	row = dja_call_begin(fcinfo, "ask()",
 						 "It has to commit the message before it can wait for the reply.",

@@ -47,17 +47,21 @@ dja_define_actor_type(PG_FUNCTION_ARGS)
 	DjaType    *type;
 
 	PreventCommandIfReadOnly("djactor.define_actor_type()");
-	dja_require_preload();
-	dja_catalog_require();
+	dja_require_installed();
 	dja_check_options(fcinfo);
 	for (int i = 0; i < DJA_ARG_SETTINGS; i++)
 	{
 		values[dja_argument_column(i) - 1] = PG_GETARG_DATUM(i);
 		nulls[dja_argument_column(i) - 1] = PG_ARGISNULL(i);
 	}
+	for (int i = DJA_ARG_SETTINGS + 1; i < DJA_NARGS; i++)
+	{
+		values[dja_argument_column(i) - 1] = PG_GETARG_DATUM(i);
+		nulls[dja_argument_column(i) - 1] = PG_ARGISNULL(i);
+	}
 	owner = PG_GETARG_OID(DJA_ARG_OWNER);
 	dja_check_owner(owner);
-	dja_check_handler(values, true);
+	dja_check_handler(values, nulls, true);
 
 	name = text_to_cstring(PG_GETARG_TEXT_PP(DJA_ARG_NAME));
 	hash = dja_hash_name(name, strlen(name));

@@ -15,20 +15,21 @@
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "base/compat.h"
+#include "sql/drain.h"
+#include "sql/wait.h"
 #include "turn/reply.h"
 #include "turn/session.h"
 #include "turn/turn.h"
 #include "turn/turn_timeout.h"
 #include "turn/visit.h"
 #include "xact/copy_check.h"
+#include "xact/deliver.h"
 #include "xact/drain_agenda.h"
 #include "xact/pending.h"
 
@@ -36,19 +37,29 @@ PG_FUNCTION_INFO_V1(dja_drain);
 
 #define DJA_CLAIM_WAIT_MS 10000
 
+/* The one type, and the one mailbox of it, that this call handles. */
+static struct
+{
+	bool		by_type;
+	bool		by_key;
+	uint64		type_hash;
+	uint64		key_hash;
+}			dja_drain_only;
+
 /* Has this round done anything that others may have to follow up?  When did it begin? */
-static bool dja_drain_progress;
-static TimestampTz dja_drain_round;
+bool		dja_drain_progress;
+TimestampTz dja_drain_round;
 
 /*
- * Claims a mailbox, waiting for the worker that runs it.
+ * Claims a mailbox by claim(type_queue, key_hash), waiting for the process that runs
+ * it.  Raises 55P03 after ten seconds, 53400 without room.
  */
-static int
-dja_drain_claim(DjaType *type, uint64 key_hash)
+int
+dja_drain_claim(DjaType *type, uint64 key_hash, int (*claim) (int type_queue, uint64 key_hash))
 {
 	static uint32 wait_event = 0;
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_CLAIM_WAIT_MS);
-	int			mailbox;
+	int			claimed;
 
 	for (;;)
 	{
@@ -57,10 +68,10 @@ dja_drain_claim(DjaType *type, uint64 key_hash)
 		dja_lock();
 		type_queue = dja_ensure_type_queue(MyDatabaseId, type->hash, type->owner);
 		dja_unlock();
-		mailbox = type_queue < 0 ? DJA_CLAIM_NO_ROOM : dja_queue_claim(type_queue, key_hash);
-		if (mailbox >= 0)
-			return mailbox;
-		if (mailbox == DJA_CLAIM_NO_ROOM)
+		claimed = type_queue < 0 ? DJA_CLAIM_NO_ROOM : claim(type_queue, key_hash);
+		if (claimed >= 0)
+			return claimed;
+		if (claimed == DJA_CLAIM_NO_ROOM)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("the run queue of djactor is full"),
@@ -70,21 +81,8 @@ dja_drain_claim(DjaType *type, uint64 key_hash)
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("an actor of type \"%s\" is being run by another process", type->name),
 					 errhint("Pause the type, or let its workers finish, before you call djactor.drain().")));
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
-						 DJA_WAIT_EVENT(wait_event, "DjactorDrainClaim"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		dja_nap(false, 2, DJA_WAIT_EVENT(wait_event, "DjactorDrainClaim"));
 	}
-}
-
-/*
- * Returns when a message of the due index is due.
- */
-static TimestampTz
-dja_drain_due_at(DjaMessage *message)
-{
-	return message->nulls[DJA_MSG_RETRY_AT - 1] ?
-		DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) : message->retry_at;
 }
 
 /*
@@ -97,19 +95,18 @@ dja_drain_due(DjaType *type)
 	TimestampTz now = dja_clock();
 	TimestampTz from = agenda->from;
 	TimestampTz left = now + 1;
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaWriter  *writer = dja_writer_open(DJA_MESSAGE_TABLE, RowExclusiveLock);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor due",
 												  ALLOCSET_SMALL_SIZES);
 	DjaScan		scan;
 
 	agenda->from = DT_NOEND;	/* mail that comes meanwhile lowers it */
-	dja_due_scan_begin(&scan, type->hash, from, snapshot);
+	dja_due_scan_begin(&scan, type->hash, from, NULL);
 	while (dja_scan_next(&scan))
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 		DjaMessage *message = dja_scan_message(&scan);
-		TimestampTz due = dja_drain_due_at(message);
+		TimestampTz due = dja_message_due_at(message);
 		TM_Result	result = TM_Ok;
 
 		if (due > now)
@@ -119,14 +116,14 @@ dja_drain_due(DjaType *type)
 		}
 		if (!message->nulls[DJA_MSG_ASIDE - 1])
 		{
-			if (dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate"))
+			if (dja_message_is_aside(message, "deferred") || dja_message_is_aside(message, "duplicate") ||
+				dja_message_is_aside(message, "coalesced"))
 			{
 				result = dja_expire_deferred(message);
 				dja_drain_progress |= result == TM_Ok;
 			}
 		}
-		else if (!message->nulls[DJA_MSG_DELIVER_AT - 1] &&
-				 !DatumGetBool(message->values[DJA_MSG_RELEASED - 1]))
+		else if (dja_message_is_delayed(message))
 		{
 			result = dja_message_release(writer, message);
 			if (result == TM_Ok)
@@ -142,7 +139,6 @@ dja_drain_due(DjaType *type)
 	MemoryContextDelete(context);
 	dja_scan_end(&scan);
 	dja_writer_close(writer);
-	UnregisterSnapshot(snapshot);
 	CommandCounterIncrement();
 }
 
@@ -153,24 +149,51 @@ dja_drain_due(DjaType *type)
 static TimestampTz
 dja_drain_next_due(DjaType *type)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TimestampTz next = DT_NOEND;
 	DjaScan		scan;
 
-	dja_due_scan_begin(&scan, type->hash, dja_drain_round + 1, snapshot);
+	dja_due_scan_begin(&scan, type->hash, dja_drain_round + 1, NULL);
 	if (dja_scan_next(&scan))
-		next = dja_drain_due_at(dja_scan_message(&scan));
+		next = dja_message_due_at(dja_scan_message(&scan));
 	dja_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
 	return next;
+}
+
+/*
+ * Has this call handle one type or one mailbox; NULL: all.  Raises 42704 for a type
+ * that is not defined, 22023 for a key without a type.
+ */
+void
+dja_drain_limit(text *type, text *key)
+{
+	if (key != NULL && type == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("only_key needs only_type")));
+	dja_drain_only.by_type = type != NULL;
+	dja_drain_only.by_key = key != NULL;
+	if (type != NULL)
+		dja_drain_only.type_hash = dja_require_type(type)->hash;
+	if (key != NULL)
+		dja_drain_only.key_hash = dja_hash_text(key);
+}
+
+/*
+ * Does this call handle the mail of a type?
+ */
+bool
+dja_drain_serves(DjaType *type, bool hosted)
+{
+	return type->owner == GetUserId() && type->hosted == hosted && !type->paused &&
+		(!dja_drain_only.by_type || type->hash == dja_drain_only.type_hash);
 }
 
 /*
  * Moves the clock to the next delay, timer or retry.  Returns false if that is
  * after until.
  */
-static bool
-dja_drain_advance(TimestampTz until)
+bool
+dja_drain_advance(TimestampTz until, bool hosted)
 {
 	TimestampTz next = DT_NOEND;
 	ListCell   *lc;
@@ -179,7 +202,7 @@ dja_drain_advance(TimestampTz until)
 	{
 		DjaType    *type = lfirst(lc);
 
-		if (type->owner == GetUserId() && !type->paused)
+		if (dja_drain_serves(type, hosted))
 			next = Min(next, dja_drain_next_due(type));
 	}
 	if (next > until)
@@ -198,7 +221,7 @@ dja_drain_mailbox(DjaType *type, DjaAgendaItem *item, int64 max, bool retry)
 {
 	uint64		key_hash = item->key.key_hash;
 	DjaBatch   *batch = dja_batch_create(false, retry ? DJA_MODE_SAVEPOINTS : DJA_MODE_FAST);
-	DjaClaim   *claim = dja_batch_add(batch, dja_drain_claim(type, key_hash));
+	DjaClaim   *claim = dja_batch_add(batch, dja_drain_claim(type, key_hash, dja_queue_claim));
 	int64		handled;
 
 	dja_batch_begin(batch);
@@ -231,20 +254,48 @@ dja_drain_mailbox(DjaType *type, DjaAgendaItem *item, int64 max, bool retry)
 static void
 dja_drain_sweep(DjaType *type)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	uint64		key_hash = 0;
 	int64		position;
 	bool		first = true;
 	DjaScan		scan;
 
-	dja_message_scan_begin(&scan, snapshot);
+	dja_message_scan_begin(&scan, NULL);
 	while (dja_message_scan_skip(&scan, type->hash, first, key_hash, &key_hash, &position))
 	{
 		first = false;
 		dja_agenda_mail(type->hash, key_hash, DJA_CURSOR_START);
 	}
 	dja_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * Returns the mailboxes of a type that may have mail, and their number in *n.
+ */
+uint64 *
+dja_drain_keys(DjaType *type, int *n)
+{
+	dja_drain_due(type);
+	if (!dja_agenda_type(type->hash)->swept)
+	{
+		dja_drain_sweep(type);
+		dja_agenda_type(type->hash)->swept = true;
+	}
+	return dja_agenda_keys(type->hash, n);
+}
+
+/*
+ * Takes a mailbox off the agenda.  Returns false if it has no mail, or is not for
+ * this call: the index may list dead rows, and only a mailbox with mail is worth a
+ * claim.
+ */
+bool
+dja_drain_take_item(DjaType *type, uint64 key_hash, DjaAgendaItem *item)
+{
+	if (dja_drain_only.by_key && key_hash != dja_drain_only.key_hash)
+		return false;
+	return dja_agenda_take(type->hash, key_hash, item) &&
+		(ItemPointerIsValid(&item->tid) ||
+		 dja_message_count(type->hash, key_hash, item->cursor, 1, GetCurrentCommandId(false), false) > 0);
 }
 
 /*
@@ -255,26 +306,14 @@ static int64
 dja_drain_type(DjaType *type, int64 max, bool retry)
 {
 	int64		handled = 0;
-	uint64	   *keys;
 	int			n;
+	uint64	   *keys = dja_drain_keys(type, &n);
 
-	dja_drain_due(type);
-	if (!dja_agenda_type(type->hash)->swept)
-	{
-		dja_drain_sweep(type);
-		dja_agenda_type(type->hash)->swept = true;
-	}
-	keys = dja_agenda_keys(type->hash, &n);
 	for (int i = 0; i < n && handled < max; i++)
 	{
 		DjaAgendaItem item;
 
-		if (!dja_agenda_take(type->hash, keys[i], &item))
-			continue;
-
-		/* the index may list dead rows: claim only a mailbox with mail */
-		if (ItemPointerIsValid(&item.tid) ||
-			dja_message_count(type->hash, keys[i], item.cursor, 1, GetCurrentCommandId(false), false) > 0)
+		if (dja_drain_take_item(type, keys[i], &item))
 			handled += dja_drain_mailbox(type, &item, max - handled, retry);
 	}
 	pfree(keys);
@@ -282,22 +321,37 @@ dja_drain_type(DjaType *type, int64 max, bool retry)
 }
 
 /*
- * drain(max, until, on_error)
+ * Visits the mailboxes of all types once, and returns how many messages it has
+ * handled.
  */
-Datum
-dja_drain(PG_FUNCTION_ARGS)
+static int64
+dja_drain_types(int64 max, bool retry)
 {
-	volatile int64 max = PG_ARGISNULL(0) ? PG_INT64_MAX : PG_GETARG_INT32(0);
-	char	   *on_error = PG_ARGISNULL(2) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(2));
-	TimestampTz until = PG_ARGISNULL(1) ? DT_NOBEGIN : PG_GETARG_TIMESTAMPTZ(1);
-	bool		retry = strcmp(on_error, "retry") == 0;
-	volatile int64 handled = 0;
-	int64		round;
+	int64		handled = 0;
+	ListCell   *lc;
 
+	CHECK_FOR_INTERRUPTS();
+	dja_drain_progress = false;
+	dja_drain_round = dja_clock();
+	foreach(lc, dja_types_all())
+	{
+		DjaType    *type = lfirst(lc);
+
+		if (dja_drain_serves(type, false) && handled < max)
+			handled += dja_drain_type(type, max - handled, retry);
+	}
+	return handled;
+}
+
+/*
+ * Raises an error if the arguments are wrong, or if drain() may not run here.
+ */
+void
+dja_drain_check(int64 max, TimestampTz until, const char *on_error)
+{
 	PreventCommandIfReadOnly("djactor.drain()");
-	dja_require_preload();
-	dja_catalog_require();
-	if (!retry && strcmp(on_error, "raise") != 0)
+	dja_require_installed();
+	if (strcmp(on_error, "retry") != 0 && strcmp(on_error, "raise") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid value for on_error: \"%s\"", on_error),
@@ -319,49 +373,69 @@ dja_drain(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("drain() runs handlers as the role that is logged in"),
 				 errhint("Call it without SET ROLE and outside functions with SECURITY DEFINER.")));
-
 	dja_home_require();
+}
 
-	dja_pending_drains();
+void
+dja_drain_begin(void)
+{
+	dja_pending.drained = true;
 	dja_session_keep_cursors();
 	dja_agenda_begin();
-	PG_TRY();
-	{
-		do
-		{
-			ListCell   *lc;
+}
 
-			CHECK_FOR_INTERRUPTS();
-			round = 0;
-			dja_drain_progress = false;
-			dja_drain_round = dja_clock();
-			foreach(lc, dja_types_all())
-			{
-				DjaType    *type = lfirst(lc);
-
-				if (type->owner == GetUserId() && !type->paused && handled + round < max)
-					round += dja_drain_type(type, max - handled - round, retry);
-			}
-			handled += round;
-		} while (handled < max && (dja_drain_progress || dja_drain_advance(until)));
-	}
-	PG_CATCH();
-	{
-		bool		timed_out = dja_turn_timeout_hit == DJA_TURN_TIMEOUT_EXCEEDED &&
-		geterrcode() == ERRCODE_QUERY_CANCELED;
-
-		dja_clock_reset();
-		dja_agenda_end();
-		dja_turn_over();
-		dja_turn_timeout_stop();
-		dja_turn_timeout_rest();
-		if (timed_out)
-			errmsg("canceling handler due to handler_timeout");
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+void
+dja_drain_end(void)
+{
 	dja_turn_timeout_rest();
 	dja_clock_reset();
 	dja_agenda_end();
+}
+
+/*
+ * Cleans up after an error, and gives it the text that a worker would have given it.
+ */
+void
+dja_drain_failed(void)
+{
+	bool		timed_out = dja_turn_timeout_hit == DJA_TURN_TIMEOUT_EXCEEDED &&
+	geterrcode() == ERRCODE_QUERY_CANCELED;
+
+	dja_turn_over();
+	dja_turn_timeout_stop();
+	dja_drain_end();
+	if (timed_out)
+		errmsg("canceling handler due to handler_timeout");
+}
+
+/*
+ * drain(max, until, on_error, only_type, only_key): returns how many messages it has
+ * handled.
+ */
+Datum
+dja_drain(PG_FUNCTION_ARGS)
+{
+	volatile int64 max = PG_ARGISNULL(0) ? PG_INT64_MAX : PG_GETARG_INT32(0);
+	TimestampTz until = PG_ARGISNULL(1) ? DT_NOBEGIN : PG_GETARG_TIMESTAMPTZ(1);
+	char	   *on_error = PG_ARGISNULL(2) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	bool		retry = strcmp(on_error, "retry") == 0;
+	volatile int64 handled = 0;
+
+	dja_drain_check(max, until, on_error);
+	dja_drain_limit(PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3), PG_ARGISNULL(4) ? NULL : PG_GETARG_TEXT_PP(4));
+	dja_drain_begin();
+	PG_TRY();
+	{
+		do
+			handled += dja_drain_types(max - handled, retry);
+		while (handled < max && (dja_drain_progress || dja_drain_advance(until, false)));
+	}
+	PG_CATCH();
+	{
+		dja_drain_failed();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	dja_drain_end();
 	PG_RETURN_INT64(handled);
 }

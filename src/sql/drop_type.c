@@ -6,15 +6,10 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
-#include "catalog/pg_collation.h"
 #include "fmgr.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "base/compat.h"
 #include "sql/type_change.h"
 #include "tables/message.h"
 #include "turn/reply.h"
@@ -25,29 +20,26 @@
 PG_FUNCTION_INFO_V1(dja_drop_actor_type);
 
 /*
- * Begins a scan of the rows of a table that belong to a type.
+ * Reads the next row, of a scan over all of a table, that belongs to a type.
  */
-static TableScanDesc
-dja_scan_rows_of_type(Relation rel, int column, DjaType *type, Snapshot snapshot)
+static bool
+dja_find_row_of_type(DjaFind *find, int column, DjaType *type)
 {
-	ScanKeyData key;
-
-	ScanKeyEntryInitialize(&key, 0, column, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
-						   F_TEXTEQ, CStringGetTextDatum(type->name));
-	return dja_table_beginscan(rel, snapshot, 1, &key);
+	while (dja_find_next(find))
+		if (dja_type_is_named(type, DatumGetTextPP(find->slot->tts_values[column - 1])))
+			return true;
+	return false;
 }
 
 static bool
 dja_type_has_rows(DjaTable table, int column, DjaType *type, Snapshot snapshot)
 {
-	Relation	rel = table_open(dja_table_oid(table), AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = dja_scan_rows_of_type(rel, column, type, snapshot);
-	bool		found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	DjaFind		find;
+	bool		found;
 
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
+	dja_find_begin(&find, table, DJA_NO_INDEX, 0, NULL, snapshot);
+	found = dja_find_row_of_type(&find, column, type);
+	dja_find_end(&find);
 	return found;
 }
 
@@ -83,6 +75,8 @@ dja_answer_dropped(DjaType *type, TupleTableSlot *slot)
 	if (!message->nulls[DJA_MSG_SENDER_TYPE - 1] &&
 		dja_type_is_named(type, DatumGetTextPP(message->values[DJA_MSG_SENDER_TYPE - 1])))
 		return;
+	message->nulls[DJA_MSG_COALESCE_KEY - 1] = true;	/* those of its key go
+														 * themselves */
 	dja_answer_failure(message, "dropped", 0, "the actor type was dropped");
 }
 
@@ -94,29 +88,24 @@ static void
 dja_discard_rows(DjaTable table, int column, DjaType *type)
 {
 	DjaWriter  *writer = dja_writer_open(table, RowExclusiveLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
-	TableScanDesc scan = dja_scan_rows_of_type(writer->rel, column, type, snapshot);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor dropped",
 												  ALLOCSET_SMALL_SIZES);
+	DjaFind		find;
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	dja_find_begin(&find, table, DJA_NO_INDEX, 0, NULL, NULL);
+	while (dja_find_row_of_type(&find, column, type))
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
-		bool		isnull;
 
-		CHECK_FOR_INTERRUPTS();
-		dja_row_delete(writer, &slot->tts_tid);
+		dja_row_delete(writer, &find.slot->tts_tid);
 		if (table == DJA_MESSAGE_TABLE &&
-			DatumGetBool(slot_getattr(slot, DJA_MSG_WANTS_REPLY, &isnull)))
-			dja_answer_dropped(type, slot);
+			DatumGetBool(find.slot->tts_values[DJA_MSG_WANTS_REPLY - 1]))
+			dja_answer_dropped(type, find.slot);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
-	table_endscan(scan);
+	dja_find_end(&find);
 	MemoryContextDelete(context);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
 	dja_writer_close(writer);
 }
 

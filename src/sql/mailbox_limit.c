@@ -11,9 +11,7 @@
 
 #include "access/xact.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 
-#include "base/compat.h"
 #include "shmem/run_queue.h"
 #include "sql/mailbox_limit.h"
 #include "tables/message.h"
@@ -83,18 +81,15 @@ dja_reject_full(DjaType *type, int64 id)
 {
 	DjaFailure	failure = {"mailbox_full", ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, NULL, NULL};
 	DjaMessage *message;
-	Snapshot	snapshot;
 
 	CommandCounterIncrement();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	message = dja_message_by_id(id, snapshot);
+	message = dja_message_by_id(id, NULL);
 	if (message != NULL)
 	{
 		failure.error = psprintf("the mailbox holds %d messages, the limit of actor type \"%s\"",
 								 type->mailbox_limit, type->name);
 		dja_give_up(type, message, &failure);
 	}
-	UnregisterSnapshot(snapshot);
 }
 
 bool

@@ -11,9 +11,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "shmem/run_queue.h"
 #include "sql/type_change.h"
 #include "tables/actor.h"
@@ -48,10 +46,8 @@ dja_set_type_paused(text *name, bool paused)
 													 * by now */
 	dja_type_read_row(type, values, nulls);
 	values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(paused);
-	nulls[DJA_TYPE_PAUSED_REASON - 1] = !paused;
-	if (paused)
-		values[DJA_TYPE_PAUSED_REASON - 1] =
-			CStringGetTextDatum(psprintf("paused by %s", GetUserNameFromId(GetUserId(), false)));
+	dja_set_text(values, nulls, DJA_TYPE_PAUSED_REASON, !paused ? NULL :
+				 psprintf("paused by %s", GetUserNameFromId(GetUserId(), false)));
 	dja_row_update(writer, &type->tid, values, nulls);
 	dja_end_type_change(writer, type->hash, type->owner);
 }

@@ -5,11 +5,9 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
+#include "access/htup_details.h"
 #include "fmgr.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 
 #include "base/compat.h"
 #include "shmem/run_queue.h"
@@ -45,7 +43,7 @@ dja_lock_dead_letter_type(int64 id)
 	Datum		key = Int64GetDatum(id);
 	DjaFind		find;
 
-	dja_find_begin(&find, DJA_DEAD_LETTER_TABLE, DJA_DEAD_PKEY, 1, &key);
+	dja_find_begin(&find, DJA_DEAD_LETTER_TABLE, DJA_DEAD_PKEY, 1, &key, NULL);
 	if (dja_find_next(&find))
 	{
 		text	   *name = DatumGetTextPP(find.slot->tts_values[DJA_MSG_ACTOR_TYPE - 1]);
@@ -59,7 +57,7 @@ dja_lock_dead_letter_type(int64 id)
 
 /*
  * Deletes a dead letter and returns its type, NULL if that is gone; with need_type
- * this is an error.  Fills values and nulls with the columns of the message.
+ * this is an error.  Fills values and nulls with its row, DJA_DEAD_NATTS columns.
  */
 static DjaType *
 dja_take_dead_letter(int64 id, bool need_type, Datum *values, bool *nulls)
@@ -70,7 +68,7 @@ dja_take_dead_letter(int64 id, bool need_type, Datum *values, bool *nulls)
 	DjaFind		find;
 	text	   *name;
 
-	dja_find_begin(&find, DJA_DEAD_LETTER_TABLE, DJA_DEAD_PKEY, 1, &key);
+	dja_find_begin(&find, DJA_DEAD_LETTER_TABLE, DJA_DEAD_PKEY, 1, &key, NULL);
 	if (!dja_find_next(&find))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -86,20 +84,10 @@ dja_take_dead_letter(int64 id, bool need_type, Datum *values, bool *nulls)
 						text_to_cstring(name), id),
 				 errdetail("The message stays in djactor.dead_letter."),
 				 errhint("Define the type again, or use djactor.discard().")));
-	for (int i = 0; i < DJA_MSG_COMMON; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(find.slot->tts_tupleDescriptor, i);
-
-		values[i] = find.slot->tts_values[i];
-		nulls[i] = find.slot->tts_isnull[i];
-		if (!nulls[i])			/* what lies out of line goes with the row */
-			values[i] = att->attlen == -1 ? PointerGetDatum(PG_DETOAST_DATUM_COPY(values[i])) :
-				datumCopy(values[i], att->attbyval, att->attlen);
-	}
+	heap_deform_tuple(ExecCopySlotHeapTuple(find.slot), find.slot->tts_tupleDescriptor, values, nulls);
 	writer = dja_writer_get(DJA_DEAD_LETTER_TABLE);
 	dja_row_delete(writer, &find.slot->tts_tid);
 	dja_writer_put(writer);
-	CommandCounterIncrement();
 	dja_find_end(&find);
 	return type;
 }
@@ -113,16 +101,14 @@ Datum
 dja_redrive(PG_FUNCTION_ARGS)
 {
 	int64		id = PG_GETARG_INT64(0);
-	Datum		values[DJA_MSG_NATTS] = {0};
-	bool		nulls[DJA_MSG_NATTS];
+	Datum		values[Max(DJA_DEAD_NATTS, DJA_MSG_NATTS)];
+	bool		nulls[Max(DJA_DEAD_NATTS, DJA_MSG_NATTS)];
 	DjaType    *type;
-	DjaWriter  *writer;
+	uint64		key_hash;
 
 	PreventCommandIfReadOnly("djactor.redrive()");
-	dja_require_preload();
-	dja_catalog_require();
+	dja_require_installed();
 	dja_lock_dead_letter_type(id);
-	memset(nulls, true, sizeof(nulls));
 	type = dja_take_dead_letter(id, true, values, nulls);
 	nulls[DJA_MSG_DELIVER_AT - 1] = nulls[DJA_MSG_EXPIRES_AT - 1] = nulls[DJA_MSG_RETRY_AT - 1] = true;
 	values[DJA_MSG_WANTS_REPLY - 1] = BoolGetDatum(false);
@@ -132,14 +118,13 @@ dja_redrive(PG_FUNCTION_ARGS)
 		Int16GetDatum(Min(PG_INT16_MAX, DatumGetInt16(values[DJA_MSG_REDRIVES - 1]) + 1));
 	values[DJA_MSG_RELEASED - 1] = BoolGetDatum(false);
 	values[DJA_MSG_PUT_OFFS - 1] = Int32GetDatum(0);
+	memset(nulls + DJA_MSG_COMMON, true, sizeof(bool) * (DJA_MSG_NATTS - DJA_MSG_COMMON));
 	nulls[DJA_MSG_RELEASED - 1] = nulls[DJA_MSG_PUT_OFFS - 1] = false;
 
-	writer = dja_writer_get(DJA_MESSAGE_TABLE);
-	dja_row_insert(writer, values, nulls);
-	dja_writer_put(writer);
-	dja_pending_mailbox(type, dja_hash_text(DatumGetTextPP(values[DJA_MSG_ACTOR_KEY - 1])),
-						dja_position(DatumGetInt16(values[DJA_MSG_PRIORITY - 1]), id), 1);
-	CommandCounterIncrement();
+	dja_table_insert(DJA_MESSAGE_TABLE, values, nulls);
+	key_hash = dja_hash_text(DatumGetTextPP(values[DJA_MSG_ACTOR_KEY - 1]));
+	dja_pending_mailbox(type, key_hash, dja_position(DatumGetInt16(values[DJA_MSG_PRIORITY - 1]), id), 1);
+	dja_pending_tenant(type, key_hash, values, nulls);
 	PG_RETURN_INT64(id);
 }
 
@@ -149,12 +134,11 @@ dja_redrive(PG_FUNCTION_ARGS)
 Datum
 dja_discard(PG_FUNCTION_ARGS)
 {
-	Datum		values[DJA_MSG_COMMON];
-	bool		nulls[DJA_MSG_COMMON];
+	Datum		values[DJA_DEAD_NATTS];
+	bool		nulls[DJA_DEAD_NATTS];
 
 	PreventCommandIfReadOnly("djactor.discard()");
-	dja_require_preload();
-	dja_catalog_require();
+	dja_require_installed();
 	(void) dja_take_dead_letter(PG_GETARG_INT64(0), false, values, nulls);
 	PG_RETURN_VOID();
 }

@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "storage/latch.h"
 
 #include "base/compat.h"
 #include "base/guc.h"
@@ -48,7 +47,7 @@ dja_reload(PG_FUNCTION_ARGS)
 		if (worker->pid != 0 && worker->generation == generation && !worker->stop)
 		{
 			worker->stop = true;
-			SetLatch(&ProcGlobal->allProcs[worker->procno].procLatch);
+			dja_wake(worker->procno);
 			stopped++;
 		}
 		dja_unlock();

@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/xact.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "storage/lmgr.h"
@@ -27,7 +26,6 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "base/compat.h"
 #include "shmem/run_queue.h"
 #include "sql/send.h"
 #include "sql/type_change.h"
@@ -177,16 +175,6 @@ dja_schedule_wake(DjaType *type, text *key)
 	dja_pending_mailbox(type, dja_hash_text(key), DJA_CURSOR_START, 0);
 }
 
-static void
-dja_schedule_update(DjaTimer *timer)
-{
-	DjaWriter  *writer = dja_writer_get(DJA_TIMER_TABLE);
-
-	dja_row_update(writer, &timer->tid, timer->values, timer->nulls);
-	dja_writer_put(writer);
-	CommandCounterIncrement();
-}
-
 static bool
 dja_same_column(const DjaTimerArguments *arguments, const DjaTimer *timer, int column)
 {
@@ -241,16 +229,13 @@ dja_schedule_from(DjaTimer *timer, TimestampTz now)
 static bool
 dja_schedule_is_wrong(DjaType *type, DjaTimer *timer, TimestampTz now)
 {
-	Snapshot	snapshot;
 	DjaMessage *message;
 	TimestampTz sent_at;
 	DjaRule		rule;
 
 	if (timer->message_id == 0)
 		return false;			/* paused: resume() determines it */
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	message = dja_message_by_id(timer->message_id, snapshot);
-	UnregisterSnapshot(snapshot);
+	message = dja_message_by_id(timer->message_id, NULL);
 	if (message == NULL)
 		return true;
 	sent_at = DatumGetTimestampTz(message->values[DJA_MSG_SENT_AT - 1]);
@@ -348,7 +333,7 @@ dja_schedule(PG_FUNCTION_ARGS)
 		if (dja_schedule_is_firing(before))
 		{
 			before->values[DJA_TIMER_PAYLOAD - 1] = arguments.values[DJA_TIMER_PAYLOAD - 1];
-			dja_schedule_update(before);
+			dja_timer_update(before);
 			PG_RETURN_TIMESTAMPTZ(before->due_at);
 		}
 		due = before->due_at;
@@ -373,16 +358,9 @@ dja_unschedule(PG_FUNCTION_ARGS)
 {
 	DjaType    *type = dja_require_own_type(PG_GETARG_TEXT_PP(0), "djactor.unschedule()");
 	text	   *key = PG_GETARG_TEXT_PP(1);
-	DjaTimer   *timer = dja_schedule_lock(type, key, PG_GETARG_TEXT_PP(2));
-	DjaWriter  *writer;
 
-	if (timer == NULL)
+	if (!dja_timer_end(dja_schedule_lock(type, key, PG_GETARG_TEXT_PP(2))))
 		PG_RETURN_BOOL(false);
-	dja_timer_drop_firing(timer->message_id);
-	writer = dja_writer_get(DJA_TIMER_TABLE);
-	dja_row_delete(writer, &timer->tid);
-	dja_writer_put(writer);
-	CommandCounterIncrement();
 	dja_schedule_wake(type, key);
 	PG_RETURN_BOOL(true);
 }
@@ -401,10 +379,9 @@ dja_run_now(PG_FUNCTION_ARGS)
 
 	dja_timer_drop_firing(timer->message_id);
 	id = dja_timer_send(timer->values, 0, NULL);
-	timer->values[DJA_TIMER_MESSAGE_ID - 1] = Int64GetDatum(id);
-	timer->nulls[DJA_TIMER_MESSAGE_ID - 1] = false;
+	dja_set_column(timer->values, timer->nulls, DJA_TIMER_MESSAGE_ID, Int64GetDatum(id), false);
 	timer->values[DJA_TIMER_DUE_AT - 1] = TimestampTzGetDatum(dja_clock());
-	dja_schedule_update(timer);
+	dja_timer_update(timer);
 	dja_schedule_wake(type, key);
 	PG_RETURN_INT64(id);
 }
@@ -426,9 +403,8 @@ dja_pause_timer(PG_FUNCTION_ARGS)
 		dja_timer_drop_firing(timer->message_id);
 		timer->nulls[DJA_TIMER_MESSAGE_ID - 1] = true;
 	}
-	timer->values[DJA_TIMER_PAUSED_AT - 1] = TimestampTzGetDatum(dja_clock());
-	timer->nulls[DJA_TIMER_PAUSED_AT - 1] = false;
-	dja_schedule_update(timer);
+	dja_set_column(timer->values, timer->nulls, DJA_TIMER_PAUSED_AT, TimestampTzGetDatum(dja_clock()), false);
+	dja_timer_update(timer);
 	dja_schedule_wake(type, key);
 	PG_RETURN_VOID();
 }
@@ -455,10 +431,8 @@ dja_resume_timer(PG_FUNCTION_ARGS)
 			due = dja_rule_next(&rule, dja_schedule_from(timer, dja_clock()));
 		if (due == DT_NOEND)
 			due = timer->due_at;
-		timer->values[DJA_TIMER_DUE_AT - 1] = TimestampTzGetDatum(due);
-		timer->values[DJA_TIMER_MESSAGE_ID - 1] = Int64GetDatum(dja_timer_send(timer->values, due, NULL));
-		timer->nulls[DJA_TIMER_MESSAGE_ID - 1] = false;
+		dja_timer_send_next(timer->values, timer->nulls, due, NULL);
 	}
-	dja_schedule_update(timer);
+	dja_timer_update(timer);
 	PG_RETURN_VOID();
 }

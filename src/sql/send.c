@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
@@ -18,6 +19,8 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "base/calendar.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "shmem/run_queue.h"
 #include "sql/mailbox_limit.h"
@@ -28,6 +31,8 @@
 
 PG_FUNCTION_INFO_V1(dja_message_sent);
 PG_FUNCTION_INFO_V1(dja_send);
+
+#define DJA_MAX_SPAN (INT64CONST(36525) * USECS_PER_DAY)	/* 100 years */
 
 /* ---------- the trigger ---------- */
 
@@ -49,29 +54,84 @@ dja_check_key(text *key, const char *what)
 }
 
 /*
- * Checks a row that was inserted, and notes what it owes the workers.  last is
- * the type of the row before, or NULL: rows of one type often come together.
+ * Is this column NULL?  Looks into the tuple itself, since to read a column in its
+ * slot means to read all those before it.
+ */
+static inline bool
+dja_sent_is_null(MinimalTuple tuple, int attnum)
+{
+	return (tuple->t_infomask & HEAP_HASNULL) != 0 && att_isnull(attnum - 1, tuple->t_bits);
+}
+
+/*
+ * Checks the columns of a message that is to be merged with others.
  */
 static void
-dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid)
+dja_check_coalesce(TupleTableSlot *slot)
+{
+	Datum	   *values = slot->tts_values;
+	bool	   *nulls = slot->tts_isnull;
+	char	   *mode = NULL;
+	bool		debounce;
+
+	slot_getallattrs(slot);
+	if (!nulls[DJA_MSG_COALESCE_MODE - 1])
+		mode = TextDatumGetCString(values[DJA_MSG_COALESCE_MODE - 1]);
+	debounce = mode != NULL && strcmp(mode, "debounce") == 0;
+	if (nulls[DJA_MSG_COALESCE_KEY - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s needs a coalesce key", mode ? "coalesce_mode" : "coalesce_until"),
+				 errhint("Set coalesce_key: messages of an actor with the same key are merged.")));
+	dja_check_key(DatumGetTextPP(values[DJA_MSG_COALESCE_KEY - 1]), "coalesce key");
+	if (mode != NULL && !debounce && strcmp(mode, "keep") != 0 && strcmp(mode, "replace") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for coalesce_mode: \"%s\"", mode),
+				 errhint("Use \"keep\", \"replace\" or \"debounce\".")));
+	if (debounce && nulls[DJA_MSG_DELIVER_AT - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("coalesce_mode \"debounce\" needs deliver_at"),
+				 errdetail("The message is handled then, unless a later one of its key comes before."),
+				 errhint("Set deliver_at, or use djactor.send(debounce => interval).")));
+	if (!debounce && !nulls[DJA_MSG_COALESCE_UNTIL - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("coalesce_until needs coalesce_mode \"debounce\""),
+				 errdetail("Other messages are not put off by later ones.")));
+	if (!nulls[DJA_MSG_IDEMPOTENCY_KEY - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a message cannot have both an idempotency key and a coalesce key"),
+				 errdetail("It could be merged into another one, and so not be handled under its idempotency key."),
+				 errhint("Leave one of them out.")));
+}
+
+/*
+ * Checks a row that is sent, in a minimal slot.  Returns its type, and keeps it in
+ * last, which is that of the row before, or NULL: rows of one type often come
+ * together.  Returns NULL while a dump is restored and the type is not there yet.
+ */
+DjaType *
+dja_check_sent(TupleTableSlot *slot, DjaType **last)
 {
 	Datum	   *values = slot->tts_values;
 	text	   *name;
 	text	   *key;
 	DjaType    *type = *last;
-	int64		id;
+	MinimalTuple tuple = ExecFetchSlotMinimalTuple(slot, NULL); /* the slot's own */
 
 	slot_getsomeattrs(slot, DJA_MSG_IDEMPOTENCY_KEY);
 	name = DatumGetTextPP(values[DJA_MSG_ACTOR_TYPE - 1]);
 	key = DatumGetTextPP(values[DJA_MSG_ACTOR_KEY - 1]);
-	id = DatumGetInt64(values[DJA_MSG_ID - 1]);
 
 	if (type == NULL || !dja_type_is_named(type, name))
 	{
 		dja_type_lock(dja_hash_text(name), AccessShareLock);
 		type = *last = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
 		if (type == NULL && dja_restoring)
-			return;				/* the scout finds it, once its type is there */
+			return NULL;		/* the scout finds it, once its type is there */
 		if (type == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -81,11 +141,33 @@ dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid)
 	dja_check_key(key, "actor key");
 	if (!slot->tts_isnull[DJA_MSG_IDEMPOTENCY_KEY - 1])
 		dja_check_key(DatumGetTextPP(values[DJA_MSG_IDEMPOTENCY_KEY - 1]), "idempotency key");
-	if (!dja_take_mailbox_room(type, key, id, cid))
+	if (!dja_sent_is_null(tuple, DJA_MSG_COALESCE_KEY) || !dja_sent_is_null(tuple, DJA_MSG_COALESCE_MODE) ||
+		!dja_sent_is_null(tuple, DJA_MSG_COALESCE_UNTIL))
+		dja_check_coalesce(slot);
+	return type;
+}
+
+/*
+ * Checks a row that was inserted by the command cid, and notes what it owes the
+ * workers.  limited: the type's mailbox_limit applies.
+ */
+void
+dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid, bool limited)
+{
+	DjaType    *type = dja_check_sent(slot, last);
+	Datum	   *values = slot->tts_values;
+	text	   *key = DatumGetTextPP(values[DJA_MSG_ACTOR_KEY - 1]);
+	int64		id = DatumGetInt64(values[DJA_MSG_ID - 1]);
+
+	if (type == NULL || (limited && !dja_take_mailbox_room(type, key, id, cid)))
 		return;
 	if (slot->tts_isnull[DJA_MSG_DELIVER_AT - 1])
-		dja_pending_mailbox(type, dja_hash_text(key),
-							dja_position(DatumGetInt16(values[DJA_MSG_PRIORITY - 1]), id), 1);
+	{
+		uint64		key_hash = dja_hash_text(key);
+
+		dja_pending_mailbox(type, key_hash, dja_position(DatumGetInt16(values[DJA_MSG_PRIORITY - 1]), id), 1);
+		dja_pending_tenant(type, key_hash, values, slot->tts_isnull);
+	}
 	else
 		dja_pending_due(type, DatumGetTimestampTz(values[DJA_MSG_DELIVER_AT - 1]));
 }
@@ -106,8 +188,7 @@ dja_message_sent(PG_FUNCTION_ARGS)
 
 	if (ours)
 	{
-		dja_require_preload();
-		dja_catalog_require();
+		dja_require_installed();
 		ours = RelationGetRelid(data->tg_relation) == dja_table_oid(DJA_MESSAGE_TABLE);
 	}
 	if (!ours)
@@ -122,7 +203,7 @@ dja_message_sent(PG_FUNCTION_ARGS)
 	{
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(context);
-		dja_note_sent(slot, &last, cid);
+		dja_note_sent(slot, &last, cid, true);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
@@ -134,16 +215,78 @@ dja_message_sent(PG_FUNCTION_ARGS)
 /* ---------- send() ---------- */
 
 /*
+ * Returns a span of time that was given to send(), in microseconds.
+ */
+static int64
+dja_send_span(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	int64		usec = dja_interval_usec(PG_GETARG_INTERVAL_P(arg));
+
+	if (DJA_INTERVAL_INFINITE(PG_GETARG_INTERVAL_P(arg)) || usec <= 0 || usec > DJA_MAX_SPAN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be positive and at most 100 years", name)));
+	return usec;
+}
+
+/*
+ * Computes deliver_at, coalesce_mode and coalesce_until from debounce and
+ * debounce_limit, which stand at 11 and 12 in the call.
+ */
+static void
+dja_read_debounce(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+{
+	TimestampTz now = dja_clock();
+	int64		debounce = 0;
+	int64		limit = 0;
+
+	if (PG_ARGISNULL(11) && PG_ARGISNULL(12))
+		return;
+	if (PG_ARGISNULL(11))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("debounce_limit needs debounce"),
+				 errhint("Set debounce: the message is handled when none of its key has come for that long.")));
+	debounce = dja_send_span(fcinfo, 11, "debounce");
+	if (!nulls[4])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("debounce and deliver_at exclude each other"),
+				 errhint("debounce sets deliver_at.")));
+	if (!nulls[10] && strcmp(TextDatumGetCString(values[10]), "debounce") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("debounce needs coalesce_mode \"debounce\""),
+				 errhint("Leave coalesce_mode out.")));
+	values[4] = TimestampTzGetDatum(now + debounce);
+	values[10] = CStringGetTextDatum("debounce");
+	nulls[4] = nulls[10] = false;
+	if (PG_ARGISNULL(12))
+		return;
+	limit = dja_send_span(fcinfo, 12, "debounce_limit");
+	if (limit < debounce)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("debounce_limit must not be less than debounce")));
+	values[11] = TimestampTzGetDatum(now + limit);
+	nulls[11] = false;
+}
+
+/*
  * Fills values and nulls, in the order of dja_message_send(), from the arguments
  * of send().
  */
 static void
 dja_read_send_arguments(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 {
-	/* headers stand before wants_reply in the call, and last in the INSERT */
-	static const int order[DJA_SEND_NARGS] = {0, 1, 2, 3, 4, 5, 6, 8, 7};
+	/*
+	 * headers stand before wants_reply in the call, and behind it in the
+	 * INSERT
+	 */
+	static const int order[DJA_SEND_NARGS - 1] = {0, 1, 2, 3, 4, 5, 6, 8, 7, 9, 10};
 
-	for (int i = 0; i < DJA_SEND_NARGS; i++)
+	nulls[DJA_SEND_NARGS - 1] = true;
+	for (int i = 0; i < DJA_SEND_NARGS - 1; i++)
 	{
 		values[i] = PG_GETARG_DATUM(order[i]);
 		nulls[i] = PG_ARGISNULL(order[i]);
@@ -163,11 +306,13 @@ dja_read_send_arguments(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 	}
 	nulls[3] = false;
 	nulls[7] |= !DatumGetBool(values[7]);	/* the default */
+	dja_read_debounce(fcinfo, values, nulls);
 }
 
 /*
  * send(actor_type, actor_key, payload, priority, deliver_at, expires_at,
- * idempotency_key, headers, wants_reply)
+ * idempotency_key, headers, wants_reply, coalesce_key, coalesce_mode, debounce,
+ * debounce_limit)
  */
 Datum
 dja_send(PG_FUNCTION_ARGS)

@@ -12,14 +12,13 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "shmem/stats.h"
 #include "tables/actor_type.h"
 #include "tables/catalog.h"
 
 PG_FUNCTION_INFO_V1(dja_stat_list);
 
-#define DJA_STAT_RATE (1 + DJA_STAT_NCOUNTERS)	/* columns after name and
+#define DJA_STAT_RATE (1 + DJA_STAT_COALESCED)	/* columns after name and most
 												 * counters */
 #define DJA_STAT_WAIT (DJA_STAT_RATE + 1)
 #define DJA_STAT_RUN (DJA_STAT_WAIT + 3)
@@ -27,7 +26,8 @@ PG_FUNCTION_INFO_V1(dja_stat_list);
 #define DJA_STAT_CONFLICTS (DJA_STAT_SINCE + 1)
 #define DJA_STAT_BATCH_LIMIT (DJA_STAT_CONFLICTS + 1)
 #define DJA_STAT_WORKER_LIMIT (DJA_STAT_BATCH_LIMIT + 1)
-#define DJA_STAT_NCOLUMNS (DJA_STAT_WORKER_LIMIT + 1)
+#define DJA_STAT_MERGED (DJA_STAT_WORKER_LIMIT + 1)
+#define DJA_STAT_NCOLUMNS (DJA_STAT_MERGED + 1)
 
 static Datum
 dja_stat_interval(const uint32 *buckets, uint64 turns, double part)
@@ -45,7 +45,7 @@ dja_stat_row(DjaType *type, DjaStatSums *sums, TimestampTz now, Datum *values, b
 
 	memset(nulls, 0, sizeof(bool) * DJA_STAT_NCOLUMNS);
 	values[0] = CStringGetTextDatum(type->name);
-	for (int i = 0; i < DJA_STAT_NCOUNTERS; i++)
+	for (int i = 0; i < DJA_STAT_COALESCED; i++)
 		values[1 + i] = Int64GetDatum((int64) sums->counters[i]);
 	values[DJA_STAT_RATE] = Float8GetDatum((double) sums->turns * USECS_PER_SEC /
 										   (double) Max(now - sums->times_since, USECS_PER_SEC));
@@ -63,6 +63,7 @@ dja_stat_row(DjaType *type, DjaStatSums *sums, TimestampTz now, Datum *values, b
 	values[DJA_STAT_BATCH_LIMIT] = Int32GetDatum(sums->pace.turns);
 	nulls[DJA_STAT_WORKER_LIMIT] = sums->pace.workers == 0;
 	values[DJA_STAT_WORKER_LIMIT] = Int32GetDatum(sums->pace.workers);
+	values[DJA_STAT_MERGED] = Int64GetDatum((int64) sums->counters[DJA_STAT_COALESCED]);
 }
 
 /*
@@ -75,8 +76,7 @@ dja_stat_list(PG_FUNCTION_ARGS)
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *lc;
 
-	dja_require_preload();
-	dja_catalog_require();
+	dja_require_installed();
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(lc, dja_types_all())
 	{

@@ -9,7 +9,6 @@
  */
 #include "postgres.h"
 
-#include "utils/acl.h"
 #include "utils/builtins.h"
 
 #include "sql/type_leftovers.h"
@@ -49,7 +48,7 @@ dja_check_leftovers(const char *name, uint64 hash)
 
 		if (dja_table_right(places[i].table, ACL_DELETE))
 			continue;
-		dja_find_begin(&find, places[i].table, places[i].index, 1, places[i].hashed ? &hash_key : &key);
+		dja_find_begin(&find, places[i].table, places[i].index, 1, places[i].hashed ? &hash_key : &key, NULL);
 		found = dja_find_next(&find);
 		dja_find_end(&find);
 		if (found)

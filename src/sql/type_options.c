@@ -15,23 +15,31 @@
 
 #include "base/calendar.h"
 #include "base/compat.h"
+#include "base/rate.h"
 #include "sql/type_options.h"
 #include "tables/handler.h"
+#include "tables/tenant_value.h"
 
 static const char *const dja_arg_names[DJA_NARGS] = {
 	"name", "handler", "initial_state", "state_version", "upgrade_handler", "max_attempts", "backoff", "backoff_max",
 	"retry_order", "on_exhausted", "handler_timeout", "batch_size", "concurrency",
-	"mailbox_limit", "on_full", "breaker_failures", "breaker_window", "journal", "owner", "settings"
+	"mailbox_limit", "on_full", "breaker_failures", "breaker_window", "journal", "owner", "settings", "hosted", "stateless",
+	"idle_ttl", "rate", "rate_by", "fair_by"
 };
 
 /*
- * The columns stand in the order of the arguments, but for owner and settings.
+ * The columns stand in the order of the arguments, but for owner and what comes
+ * after it.
  */
 int
 dja_argument_column(int arg)
 {
 	return arg == DJA_ARG_NAME ? DJA_TYPE_NAME : arg == DJA_ARG_HANDLER ? DJA_TYPE_HANDLER :
 		arg == DJA_ARG_OWNER ? DJA_TYPE_OWNER : arg == DJA_ARG_SETTINGS ? DJA_TYPE_SETTINGS :
+		arg == DJA_ARG_HOSTED ? DJA_TYPE_HOSTED : arg == DJA_ARG_STATELESS ? DJA_TYPE_STATELESS :
+		arg == DJA_ARG_IDLE_TTL ? DJA_TYPE_IDLE_TTL :
+		arg == DJA_ARG_RATE ? DJA_TYPE_RATE : arg == DJA_ARG_RATE_BY ? DJA_TYPE_RATE_BY :
+		arg == DJA_ARG_FAIR_BY ? DJA_TYPE_FAIR_BY :
 		DJA_TYPE_INITIAL_STATE + arg - DJA_ARG_INITIAL_STATE;
 }
 
@@ -63,6 +71,29 @@ dja_check_interval(FunctionCallInfo fcinfo, int arg)
 				 errmsg("%s must not be negative", dja_arg_names[arg])));
 }
 
+/*
+ * An actor that is idle for no time at all would stop after each turn.  One of a
+ * stateless type has no row, and so nothing that could stop.
+ */
+static void
+dja_check_idle_ttl(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(DJA_ARG_IDLE_TTL))
+		return;
+	dja_check_interval(fcinfo, DJA_ARG_IDLE_TTL);
+	if (dja_interval_usec(PG_GETARG_INTERVAL_P(DJA_ARG_IDLE_TTL)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("idle_ttl must be positive"),
+				 errhint("Use NULL for actors that never stop by themselves.")));
+	if (PG_GETARG_BOOL(DJA_ARG_STATELESS))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a stateless actor type cannot have idle_ttl"),
+				 errdetail("Its actors have no state that could be removed."),
+				 errhint("Use NULL for idle_ttl.")));
+}
+
 static void
 dja_check_word(FunctionCallInfo fcinfo, int arg, const char *one, const char *other)
 {
@@ -75,12 +106,73 @@ dja_check_word(FunctionCallInfo fcinfo, int arg, const char *one, const char *ot
 				 errhint("Use \"%s\" or \"%s\".", one, other)));
 }
 
+static void
+dja_check_rate(FunctionCallInfo fcinfo, int arg)
+{
+	DjaRate		rate;
+	char	   *value;
+	const char *problem;
+
+	if (PG_ARGISNULL(arg))
+		return;
+	value = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+
+	problem = dja_rate_parse(value, &rate);
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for %s: \"%s\"", dja_arg_names[arg], value),
+				 errdetail("%s", problem),
+				 errhint("Write a number of turns, a slash and a period in s, min, h or day, such as '100/min' or '10/30 s'.")));
+}
+
+static void
+dja_check_by(FunctionCallInfo fcinfo, int arg)
+{
+	DjaBy		by;
+	char	   *value;
+
+	if (PG_ARGISNULL(arg))
+		return;
+	value = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+	if (!dja_by_parse(value, &by))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for %s: \"%s\"", dja_arg_names[arg], value),
+				 errhint("Use 'header:NAME' for the value of a header, or 'key:SEPARATOR' for the beginning of the key up to that separator.")));
+}
+
+/*
+ * A mailbox waits in one tenant.
+ */
+static void
+dja_check_tenants(FunctionCallInfo fcinfo)
+{
+	dja_check_by(fcinfo, DJA_ARG_RATE_BY);
+	dja_check_by(fcinfo, DJA_ARG_FAIR_BY);
+	if (PG_ARGISNULL(DJA_ARG_RATE_BY))
+		return;
+	if (PG_ARGISNULL(DJA_ARG_RATE))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("rate_by needs a rate"),
+				 errhint("Name a rate, which counts for each value, or no rate_by.")));
+	if (!PG_ARGISNULL(DJA_ARG_FAIR_BY) &&
+		strcmp(text_to_cstring(PG_GETARG_TEXT_PP(DJA_ARG_RATE_BY)),
+			   text_to_cstring(PG_GETARG_TEXT_PP(DJA_ARG_FAIR_BY))) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("rate_by and fair_by must be the same"),
+				 errhint("With rate_by alone its values take turns, too.")));
+}
+
 bool
 dja_may_be_null(int arg)
 {
-	return arg == DJA_ARG_UPGRADE_HANDLER || arg == DJA_ARG_BATCH_SIZE || arg == DJA_ARG_CONCURRENCY ||
+	return arg == DJA_ARG_HANDLER || arg == DJA_ARG_UPGRADE_HANDLER || arg == DJA_ARG_BATCH_SIZE || arg == DJA_ARG_CONCURRENCY ||
 		arg == DJA_ARG_MAILBOX_LIMIT || arg == DJA_ARG_BREAKER_FAILURES || arg == DJA_ARG_JOURNAL ||
-		arg == DJA_ARG_SETTINGS;
+		arg == DJA_ARG_SETTINGS || arg == DJA_ARG_IDLE_TTL || arg == DJA_ARG_RATE || arg == DJA_ARG_RATE_BY ||
+		arg == DJA_ARG_FAIR_BY;
 }
 
 void
@@ -111,9 +203,12 @@ dja_check_options(FunctionCallInfo fcinfo)
 	dja_check_interval(fcinfo, DJA_ARG_HANDLER_TIMEOUT);
 	dja_check_interval(fcinfo, DJA_ARG_BREAKER_WINDOW);
 	dja_check_interval(fcinfo, DJA_ARG_JOURNAL);
+	dja_check_idle_ttl(fcinfo);
 	dja_check_word(fcinfo, DJA_ARG_RETRY_ORDER, "hold", "skip");
 	dja_check_word(fcinfo, DJA_ARG_ON_EXHAUSTED, "dead_letter", "suspend");
 	dja_check_word(fcinfo, DJA_ARG_ON_FULL, "raise", "dead_letter");
+	dja_check_rate(fcinfo, DJA_ARG_RATE);
+	dja_check_tenants(fcinfo);
 }
 
 /*
@@ -171,11 +266,22 @@ dja_require_handler(const char *handler, DjaHandlerKind kind, Oid owner)
 }
 
 void
-dja_check_handler(Datum *values, bool adopt)
+dja_check_handler(Datum *values, const bool *nulls, bool adopt)
 {
-	Oid			function = dja_require_handler(TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]), DJA_MESSAGE_HANDLER,
-											   DatumGetObjectId(values[DJA_TYPE_OWNER - 1]));
+	Oid			function;
 
+	if (DatumGetBool(values[DJA_TYPE_HOSTED - 1]))
+	{
+		values[DJA_TYPE_HANDLER_OWNER - 1] = values[DJA_TYPE_OWNER - 1];
+		return;
+	}
+	if (nulls[DJA_TYPE_HANDLER - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("handler must not be null"),
+				 errhint("Name a function, or define the type with hosted => true.")));
+	function = dja_require_handler(TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]), DJA_MESSAGE_HANDLER,
+								   DatumGetObjectId(values[DJA_TYPE_OWNER - 1]));
 	if (!adopt)
 		return;
 	values[DJA_TYPE_HANDLER - 1] = CStringGetTextDatum(dja_handler_signature(function, DJA_MESSAGE_HANDLER));
@@ -196,6 +302,11 @@ dja_check_upgrade_handler(Datum *values, const bool *nulls)
 
 	if (nulls[DJA_TYPE_UPGRADE_HANDLER - 1])
 		return;
+	if (DatumGetBool(values[DJA_TYPE_HOSTED - 1]))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a hosted actor type cannot have an upgrade handler"),
+				 errhint("Its hosts upgrade the states that take() hands out with from_version.")));
 	function = dja_require_handler(TextDatumGetCString(values[DJA_TYPE_UPGRADE_HANDLER - 1]),
 								   DJA_UPGRADE_HANDLER, owner);
 	function_owner = dja_handler_owner(function);

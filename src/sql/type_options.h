@@ -20,7 +20,8 @@ typedef enum DjaTypeArgument
 	DJA_ARG_MAX_ATTEMPTS, DJA_ARG_BACKOFF, DJA_ARG_BACKOFF_MAX, DJA_ARG_RETRY_ORDER,
 	DJA_ARG_ON_EXHAUSTED, DJA_ARG_HANDLER_TIMEOUT, DJA_ARG_BATCH_SIZE, DJA_ARG_CONCURRENCY,
 	DJA_ARG_MAILBOX_LIMIT, DJA_ARG_ON_FULL, DJA_ARG_BREAKER_FAILURES, DJA_ARG_BREAKER_WINDOW,
-	DJA_ARG_JOURNAL, DJA_ARG_OWNER, DJA_ARG_SETTINGS, DJA_NARGS
+	DJA_ARG_JOURNAL, DJA_ARG_OWNER, DJA_ARG_SETTINGS, DJA_ARG_HOSTED, DJA_ARG_STATELESS,
+	DJA_ARG_IDLE_TTL, DJA_ARG_RATE, DJA_ARG_RATE_BY, DJA_ARG_FAIR_BY, DJA_NARGS
 } DjaTypeArgument;
 
 /* the column that has an argument's value */
@@ -37,9 +38,9 @@ extern void dja_check_owner(Oid owner);
 
 /*
  * Can the handler be called as the row's owner?  With adopt the row gets its
- * signature and its owner.
+ * signature and its owner.  That of a hosted type may be any text, or NULL.
  */
-extern void dja_check_handler(Datum *values, bool adopt);
+extern void dja_check_handler(Datum *values, const bool *nulls, bool adopt);
 
 /* the same for the upgrade handler, if there is one; the row gets its signature */
 extern void dja_check_upgrade_handler(Datum *values, const bool *nulls);

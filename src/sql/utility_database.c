@@ -24,7 +24,6 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "nodes/parsenodes.h"
-#include "storage/latch.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
@@ -34,6 +33,8 @@
 #include "base/guc.h"
 #include "shmem/slots.h"
 #include "sql/utility_hook.h"
+#include "sql/wait.h"
+#include "xact/deliver.h"
 #include "xact/pending.h"
 
 #define DJA_STOP_MS 500			/* for the end of the running batch */
@@ -152,10 +153,7 @@ dja_wait_gone(int *pids, int n)
 				kill(pids[k], SIGTERM);
 		if (now >= cut_off)
 			cut_off = DT_NOEND;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
-						 DJA_WAIT_EVENT(wait_event, "DjactorStopWorkers"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		dja_nap(false, 5, DJA_WAIT_EVENT(wait_event, "DjactorStopWorkers"));
 		now = GetCurrentTimestamp();
 	}
 }
@@ -176,13 +174,13 @@ dja_lock_out_workers(Oid database)
 	begun = dja_lockout_begin(database);
 	if (begun)
 	{
-		n = dja_stop_workers(database, pids);
+		n = dja_stop_workers(database, InvalidOid, pids);
 		pids[n] = dja_stop_scout(database);
 		n += pids[n] != 0;
 	}
 	dja_unlock();
 	if (begun)
-		dja_pending_lockout();
+		dja_pending.locks_out = true;
 	dja_wait_gone(pids, n);
 	pfree(pids);
 	return begun;
@@ -242,7 +240,7 @@ dja_after_database(DjaUtility *utility)
 	bool		is_template;
 
 	if (utility->tag == T_DropdbStmt && OidIsValid(utility->locked_out))
-		dja_pending_dropped(utility->locked_out);
+		dja_pending.dropped = utility->locked_out;
 	else if (utility->tag == T_CreatedbStmt)
 		dja_pending_created(get_database_oid(name, true));
 	else if (utility->tag == T_AlterDatabaseStmt && name[0] != '\0')

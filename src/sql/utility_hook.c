@@ -35,7 +35,7 @@ static const DjaUtilitySubject dja_utility_subjects[] = {
 	{T_CreateExtensionStmt, dja_before_extension, dja_after_extension, NULL},
 	{T_AlterExtensionStmt, dja_before_extension, dja_after_extension, NULL},
 	{T_DropStmt, dja_before_extension, dja_after_extension, NULL},
-	{T_TransactionStmt, dja_before_prepared, dja_after_prepared, dja_after_prepared},
+	{T_TransactionStmt, dja_before_prepared, dja_after_prepared, dja_failed_prepared},
 	{T_AlterDatabaseSetStmt, dja_before_settings, dja_after_settings, NULL},
 	{T_AlterRoleSetStmt, dja_before_settings, dja_after_settings, NULL},
 	{T_PrepareStmt, dja_before_session, NULL, NULL},

@@ -45,6 +45,7 @@ extern void dja_before_extension(DjaUtility *utility);
 extern void dja_after_extension(DjaUtility *utility);
 extern void dja_before_prepared(DjaUtility *utility);
 extern void dja_after_prepared(DjaUtility *utility);
+extern void dja_failed_prepared(DjaUtility *utility);
 extern void dja_before_settings(DjaUtility *utility);
 extern void dja_after_settings(DjaUtility *utility);
 extern void dja_before_session(DjaUtility *utility);

@@ -1,9 +1,8 @@
 /*
  * utility_prepared.c
  *
- * COMMIT PREPARED makes messages visible that nobody pushes.  The type queues of
- * the database are swept instead, whatever becomes of the command
- * (xact/prepared.c).
+ * PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED: prepared transactions
+ * have a gid, and what they owe the workers is remembered by it (xact/prepared.c).
  */
 #include "postgres.h"
 
@@ -15,15 +14,35 @@
 void
 dja_before_prepared(DjaUtility *utility)
 {
-	if (((TransactionStmt *) utility->statement)->kind == TRANS_STMT_COMMIT_PREPARED)
-		dja_prepared_begin();
+	TransactionStmt *statement = (TransactionStmt *) utility->statement;
+
+	switch (statement->kind)
+	{
+		case TRANS_STMT_PREPARE:
+			dja_prepared_gid(statement->gid);
+			break;
+		case TRANS_STMT_COMMIT_PREPARED:
+			dja_prepared_begin(statement->gid, true);
+			break;
+		case TRANS_STMT_ROLLBACK_PREPARED:
+			dja_prepared_begin(statement->gid, false);
+			break;
+		default:
+			break;
+	}
 }
 
 /*
- * Does nothing after another command on transactions, since nothing has begun.
+ * These do nothing after another command on transactions, since nothing has begun.
  */
 void
 dja_after_prepared(DjaUtility *utility)
 {
-	dja_prepared_end();
+	dja_prepared_end(true);
+}
+
+void
+dja_failed_prepared(DjaUtility *utility)
+{
+	dja_prepared_end(false);
 }

@@ -20,7 +20,6 @@
 #include "access/table.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -28,7 +27,6 @@
 #include "base/calendar.h"
 #include "base/columns.h"
 #include "base/compat.h"
-#include "shmem/shmem.h"
 #include "sql/wait.h"
 #include "tables/actor.h"
 #include "tables/actor_type.h"
@@ -179,8 +177,7 @@ dja_is_idle(text *name, DjaSeen *seen)
 static TimestampTz
 dja_idle_deadline(FunctionCallInfo fcinfo)
 {
-	dja_require_preload();
-	dja_catalog_require();
+	dja_require_installed();
 	if (PG_ARGISNULL(0) || dja_interval_usec(PG_GETARG_INTERVAL_P(0)) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

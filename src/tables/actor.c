@@ -11,7 +11,6 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "commands/sequence.h"
@@ -19,7 +18,6 @@
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/columns.h"
@@ -134,6 +132,7 @@ dja_actor_read(Relation rel, BlockNumber nblocks, TupleTableSlot *slot,
 
 		actor->exists = true;
 		actor->tid = slot->tts_tid;
+		actor->xmin = HeapTupleHeaderGetRawXmin(ExecFetchSlotHeapTuple(slot, false, NULL)->t_data);
 		actor->locker = dja_tuple_locker(ExecFetchSlotHeapTuple(slot, false, NULL)->t_data, true);
 		actor->id = DatumGetInt64(values[DJA_ACTOR_ID - 1]);
 		actor->state = PointerGetDatum(PG_DETOAST_DATUM_COPY(values[DJA_ACTOR_STATE - 1]));
@@ -228,9 +227,7 @@ dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities)
 	values[DJA_ACTOR_PAUSED - 1] = BoolGetDatum(actor->paused);
 	values[DJA_ACTOR_TURNS - 1] = Int64GetDatum(actor->turns);
 	values[DJA_ACTOR_FAILURES - 1] = Int64GetDatum(actor->failures);
-	nulls[DJA_ACTOR_LAST_ERROR - 1] = actor->last_error == NULL;
-	if (actor->last_error != NULL)
-		values[DJA_ACTOR_LAST_ERROR - 1] = CStringGetTextDatum(actor->last_error);
+	dja_set_text(values, nulls, DJA_ACTOR_LAST_ERROR, actor->last_error);
 	values[DJA_ACTOR_CREATED_AT - 1] = TimestampTzGetDatum(actor->created_at);
 	values[DJA_ACTOR_UPDATED_AT - 1] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 
@@ -243,6 +240,7 @@ dja_actor_write(DjaActor *actor, DjaWriter *actors, DjaWriter *identities)
 	else
 		dja_row_insert(actors, values, nulls);
 	actor->tid = actors->slot->tts_tid;
+	actor->xmin = GetCurrentTransactionId();
 	actor->exists = true;
 	actor->dirty = false;
 	dja_known_row(actor->type, actor->key_hash, HASH_ENTER)->tid = actor->tid;

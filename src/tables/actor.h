@@ -27,6 +27,7 @@ typedef struct DjaActor
 	int			stashed;
 	bool		dirty;			/* to be written */
 	ItemPointerData tid;
+	TransactionId xmin;			/* of that row version */
 	TransactionId locker;		/* another transaction that has locked the row */
 	int64		id;
 	Datum		state;

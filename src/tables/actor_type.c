@@ -10,17 +10,14 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
-#include "utils/datum.h"
-#include "utils/fmgroids.h"
-#include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -32,7 +29,6 @@
 #include "base/compat.h"
 #include "shmem/run_queue.h"
 #include "tables/actor_type.h"
-#include "tables/type_settings.h"
 
 #define DJA_MOMENT_MS 20		/* for a lock that is about to be released */
 
@@ -42,8 +38,11 @@ static uint64 dja_types_changes = 0;	/* the run queue's changes that the
 										 * cache certainly includes */
 static Oid	dja_types_relid = InvalidOid;
 
-static void
-dja_types_relcache_callback(Datum arg, Oid relid)
+/*
+ * Has the types read again, if relid is their table; InvalidOid = any table.
+ */
+void
+dja_types_outdate(Oid relid)
 {
 	if (!OidIsValid(relid) || relid == dja_types_relid)
 		dja_types_generation = Max(1, dja_types_generation + 1);
@@ -55,7 +54,6 @@ dja_types_init(void)
 	HASHCTL		ctl = {.keysize = sizeof(uint64),.entrysize = sizeof(DjaType)};
 
 	dja_types = hash_create("djactor types", 64, &ctl, HASH_ELEM | HASH_BLOBS);
-	CacheRegisterRelcacheCallback(dja_types_relcache_callback, (Datum) 0);
 }
 
 /*
@@ -114,40 +112,59 @@ dja_word_is(Datum value, const char *word)
 }
 
 /*
+ * Returns the rate of a row.  It was checked when the type was defined.
+ */
+static DjaRateOption
+dja_type_rate(const Datum *values, const bool *nulls)
+{
+	DjaRateOption option = {{0, 0}, !nulls[DJA_TYPE_RATE_BY - 1]};
+	char	   *value = dja_string_or_null(values, nulls, DJA_TYPE_RATE);
+
+	if (value == NULL)
+		return option;
+	if (dja_rate_parse(value, &option.rate) != NULL)
+		elog(ERROR, "invalid rate: \"%s\"", value);
+	pfree(value);
+	return option;
+}
+
+/*
  * Fills a cache entry from a row.
  */
 static void
 dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 {
-	MemoryContext old = MemoryContextSwitchTo(CacheMemoryContext);
-	DjaType		before = *type;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor type",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
 	char	   *name = TextDatumGetCString(values[DJA_TYPE_NAME - 1]);
-	char	   *handler = TextDatumGetCString(values[DJA_TYPE_HANDLER - 1]);
+	char	   *handler = dja_string_or_null(values, nulls, DJA_TYPE_HANDLER);
 	char	   *upgrade_handler = dja_string_or_null(values, nulls, DJA_TYPE_UPGRADE_HANDLER);
 	char	   *problem = dja_string_or_null(values, nulls, DJA_TYPE_PROBLEM);
 	Jsonb	   *initial_state = DatumGetJsonbPCopy(values[DJA_TYPE_INITIAL_STATE - 1]);
-	DjaSettings *settings = dja_settings_parse(DatumGetJsonbP(values[DJA_TYPE_SETTINGS - 1]));
+	Jsonb	   *settings = DatumGetJsonbPCopy(values[DJA_TYPE_SETTINGS - 1]);
+	DjaRateOption rate = dja_type_rate(values, nulls);
+	char	   *by_value = dja_string_or_null(values, nulls, rate.by ? DJA_TYPE_RATE_BY : DJA_TYPE_FAIR_BY);
+	DjaBy		by = {DJA_BY_NOTHING, NULL};
+
+	if (by_value != NULL && !dja_by_parse(by_value, &by))
+		elog(ERROR, "invalid rate_by or fair_by: \"%s\"", by_value);
 
 	/* nothing fails from here on, so the entry is never half filled */
+	MemoryContextSwitchTo(old);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	if (type->context != NULL)
+		MemoryContextDelete(type->context);
+	type->context = context;
 	type->name = name;
 	type->name_len = strlen(name);
 	type->handler = handler;
 	type->upgrade_handler = upgrade_handler;
 	type->initial_state = JsonbPGetDatum(initial_state);
 	type->settings = settings;
-	if (before.name != NULL)
-	{
-		pfree(before.name);
-		pfree(before.handler);
-		if (before.upgrade_handler != NULL)
-			pfree(before.upgrade_handler);
-		if (before.problem != NULL)
-			pfree(before.problem);
-		pfree(DatumGetPointer(before.initial_state));
-		pfree(before.settings);
-	}
-	MemoryContextSwitchTo(old);
-
+	type->settings_hash = Max(1, dja_hash_name(VARDATA(settings), VARSIZE(settings) - VARHDRSZ));
+	type->rate = rate;
+	type->by = by;
 	type->tid = *tid;
 	type->owner = DatumGetObjectId(values[DJA_TYPE_OWNER - 1]);
 	type->handler_owner = DatumGetObjectId(values[DJA_TYPE_HANDLER_OWNER - 1]);
@@ -168,6 +185,10 @@ dja_type_fill(DjaType *type, ItemPointer tid, Datum *values, bool *nulls)
 	type->breaker_window = dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_BREAKER_WINDOW - 1]));
 	type->journal = nulls[DJA_TYPE_JOURNAL - 1] ? -1 :
 		dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_JOURNAL - 1]));
+	type->hosted = DatumGetBool(values[DJA_TYPE_HOSTED - 1]);
+	type->stateless = DatumGetBool(values[DJA_TYPE_STATELESS - 1]);
+	type->idle_ttl = nulls[DJA_TYPE_IDLE_TTL - 1] ? 0 :
+		dja_interval_usec(DatumGetIntervalP(values[DJA_TYPE_IDLE_TTL - 1]));
 	type->paused = DatumGetBool(values[DJA_TYPE_PAUSED - 1]);
 	type->problem = problem;
 	type->exists = true;
@@ -183,19 +204,14 @@ dja_types_reload(void)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor types",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Relation	rel;
-	Snapshot	snapshot;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
 	HASH_SEQ_STATUS status;
 	DjaType    *type;
+	DjaFind		find;
 	uint32		generation;
 	uint64		changes = dja_shared ? dja_queue_changes() : 0;
 
 	dja_types_relid = dja_table_oid(DJA_ACTOR_TYPE_TABLE);
-	rel = table_open(dja_types_relid, AccessShareLock);
-	generation = dja_types_generation;	/* opening receives invalidations */
-
+	generation = dja_types_generation;	/* before the snapshot is taken */
 	hash_seq_init(&status, dja_types);
 	while ((type = hash_seq_search(&status)) != NULL)
 	{
@@ -203,18 +219,12 @@ dja_types_reload(void)
 		type->generation = 0;	/* not valid until all is read */
 	}
 
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	slot = table_slot_create(rel, NULL);
-	scan = dja_table_beginscan(rel, snapshot, 0, NULL);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	dja_find_begin(&find, DJA_ACTOR_TYPE_TABLE, DJA_NO_INDEX, 0, NULL, NULL);
+	while (dja_find_next(&find))
 	{
-		text	   *name;
-		uint64		hash;
+		uint64		hash = dja_hash_text(DatumGetTextPP(find.slot->tts_values[DJA_TYPE_NAME - 1]));
 		bool		found;
 
-		slot_getallattrs(slot);
-		name = DatumGetTextPP(slot->tts_values[DJA_TYPE_NAME - 1]);
-		hash = dja_hash_text(name);
 		type = hash_search(dja_types, &hash, HASH_ENTER, &found);
 		if (!found)
 		{
@@ -222,12 +232,9 @@ dja_types_reload(void)
 			type->hash = type->stat.type_hash = hash;
 		}
 		type->seen = true;
-		dja_type_fill(type, &slot->tts_tid, slot->tts_values, slot->tts_isnull);
+		dja_type_fill(type, &find.slot->tts_tid, find.slot->tts_values, find.slot->tts_isnull);
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
+	dja_find_end(&find);
 
 	hash_seq_init(&status, dja_types);
 	while ((type = hash_seq_search(&status)) != NULL)
@@ -298,8 +305,7 @@ dja_require_type(text *name)
 {
 	DjaType    *type;
 
-	dja_require_preload();
-	dja_catalog_require();
+	dja_require_installed();
 	type = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
 	if (type == NULL)
 		ereport(ERROR,
@@ -363,8 +369,7 @@ dja_type_change(DjaType *type, bool paused, int column, const char *value)
 	{
 		dja_type_read_row(type, values, nulls);
 		values[DJA_TYPE_PAUSED - 1] = BoolGetDatum(paused || type->paused);
-		nulls[column - 1] = value == NULL;
-		values[column - 1] = value ? CStringGetTextDatum(value) : (Datum) 0;
+		dja_set_text(values, nulls, column, value);
 		dja_row_update(writer, &type->tid, values, nulls);
 		dja_type_changed();
 		CommandCounterIncrement();	/* another mailbox may do the same */
@@ -419,15 +424,7 @@ dja_type_read_row(DjaType *type, Datum *values, bool *nulls)
 
 	if (!table_tuple_fetch_row_version(rel, &type->tid, SnapshotAny, slot))
 		elog(ERROR, "row of actor type \"%s\" is gone", type->name);
-	slot_getallattrs(slot);
-	for (int i = 0; i < DJA_TYPE_NATTS; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(slot->tts_tupleDescriptor, i);
-
-		nulls[i] = slot->tts_isnull[i];
-		values[i] = nulls[i] ? (Datum) 0 :
-			datumCopy(slot->tts_values[i], att->attbyval, att->attlen);
-	}
+	heap_deform_tuple(ExecCopySlotHeapTuple(slot), slot->tts_tupleDescriptor, values, nulls);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
 }

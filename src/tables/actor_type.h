@@ -13,12 +13,14 @@
 
 #include "storage/lockdefs.h"
 #include "datatype/timestamp.h"
+#include "utils/jsonb.h"
 
+#include "shmem/rates.h"
 #include "shmem/stats.h"
+#include "tables/tenant_value.h"
 #include "tables/rows.h"
 
 struct DjaHandler;
-struct DjaSettings;
 
 typedef struct DjaType
 {
@@ -27,9 +29,15 @@ typedef struct DjaType
 	bool		seen;			/* by the present reload */
 	uint32		generation;		/* of the cache when it was read */
 	ItemPointerData tid;
+	MemoryContext context;		/* of what the entry points to */
 	char	   *name;			/* as text, without header */
 	int			name_len;
-	char	   *handler;
+	char	   *handler;		/* of a hosted type its hosts' business; NULL
+								 * = none */
+	bool		hosted;			/* its turns run outside the server: host.h */
+	bool		stateless;		/* its turns leave no state */
+	int64		idle_ttl;		/* microseconds without a turn, after which an
+								 * actor stops; 0 = never */
 	Oid			owner;
 	Oid			handler_owner;
 	Datum		initial_state;
@@ -44,12 +52,15 @@ typedef struct DjaType
 	int			handler_timeout;	/* ms, 0 = none */
 	int			batch_size;		/* 0 = djactor.batch_size */
 	int			concurrency;	/* 0 = no limit */
+	DjaRateOption rate;			/* of its turns */
+	DjaBy		by;				/* rate_by or fair_by */
 	int			mailbox_limit;	/* 0 = no limit */
 	bool		full_dead_letter;	/* on_full: dead_letter instead of raise */
 	int			breaker_failures;	/* 0 = no breaker */
 	int64		breaker_window; /* microseconds */
 	int64		journal;		/* microseconds, -1 = none */
-	struct DjaSettings *settings;	/* the settings that its turns see */
+	Jsonb	   *settings;		/* that its turns see: an object of strings */
+	uint64		settings_hash;	/* of them, not 0 */
 	bool		paused;
 	char	   *problem;		/* why its mail waits; NULL = it does not */
 
@@ -68,6 +79,7 @@ dja_type_is_named(const DjaType *type, const text *name)
 }
 
 extern void dja_types_init(void);
+extern void dja_types_outdate(Oid relid);
 extern DjaType *dja_require_type(text *name);
 extern DjaType *dja_type_lookup(const char *name, int len);
 extern DjaType *dja_type_by_hash(uint64 hash);

@@ -16,34 +16,31 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/xact.h"
 #include "catalog/dependency.h"
-#include "catalog/indexing.h"
+#include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_extension.h"
-#include "catalog/pg_index.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "common/hashfn.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/catcache.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rls.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "base/columns.h"
 #include "base/compat.h"
+#include "shmem/shmem.h"
+#include "tables/actor_type.h"
 #include "tables/catalog.h"
 
-char		dja_serves[] = "djactor serves 1.0";
+char		dja_serves[] = "djactor serves " CppAsString2(DJA_VERSION);
 
 static const struct
 {
@@ -111,9 +108,14 @@ dja_catalog_changed(void)
 	dja_catalog_state++;
 }
 
+/*
+ * The only one of djactor's.  A backend has room for ten such callbacks, of which
+ * PostgreSQL and other extensions need most.
+ */
 static void
-dja_catalog_relcache_callback(Datum arg, Oid relid)
+dja_relcache_callback(Datum arg, Oid relid)
 {
+	dja_types_outdate(relid);
 	if (!OidIsValid(relid))
 	{
 		dja_catalog_changed();
@@ -127,7 +129,7 @@ dja_catalog_relcache_callback(Datum arg, Oid relid)
 void
 dja_catalog_init(void)
 {
-	CacheRegisterRelcacheCallback(dja_catalog_relcache_callback, (Datum) 0);
+	CacheRegisterRelcacheCallback(dja_relcache_callback, (Datum) 0);
 }
 
 /*
@@ -162,130 +164,81 @@ dja_read_extension(Oid *extension, char *version, Size size)
 }
 
 /*
- * May this table be trusted?  Both it and its schema have to belong to a
- * superuser.
+ * Finds the schema that the extension's script has made, whatever its name is now.
  */
-static bool
-dja_trustworthy(Form_pg_class class)
-{
-	HeapTuple	tuple;
-	bool		result;
-
-	if (!superuser_arg(class->relowner))
-		return false;
-	tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(class->relnamespace));
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	result = superuser_arg(((Form_pg_namespace) GETSTRUCT(tuple))->nspowner);
-	ReleaseSysCache(tuple);
-	return result;
-}
-
-/*
- * Remembers a type if it is the composite type that a handler may return.
- */
-static void
-dja_find_result_type(Oid oid)
-{
-	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(oid));
-	Form_pg_type type;
-
-	if (!HeapTupleIsValid(tuple))
-		return;
-	type = (Form_pg_type) GETSTRUCT(tuple);
-	if (type->typtype == TYPTYPE_COMPOSITE && strcmp(NameStr(type->typname), "result") == 0 &&
-		superuser_arg(type->typowner))
-		dja_catalog.result_type = oid;
-	ReleaseSysCache(tuple);
-}
-
-static void
-dja_find_tables(void)
+static Oid
+dja_find_schema(void)
 {
 	Relation	depend = table_open(DependRelationId, AccessShareLock);
+	Oid			schema = InvalidOid;
 	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	memset(dja_catalog.tables, 0, sizeof(dja_catalog.tables));
-	dja_catalog.result_type = InvalidOid;
 	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(ExtensionRelationId));
 	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(dja_catalog.extension));
 	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	while (!OidIsValid(schema) && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_depend dep = (Form_pg_depend) GETSTRUCT(tuple);
-		HeapTuple	class_tuple;
-		Form_pg_class class;
 
-		if (dep->objsubid != 0 || dep->deptype != DEPENDENCY_EXTENSION)
-			continue;
-		if (dep->classid == TypeRelationId)
-			dja_find_result_type(dep->objid);
-		if (dep->classid != RelationRelationId)
-			continue;
-		class_tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(dep->objid));
-		if (!HeapTupleIsValid(class_tuple))
-			continue;
-		class = (Form_pg_class) GETSTRUCT(class_tuple);
-		for (int i = 0; i < DJA_NTABLES; i++)
-			if (class->relkind == RELKIND_RELATION &&
-				strcmp(NameStr(class->relname), dja_tables[i].name) == 0 &&
-				dja_trustworthy(class))
-				dja_catalog.tables[i] = class->oid;
-		ReleaseSysCache(class_tuple);
+		if (dep->classid == NamespaceRelationId && dep->deptype == DEPENDENCY_EXTENSION)
+			schema = dep->objid;
 	}
 	systable_endscan(scan);
 	table_close(depend, AccessShareLock);
-}
-
-static void
-dja_find_indexes(void)
-{
-	for (DjaTable t = 0; t < DJA_NTABLES; t++)
-	{
-		Relation	rel = table_open(dja_catalog.tables[t], AccessShareLock);
-		List	   *indexes = RelationGetIndexList(rel);
-		ListCell   *lc;
-
-		foreach(lc, indexes)
-		{
-			char	   *name = get_rel_name(lfirst_oid(lc));
-
-			for (int i = 0; i < DJA_NINDEXES; i++)
-				if (name && dja_indexes[i].table == t && strcmp(name, dja_indexes[i].name) == 0)
-					dja_catalog.indexes[i] = lfirst_oid(lc);
-		}
-		list_free(indexes);
-		table_close(rel, AccessShareLock);
-	}
+	return schema;
 }
 
 /*
- * Do all tables and indexes exist, in the shape that this library was built for?
+ * Finds a table.  It must be the extension's, belong to a superuser, and have the
+ * columns that this library was built for.
  */
 static bool
-dja_shape_fits(void)
+dja_find_table(DjaTable table, Oid schema)
 {
-	for (int i = 0; i < DJA_NTABLES; i++)
-	{
-		Relation	rel;
-		int			natts;
+	HeapTuple	tuple = SearchSysCache2(RELNAMENSP, CStringGetDatum(dja_tables[table].name),
+										ObjectIdGetDatum(schema));
+	Form_pg_class class;
+	bool		fits;
 
-		if (!OidIsValid(dja_catalog.tables[i]))
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	class = (Form_pg_class) GETSTRUCT(tuple);
+	dja_catalog.tables[table] = class->oid;
+	fits = class->relkind == RELKIND_RELATION && class->relnatts == dja_tables[table].natts &&
+		superuser_arg(class->relowner) &&
+		getExtensionOfObject(RelationRelationId, class->oid) == dja_catalog.extension;
+	ReleaseSysCache(tuple);
+	return fits;
+}
+
+/*
+ * Finds all tables and indexes.  Returns false unless they are as the script made
+ * them, in a schema of a superuser.
+ */
+static bool
+dja_find_relations(void)
+{
+	Oid			schema = dja_find_schema();
+
+	if (!superuser_arg(GetSysCacheOid1(NAMESPACEOID, Anum_pg_namespace_nspowner,
+									   ObjectIdGetDatum(schema))))
+		return false;
+	for (DjaTable t = 0; t < DJA_NTABLES; t++)
+		if (!dja_find_table(t, schema))
 			return false;
-		rel = table_open(dja_catalog.tables[i], AccessShareLock);
-		natts = RelationGetNumberOfAttributes(rel);
-		table_close(rel, AccessShareLock);
-		if (natts != dja_tables[i].natts)
+	for (int i = 0; i < DJA_NINDEXES; i++)
+	{
+		dja_catalog.indexes[i] = get_relname_relid(dja_indexes[i].name, schema);
+		if (!OidIsValid(dja_catalog.indexes[i]) ||
+			IndexGetRelation(dja_catalog.indexes[i], true) != dja_catalog.tables[dja_indexes[i].table])
 			return false;
 	}
-	dja_find_indexes();
-	for (int i = 0; i < DJA_NINDEXES; i++)
-		if (!OidIsValid(dja_catalog.indexes[i]))
-			return false;
+	dja_catalog.result_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+											  CStringGetDatum("result"), ObjectIdGetDatum(schema));
 	return true;
 }
 
@@ -321,24 +274,22 @@ dja_catalog_check(bool lock)
 {
 	Oid			extension = InvalidOid;
 	char		version[sizeof(dja_catalog.version)] = "";
+	bool		installed;
 	int			order;
 
 	if (dja_catalog.valid && !lock)
 		return dja_catalog.installed;
 
-	if (!dja_read_extension(&extension, version, sizeof(version)))
+	installed = dja_read_extension(&extension, version, sizeof(version));
+	if (installed && lock)
+	{
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		installed = dja_read_extension(&extension, version, sizeof(version));
+	}
+	if (!installed)
 	{
 		dja_catalog.valid = false;
 		return DJA_NOT_INSTALLED;
-	}
-	if (lock)
-	{
-		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-		if (!dja_read_extension(&extension, version, sizeof(version)))
-		{
-			dja_catalog.valid = false;
-			return DJA_NOT_INSTALLED;
-		}
 	}
 	if (dja_catalog.valid && dja_catalog.extension == extension &&
 		strcmp(dja_catalog.version, version) == 0)
@@ -351,10 +302,8 @@ dja_catalog_check(bool lock)
 		dja_catalog.installed = order < 0 ? DJA_LIBRARY_NEWER : DJA_EXTENSION_NEWER;
 	else
 	{
-		memset(dja_catalog.indexes, 0, sizeof(dja_catalog.indexes));
 		memset(dja_catalog.sequences, 0, sizeof(dja_catalog.sequences));
-		dja_find_tables();
-		if (!dja_shape_fits())
+		if (!dja_find_relations())
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("the tables of extension djactor are not as its script made them"),
@@ -441,6 +390,16 @@ dja_catalog_require(void)
 							dja_catalog.version, DJA_SQL_VERSION),
 					 errhint("Use ALTER EXTENSION djactor UPDATE.")));
 	}
+}
+
+/*
+ * Likewise, and unless the server has loaded this library when it started.
+ */
+void
+dja_require_installed(void)
+{
+	dja_require_preload();
+	dja_catalog_require();
 }
 
 const char *

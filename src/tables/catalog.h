@@ -76,6 +76,7 @@ extern uint64 dja_catalog_state;
 extern void dja_catalog_init(void);
 extern DjaInstalled dja_catalog_check(bool lock);
 extern void dja_catalog_require(void);
+extern void dja_require_installed(void);
 extern void dja_catalog_forget(void);
 extern void dja_catalog_lock(void);
 extern void dja_catalog_check_owner(void);

@@ -126,14 +126,7 @@ dja_handler_signature(Oid function, DjaHandlerKind kind)
 Oid
 dja_handler_owner(Oid function)
 {
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
-	ReleaseSysCache(tuple);
-	return owner;
+	return GetSysCacheOid1(PROCOID, Anum_pg_proc_proowner, ObjectIdGetDatum(function));
 }
 
 /*
@@ -159,16 +152,10 @@ dja_handler_taken_over(DjaType *type, const char *name, Oid function)
 static void
 dja_handler_note_language(DjaHandler *handler, Oid function)
 {
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	HeapTuple	language;
-	Oid			id;
+	Oid			id = GetSysCacheOid1(PROCOID, Anum_pg_proc_prolang, ObjectIdGetDatum(function));
+	HeapTuple	language = SearchSysCache1(LANGOID, ObjectIdGetDatum(id));
 
 	handler->solo = true;
-	if (!HeapTupleIsValid(tuple))
-		return;
-	id = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
-	ReleaseSysCache(tuple);
-	language = SearchSysCache1(LANGOID, ObjectIdGetDatum(id));
 	if (!HeapTupleIsValid(language))
 		return;
 	handler->solo = !((Form_pg_language) GETSTRUCT(language))->lanpltrusted;
@@ -290,6 +277,19 @@ dja_handler_resolve(DjaType *type, char **problem)
 							 problem) == NULL)
 		return NULL;
 	return dja_function_resolve(type, &type->call, type->handler, DJA_MESSAGE_HANDLER, problem);
+}
+
+/*
+ * Returns how many turns of a type may share a transaction, as far as that is known
+ * without its handler; 0 = no limit.
+ */
+int
+dja_handler_known_batch_size(DjaType *type)
+{
+	char	   *problem;
+
+	return !type->hosted && dja_handler_resolve(type, &problem) != NULL ?
+		dja_handler_batch_size(type) : type->batch_size;
 }
 
 /*

@@ -60,6 +60,7 @@ extern char *dja_handler_problem(Oid function, DjaHandlerKind kind, const char *
 extern char *dja_handler_signature(Oid function, DjaHandlerKind kind);
 extern Oid	dja_handler_owner(Oid function);
 extern DjaHandler *dja_handler_resolve(DjaType *type, char **problem);
+extern int	dja_handler_known_batch_size(DjaType *type);
 extern void dja_handlers_forget(void);
 
 extern void dja_handler_call(DjaType *type, Datum state, Datum payload, DjaResult *result);

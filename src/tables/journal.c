@@ -12,7 +12,6 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 #include "tables/journal.h"
 
@@ -23,7 +22,6 @@ void
 dja_journal_write(DjaMessage *message, int64 turn, TimestampTz started_at,
 				  TimestampTz finished_at, const char *outcome, Datum reply)
 {
-	DjaWriter  *writer = dja_writer_get(DJA_JOURNAL_TABLE);
 	Datum		values[DJA_JOURNAL_NATTS];
 	bool		nulls[DJA_JOURNAL_NATTS];
 
@@ -33,15 +31,12 @@ dja_journal_write(DjaMessage *message, int64 turn, TimestampTz started_at,
 		values[DJA_MSG_META - 1] = message->fired_meta;
 	nulls[DJA_MSG_RETRY_AT - 1] = true;
 	memset(nulls + DJA_MSG_COMMON, 0, sizeof(bool) * (DJA_JOURNAL_NATTS - DJA_MSG_COMMON));
-	nulls[DJA_JOURNAL_TURN - 1] = turn < 0;
-	values[DJA_JOURNAL_TURN - 1] = Int64GetDatum(turn);
+	dja_set_column(values, nulls, DJA_JOURNAL_TURN, Int64GetDatum(turn), turn < 0);
 	values[DJA_JOURNAL_STARTED_AT - 1] = TimestampTzGetDatum(started_at);
 	values[DJA_JOURNAL_FINISHED_AT - 1] = TimestampTzGetDatum(finished_at);
 	values[DJA_JOURNAL_OUTCOME - 1] = CStringGetTextDatum(outcome);
-	nulls[DJA_JOURNAL_REPLY - 1] = reply == 0;
-	values[DJA_JOURNAL_REPLY - 1] = reply;
+	dja_set_column(values, nulls, DJA_JOURNAL_REPLY, reply, reply == 0);
 	values[DJA_JOURNAL_WORKER_PID - 1] = Int32GetDatum(MyProcPid);
-	dja_row_insert(writer, values, nulls);
-	dja_writer_put(writer);
+	dja_table_insert(DJA_JOURNAL_TABLE, values, nulls);
 	pfree(DatumGetPointer(values[DJA_JOURNAL_OUTCOME - 1]));
 }

@@ -11,15 +11,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "tables/message.h"
-
-static inline void
-dja_set_text(Datum *values, bool *nulls, int attnum, const char *string)
-{
-	nulls[attnum - 1] = string == NULL;
-	values[attnum - 1] = string ? CStringGetTextDatum(string) : (Datum) 0;
-}
 
 /*
  * Moves a message to djactor.dead_letter.
@@ -44,8 +36,7 @@ dja_message_dead(DjaWriter *messages, DjaWriter *dead_letters,
 				 failure->sqlerrcode ? unpack_sql_state(failure->sqlerrcode) : NULL);
 	dja_set_text(values, nulls, DJA_DEAD_ERROR, failure->error);
 	dja_set_text(values, nulls, DJA_DEAD_CONTEXT, failure->context);
-	nulls[DJA_DEAD_FAILED_AT - 1] = false;
-	values[DJA_DEAD_FAILED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	dja_set_column(values, nulls, DJA_DEAD_FAILED_AT, TimestampTzGetDatum(GetCurrentTimestamp()), false);
 
 	dja_row_delete(messages, &message->tid);
 	dja_row_insert(dead_letters, values, nulls);
@@ -67,13 +58,12 @@ dja_message_retry(DjaWriter *messages, DjaMessage *message, TimestampTz retry_at
 	message->retry_at = retry_at;
 	values[DJA_MSG_ATTEMPTS - 1] = Int32GetDatum(message->attempts);
 	values[DJA_MSG_PUT_OFFS - 1] = Int32GetDatum(message->put_offs);
-	nulls[DJA_MSG_RETRY_AT - 1] = TIMESTAMP_IS_NOBEGIN(retry_at);
-	values[DJA_MSG_RETRY_AT - 1] = TimestampTzGetDatum(retry_at);
+	dja_set_column(values, nulls, DJA_MSG_RETRY_AT, TimestampTzGetDatum(retry_at),
+				   TIMESTAMP_IS_NOBEGIN(retry_at));
 	dja_set_text(values, nulls, DJA_MSG_LAST_ERROR, error);
 	if (skip)
 	{
-		nulls[DJA_MSG_DELIVER_AT - 1] = false;
-		values[DJA_MSG_DELIVER_AT - 1] = TimestampTzGetDatum(retry_at);
+		dja_set_column(values, nulls, DJA_MSG_DELIVER_AT, TimestampTzGetDatum(retry_at), false);
 		values[DJA_MSG_RELEASED - 1] = BoolGetDatum(false);
 	}
 	dja_row_update(messages, &message->tid, values, nulls);
@@ -112,11 +102,31 @@ dja_message_set_aside(DjaWriter *messages, DjaMessage *message, const char *asid
 					  TimestampTz until)
 {
 	dja_set_text(message->values, message->nulls, DJA_MSG_ASIDE, aside);
-	message->nulls[DJA_MSG_RETRY_AT - 1] = until == DT_NOEND;
-	message->values[DJA_MSG_RETRY_AT - 1] = TimestampTzGetDatum(until);
+	dja_set_column(message->values, message->nulls, DJA_MSG_RETRY_AT, TimestampTzGetDatum(until),
+				   until == DT_NOEND);
 	message->values[DJA_MSG_RELEASED - 1] = BoolGetDatum(true);
 	dja_row_update(messages, &message->tid, message->values, message->nulls);
 	message->state = DJA_MESSAGE_ASIDE;
+}
+
+/*
+ * Returns when a message of the due index is due.
+ */
+TimestampTz
+dja_message_due_at(DjaMessage *message)
+{
+	return message->nulls[DJA_MSG_RETRY_AT - 1] ?
+		DatumGetTimestampTz(message->values[DJA_MSG_DELIVER_AT - 1]) : message->retry_at;
+}
+
+/*
+ * Is this message out of its mailbox until its time comes?
+ */
+bool
+dja_message_is_delayed(DjaMessage *message)
+{
+	return !message->nulls[DJA_MSG_DELIVER_AT - 1] &&
+		!DatumGetBool(message->values[DJA_MSG_RELEASED - 1]);
 }
 
 bool

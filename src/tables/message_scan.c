@@ -11,7 +11,7 @@
 
 #include "access/htup_details.h"
 #include "access/relscan.h"
-#include "access/table.h"
+#include "catalog/pg_collation.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/builtins.h"
@@ -19,21 +19,15 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "shmem/run_queue.h"
 #include "tables/message.h"
 
 #define DJA_WALK_ENTRIES 8		/* before a mailbox is skipped */
 
 static void
-dja_scan_open(DjaScan *scan, DjaIndex index, ScanKey keys, int nkeys, Snapshot snapshot)
+dja_scan_key(ScanKey key, AttrNumber column, uint64 hash)
 {
-	dja_assert_unlocked();
-	scan->rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
-	scan->index = index_open(dja_index_oid(index), AccessShareLock);
-	scan->slot = table_slot_create(scan->rel, NULL);
-	scan->scan = dja_index_beginscan(scan->rel, scan->index, snapshot, nkeys);
-	index_rescan(scan->scan, keys, nkeys, NULL, 0);
+	ScanKeyInit(key, column, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum((int64) hash));
 }
 
 /*
@@ -43,11 +37,7 @@ dja_scan_open(DjaScan *scan, DjaIndex index, ScanKey keys, int nkeys, Snapshot s
 void
 dja_message_scan_begin(DjaScan *scan, Snapshot snapshot)
 {
-	dja_assert_unlocked();
-	scan->rel = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
-	scan->index = index_open(dja_index_oid(DJA_MAILBOX_INDEX), AccessShareLock);
-	scan->slot = table_slot_create(scan->rel, NULL);
-	scan->scan = dja_index_beginscan(scan->rel, scan->index, snapshot, 3);
+	dja_find_open(&scan->find, DJA_MESSAGE_TABLE, DJA_MAILBOX_INDEX, 3, snapshot);
 	scan->walking = false;
 }
 
@@ -59,14 +49,12 @@ dja_message_scan_start(DjaScan *scan, uint64 type_hash, uint64 key_hash, int64 c
 {
 	ScanKeyData keys[3];
 
-	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum((int64) type_hash));
-	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum((int64) key_hash));
+	dja_scan_key(&keys[0], DJA_MAILBOX_IX_TYPE, type_hash);
+	dja_scan_key(&keys[1], DJA_MAILBOX_IX_KEY, key_hash);
 	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
 				Int64GetDatum(cursor));
 	scan->walking = false;
-	index_rescan(scan->scan, keys, 3, NULL, 0);
+	index_rescan(scan->find.scan, keys, 3, NULL, 0);
 }
 
 /*
@@ -79,8 +67,7 @@ dja_message_scan_type(DjaScan *scan, uint64 type_hash, DjaScanFrom from, uint64 
 	ScanKeyData keys[3];
 	bool		after = from == DJA_SCAN_AFTER_KEY;
 
-	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum((int64) type_hash));
+	dja_scan_key(&keys[0], DJA_MAILBOX_IX_TYPE, type_hash);
 	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY,
 				after ? BTGreaterStrategyNumber : BTGreaterEqualStrategyNumber,
 				after ? F_INT8GT : F_INT8GE,
@@ -89,7 +76,7 @@ dja_message_scan_type(DjaScan *scan, uint64 type_hash, DjaScanFrom from, uint64 
 	ScanKeyInit(&keys[2], DJA_MAILBOX_IX_POSITION, BTGreaterEqualStrategyNumber, F_INT8GE,
 				Int64GetDatum(DJA_CURSOR_START));
 	scan->walking = false;
-	index_rescan(scan->scan, keys, 3, NULL, 0);
+	index_rescan(scan->find.scan, keys, 3, NULL, 0);
 }
 
 static uint64
@@ -97,9 +84,9 @@ dja_entry_key(DjaScan *scan)
 {
 	bool		isnull;
 
-	Assert(scan->scan->xs_itup != NULL);
-	return (uint64) DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_KEY,
-												scan->scan->xs_itupdesc, &isnull));
+	Assert(scan->find.scan->xs_itup != NULL);
+	return (uint64) DatumGetInt64(index_getattr(scan->find.scan->xs_itup, DJA_MAILBOX_IX_KEY,
+												scan->find.scan->xs_itupdesc, &isnull));
 }
 
 /*
@@ -122,22 +109,22 @@ dja_message_scan_skip(DjaScan *scan, uint64 type_hash, bool first, uint64 after,
 	{
 		for (int i = 0; i < DJA_WALK_ENTRIES && !there; i++)
 		{
-			if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
+			if (index_getnext_tid(scan->find.scan, ForwardScanDirection) == NULL)
 				return false;
 			there = dja_entry_key(scan) != after;
 		}
 	}
 	if (!there)
 	{
-		scan->scan->xs_want_itup = true;
+		scan->find.scan->xs_want_itup = true;
 		dja_message_scan_type(scan, type_hash, first ? DJA_SCAN_ALL_KEYS : DJA_SCAN_AFTER_KEY,
 							  after);
-		if (index_getnext_tid(scan->scan, ForwardScanDirection) == NULL)
+		if (index_getnext_tid(scan->find.scan, ForwardScanDirection) == NULL)
 			return false;
 	}
 	*key_hash = dja_entry_key(scan);
-	*position = DatumGetInt64(index_getattr(scan->scan->xs_itup, DJA_MAILBOX_IX_POSITION,
-											scan->scan->xs_itupdesc, &isnull));
+	*position = DatumGetInt64(index_getattr(scan->find.scan->xs_itup, DJA_MAILBOX_IX_POSITION,
+											scan->find.scan->xs_itupdesc, &isnull));
 	scan->walking = true;
 	scan->walked_to = *key_hash;
 	return true;
@@ -152,34 +139,50 @@ dja_due_scan_begin(DjaScan *scan, uint64 type_hash, TimestampTz from, Snapshot s
 {
 	ScanKeyData keys[2];
 
-	ScanKeyInit(&keys[0], DJA_DUE_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum((int64) type_hash));
+	dja_scan_key(&keys[0], DJA_DUE_IX_TYPE, type_hash);
 	ScanKeyInit(&keys[1], DJA_DUE_IX_AT, BTGreaterEqualStrategyNumber, F_TIMESTAMP_GE,
 				TimestampTzGetDatum(from));
-	dja_scan_open(scan, DJA_DUE_INDEX, keys, 2, snapshot);
+	dja_find_open(&scan->find, DJA_MESSAGE_TABLE, DJA_DUE_INDEX, 2, snapshot);
+	index_rescan(scan->find.scan, keys, 2, NULL, 0);
 }
 
 /*
  * Begins a scan of an actor's messages that are not in its mailbox, since they
- * are set aside or delayed, in the mailbox's order.
+ * are set aside or delayed, as the latest snapshot sees them.  Messages with a
+ * coalesce key are among them, also those in the mailbox.
  */
 void
-dja_aside_scan_begin(DjaScan *scan, uint64 type_hash, uint64 key_hash, Snapshot snapshot)
+dja_aside_scan_begin(DjaScan *scan, uint64 type_hash, uint64 key_hash)
 {
-	ScanKeyData keys[2];
+	Datum		keys[2] = {Int64GetDatum((int64) type_hash), Int64GetDatum((int64) key_hash)};
 
-	ScanKeyInit(&keys[0], DJA_MAILBOX_IX_TYPE, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum((int64) type_hash));
-	ScanKeyInit(&keys[1], DJA_MAILBOX_IX_KEY, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum((int64) key_hash));
-	dja_scan_open(scan, DJA_ASIDE_INDEX, keys, 2, snapshot);
+	dja_find_begin(&scan->find, DJA_MESSAGE_TABLE, DJA_ASIDE_INDEX, 2, keys, NULL);
+}
+
+/*
+ * Begins a scan of the messages to a message's actor that have its coalesce key, in
+ * the order of their ids, from one on, as the latest snapshot sees them.  Actors may
+ * have the same hashes.
+ */
+void
+dja_coalesce_scan_begin(DjaScan *scan, uint64 type_hash, DjaMessage *message, int64 from)
+{
+	ScanKeyData keys[4];
+
+	dja_scan_key(&keys[0], DJA_ASIDE_IX_TYPE, type_hash);
+	dja_scan_key(&keys[1], DJA_ASIDE_IX_KEY, dja_hash_text(message->key));
+	ScanKeyEntryInitialize(&keys[2], 0, DJA_ASIDE_IX_COALESCE_KEY, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, message->values[DJA_MSG_COALESCE_KEY - 1]);
+	ScanKeyInit(&keys[3], DJA_ASIDE_IX_ID, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
+	dja_find_open(&scan->find, DJA_MESSAGE_TABLE, DJA_ASIDE_INDEX, 4, NULL);
+	index_rescan(scan->find.scan, keys, 4, NULL, 0);
 }
 
 bool
 dja_scan_next(DjaScan *scan)
 {
 	CHECK_FOR_INTERRUPTS();
-	return index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot);
+	return index_getnext_slot(scan->find.scan, ForwardScanDirection, scan->find.slot);
 }
 
 /*
@@ -188,7 +191,7 @@ dja_scan_next(DjaScan *scan)
 bool
 dja_scan_last(DjaScan *scan)
 {
-	return index_getnext_slot(scan->scan, BackwardScanDirection, scan->slot);
+	return index_getnext_slot(scan->find.scan, BackwardScanDirection, scan->find.slot);
 }
 
 /*
@@ -202,7 +205,7 @@ dja_scan_next_entry(DjaScan *scan, ItemPointer tid)
 	ItemPointer next;
 
 	CHECK_FOR_INTERRUPTS();
-	next = index_getnext_tid(scan->scan, ForwardScanDirection);
+	next = index_getnext_tid(scan->find.scan, ForwardScanDirection);
 	if (next != NULL)
 		*tid = *next;
 	return next != NULL;
@@ -213,20 +216,17 @@ dja_scan_fetch(DjaScan *scan, ItemPointerData tid, bool *dead)
 {
 	bool		again = false;
 
-	if (!table_index_fetch_tuple(scan->scan->xs_heapfetch, &tid, scan->scan->xs_snapshot,
-								 scan->slot, &again, dead))
+	if (!table_index_fetch_tuple(scan->find.scan->xs_heapfetch, &tid, scan->find.scan->xs_snapshot,
+								 scan->find.slot, &again, dead))
 		return false;
-	pgstat_count_heap_fetch(scan->index);
+	pgstat_count_heap_fetch(scan->find.index);
 	return true;
 }
 
 void
 dja_scan_end(DjaScan *scan)
 {
-	index_endscan(scan->scan);
-	ExecDropSingleTupleTableSlot(scan->slot);
-	index_close(scan->index, AccessShareLock);
-	table_close(scan->rel, AccessShareLock);
+	dja_find_end(&scan->find);
 }
 
 /*
@@ -253,9 +253,11 @@ dja_message_from_slot(TupleTableSlot *slot)
 	message->key = DatumGetTextPP(message->values[DJA_MSG_ACTOR_KEY - 1]);
 	message->asks = DatumGetBool(message->values[DJA_MSG_WANTS_REPLY - 1]);
 	message->plain = !message->asks && message->nulls[DJA_MSG_DELIVER_AT - 1] &&
-		message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1] && dja_message_is_kind(message, "user");
+		message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1] && message->nulls[DJA_MSG_COALESCE_KEY - 1] &&
+		dja_message_is_kind(message, "user");
 	message->state = DJA_MESSAGE_OPEN;
 	message->fired_meta = 0;
+	message->rated = 0;
 	return message;
 }
 
@@ -266,28 +268,20 @@ dja_message_from_slot(TupleTableSlot *slot)
 DjaMessage *
 dja_scan_message(DjaScan *scan)
 {
-	return dja_message_from_slot(scan->slot);
-}
-
-void
-dja_message_scan_id(DjaScan *scan, int64 id, Snapshot snapshot)
-{
-	ScanKeyData key;
-
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(id));
-	dja_scan_open(scan, DJA_MESSAGE_PKEY, &key, 1, snapshot);
+	return dja_message_from_slot(scan->find.slot);
 }
 
 /*
- * Returns a message, NULL if the snapshot does not see it.
+ * Returns a message, NULL if the snapshot (NULL: the latest) does not see it.
  */
 DjaMessage *
 dja_message_by_id(int64 id, Snapshot snapshot)
 {
+	Datum		key = Int64GetDatum(id);
 	DjaScan		scan;
 	DjaMessage *message = NULL;
 
-	dja_message_scan_id(&scan, id, snapshot);
+	dja_find_begin(&scan.find, DJA_MESSAGE_TABLE, DJA_MESSAGE_PKEY, 1, &key, snapshot);
 	if (dja_scan_next(&scan))
 		message = dja_scan_message(&scan);
 	dja_scan_end(&scan);
@@ -321,7 +315,7 @@ dja_message_count(uint64 type_hash, uint64 key_hash, int64 from, int limit, Comm
 	dja_message_scan_begin(&scan, snapshot);
 	dja_message_scan_start(&scan, type_hash, key_hash, from);
 	while (n < limit && dja_scan_next(&scan))
-		n += !sent || dja_slot_is_sent(scan.slot);
+		n += !sent || dja_slot_is_sent(scan.find.slot);
 	dja_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
 	return n;

@@ -7,13 +7,11 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "base/compat.h"
 #include "tables/message.h"
 
 static SPIPlanPtr dja_send_plans[1 << DJA_SEND_OPTIONS];	/* by options given */
@@ -47,10 +45,12 @@ dja_send_check_plans(const char *table)
 static SPIPlanPtr
 dja_send_plan(const char *table, int given)
 {
-	static const char *const options[DJA_SEND_OPTIONS] = {"idempotency_key", "wants_reply", "headers"};
+	static const char *const options[DJA_SEND_OPTIONS] = {
+		"idempotency_key", "wants_reply", "headers", "coalesce_key", "coalesce_mode", "coalesce_until"
+	};
 	Oid			types[DJA_SEND_NARGS] = {
 		TEXTOID, TEXTOID, JSONBOID, INT2OID, TIMESTAMPTZOID,
-		TIMESTAMPTZOID, TEXTOID, BOOLOID, JSONBOID
+		TIMESTAMPTZOID, TEXTOID, BOOLOID, JSONBOID, TEXTOID, TEXTOID, TIMESTAMPTZOID
 	};
 	StringInfoData columns;
 	StringInfoData parameters;

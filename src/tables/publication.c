@@ -23,23 +23,13 @@
 #include "tables/catalog.h"
 #include "tables/publication.h"
 
-/* What djactor itself does to its tables, besides inserting. */
-static const struct
-{
-	bool		updates;
-	bool		deletes;
-}			dja_writes[DJA_NTABLES] = {
-	[DJA_ACTOR_TYPE_TABLE] = {true, true},
-	[DJA_ACTOR_TABLE] = {true, true},
-	[DJA_IDENTITY_TABLE] = {false, true},
-	[DJA_MESSAGE_TABLE] = {true, true},
-	[DJA_DEAD_LETTER_TABLE] = {false, true},
-	[DJA_REPLY_TABLE] = {false, true},
-	[DJA_TIMER_TABLE] = {true, true},
-	[DJA_WATCH_TABLE] = {false, true},
-	[DJA_ONCE_TABLE] = {true, true},
-	[DJA_JOURNAL_TABLE] = {false, true},
-	[DJA_HOME_TABLE] = {false, true},
+/* djactor itself deletes from all of its tables, and updates these. */
+static const bool dja_updates[DJA_NTABLES] = {
+	[DJA_ACTOR_TYPE_TABLE] = true,
+	[DJA_ACTOR_TABLE] = true,
+	[DJA_MESSAGE_TABLE] = true,
+	[DJA_TIMER_TABLE] = true,
+	[DJA_ONCE_TABLE] = true,
 };
 
 /*
@@ -95,10 +85,9 @@ dja_check_published(void)
 	{
 		Relation	rel = table_open(dja_table_oid(t), AccessShareLock);
 
-		if (dja_writes[t].updates)
+		if (dja_updates[t])
 			dja_refuse_unheard(rel, CMD_UPDATE);
-		if (dja_writes[t].deletes)
-			dja_refuse_unheard(rel, CMD_DELETE);
+		dja_refuse_unheard(rel, CMD_DELETE);
 		table_close(rel, AccessShareLock);
 	}
 	/* a change during the check is left to the next one */

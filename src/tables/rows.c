@@ -10,11 +10,11 @@
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_trigger.h"
-#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "storage/bufmgr.h"
 #include "storage/procarray.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/reltrigger.h"
@@ -163,11 +163,16 @@ dja_writer_get(DjaTable table)
 	return dja_kept[table];
 }
 
+/*
+ * Makes what was written visible to the commands that follow.  Closes the writer
+ * unless it is kept.
+ */
 void
 dja_writer_put(DjaWriter *writer)
 {
 	if (dja_kept_context == NULL)
 		dja_writer_close(writer);
+	CommandCounterIncrement();
 }
 
 /* ---------- writing ---------- */
@@ -396,19 +401,71 @@ dja_row_delete(DjaWriter *writer, ItemPointer tid)
 		dja_row_trouble(result);
 }
 
+/*
+ * Sets a column of type text; NULL without a string.
+ */
+void
+dja_set_text(Datum *values, bool *nulls, int attnum, const char *string)
+{
+	dja_set_column(values, nulls, attnum, string ? CStringGetTextDatum(string) : (Datum) 0,
+				   string == NULL);
+}
+
+void
+dja_table_insert(DjaTable table, const Datum *values, const bool *nulls)
+{
+	DjaWriter  *writer = dja_writer_get(table);
+
+	dja_row_insert(writer, values, nulls);
+	dja_writer_put(writer);
+}
+
+TM_Result
+dja_table_try_delete(DjaTable table, ItemPointer tid)
+{
+	DjaWriter  *writer = dja_writer_get(table);
+	TM_Result	result = dja_row_try_delete(writer, tid);
+
+	dja_writer_put(writer);
+	return result;
+}
+
 /* ---------- finding rows ---------- */
 
-static void
-dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys,
-			  Snapshot snapshot)
+/*
+ * Opens a scan with so many keys, which index_rescan() has to set.
+ */
+void
+dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, Snapshot snapshot)
+{
+	dja_assert_unlocked();
+	find->snapshot = NULL;
+	if (snapshot == NULL)
+		snapshot = find->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	find->rel = table_open(dja_table_oid(table), AccessShareLock);
+	find->slot = table_slot_create(find->rel, NULL);
+	find->index = index == DJA_NO_INDEX ? NULL : index_open(dja_index_oid(index), AccessShareLock);
+	if (find->index == NULL)
+		find->table_scan = dja_table_beginscan(find->rel, snapshot, 0, NULL);
+	else
+		find->scan = dja_index_beginscan(find->rel, find->index, snapshot, nkeys);
+}
+
+/*
+ * Begins a scan.  keys are values of the index's first nkeys columns, which are
+ * of type text COLLATE "C" or bigint; without keys, or with DJA_NO_INDEX, all rows are
+ * found.  snapshot is NULL for the latest one.  dja_find_end() has to follow.
+ */
+void
+dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys,
+			   Snapshot snapshot)
 {
 	ScanKeyData scan_keys[DJA_FIND_MAX];
 
-	dja_assert_unlocked();
 	Assert(nkeys >= 0 && nkeys <= DJA_FIND_MAX);
-	find->rel = table_open(dja_table_oid(table), AccessShareLock);
-	find->index = index_open(dja_index_oid(index), AccessShareLock);
-	find->slot = table_slot_create(find->rel, NULL);
+	dja_find_open(find, table, index, nkeys, snapshot);
+	if (find->index == NULL)
+		return;
 	for (int i = 0; i < nkeys; i++)
 	{
 		bool		is_text = TupleDescAttr(RelationGetDescr(find->index), i)->atttypid == TEXTOID;
@@ -418,20 +475,7 @@ dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Da
 							   InvalidOid, is_text ? C_COLLATION_OID : InvalidOid,
 							   is_text ? F_TEXTEQ : F_INT8EQ, keys[i]);
 	}
-	find->scan = dja_index_beginscan(find->rel, find->index, snapshot, nkeys);
 	index_rescan(find->scan, scan_keys, nkeys, NULL, 0);
-}
-
-/*
- * Begins a scan.  keys are values of the index's first nkeys columns, which are
- * of type text COLLATE "C" or bigint; without keys all rows are found.
- * dja_find_end() has to follow.
- */
-void
-dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
-{
-	find->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	dja_find_open(find, table, index, nkeys, keys, find->snapshot);
 }
 
 /*
@@ -446,8 +490,7 @@ dja_find_writer(DjaTable table, DjaIndex index, int nkeys, const Datum *keys)
 	DjaFind		find;
 
 	InitDirtySnapshot(dirty);
-	find.snapshot = NULL;
-	dja_find_open(&find, table, index, nkeys, keys, &dirty);
+	dja_find_begin(&find, table, index, nkeys, keys, &dirty);
 	while (!TransactionIdIsValid(xid) && dja_find_next(&find))
 		xid = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
 	dja_find_end(&find);
@@ -462,7 +505,9 @@ bool
 dja_find_next(DjaFind *find)
 {
 	CHECK_FOR_INTERRUPTS();
-	if (!index_getnext_slot(find->scan, ForwardScanDirection, find->slot))
+	if (find->index == NULL ?
+		!table_scan_getnextslot(find->table_scan, ForwardScanDirection, find->slot) :
+		!index_getnext_slot(find->scan, ForwardScanDirection, find->slot))
 		return false;
 	slot_getallattrs(find->slot);
 	return true;
@@ -471,9 +516,14 @@ dja_find_next(DjaFind *find)
 void
 dja_find_end(DjaFind *find)
 {
-	index_endscan(find->scan);
+	if (find->index == NULL)
+		table_endscan(find->table_scan);
+	else
+	{
+		index_endscan(find->scan);
+		index_close(find->index, AccessShareLock);
+	}
 	ExecDropSingleTupleTableSlot(find->slot);
 	UnregisterSnapshot(find->snapshot);
-	index_close(find->index, AccessShareLock);
 	table_close(find->rel, AccessShareLock);
 }

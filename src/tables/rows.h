@@ -54,17 +54,19 @@ dja_tid_decode(uint64 row, ItemPointer tid)
 }
 
 /*
- * A scan over the rows that an index has for some values of its first columns, as
- * the latest snapshot sees them.
+ * A scan over the rows that an index has for some values of its first columns, or
+ * over all rows of a table (DJA_NO_INDEX), as the latest snapshot sees them.
  */
 #define DJA_FIND_MAX 4
+#define DJA_NO_INDEX DJA_NINDEXES
 
 typedef struct DjaFind
 {
 	Relation	rel;
-	Relation	index;
-	Snapshot	snapshot;
-	IndexScanDesc scan;
+	Relation	index;			/* or NULL */
+	Snapshot	snapshot;		/* that it has registered, or NULL */
+	IndexScanDesc scan;			/* with an index */
+	TableScanDesc table_scan;	/* without one */
 	TupleTableSlot *slot;
 } DjaFind;
 
@@ -81,6 +83,16 @@ extern void dja_writers_forget(void);
 extern DjaWriter *dja_writer_get(DjaTable table);
 extern void dja_writer_put(DjaWriter *writer);
 
+/* Single columns of a row that is about to be written. */
+static inline void
+dja_set_column(Datum *values, bool *nulls, int attnum, Datum value, bool isnull)
+{
+	values[attnum - 1] = value;
+	nulls[attnum - 1] = isnull;
+}
+
+extern void dja_set_text(Datum *values, bool *nulls, int attnum, const char *string);
+
 extern void dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls);
 extern void dja_row_update(DjaWriter *writer, ItemPointer tid, const Datum *values, const bool *nulls);
 extern void dja_row_make_room(DjaWriter *writer, ItemPointer tid, Size size);
@@ -91,7 +103,13 @@ extern TM_Result dja_row_lock(DjaWriter *writer, ItemPointer tid, LockTupleMode 
 extern TransactionId dja_tuple_locker(HeapTupleHeader tuple, bool shared_keys);
 extern void dja_row_trouble(TM_Result result);
 
-extern void dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys);
+/* Single rows, seen by the commands that follow. */
+extern void dja_table_insert(DjaTable table, const Datum *values, const bool *nulls);
+extern TM_Result dja_table_try_delete(DjaTable table, ItemPointer tid);
+
+extern void dja_find_open(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, Snapshot snapshot);
+extern void dja_find_begin(DjaFind *find, DjaTable table, DjaIndex index, int nkeys, const Datum *keys,
+						   Snapshot snapshot);
 extern TransactionId dja_find_writer(DjaTable table, DjaIndex index, int nkeys, const Datum *keys);
 extern bool dja_find_next(DjaFind *find);
 extern void dja_find_end(DjaFind *find);

@@ -10,8 +10,6 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "nodes/value.h"
@@ -19,7 +17,6 @@
 #include "utils/guc.h"
 #include "utils/numeric.h"
 
-#include "base/compat.h"
 #include "base/json.h"
 #include "tables/type_settings.h"
 
@@ -92,17 +89,6 @@ dja_setting_check(const char *name, const char *value, Oid owner)
 		(void) dja_set(name, value, owner, false, ERROR);
 }
 
-static void
-dja_push_string(DjaJsonState *state, JsonbIteratorToken token, const char *string)
-{
-	JsonbValue	value;
-
-	value.type = jbvString;
-	value.val.string.val = (char *) string;
-	value.val.string.len = strlen(string);
-	dja_json_push(state, token, &value);
-}
-
 static bool
 dja_is_json_null(Jsonb *json)
 {
@@ -136,32 +122,43 @@ dja_spelt(char *name)
 }
 
 /*
+ * Reads the next setting of an object.  Returns false at the end.
+ */
+static bool
+dja_next_setting(JsonbIterator **it, char **name, JsonbValue *value)
+{
+	JsonbIteratorToken token = JsonbIteratorNext(it, value, true);
+
+	if (token == WJB_BEGIN_OBJECT)
+		token = JsonbIteratorNext(it, value, true);
+	if (token != WJB_KEY)
+		return false;
+	*name = pnstrdup(value->val.string.val, value->val.string.len);
+	(void) JsonbIteratorNext(it, value, true);
+	return true;
+}
+
+/*
  * Pushes the settings that a definition names.  Returns their names.
  */
 static List *
 dja_push_named(DjaJsonState *state, Jsonb *named, Oid owner)
 {
 	JsonbIterator *it = JsonbIteratorInit(&named->root);
-	JsonbIteratorToken token;
 	JsonbValue	item;
 	List	   *names = NIL;
-	char	   *name = NULL;
+	char	   *name;
 
-	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
+	while (dja_next_setting(&it, &name, &item))
 	{
-		char	   *value;
+		char	   *value = dja_setting_value(name, &item);
 
-		if (token == WJB_KEY)
-			name = pnstrdup(item.val.string.val, item.val.string.len);
-		if (token != WJB_VALUE)
-			continue;
-		value = dja_setting_value(name, &item);
 		dja_setting_check(name, value, owner);
 		names = lappend(names, makeString(name));
 		if (value == NULL)
 			continue;
-		dja_push_string(state, WJB_KEY, dja_spelt(name));
-		dja_push_string(state, WJB_VALUE, value);
+		dja_json_push_string(state, WJB_KEY, dja_spelt(name));
+		dja_json_push_string(state, WJB_VALUE, value);
 	}
 	return names;
 }
@@ -172,20 +169,16 @@ dja_push_named(DjaJsonState *state, Jsonb *named, Oid owner)
 static void
 dja_push_others(DjaJsonState *state, Jsonb *stored, List *names)
 {
-	DjaSettings *settings = dja_settings_parse(stored);
-	const char *at = settings->pairs;
+	JsonbIterator *it = JsonbIteratorInit(&stored->root);
+	JsonbValue	value;
+	char	   *name;
 
-	for (int i = 0; i < settings->n; i++)
+	while (dja_next_setting(&it, &name, &value))
 	{
-		const char *name = at;
-		const char *value = name + strlen(name) + 1;
-
-		if (!dja_is_among(names, name))
-		{
-			dja_push_string(state, WJB_KEY, name);
-			dja_push_string(state, WJB_VALUE, value);
-		}
-		at = value + strlen(value) + 1;
+		if (dja_is_among(names, name))
+			continue;
+		dja_json_push_string(state, WJB_KEY, name);
+		dja_json_push(state, WJB_VALUE, &value);
 	}
 }
 
@@ -215,62 +208,11 @@ dja_settings_define(Jsonb *named, Jsonb *stored, Oid owner)
 	{
 		if (dja_is_among(names, dja_remembered[i]))
 			continue;
-		dja_push_string(&state, WJB_KEY, dja_remembered[i]);
-		dja_push_string(&state, WJB_VALUE, GetConfigOption(dja_remembered[i], false, false));
+		dja_json_push_string(&state, WJB_KEY, dja_remembered[i]);
+		dja_json_push_string(&state, WJB_VALUE, GetConfigOption(dja_remembered[i], false, false));
 	}
 	dja_json_push(&state, WJB_END_OBJECT, NULL);
 	return JsonbPGetDatum(JsonbValueToJsonb(state.result));
-}
-
-/*
- * Parses what dja_settings_define() has made, into one piece of memory in the
- * current context.
- */
-DjaSettings *
-dja_settings_parse(Jsonb *stored)
-{
-	JsonbIterator *it = JsonbIteratorInit(&stored->root);
-	JsonbIteratorToken token;
-	JsonbValue	item;
-	StringInfoData pairs;
-	DjaSettings *settings;
-	int			n = 0;
-
-	initStringInfo(&pairs);
-	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
-	{
-		if (token != WJB_KEY && (token != WJB_VALUE || item.type != jbvString))
-			continue;
-		appendBinaryStringInfo(&pairs, item.val.string.val, item.val.string.len);
-		appendStringInfoChar(&pairs, '\0');
-		n += token == WJB_VALUE;
-	}
-	settings = palloc(offsetof(DjaSettings, pairs) + pairs.len);
-	settings->n = n;
-	settings->size = pairs.len;
-	settings->hash = Max(1, hash_bytes_extended((unsigned char *) pairs.data, pairs.len, 0));
-	memcpy(settings->pairs, pairs.data, pairs.len);
-	pfree(pairs.data);
-	return settings;
-}
-
-/*
- * Returns the value of one setting, or NULL.
- */
-const char *
-dja_settings_value(const DjaSettings *settings, const char *name)
-{
-	const char *at = settings->pairs;
-
-	for (int i = 0; i < settings->n; i++)
-	{
-		const char *value = at + strlen(at) + 1;
-
-		if (strcmp(at, name) == 0)
-			return value;
-		at = value + strlen(value) + 1;
-	}
-	return NULL;
 }
 
 /*
@@ -284,32 +226,33 @@ dja_settings_open(void)
 }
 
 /*
- * Makes these settings visible to the turns that follow.  elevel is for a setting
+ * Makes the settings of a type visible to the turns that follow.  elevel is for a setting
  * that the server does not accept any more.
  */
 void
-dja_settings_see(const DjaSettings *settings, int elevel)
+dja_settings_see(DjaType *type, int elevel)
 {
-	const char *at = settings->pairs;
+	JsonbIterator *it;
+	JsonbValue	item;
+	char	   *name;
 
-	if (dja_settings_seen == settings->hash)
+	if (dja_settings_seen == type->settings_hash)
 		return;
 	if (dja_settings_seen != 0)
 	{
 		AtEOXact_GUC(false, dja_settings_level);
 		dja_settings_open();
 	}
-	for (int i = 0; i < settings->n; i++)
+	it = JsonbIteratorInit(&type->settings->root);
+	while (dja_next_setting(&it, &name, &item))
 	{
-		const char *name = at;
-		const char *value = name + strlen(name) + 1;
+		char	   *value = dja_setting_value(name, &item);
 		const char *present = GetConfigOption(name, true, false);
 
-		if (present == NULL || strcmp(present, value) != 0)
+		if (value != NULL && (present == NULL || strcmp(present, value) != 0))
 			(void) dja_set(name, value, GetUserId(), true, elevel);
-		at = value + strlen(value) + 1;
 	}
-	dja_settings_seen = settings->hash;
+	dja_settings_seen = type->settings_hash;
 }
 
 /*

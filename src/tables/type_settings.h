@@ -14,23 +14,12 @@
 #ifndef DJA_TYPE_SETTINGS_H
 #define DJA_TYPE_SETTINGS_H
 
-#include "utils/jsonb.h"
-
-typedef struct DjaSettings
-{
-	uint64		hash;			/* of all that follows */
-	int			n;
-	Size		size;
-	char		pairs[FLEXIBLE_ARRAY_MEMBER];	/* name and value, each with
-												 * its zero byte */
-} DjaSettings;
+#include "tables/actor_type.h"
 
 extern Datum dja_settings_define(Jsonb *named, Jsonb *stored, Oid owner);
-extern DjaSettings *dja_settings_parse(Jsonb *stored);
-extern const char *dja_settings_value(const DjaSettings *settings, const char *name);
 
 extern void dja_settings_open(void);
-extern void dja_settings_see(const DjaSettings *settings, int elevel);
+extern void dja_settings_see(DjaType *type, int elevel);
 extern void dja_settings_close(void);
 
 #endif							/* DJA_TYPE_SETTINGS_H */

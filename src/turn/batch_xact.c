@@ -15,6 +15,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "base/grow.h"
 #include "tables/publication.h"
 #include "tables/type_settings.h"
 #include "turn/turn.h"
@@ -65,18 +66,13 @@ dja_batch_free(DjaBatch *batch)
 DjaClaim *
 dja_batch_add(DjaBatch *batch, int mailbox)
 {
-	MemoryContext old = MemoryContextSwitchTo(batch->context);
-	DjaClaim   *claim = palloc0(sizeof(DjaClaim));
+	DjaClaim   *claim = MemoryContextAllocZero(batch->context, sizeof(DjaClaim));
 
 	Assert(batch->phase == DJA_PHASE_READING);
 	Assert(dja_mailbox(mailbox)->state == DJA_MAILBOX_RUNNING);
-	Assert(dja_mailbox(mailbox)->claimer == dja_my_procno());
-	if (batch->nclaims == batch->max_claims)
-	{
-		batch->max_claims = Max(64, 2 * batch->max_claims);
-		batch->claims = batch->claims == NULL ? palloc(sizeof(DjaClaim *) * batch->max_claims) :
-			repalloc(batch->claims, sizeof(DjaClaim *) * batch->max_claims);
-	}
+	Assert(dja_mailbox(mailbox)->claimer == (batch->hosted ? DJA_HOSTED_PROC : dja_my_procno()));
+	batch->claims = dja_grow(batch->context, batch->claims, sizeof(DjaClaim *), batch->nclaims,
+							 &batch->max_claims);
 	batch->claims[batch->nclaims++] = claim;
 
 	/* a claimed mailbox stays where it is, so these need no lock */
@@ -87,7 +83,6 @@ dja_batch_add(DjaBatch *batch, int mailbox)
 	claim->start = claim->cursor = DJA_CURSOR_START;
 	claim->end = DJA_END_RETURNED;
 	ItemPointerSetInvalid(&claim->first);
-	MemoryContextSwitchTo(old);
 	return claim;
 }
 
@@ -100,7 +95,7 @@ dja_batch_begin(DjaBatch *batch)
 {
 	MemoryContext old;
 
-	Assert(IsTransactionState() && batch->nclaims > 0);
+	Assert(IsTransactionState() && (batch->nclaims > 0 || batch->hosted));
 	Assert(dja_turn.actor == NULL);
 	MemoryContextReset(batch->memory);
 	MemoryContextReset(batch->turn);
@@ -110,7 +105,7 @@ dja_batch_begin(DjaBatch *batch)
 		batch->claims[i]->actors = NULL;
 		batch->claims[i]->messages = NULL;
 		batch->claims[i]->nmessages = batch->claims[i]->max_messages = batch->claims[i]->next = 0;
-		batch->claims[i]->removed = batch->claims[i]->freed = 0;
+		batch->claims[i]->removed = batch->claims[i]->freed = batch->claims[i]->rated = 0;
 		ItemPointerSetInvalid(&batch->claims[i]->first);
 	}
 	batch->writing = batch->executed = batch->turns = 0;

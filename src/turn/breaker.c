@@ -1,19 +1,19 @@
 /*
  * breaker.c
  *
- * The breaker of a type (contract 14): when more than breaker_failures attempts
- * have failed within breaker_window, what is broken is the handler or what it
- * depends on, not the messages.  So the type is paused, with a logged reason,
- * instead of its mail being driven into dead letters.
+ * The breaker of a type (contract 14).
  *
- * Failed attempts of all workers are counted in its type queue, in eight parts
- * of the window: the oldest part drops out as a whole, so the window is between
- * seven eighths and all of what was asked for.  An attempt counts when it
- * fails, whatever becomes of the transaction that writes it down.
+ * If more than breaker_failures attempts have failed within breaker_window, the
+ * messages are not at fault.  The handler is broken, or something that it depends
+ * on.  So the type is paused, with a logged reason, before its mail becomes dead
+ * letters.
+ *
+ * The failed attempts of all workers are counted in the type queue, in eight parts
+ * of the window.  The oldest part drops out as a whole, so the window is between
+ * seven eighths and all of breaker_window.  An attempt counts when it fails, even if
+ * the transaction that records the failure aborts.
  */
 #include "postgres.h"
-
-#include "utils/builtins.h"
 
 #include "base/clock.h"
 #include "shmem/run_queue.h"
@@ -22,7 +22,8 @@
 #include "xact/pending.h"
 
 /*
- * Counts one failure; how many there have been in the window.
+ * Counts one failure.  Returns how many there have been in the window.  Takes the
+ * lock.
  */
 static int
 dja_breaker_failures(int type_queue_id, DjaType *type)
@@ -35,8 +36,8 @@ dja_breaker_failures(int type_queue_id, DjaType *type)
 	type_queue = dja_type_queue(type_queue_id);
 
 	/*
-	 * forget the parts since the last failure; a clock put back a little
-	 * changes nothing
+	 * forget the parts since the last failure; a clock that was put back a
+	 * little changes nothing
 	 */
 	if (part - type_queue->failure_part >= DJA_BREAKER_PARTS ||
 		type_queue->failure_part - part >= DJA_BREAKER_PARTS)
@@ -56,8 +57,8 @@ dja_breaker_failures(int type_queue_id, DjaType *type)
 }
 
 /*
- * An attempt at a message of this type has failed.  Part of the transaction
- * that writes the failure down.
+ * Counts a failed attempt at a message of this type, and pauses the type if there
+ * were too many.  Needs the transaction that records the failure.
  */
 void
 dja_breaker_count(int type_queue, DjaType *type)
@@ -69,7 +70,7 @@ dja_breaker_count(int type_queue, DjaType *type)
 		return;
 	reason = psprintf("breaker: more than %d failed attempts within %s", type->breaker_failures,
 					  dja_interval_string(type->breaker_window));
-	/* a definer's open transaction keeps us from it: the next failure, then */
+	/* not while another transaction defines it: the next failure tries again */
 	if (!dja_type_pause(type, reason))
 		return;
 	dja_pending_type(type->hash, type->owner);

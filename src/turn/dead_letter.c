@@ -8,8 +8,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-
 #include "base/clock.h"
 #include "shmem/slots.h"
 #include "shmem/stats.h"
@@ -35,7 +33,6 @@ dja_give_up(DjaType *type, DjaMessage *message, DjaFailure *failure)
 	message->state = DJA_MESSAGE_GONE;
 	dja_writer_put(dead_letters);
 	dja_writer_put(messages);
-	CommandCounterIncrement();
 
 	if (dja_my_worker != NULL)
 		dja_stat_count(&type->stat, DJA_STAT_DEAD);

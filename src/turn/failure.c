@@ -1,26 +1,25 @@
 /*
  * failure.c
  *
- * The policy of contract points 12 and 13, without any doing: batch.c acts on
- * it.
+ * The policy of contract points 12 and 13.  turn_outcome.c and process/remedy.c
+ * carry it out.
  */
 #include "postgres.h"
 
 #include "common/pg_prng.h"
-#include "utils/timestamp.h"
 
 #include "turn/failure.h"
 
 #define DJA_CONFLICT_MS 20
 #define DJA_TROUBLE_MS 250
 
-/* ERRCODE_TO_CATEGORY leaves the class, as in errcodes.h */
+/* the class of an SQLSTATE, as ERRCODE_TO_CATEGORY returns it */
 #define DJA_CLASS(a, b) MAKE_SQLSTATE((a), (b), '0', '0', '0')
 
 /*
- * Has PL/Python failed to make an exception of a query's error?  Its text is not
- * UTF-8 then, and the error has left the interpreter without a word: what runs
- * in it next may crash.
+ * Has PL/Python failed to make an exception of a query's error?  That is so if the
+ * error's text is not UTF-8.  The error has then left the interpreter without its
+ * notice, and the code that it runs next may crash.
  */
 static bool
 dja_error_lost_python(ErrorData *edata)
@@ -31,7 +30,8 @@ dja_error_lost_python(ErrorData *edata)
 }
 
 /*
- * Copies what matters of an error into the current memory context.
+ * Returns what matters of an error, copied into the current memory context.  limit
+ * says why the turn was cancelled, if it was.
  */
 DjaError *
 dja_error_copy(ErrorData *edata, DjaTurnTimeoutHit limit)
@@ -40,9 +40,10 @@ dja_error_copy(ErrorData *edata, DjaTurnTimeoutHit limit)
 	StringInfoData text;
 
 	initStringInfo(&text);
-	/* whatever a turn makes of its being broken off is not its own doing */
+	/* any error of a turn that was cancelled for others counts as the cancel */
 	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-		limit == DJA_TURN_TIMEOUT_LONG || limit == DJA_TURN_TIMEOUT_BLOCKED)
+		limit == DJA_TURN_TIMEOUT_LONG || limit == DJA_TURN_TIMEOUT_BLOCKED ||
+		limit == DJA_TURN_TIMEOUT_CANCELLED)
 		error->limit = limit;
 	if (error->limit == DJA_TURN_TIMEOUT_EXCEEDED)
 		appendStringInfoString(&text, "canceling handler due to handler_timeout");
@@ -57,7 +58,7 @@ dja_error_copy(ErrorData *edata, DjaTurnTimeoutHit limit)
 		appendStringInfoString(&text, "\nHINT:  PL/Python takes the text of an error for UTF-8, which that of a query's error was not.");
 	error->rejected = edata->sqlerrcode == DJA_ERRCODE_REJECTED;
 	error->sqlerrcode = edata->sqlerrcode;
-	/* its SQLSTATE is also that of limits that a handler exceeds */
+	/* a handler that exceeds a limit may raise the same SQLSTATE */
 	error->notify_full = edata->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED &&
 		edata->filename != NULL && strcmp(edata->filename, "async.c") == 0;
 	error->message = text.data;
@@ -67,7 +68,19 @@ dja_error_copy(ErrorData *edata, DjaTurnTimeoutHit limit)
 }
 
 /*
- * Whose fault is it?
+ * Is an error never its message's own?  So it is if the server cannot queue a NOTIFY,
+ * and if another server cannot be reached (class 08).  That one may be down for long
+ * while this one serves others, and the messages that need it are not to blame.
+ */
+bool
+dja_error_of_surroundings(DjaError *error)
+{
+	return error->notify_full || (error->limit == DJA_TURN_TIMEOUT_NONE && !error->rejected &&
+								  ERRCODE_TO_CATEGORY(error->sqlerrcode) == DJA_CLASS('0', '8'));
+}
+
+/*
+ * Returns whose fault an error is.
  */
 DjaBlame
 dja_error_blame(DjaError *error)
@@ -81,11 +94,12 @@ dja_error_blame(DjaError *error)
 		case DJA_TURN_TIMEOUT_LONG:
 			return DJA_BLAME_LONG;
 		case DJA_TURN_TIMEOUT_BLOCKED:
+		case DJA_TURN_TIMEOUT_CANCELLED:
 			return DJA_BLAME_CONFLICT;
 		case DJA_TURN_TIMEOUT_NONE:
 			break;
 	}
-	if (error->notify_full)
+	if (dja_error_of_surroundings(error))
 		return DJA_BLAME_SERVER;
 	switch (error->sqlerrcode)
 	{
@@ -109,8 +123,8 @@ dja_error_blame(DjaError *error)
 }
 
 /*
- * Is this how a function fails that was compiled before a column or a type has
- * changed?  Its variables have the old types, which values do not fit in.
+ * May a function that was compiled before a column or a type changed fail with this
+ * error?  Its variables have the old types, and values do not fit in.
  */
 bool
 dja_error_of_session(DjaError *error)
@@ -124,9 +138,9 @@ dja_error_of_session(DjaError *error)
 }
 
 /*
- * When the next attempt is due after so many failed ones: exponential, with up
- * to a quarter of jitter on top so that what failed together does not come
- * back together, and capped.
+ * Returns when the next attempt is due, after so many failed ones.  The delay grows
+ * exponentially, to backoff_max at most.  It has up to a quarter of jitter, so that
+ * messages that failed together do not come back together.
  */
 TimestampTz
 dja_retry_time(DjaType *type, int attempts, TimestampTz now)
@@ -140,9 +154,10 @@ dja_retry_time(DjaType *type, int attempts, TimestampTz now)
 }
 
 /*
- * When to try again what is nobody's fault and was put off so many times, this
- * one included: soon after a conflict, later when the server is in trouble, and
- * as after a failure when that did not do.
+ * Returns when to try a message again whose error is nobody's fault.  put_offs is
+ * how often that has happened to it, this time included.  The delay is short after a
+ * conflict, and longer if the server is in trouble.  After DJA_QUICK_TRIES it grows
+ * as after failures.
  */
 TimestampTz
 dja_put_off_time(DjaType *type, DjaBlame blame, int put_offs, TimestampTz now)

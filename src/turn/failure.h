@@ -1,7 +1,7 @@
 /*
  * failure.h
  *
- * What an error means: whose fault it is, and when the next attempt is due.
+ * Whose fault an error is, and when the next attempt is due.
  */
 #ifndef DJA_FAILURE_H
 #define DJA_FAILURE_H
@@ -12,13 +12,17 @@
 
 typedef enum DjaBlame
 {
-	/* nobody: another attempt may do, and uses none up at first (contract 12) */
-	DJA_BLAME_CONFLICT,			/* somebody else's lock or transaction */
-	DJA_BLAME_SERVER,			/* the server is in trouble */
+	/*
+	 * nobody's: another attempt may do, and at first uses none up (contract
+	 * 12)
+	 */
+	DJA_BLAME_CONFLICT,			/* a lock or a change of another transaction */
+	DJA_BLAME_SERVER,			/* the server is in trouble, or another one
+								 * cannot be reached */
 	DJA_BLAME_LONG,				/* it lasted too long to share a transaction */
 
-	DJA_BLAME_MATES,			/* perhaps what shared its transaction: counts
-								 * only when it repeats alone */
+	DJA_BLAME_MATES,			/* perhaps that of turns in its transaction:
+								 * counts only if it repeats alone */
 	DJA_BLAME_MESSAGE,
 	DJA_NBLAMES
 } DjaBlame;
@@ -26,14 +30,15 @@ typedef enum DjaBlame
 #define dja_is_nobodys(blame) ((blame) < DJA_BLAME_MATES)
 
 /*
- * So many times what is nobody's fault is soon tried again.  From then on it is
- * tried as seldom as what has failed, and may count as a failed attempt: at once
- * if it is an error of the server, later if somebody else may just keep a lock.
+ * A message whose error is nobody's fault is tried again soon, DJA_QUICK_TRIES
+ * times.  From then on it is tried as seldom as one that has failed.  Its attempts may
+ * then count as failed: at once if the server's trouble is the message's own
+ * (trouble.h), after DJA_CONFLICT_TRIES if another transaction may just keep a lock.
  */
 #define DJA_QUICK_TRIES 3
 #define DJA_CONFLICT_TRIES 8
 
-/* An error, copied out of the way of the abort. */
+/* An error, copied before the abort. */
 typedef struct DjaError
 {
 	int			sqlerrcode;
@@ -52,6 +57,7 @@ typedef struct DjaError
 #define DJA_ERRCODE_REJECTED MAKE_SQLSTATE('J', 'A', '0', '0', '3')
 
 extern DjaError *dja_error_copy(ErrorData *edata, DjaTurnTimeoutHit limit);
+extern bool dja_error_of_surroundings(DjaError *error);
 extern DjaBlame dja_error_blame(DjaError *error);
 extern bool dja_error_of_session(DjaError *error);
 extern TimestampTz dja_retry_time(DjaType *type, int attempts, TimestampTz now);

@@ -1,24 +1,21 @@
 /*
  * idempotency.c
  *
- * Idempotency keys (contract 19); see idempotency.h.
+ * Idempotency keys (contract 19).
  *
- * A key is written down in the turn that handles the first message with it,
- * and found by a later one at its own turn: the sender neither waits nor fails.
- * An actor's turns follow one another, so nobody writes the same key at the
- * same time.  A message that dies, is cancelled or expires has written nothing,
- * and its key is free.
+ * The turn that handles the first message with a key writes the key to
+ * djactor.idempotency.  A later message with that key finds it at its own turn,
+ * so the sender neither waits nor fails.  The turns of an actor follow one
+ * another, so no two transactions write the same key at the same time.  A message
+ * that dies, is cancelled or expires writes nothing, and its key is free.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
-#include "base/compat.h"
 #include "base/guc.h"
 #include "base/json.h"
 #include "turn/idempotency.h"
@@ -34,11 +31,11 @@ dja_idempotency_find(DjaFind *find, DjaMessage *message)
 		message->values[DJA_MSG_IDEMPOTENCY_KEY - 1],
 	};
 
-	dja_find_begin(find, DJA_ONCE_TABLE, DJA_ONCE_PKEY, 3, keys);
+	dja_find_begin(find, DJA_ONCE_TABLE, DJA_ONCE_PKEY, 3, keys, NULL);
 }
 
 /*
- * Is it this message that the key was noted for?
+ * Was the key written for this message?
  */
 static bool
 dja_idempotency_is_of(DjaFind *find, DjaMessage *message)
@@ -49,14 +46,15 @@ dja_idempotency_is_of(DjaFind *find, DjaMessage *message)
 static bool
 dja_idempotency_expired(TupleTableSlot *slot)
 {
-	/* what is not answered yet is not completed */
+	/* a message without an answer is not completed yet */
 	return DatumGetBool(slot->tts_values[DJA_ONCE_ANSWERED - 1]) &&
 		DatumGetTimestampTz(slot->tts_values[DJA_ONCE_COMPLETED_AT - 1]) +
 		(int64) dja_idempotency_retention * USECS_PER_SEC < dja_clock();
 }
 
 /*
- * Answers the asker of a duplicate as the first one was answered.
+ * Answers a duplicate as the first message with the key was answered.  Needs the
+ * columns of the key's row.
  */
 static void
 dja_answer_like(DjaMessage *message, Datum *values, const bool *nulls)
@@ -68,8 +66,10 @@ dja_answer_like(DjaMessage *message, Datum *values, const bool *nulls)
 }
 
 /*
- * Keeps who answers the first one from passing us by: our duplicate would wait
- * for an answer that has been given.  Nobody waits: who is late starts over.
+ * Locks the row of a key, so that no transaction answers the first message while
+ * this one sets a duplicate aside.  The duplicate would wait for an answer that has
+ * been given already.  Raises an error, instead of waiting, if another transaction
+ * has locked or changed the row; then the turn starts over.
  */
 static void
 dja_idempotency_lock(DjaFind *find)
@@ -87,8 +87,9 @@ dja_idempotency_lock(DjaFind *find)
 }
 
 /*
- * Deals with a message whose key was handled before: true, and the message's
- * fate is decided.  What a redrive brings back is never a duplicate.
+ * Returns true if a message with the same key was handled before.  Then this one
+ * is done with: it was answered and deleted, or set aside until the first one has
+ * its answer.  A message that redrive() has brought back is never a duplicate.
  */
 bool
 dja_idempotency_is_duplicate(DjaType *type, DjaMessage *message)
@@ -120,16 +121,16 @@ dja_idempotency_is_duplicate(DjaType *type, DjaMessage *message)
 			dja_answer_like(message, find.slot->tts_values, find.slot->tts_isnull);
 		}
 		dja_writer_put(writer);
-		CommandCounterIncrement();
 	}
 	dja_find_end(&find);
 	return duplicate;
 }
 
 /*
- * A message was handled: notes its key, with the answer that its asker has got
- * (0 = none or deferred).  The first answer counts: one that was given before
- * the message was stashed stays.
+ * Writes the key of a message that was handled, with the answer that its asker has
+ * got.  reply or error is 0, both are 0 without an answer.  answered is false if the
+ * answer was deferred.  The first answer counts, so one that was given before the
+ * message was stashed stays.
  */
 void
 dja_idempotency_complete(DjaMessage *message, bool answered, Datum reply, Datum error)
@@ -144,10 +145,8 @@ dja_idempotency_complete(DjaMessage *message, bool answered, Datum reply, Datum 
 	values[DJA_ONCE_IDEMPOTENCY_KEY - 1] = message->values[DJA_MSG_IDEMPOTENCY_KEY - 1];
 	values[DJA_ONCE_MESSAGE_ID - 1] = Int64GetDatum(message->id);
 	values[DJA_ONCE_ANSWERED - 1] = BoolGetDatum(answered);
-	values[DJA_ONCE_REPLY - 1] = reply;
-	nulls[DJA_ONCE_REPLY - 1] = reply == 0;
-	values[DJA_ONCE_ERROR - 1] = error;
-	nulls[DJA_ONCE_ERROR - 1] = error == 0;
+	dja_set_column(values, nulls, DJA_ONCE_REPLY, reply, reply == 0);
+	dja_set_column(values, nulls, DJA_ONCE_ERROR, error, error == 0);
 	values[DJA_ONCE_COMPLETED_AT - 1] = TimestampTzGetDatum(answered ? dja_clock() : DT_NOEND);
 
 	writer = dja_writer_get(DJA_ONCE_TABLE);
@@ -158,10 +157,10 @@ dja_idempotency_complete(DjaMessage *message, bool answered, Datum reply, Datum 
 	{
 		if (dja_idempotency_is_of(&find, message) && DatumGetBool(find.slot->tts_values[DJA_ONCE_ANSWERED - 1]))
 		{
-			values[DJA_ONCE_REPLY - 1] = find.slot->tts_values[DJA_ONCE_REPLY - 1];
-			nulls[DJA_ONCE_REPLY - 1] = find.slot->tts_isnull[DJA_ONCE_REPLY - 1];
-			values[DJA_ONCE_ERROR - 1] = find.slot->tts_values[DJA_ONCE_ERROR - 1];
-			nulls[DJA_ONCE_ERROR - 1] = find.slot->tts_isnull[DJA_ONCE_ERROR - 1];
+			dja_set_column(values, nulls, DJA_ONCE_REPLY, find.slot->tts_values[DJA_ONCE_REPLY - 1],
+						   find.slot->tts_isnull[DJA_ONCE_REPLY - 1]);
+			dja_set_column(values, nulls, DJA_ONCE_ERROR, find.slot->tts_values[DJA_ONCE_ERROR - 1],
+						   find.slot->tts_isnull[DJA_ONCE_ERROR - 1]);
 			values[DJA_ONCE_ANSWERED - 1] = BoolGetDatum(true);
 			values[DJA_ONCE_COMPLETED_AT - 1] = TimestampTzGetDatum(dja_clock());
 		}
@@ -169,24 +168,23 @@ dja_idempotency_complete(DjaMessage *message, bool answered, Datum reply, Datum 
 	}
 	dja_find_end(&find);
 	dja_writer_put(writer);
-	CommandCounterIncrement();
 }
 
 /*
- * Takes the duplicates that wait for the same deferred answer, and gives it to
- * them: a reply, an error of a handler's, or else a failure.
+ * Deletes the duplicates that wait for the deferred answer of a message, and
+ * answers them: with reply, with the error that a handler has given, or, if both
+ * are 0, with a failure.
  */
-static void
-dja_answer_duplicates(DjaMessage *ask, Datum reply, Datum error, const char *reason,
-					  const char *failure)
+void
+dja_idempotency_answer_duplicates(DjaMessage *ask, Datum reply, Datum error,
+								  const char *reason, const char *failure)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaWriter  *writer = dja_writer_get(DJA_MESSAGE_TABLE);
 	text	   *type = DatumGetTextPP(ask->values[DJA_MSG_ACTOR_TYPE - 1]);
 	text	   *key = DatumGetTextPP(ask->values[DJA_MSG_IDEMPOTENCY_KEY - 1]);
 	DjaScan		scan;
 
-	dja_aside_scan_begin(&scan, dja_hash_text(type), dja_hash_text(ask->key), snapshot);
+	dja_aside_scan_begin(&scan, dja_hash_text(type), dja_hash_text(ask->key));
 	while (dja_scan_next(&scan))
 	{
 		DjaMessage *message = dja_scan_message(&scan);
@@ -205,22 +203,12 @@ dja_answer_duplicates(DjaMessage *ask, Datum reply, Datum error, const char *rea
 	}
 	dja_scan_end(&scan);
 	dja_writer_put(writer);
-	UnregisterSnapshot(snapshot);
-	CommandCounterIncrement();
 }
 
 /*
- * A deferred message with a key has got its answer, which is noted already.
- */
-void
-dja_idempotency_answer_duplicates(DjaMessage *ask, Datum reply, Datum error)
-{
-	dja_answer_duplicates(ask, reply, error, NULL, NULL);
-}
-
-/*
- * A deferred message with a key ends without an answer of its actor's: the key
- * is free again, unless another one that was brought back has been handled.
+ * Frees the key of a deferred message that ends without an answer of its actor,
+ * and answers its duplicates with a failure.  The key stays if another message
+ * with it, which redrive() has brought back, has been handled since.
  */
 void
 dja_idempotency_ended(DjaMessage *ask, const char *reason, const char *error)
@@ -233,6 +221,5 @@ dja_idempotency_ended(DjaMessage *ask, const char *reason, const char *error)
 		dja_row_delete(writer, &find.slot->tts_tid);
 	dja_find_end(&find);
 	dja_writer_put(writer);
-	CommandCounterIncrement();
-	dja_answer_duplicates(ask, 0, 0, reason, error);
+	dja_idempotency_answer_duplicates(ask, 0, 0, reason, error);
 }

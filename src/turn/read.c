@@ -9,13 +9,14 @@
  */
 #include "postgres.h"
 
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/grow.h"
 #include "base/guc.h"
+#include "shmem/rates.h"
 #include "shmem/slots.h"
 #include "turn/visit.h"
 #include "xact/pending.h"
@@ -63,6 +64,20 @@ dja_claim_move(DjaClaim *claim)
 }
 
 /*
+ * Leaves a type queue to hosts, or to workers: its type was redefined, or a sender
+ * did not know it yet.  Ends the claim.
+ */
+static void
+dja_claim_hand_over(DjaClaim *claim)
+{
+	claim->end = DJA_END_RETURNED;
+	dja_lock();
+	if (dja_type_queue(claim->type_queue)->in_use && dja_type_queue(claim->type_queue)->epoch == claim->epoch)
+		dja_type_queue(claim->type_queue)->hosted = claim->type->hosted;
+	dja_unlock();
+}
+
+/*
  * Looks the type of a claim up, with its handler.  Can it be run now?  If not, sets
  * the claim's end.
  */
@@ -102,7 +117,12 @@ dja_claim_resolve(DjaBatch *batch, DjaClaim *claim)
 		dja_claim_block(claim, DJA_NEVER);
 		return false;
 	}
-	if (dja_handler_resolve(claim->type, &problem) == NULL)
+	if (claim->type->hosted != batch->hosted)
+	{
+		dja_claim_hand_over(claim);
+		return false;
+	}
+	if (!claim->type->hosted && dja_handler_resolve(claim->type, &problem) == NULL)
 	{
 		if (!batch->own_transaction)
 			ereport(ERROR,
@@ -169,13 +189,8 @@ dja_claim_take(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, TimestampT
 		dja_claim_put_off(batch, claim, message->key, message->locker);
 		return false;
 	}
-	if (claim->nmessages == claim->max_messages)
-	{
-		claim->max_messages = Max(claim->quota, 2 * claim->max_messages);
-		claim->messages = claim->messages == NULL ?
-			palloc(sizeof(DjaMessage *) * claim->max_messages) :
-			repalloc(claim->messages, sizeof(DjaMessage *) * claim->max_messages);
-	}
+	claim->messages = dja_grow(batch->memory, claim->messages, sizeof(DjaMessage *),
+							   claim->nmessages, &claim->max_messages);
 	claim->messages[claim->nmessages++] = message;
 	claim->cursor++;
 	return true;
@@ -273,7 +288,7 @@ dja_claim_lowest(DjaBatch *batch, DjaClaim *claim, bool *others_wait)
 
 	dja_lock();
 	claim->epoch = dja_type_queue(claim->type_queue)->epoch;
-	*others_wait = dja_type_queue(claim->type_queue)->queued > 0;
+	*others_wait = dja_type_queue(claim->type_queue)->queued.length > 0;
 	lowest = dja_queue_read_cursor(claim->mailbox);
 	dja_unlock();
 	if (!batch->own_transaction)
@@ -336,6 +351,8 @@ dja_claim_quota(DjaBatch *batch, DjaClaim *claim, bool others_wait)
 		quota = Min(quota, DJA_VISIT_MESSAGES);
 	if (batch->own_transaction && claim->type->turn_usec > 0)
 		quota = (int) Min(quota, usec / claim->type->turn_usec + 1);
+	if (batch->own_transaction && claim->type->rate.rate.turns > 0)
+		quota = Min(quota, dja_rate_turns_left(claim->mailbox, claim->type->rate));
 	return Max(1, Min(quota, DJA_READ_ENTRIES));
 }
 

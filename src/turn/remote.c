@@ -1,15 +1,15 @@
 /*
  * remote.c
  *
- * The connections that dblink keeps for a session.  No transaction ends them: one
- * that a turn leaves open would be met by the next turns, by the repetition of a
- * batch that was aborted, and its remote transaction with it.  So they are
+ * The connections that dblink keeps for a session.  They outlive the transaction.
+ * If a turn left one open, the next turns would find it, with its remote
+ * transaction, and so would the repetition of a batch that was aborted.  So they are
  * closed at the end of each turn, and after each abort.
  *
- * dblink is called by its own functions, which are there if a handler has loaded its
- * library.  To ask the dynamic linker costs as much as a small turn.  So it is asked
- * once in a transaction, and again when a turn has left a memory context for
- * the life of the session, which dblink does for its list of connections.
+ * This takes dblink's own functions, which are there if a handler has loaded its
+ * library.  Asking the dynamic linker for them costs as much as a small turn.  So it
+ * is asked once in a transaction, and again when a turn has left a memory context
+ * for the life of the session.  dblink makes one for its list of connections.
  */
 #include "postgres.h"
 
@@ -29,7 +29,7 @@ static PGFunction dja_dblink_disconnect = NULL;
 static MemoryContext dja_newest_context = NULL; /* when the linker was asked */
 
 /*
- * A transaction begins.
+ * Notes that a transaction begins, in which the dynamic linker has not been asked.
  */
 void
 dja_remote_begin(void)
@@ -81,8 +81,9 @@ dja_close_named(void)
 }
 
 /*
- * There is no way to ask whether there is one without a name.  That there is none
- * is the first thing that dblink finds, and it has nothing to clean up then.
+ * Closes the connection without a name, if there is one.  dblink cannot be asked
+ * whether there is.  If there is none, that is the first thing that it finds, and it
+ * has nothing to clean up when it raises its error.
  */
 static void
 dja_close_unnamed(void)
@@ -107,7 +108,7 @@ dja_close_unnamed(void)
 }
 
 /*
- * In a transaction: closes what is open.
+ * Closes all connections of the session.  Needs a transaction.
  */
 void
 dja_remote_close(void)
@@ -119,7 +120,7 @@ dja_remote_close(void)
 }
 
 /*
- * The same after an abort.
+ * Closes them after an abort, in a transaction of its own.
  */
 void
 dja_remote_aborted(void)

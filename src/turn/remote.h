@@ -1,7 +1,7 @@
 /*
  * remote.h
  *
- * Connections to elsewhere that a turn has left open.
+ * Closes connections of dblink that a turn has left open.
  */
 #ifndef DJA_REMOTE_H
 #define DJA_REMOTE_H

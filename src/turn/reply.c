@@ -15,20 +15,17 @@
 #include "fmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/clock.h"
-#include "base/compat.h"
 #include "base/guc.h"
 #include "base/json.h"
 #include "shmem/slots.h"
+#include "turn/coalesce.h"
 #include "turn/idempotency.h"
 #include "turn/reply.h"
 #include "turn/system_message.h"
 #include "turn/turn.h"
 #include "turn/turn_effects.h"
-#include "xact/pending.h"
 #include "xact/reply_notify.h"
 
 PG_FUNCTION_INFO_V1(dja_reply);
@@ -44,21 +41,20 @@ dja_answer_outside(DjaMessage *ask, Datum payload, Datum error)
 	Datum		values[DJA_REPLY_NATTS];
 	bool		nulls[DJA_REPLY_NATTS] = {0};
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	DjaWriter  *writer = dja_writer_get(DJA_REPLY_TABLE);
 
 	values[DJA_REPLY_MESSAGE_ID - 1] = Int64GetDatum(ask->id);
-	values[DJA_REPLY_PAYLOAD - 1] = payload;
-	nulls[DJA_REPLY_PAYLOAD - 1] = payload == 0;
-	values[DJA_REPLY_ERROR - 1] = error;
-	nulls[DJA_REPLY_ERROR - 1] = error == 0;
+	dja_set_column(values, nulls, DJA_REPLY_PAYLOAD, payload, payload == 0);
+	dja_set_column(values, nulls, DJA_REPLY_ERROR, error, error == 0);
 	values[DJA_REPLY_CREATED_AT - 1] = TimestampTzGetDatum(now);
 	/* from now on: the turn, or the batch before it, may have taken long */
 	values[DJA_REPLY_EXPIRES_AT - 1] =
 		TimestampTzGetDatum(GetCurrentTimestamp() + (int64) dja_reply_retention * USECS_PER_SEC);
-	dja_row_insert(writer, values, nulls);
-	dja_writer_put(writer);
+	/* so that erase() finds it */
+	values[DJA_REPLY_ACTOR_TYPE - 1] = ask->values[DJA_MSG_ACTOR_TYPE - 1];
+	values[DJA_REPLY_ACTOR_KEY - 1] = ask->values[DJA_MSG_ACTOR_KEY - 1];
+	nulls[DJA_REPLY_ACTOR_KEY - 1] = ask->nulls[DJA_MSG_ACTOR_KEY - 1];
+	dja_table_insert(DJA_REPLY_TABLE, values, nulls);
 	dja_reply_notify_note(ask->id);
-	CommandCounterIncrement();
 }
 
 /*
@@ -100,11 +96,16 @@ dja_can_answer(DjaMessage *ask)
 }
 
 /*
- * Answers an ask with a reply.
+ * Answers an ask with a reply, and with it those that were merged into messages of its
+ * coalesce key.
  */
 void
 dja_answer(DjaMessage *ask, Datum payload)
 {
+	ListCell   *lc;
+
+	foreach(lc, dja_coalesced_take(ask, false))
+		dja_answer(lfirst(lc), payload);
 	if (!ask->asks)
 		return;
 	if (dja_asked_by_actor(ask))
@@ -146,7 +147,10 @@ void
 dja_answer_failure(DjaMessage *ask, const char *reason, int sqlerrcode, const char *error)
 {
 	Datum		failure;
+	ListCell   *lc;
 
+	foreach(lc, dja_coalesced_take(ask, true))
+		dja_answer_failure(lfirst(lc), reason, sqlerrcode, error);
 	if (!ask->asks)
 		return;
 	failure = dja_failure_json(reason, sqlerrcode, error, NULL);
@@ -168,7 +172,10 @@ dja_answer_expired(DjaMessage *ask, const char *error)
 		DJA_PAIR_STRING("last_error", NULL),
 	};
 	Datum		failure;
+	ListCell   *lc;
 
+	foreach(lc, dja_coalesced_take(ask, true))
+		dja_answer_failure(lfirst(lc), "expired", 0, error);
 	if (ask->nulls[DJA_MSG_LAST_ERROR - 1])
 	{
 		dja_answer_failure(ask, "expired", 0, error);
@@ -187,6 +194,10 @@ dja_answer_expired(DjaMessage *ask, const char *error)
 void
 dja_answer_error(DjaMessage *ask, Datum error)
 {
+	ListCell   *lc;
+
+	foreach(lc, dja_coalesced_take(ask, false))
+		dja_answer_error(lfirst(lc), error);
 	if (ask->asks)
 		dja_answer_with_error(ask, error,
 							  dja_failure_json("error", 0, NULL, DatumGetJsonbP(error)));
@@ -214,17 +225,13 @@ TM_Result
 dja_expire_deferred(DjaMessage *ask)
 {
 	static const char *const error = "no reply came before the ask expired";
-	DjaWriter  *writer;
 	TM_Result	result;
 
 	if (dja_my_worker != NULL && !dja_can_answer(ask))
 		return TM_BeingModified;
-	writer = dja_writer_get(DJA_MESSAGE_TABLE);
-	result = dja_row_try_delete(writer, &ask->tid);
-	dja_writer_put(writer);
+	result = dja_table_try_delete(DJA_MESSAGE_TABLE, &ask->tid);
 	if (result != TM_Ok)
 		return result;
-	CommandCounterIncrement();
 	if (dja_message_is_aside(ask, "deferred"))
 		dja_end_deferred(ask, "expired", error);
 	else
@@ -238,13 +245,10 @@ dja_expire_deferred(DjaMessage *ask)
 static DjaMessage *
 dja_take_deferred(int64 id)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	DjaMessage *ask = dja_message_by_id(id, snapshot);
-	DjaWriter  *writer;
+	DjaMessage *ask = dja_message_by_id(id, NULL);
 	DjaType    *type;
 	TM_Result	result;
 
-	UnregisterSnapshot(snapshot);
 	if (ask == NULL || !dja_message_is_aside(ask, "deferred"))
 		return NULL;
 	type = dja_type_by_hash(dja_hash_text(DatumGetTextPP(ask->values[DJA_MSG_ACTOR_TYPE - 1])));
@@ -255,20 +259,18 @@ dja_take_deferred(int64 id)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("message " INT64_FORMAT " can only be answered by actors of role \"%s\"",
 						id, GetUserNameFromId(type->owner, false))));
-	writer = dja_writer_get(DJA_MESSAGE_TABLE);
-	result = dja_row_try_delete(writer, &ask->tid);
-	dja_writer_put(writer);
+	result = dja_table_try_delete(DJA_MESSAGE_TABLE, &ask->tid);
 	if (result == TM_Deleted || result == TM_SelfModified || result == TM_Invisible)
 		return NULL;			/* another session has answered it */
 	if (result != TM_Ok)
 		dja_row_trouble(result);
-	CommandCounterIncrement();
 	return ask;
 }
 
 /*
  * reply() and reply_error(): either payload or error is 0.  The answer to a message
- * with an idempotency key is kept even if nobody asked, since a duplicate may.
+ * with an idempotency key is kept even if nobody asked, since a duplicate may.  That to
+ * one with a coalesce key is meant for those that were merged, too.
  */
 static void
 dja_give_answer(FunctionCallInfo fcinfo, Datum payload, Datum error)
@@ -284,7 +286,7 @@ dja_give_answer(FunctionCallInfo fcinfo, Datum payload, Datum error)
 	if (ask == NULL)
 		return;
 	keyed = !ask->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1];
-	if (!ask->asks && !keyed)
+	if (!ask->asks && !keyed && ask->nulls[DJA_MSG_COALESCE_KEY - 1])
 		return;
 
 	if (payload != 0)
@@ -294,7 +296,7 @@ dja_give_answer(FunctionCallInfo fcinfo, Datum payload, Datum error)
 	if (keyed)
 		dja_idempotency_complete(ask, true, payload, error);
 	if (keyed && deferred)
-		dja_idempotency_answer_duplicates(ask, payload, error);
+		dja_idempotency_answer_duplicates(ask, payload, error, NULL, NULL);
 	if (!deferred)
 	{
 		dja_turn.reply = payload != 0 ? dja_effects_keep(payload) : 0;

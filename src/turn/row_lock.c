@@ -18,7 +18,8 @@
 /*
  * Locks a row until the end of the transaction, waiting as an UPDATE would; but
  * no turn waits for another actor (contract 17): it fails, and is run again.
- * False if the row is not as it was read: read it again, then.
+ * False if the row is not as it was read: read it again, then.  A lock that lets
+ * others update the row holds for what they are making of it.
  */
 bool
 dja_lock_row(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *slot,
@@ -30,7 +31,7 @@ dja_lock_row(Relation rel, ItemPointer tid, Snapshot snapshot, TupleTableSlot *s
 	return table_tuple_lock(rel, tid, snapshot, slot, GetCurrentCommandId(false),
 							mode,
 							dja_turn.actor == NULL ? LockWaitBlock : LockWaitError,
-							0, &failure) == TM_Ok;
+							TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS, &failure) == TM_Ok;
 }
 
 /*

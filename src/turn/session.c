@@ -36,7 +36,7 @@
 
 bool		dja_session_touched = false;
 
-static bool dja_outdated = false;
+bool		dja_session_outdated = false;
 static bool dja_role_changed = true;
 static bool dja_login_superuser;
 
@@ -49,17 +49,7 @@ dja_role_callback(Datum arg, int cacheid, uint32 hashvalue)
 static void
 dja_columns_callback(Datum arg, int cacheid, uint32 hashvalue)
 {
-	dja_outdated = true;
-}
-
-/*
- * Have columns or types changed since login?  PL/pgSQL keeps what it has compiled
- * with the old ones, and may fail where a fresh session does not.
- */
-bool
-dja_session_outdated(void)
-{
-	return dja_outdated;
+	dja_session_outdated = true;
 }
 
 /*

@@ -1,19 +1,16 @@
 /*
  * stash.c
  *
- * stash() puts the message of the running turn aside, unstash_all() puts all
- * back that the actor has stashed: they sort before what came later, by their
- * ids.  A stash is bounded, since nobody else empties it.
+ * stash() sets the message of the running turn aside.  unstash_all() puts all
+ * messages that the actor has stashed back into its mailbox, where their ids sort
+ * them before later ones.  The size of a stash is limited, since only its actor
+ * empties it.
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "turn/turn.h"
 #include "turn/turn_effects.h"
 #include "xact/pending.h"
@@ -24,16 +21,16 @@ PG_FUNCTION_INFO_V1(dja_unstash_all);
 #define DJA_STASH_MAX 1000		/* messages of one actor */
 
 /*
- * How many there are: cancel() lowers no counter.
+ * Returns how many messages an actor has stashed.  The counter in memory may be too
+ * high, since cancel() does not lower it.
  */
 static int
 dja_stash_count(DjaActor *actor)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	DjaScan		scan;
 	int			n = 0;
 
-	dja_aside_scan_begin(&scan, actor->type->hash, actor->key_hash, snapshot);
+	dja_aside_scan_begin(&scan, actor->type->hash, actor->key_hash);
 	while (dja_scan_next(&scan))
 	{
 		DjaMessage *message = dja_scan_message(&scan);
@@ -41,12 +38,11 @@ dja_stash_count(DjaActor *actor)
 		n += dja_message_is_aside(message, "stashed") && dja_text_equal(message->key, actor->key);
 	}
 	dja_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
 	return n;
 }
 
 /*
- * stash(): done at the end of the turn.
+ * stash(): the end of the turn sets the message aside.
  */
 Datum
 dja_stash(PG_FUNCTION_ARGS)
@@ -65,14 +61,13 @@ dja_stash(PG_FUNCTION_ARGS)
 }
 
 /*
- * unstash_all(): how many there were.
+ * unstash_all(): returns how many messages it has put back.
  */
 Datum
 dja_unstash_all(PG_FUNCTION_ARGS)
 {
 	DjaActor   *actor = dja_turn.actor;
 	DjaWriter  *writer;
-	Snapshot	snapshot;
 	DjaScan		scan;
 	int			n = 0;
 
@@ -80,8 +75,7 @@ dja_unstash_all(PG_FUNCTION_ARGS)
 	if (actor->stashed == 0)
 		PG_RETURN_INT32(0);
 	writer = dja_writer_get(DJA_MESSAGE_TABLE);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	dja_aside_scan_begin(&scan, actor->type->hash, actor->key_hash, snapshot);
+	dja_aside_scan_begin(&scan, actor->type->hash, actor->key_hash);
 	while (dja_scan_next(&scan))
 	{
 		DjaMessage *message = dja_scan_message(&scan);
@@ -90,13 +84,12 @@ dja_unstash_all(PG_FUNCTION_ARGS)
 			continue;
 		dja_message_set_aside(writer, message, NULL, DT_NOEND);
 		dja_pending_mailbox(actor->type, actor->key_hash, message->position, 0);
+		dja_pending_tenant(actor->type, actor->key_hash, message->values, message->nulls);
 		n++;
 	}
 	dja_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
 	dja_writer_put(writer);
 	dja_turn_ask(DJA_TURN_UNSTASHED);
 	dja_effect_request(DJA_EFFECT_REREAD, NULL, NULL)->claim = dja_batch_claim_of(actor);
-	CommandCounterIncrement();
 	PG_RETURN_INT32(n);
 }

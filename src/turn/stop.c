@@ -15,7 +15,6 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "turn/dead_letter.h"
@@ -43,13 +42,12 @@ dja_actor_delete(DjaActor *actor)
 	DjaFind		find;
 
 	dja_row_delete(actors, &actor->tid);
-	dja_find_begin(&find, DJA_IDENTITY_TABLE, DJA_IDENTITY_PKEY, 2, keys);
+	dja_find_begin(&find, DJA_IDENTITY_TABLE, DJA_IDENTITY_PKEY, 2, keys, NULL);
 	if (dja_find_next(&find))
 		dja_row_delete(identities, &find.slot->tts_tid);
 	dja_find_end(&find);
 	dja_writer_put(identities);
 	dja_writer_put(actors);
-	CommandCounterIncrement();
 }
 
 /*
@@ -97,15 +95,11 @@ dja_stop_messages(DjaScan *scan, DjaClaim *claim, DjaActor *actor, DjaMessage *c
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "djactor stop",
 												  ALLOCSET_DEFAULT_SIZES);
 
-	for (;;)
+	while (dja_scan_next(scan))
 	{
-		MemoryContext old;
-		DjaMessage *message;
+		MemoryContext old = MemoryContextSwitchTo(context);
+		DjaMessage *message = dja_scan_message(scan);
 
-		if (!dja_scan_next(scan))
-			break;
-		old = MemoryContextSwitchTo(context);
-		message = dja_scan_message(scan);
 		if (dja_text_equal(message->key, actor->key) &&
 			dja_type_is_named(actor->type, DatumGetTextPP(message->values[DJA_MSG_ACTOR_TYPE - 1])) &&
 			!(current != NULL && message->id == current->id && current->state == DJA_MESSAGE_HANDLED))
@@ -124,7 +118,6 @@ void
 dja_actor_end(DjaClaim *claim, DjaActor *actor, DjaMessage *current, bool discard)
 {
 	DjaType    *type = actor->type;
-	Snapshot	snapshot;
 	DjaScan		scan;
 
 	/* the row comes first: its lock keeps new watchers away; see watch.c */
@@ -134,20 +127,16 @@ dja_actor_end(DjaClaim *claim, DjaActor *actor, DjaMessage *current, bool discar
 	dja_watches_drop(type, actor->key);
 	dja_timers_drop(type, actor->key);
 
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	dja_aside_scan_begin(&scan, type->hash, actor->key_hash, snapshot);
+	dja_aside_scan_begin(&scan, type->hash, actor->key_hash);
 	dja_stop_messages(&scan, claim, actor, current, discard);
 	dja_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
 	if (discard)
 	{
 		/* later, so that what becomes due meanwhile is not missed */
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		dja_message_scan_begin(&scan, snapshot);
+		dja_message_scan_begin(&scan, NULL);
 		dja_message_scan_start(&scan, type->hash, actor->key_hash, PG_INT64_MIN);
 		dja_stop_messages(&scan, claim, actor, current, true);
 		dja_scan_end(&scan);
-		UnregisterSnapshot(snapshot);
 	}
 }
 

@@ -1,12 +1,14 @@
 /*
  * system_message.c
  *
- * Inserts a message without the trigger and the rights of a sender, with the
- * kinds and meta that only djactor may write.  Like any sender's, it waits for
- * nobody's row, and is announced and pushed at the end of the transaction.
+ * Messages that djactor itself sends.
  *
- * Mailbox limits do not count here: an answer must not be lost because its
- * asker is busy.
+ * They are inserted without the trigger and the rights of a sender, with the kinds
+ * and meta that only djactor may write.  As with any sender, no row is waited for,
+ * and the end of the transaction announces and pushes the message.
+ *
+ * Mailbox limits do not apply, since an answer must not be lost when its asker is
+ * busy.
  */
 #include "postgres.h"
 
@@ -15,9 +17,6 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base/clock.h"
-#include "base/compat.h"
-#include "base/json.h"
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
 #include "turn/system_message.h"
@@ -25,6 +24,9 @@
 #include "xact/pending.h"
 #include "xact/trace.h"
 
+/*
+ * Fills in headers, trace and cause.
+ */
 static void
 dja_system_message_origin(const DjaSystemMessage *post, Datum *values, bool *nulls)
 {
@@ -32,20 +34,18 @@ dja_system_message_origin(const DjaSystemMessage *post, Datum *values, bool *nul
 
 	if (origin != NULL)
 	{
-		values[DJA_MSG_HEADERS - 1] = origin->values[DJA_MSG_HEADERS - 1];
-		nulls[DJA_MSG_HEADERS - 1] = origin->nulls[DJA_MSG_HEADERS - 1];
-		values[DJA_MSG_TRACE_ID - 1] = origin->values[DJA_MSG_TRACE_ID - 1];
-		values[DJA_MSG_CAUSE_ID - 1] = Int64GetDatum(origin->id);
-		nulls[DJA_MSG_CAUSE_ID - 1] = false;
+		dja_set_column(values, nulls, DJA_MSG_HEADERS, origin->values[DJA_MSG_HEADERS - 1],
+					   origin->nulls[DJA_MSG_HEADERS - 1]);
+		dja_set_column(values, nulls, DJA_MSG_TRACE_ID, origin->values[DJA_MSG_TRACE_ID - 1], false);
+		dja_set_column(values, nulls, DJA_MSG_CAUSE_ID,
+					   Int64GetDatum((dja_turn.message ? dja_turn.message : origin)->id), false);
 	}
 	else
-		values[DJA_MSG_TRACE_ID - 1] = dja_trace_of_transaction();
-	if (dja_turn.message != NULL)
-		values[DJA_MSG_CAUSE_ID - 1] = Int64GetDatum(dja_turn.message->id);
+		dja_set_column(values, nulls, DJA_MSG_TRACE_ID, dja_trace_of_transaction(), false);
 }
 
 /*
- * Sends it; the message's id, or 0 if there is no such type any more.
+ * Sends a message.  Returns its id, or 0 if its actor type does not exist any more.
  */
 int64
 dja_send_system_message(const DjaSystemMessage *post)
@@ -56,12 +56,12 @@ dja_send_system_message(const DjaSystemMessage *post)
 	text	   *sender_key = post->sender_key;
 	uint64		type_hash = dja_hash_text(post->actor_type);
 	DjaType    *type;
-	DjaWriter  *writer;
 	int64		id;
 
 	/*
-	 * No dropper of the type is passed by, see dja_type_lock; nor is he
-	 * waited for by a worker, which has others' mail to handle.
+	 * The lock keeps others from dropping the type meanwhile, see
+	 * dja_type_lock.  A worker does not wait for a transaction that drops it,
+	 * since there is other mail to handle.
 	 */
 	if (dja_my_worker == NULL)
 		dja_type_lock(type_hash, AccessShareLock);
@@ -76,47 +76,41 @@ dja_send_system_message(const DjaSystemMessage *post)
 
 	id = nextval_internal(dja_identity_sequence(DJA_MESSAGE_TABLE), false);
 	memset(nulls, true, sizeof(nulls));
-	values[DJA_MSG_ID - 1] = Int64GetDatum(id);
-	values[DJA_MSG_ACTOR_TYPE - 1] = PointerGetDatum(post->actor_type);
-	values[DJA_MSG_ACTOR_KEY - 1] = PointerGetDatum(post->actor_key);
-	values[DJA_MSG_PAYLOAD - 1] = post->payload;
-	values[DJA_MSG_PRIORITY - 1] = Int16GetDatum(0);
-	values[DJA_MSG_WANTS_REPLY - 1] = BoolGetDatum(false);
-	values[DJA_MSG_KIND - 1] = CStringGetTextDatum(post->kind);
-	values[DJA_MSG_ATTEMPTS - 1] = Int32GetDatum(0);
-	values[DJA_MSG_CRASHES - 1] = Int16GetDatum(0);
-	values[DJA_MSG_REDRIVES - 1] = Int16GetDatum(0);
-	values[DJA_MSG_SENT_AT - 1] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
-	values[DJA_MSG_RELEASED - 1] = BoolGetDatum(false);
-	values[DJA_MSG_PUT_OFFS - 1] = Int32GetDatum(0);
-	nulls[DJA_MSG_ID - 1] = nulls[DJA_MSG_ACTOR_TYPE - 1] = nulls[DJA_MSG_ACTOR_KEY - 1] =
-		nulls[DJA_MSG_PAYLOAD - 1] = nulls[DJA_MSG_PRIORITY - 1] = nulls[DJA_MSG_WANTS_REPLY - 1] =
-		nulls[DJA_MSG_TRACE_ID - 1] = nulls[DJA_MSG_KIND - 1] = nulls[DJA_MSG_ATTEMPTS - 1] =
-		nulls[DJA_MSG_CRASHES - 1] = nulls[DJA_MSG_REDRIVES - 1] = nulls[DJA_MSG_SENT_AT - 1] =
-		nulls[DJA_MSG_RELEASED - 1] = nulls[DJA_MSG_PUT_OFFS - 1] = false;
+	dja_set_column(values, nulls, DJA_MSG_ID, Int64GetDatum(id), false);
+	dja_set_column(values, nulls, DJA_MSG_ACTOR_TYPE, PointerGetDatum(post->actor_type), false);
+	dja_set_column(values, nulls, DJA_MSG_ACTOR_KEY, PointerGetDatum(post->actor_key), false);
+	dja_set_column(values, nulls, DJA_MSG_PAYLOAD, post->payload, false);
+	dja_set_column(values, nulls, DJA_MSG_PRIORITY, Int16GetDatum(0), false);
+	dja_set_column(values, nulls, DJA_MSG_WANTS_REPLY, BoolGetDatum(false), false);
+	dja_set_text(values, nulls, DJA_MSG_KIND, post->kind);
+	dja_set_column(values, nulls, DJA_MSG_ATTEMPTS, Int32GetDatum(0), false);
+	dja_set_column(values, nulls, DJA_MSG_CRASHES, Int16GetDatum(0), false);
+	dja_set_column(values, nulls, DJA_MSG_REDRIVES, Int16GetDatum(0), false);
+	dja_set_column(values, nulls, DJA_MSG_SENT_AT,
+				   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()), false);
+	dja_set_column(values, nulls, DJA_MSG_RELEASED, BoolGetDatum(false), false);
+	dja_set_column(values, nulls, DJA_MSG_PUT_OFFS, Int32GetDatum(0), false);
 	dja_system_message_origin(post, values, nulls);
-	nulls[DJA_MSG_META - 1] = post->meta == 0;
-	values[DJA_MSG_META - 1] = post->meta;
-	nulls[DJA_MSG_IN_REPLY_TO - 1] = post->in_reply_to == 0;
-	values[DJA_MSG_IN_REPLY_TO - 1] = Int64GetDatum(post->in_reply_to);
-	nulls[DJA_MSG_DELIVER_AT - 1] = post->deliver_at == 0;
-	values[DJA_MSG_DELIVER_AT - 1] = TimestampTzGetDatum(post->deliver_at);
+	dja_set_column(values, nulls, DJA_MSG_META, post->meta, post->meta == 0);
+	dja_set_column(values, nulls, DJA_MSG_IN_REPLY_TO, Int64GetDatum(post->in_reply_to), post->in_reply_to == 0);
+	dja_set_column(values, nulls, DJA_MSG_DELIVER_AT, TimestampTzGetDatum(post->deliver_at), post->deliver_at == 0);
 	if (sender_type == NULL && dja_turn.actor != NULL)
 	{
 		sender_type = cstring_to_text(dja_turn.actor->type->name);
 		sender_key = dja_turn.actor->key;
 	}
-	nulls[DJA_MSG_SENDER_TYPE - 1] = nulls[DJA_MSG_SENDER_KEY - 1] = sender_type == NULL;
-	values[DJA_MSG_SENDER_TYPE - 1] = PointerGetDatum(sender_type);
-	values[DJA_MSG_SENDER_KEY - 1] = PointerGetDatum(sender_key);
+	dja_set_column(values, nulls, DJA_MSG_SENDER_TYPE, PointerGetDatum(sender_type), sender_type == NULL);
+	dja_set_column(values, nulls, DJA_MSG_SENDER_KEY, PointerGetDatum(sender_key), sender_type == NULL);
 
-	writer = dja_writer_get(DJA_MESSAGE_TABLE);
-	dja_row_insert(writer, values, nulls);
-	dja_writer_put(writer);
+	dja_table_insert(DJA_MESSAGE_TABLE, values, nulls);
 	if (post->deliver_at == 0)
-		dja_pending_mailbox(type, dja_hash_text(post->actor_key), dja_position(0, id), 0);
+	{
+		uint64		key_hash = dja_hash_text(post->actor_key);
+
+		dja_pending_mailbox(type, key_hash, dja_position(0, id), 0);
+		dja_pending_tenant(type, key_hash, values, nulls);
+	}
 	else
 		dja_pending_due(type, post->deliver_at);
-	CommandCounterIncrement();
 	return id;
 }

@@ -17,10 +17,10 @@ typedef struct DjaSystemMessage
 	Datum		meta;			/* 0 = none */
 	int64		in_reply_to;	/* 0 = none */
 	TimestampTz deliver_at;		/* 0 = now */
-	text	   *sender_type;	/* NULL: whose turn is running, if any */
+	text	   *sender_type;	/* NULL: the actor whose turn runs, if any */
 	text	   *sender_key;
-	DjaMessage *origin;			/* whose headers and trace pass on; NULL: of
-								 * the running turn's */
+	DjaMessage *origin;			/* headers and trace pass on from it; NULL:
+								 * from the message of the running turn */
 } DjaSystemMessage;
 
 extern int64 dja_send_system_message(const DjaSystemMessage *post);

@@ -18,19 +18,17 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/fmgrprotos.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/calendar.h"
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/json.h"
-#include "tables/type_settings.h"
 #include "turn/system_message.h"
 #include "turn/timer.h"
 #include "turn/turn.h"
@@ -48,14 +46,7 @@ dja_timer_copy(TupleTableSlot *slot)
 	DjaTimer   *timer = palloc(sizeof(DjaTimer));
 
 	timer->tid = slot->tts_tid;
-	for (int i = 0; i < DJA_TIMER_NATTS; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(slot->tts_tupleDescriptor, i);
-
-		timer->nulls[i] = slot->tts_isnull[i];
-		timer->values[i] = timer->nulls[i] ? (Datum) 0 :
-			datumCopy(slot->tts_values[i], att->attbyval, att->attlen);
-	}
+	heap_deform_tuple(ExecCopySlotHeapTuple(slot), slot->tts_tupleDescriptor, timer->values, timer->nulls);
 	timer->message_id = timer->nulls[DJA_TIMER_MESSAGE_ID - 1] ? 0 :
 		DatumGetInt64(timer->values[DJA_TIMER_MESSAGE_ID - 1]);
 	timer->due_at = DatumGetTimestampTz(timer->values[DJA_TIMER_DUE_AT - 1]);
@@ -77,7 +68,7 @@ dja_timer_rule(DjaType *type, const Datum *values, const bool *nulls, DjaRule *r
 	if (!nulls[DJA_TIMER_TIME_ZONE - 1])
 		zone = TextDatumGetCString(values[DJA_TIMER_TIME_ZONE - 1]);
 	else if (type != NULL)
-		zone = dja_settings_value(type->settings, "TimeZone");
+		zone = dja_json_string(JsonbPGetDatum(type->settings), "TimeZone");
 	rule->zone = zone != NULL ? dja_zone(zone) : session_timezone;
 	if (nulls[DJA_TIMER_EVERY - 1])
 		dja_cron_parse(TextDatumGetCString(values[DJA_TIMER_CRON - 1]), &rule->cron);
@@ -121,7 +112,7 @@ dja_timer_find(Datum actor_type, Datum actor_key, Datum name)
 	DjaTimer   *timer = NULL;
 	DjaFind		find;
 
-	dja_find_begin(&find, DJA_TIMER_TABLE, DJA_TIMER_PKEY, 3, keys);
+	dja_find_begin(&find, DJA_TIMER_TABLE, DJA_TIMER_PKEY, 3, keys, NULL);
 	if (dja_find_next(&find))
 		timer = dja_timer_copy(find.slot);
 	dja_find_end(&find);
@@ -148,24 +139,57 @@ dja_timer_of_message(DjaMessage *message)
 void
 dja_timer_drop_firing(int64 id)
 {
-	Snapshot	snapshot;
 	DjaMessage *message;
 
 	if (id == 0)
 		return;					/* it is paused */
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	message = dja_message_by_id(id, snapshot);
-	UnregisterSnapshot(snapshot);
+	message = dja_message_by_id(id, NULL);
 	if (message != NULL && (dja_turn.message == NULL || dja_turn.message->id != id))
 	{
-		DjaWriter  *writer = dja_writer_get(DJA_MESSAGE_TABLE);
 		DjaMessage *mate = dja_batch_message(id);
 
-		(void) dja_row_try_delete(writer, &message->tid);
-		dja_writer_put(writer);
+		(void) dja_table_try_delete(DJA_MESSAGE_TABLE, &message->tid);
 		if (mate != NULL)
 			dja_effect_request(DJA_EFFECT_GONE, NULL, mate);
 	}
+}
+
+/*
+ * Writes the changed columns of a timer.
+ */
+void
+dja_timer_update(DjaTimer *timer)
+{
+	DjaWriter  *writer = dja_writer_get(DJA_TIMER_TABLE);
+
+	dja_row_update(writer, &timer->tid, timer->values, timer->nulls);
+	dja_writer_put(writer);
+}
+
+/*
+ * Deletes a timer.  Its firing may stay, and is then discarded at its turn.
+ */
+static void
+dja_timer_delete(DjaTimer *timer)
+{
+	DjaWriter  *writer = dja_writer_get(DJA_TIMER_TABLE);
+
+	dja_row_delete(writer, &timer->tid);
+	dja_writer_put(writer);
+}
+
+/*
+ * Ends a timer, with a firing that is in the mailbox already.  Returns false if
+ * timer is NULL.
+ */
+bool
+dja_timer_end(DjaTimer *timer)
+{
+	if (timer == NULL)
+		return false;
+	dja_timer_drop_firing(timer->message_id);
+	dja_timer_delete(timer);
+	return true;
 }
 
 /*
@@ -191,6 +215,21 @@ dja_timer_send(const Datum *values, TimestampTz due, DjaMessage *origin)
 	};
 
 	return dja_send_system_message(&post);
+}
+
+/*
+ * Sends the next firing of the timer in these columns, unless it is paused, and
+ * has them name it.
+ */
+void
+dja_timer_send_next(Datum *values, bool *nulls, TimestampTz due, DjaMessage *origin)
+{
+	bool		paused = !nulls[DJA_TIMER_PAUSED_AT - 1];
+
+	dja_set_column(values, nulls, DJA_TIMER_DUE_AT, TimestampTzGetDatum(due), false);
+	nulls[DJA_TIMER_MESSAGE_ID - 1] = paused;
+	if (!paused)
+		values[DJA_TIMER_MESSAGE_ID - 1] = Int64GetDatum(dja_timer_send(values, due, origin));
 }
 
 /*
@@ -239,8 +278,7 @@ dja_timer_pause(DjaTimer *timer, TimestampTz now)
 					TextDatumGetCString(timer->values[DJA_TIMER_KEY - 1]),
 					TextDatumGetCString(timer->values[DJA_TIMER_TIME_ZONE - 1])),
 			 errhint("Use djactor.schedule() with one of pg_timezone_names, or install the server's time zones.")));
-	timer->values[DJA_TIMER_PAUSED_AT - 1] = TimestampTzGetDatum(now);
-	timer->nulls[DJA_TIMER_PAUSED_AT - 1] = false;
+	dja_set_column(timer->values, timer->nulls, DJA_TIMER_PAUSED_AT, TimestampTzGetDatum(now), false);
 }
 
 /*
@@ -250,7 +288,6 @@ dja_timer_pause(DjaTimer *timer, TimestampTz now)
 static void
 dja_timer_go_on(DjaTimer *timer, DjaMessage *message, TimestampTz from, const char *outcome)
 {
-	DjaWriter  *writer = dja_writer_get(DJA_TIMER_TABLE);
 	TimestampTz next = DT_NOEND;
 	DjaRule		rule;
 
@@ -262,21 +299,14 @@ dja_timer_go_on(DjaTimer *timer, DjaMessage *message, TimestampTz from, const ch
 	else if (dja_timer_rule(dja_timer_type(timer), timer->values, timer->nulls, &rule))
 		next = dja_rule_next(&rule, Max(from, timer->due_at));
 	if (next == DT_NOEND)
-		dja_row_delete(writer, &timer->tid);
-	else
 	{
-		timer->values[DJA_TIMER_DUE_AT - 1] = TimestampTzGetDatum(next);
-		timer->values[DJA_TIMER_LAST_FIRED_AT - 1] = TimestampTzGetDatum(from);
-		timer->values[DJA_TIMER_LAST_OUTCOME - 1] = CStringGetTextDatum(outcome);
-		timer->nulls[DJA_TIMER_LAST_FIRED_AT - 1] = timer->nulls[DJA_TIMER_LAST_OUTCOME - 1] = false;
-		timer->nulls[DJA_TIMER_MESSAGE_ID - 1] = !timer->nulls[DJA_TIMER_PAUSED_AT - 1];
-		if (timer->nulls[DJA_TIMER_PAUSED_AT - 1])
-			timer->values[DJA_TIMER_MESSAGE_ID - 1] =
-				Int64GetDatum(dja_timer_send(timer->values, next, message));
-		dja_row_update(writer, &timer->tid, timer->values, timer->nulls);
+		dja_timer_delete(timer);
+		return;
 	}
-	dja_writer_put(writer);
-	CommandCounterIncrement();
+	dja_set_column(timer->values, timer->nulls, DJA_TIMER_LAST_FIRED_AT, TimestampTzGetDatum(from), false);
+	dja_set_text(timer->values, timer->nulls, DJA_TIMER_LAST_OUTCOME, outcome);
+	dja_timer_send_next(timer->values, timer->nulls, next, message);
+	dja_timer_update(timer);
 }
 
 /*
@@ -331,7 +361,7 @@ dja_timers_drop(DjaType *type, text *key)
 	DjaWriter  *writer = dja_writer_get(DJA_TIMER_TABLE);
 	DjaFind		find;
 
-	dja_find_begin(&find, DJA_TIMER_TABLE, DJA_TIMER_PKEY, 2, keys);
+	dja_find_begin(&find, DJA_TIMER_TABLE, DJA_TIMER_PKEY, 2, keys, NULL);
 	while (dja_find_next(&find))
 	{
 		if (!find.slot->tts_isnull[DJA_TIMER_MESSAGE_ID - 1])
@@ -340,7 +370,6 @@ dja_timers_drop(DjaType *type, text *key)
 	}
 	dja_find_end(&find);
 	dja_writer_put(writer);
-	CommandCounterIncrement();
 }
 
 /* ---------- setting ---------- */
@@ -480,18 +509,14 @@ dja_timer_write(Datum *values, bool *nulls, DjaTimer *before, TimestampTz due)
 		}
 		dja_timer_drop_firing(before->message_id);
 	}
-	values[DJA_TIMER_DUE_AT - 1] = TimestampTzGetDatum(due);
-	nulls[DJA_TIMER_DUE_AT - 1] = nulls[DJA_TIMER_TYPE - 1] = nulls[DJA_TIMER_KEY - 1] = false;
-	nulls[DJA_TIMER_MESSAGE_ID - 1] = !nulls[DJA_TIMER_PAUSED_AT - 1];
-	if (nulls[DJA_TIMER_PAUSED_AT - 1])
-		values[DJA_TIMER_MESSAGE_ID - 1] = Int64GetDatum(dja_timer_send(values, due, NULL));
+	nulls[DJA_TIMER_TYPE - 1] = nulls[DJA_TIMER_KEY - 1] = false;
+	dja_timer_send_next(values, nulls, due, NULL);
 	writer = dja_writer_get(DJA_TIMER_TABLE);
 	if (before != NULL)
 		dja_row_update(writer, &before->tid, values, nulls);
 	else
 		dja_row_insert(writer, values, nulls);
 	dja_writer_put(writer);
-	CommandCounterIncrement();
 }
 
 /* ---------- in a turn ---------- */
@@ -523,20 +548,10 @@ dja_set_timer(PG_FUNCTION_ARGS)
 Datum
 dja_cancel_timer(PG_FUNCTION_ARGS)
 {
-	DjaTimer   *timer;
-	DjaWriter  *writer;
-
 	dja_require_turn("cancel_timer()");
-	timer = dja_timer_find(CStringGetTextDatum(dja_turn.actor->type->name),
-						   PointerGetDatum(dja_turn.actor->key), PG_GETARG_DATUM(0));
-	if (timer == NULL)
-		PG_RETURN_BOOL(false);
-	dja_timer_drop_firing(timer->message_id);
-	writer = dja_writer_get(DJA_TIMER_TABLE);
-	dja_row_delete(writer, &timer->tid);
-	dja_writer_put(writer);
-	CommandCounterIncrement();
-	PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(dja_timer_end(dja_timer_find(CStringGetTextDatum(dja_turn.actor->type->name),
+												PointerGetDatum(dja_turn.actor->key),
+												PG_GETARG_DATUM(0))));
 }
 
 /*
@@ -546,12 +561,7 @@ void
 dja_timer_cancelled(DjaMessage *message)
 {
 	DjaTimer   *timer = dja_timer_of_message(message);
-	DjaWriter  *writer;
 
-	if (timer == NULL || timer->message_id != message->id)
-		return;
-	writer = dja_writer_get(DJA_TIMER_TABLE);
-	dja_row_delete(writer, &timer->tid);
-	dja_writer_put(writer);
-	CommandCounterIncrement();
+	if (timer != NULL && timer->message_id == message->id)
+		dja_timer_delete(timer);
 }

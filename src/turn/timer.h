@@ -48,4 +48,9 @@ extern void dja_timer_write(Datum *values, bool *nulls, DjaTimer *before, Timest
 extern int64 dja_timer_send(const Datum *values, TimestampTz due, DjaMessage *origin);
 extern void dja_timer_drop_firing(int64 id);
 
+/* to change or end one */
+extern void dja_timer_send_next(Datum *values, bool *nulls, TimestampTz due, DjaMessage *origin);
+extern void dja_timer_update(DjaTimer *timer);
+extern bool dja_timer_end(DjaTimer *timer);
+
 #endif							/* DJA_TIMER_H */

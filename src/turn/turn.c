@@ -14,6 +14,8 @@
 
 #include "shmem/crash.h"
 #include "shmem/slots.h"
+#include "turn/coalesce.h"
+#include "turn/progress.h"
 #include "turn/turn.h"
 #include "turn/turn_effects.h"
 
@@ -51,6 +53,7 @@ dja_turn_enter(DjaActor *actor, DjaMessage *message)
 void
 dja_turn_leave(void)
 {
+	dja_progress_over();
 	memset(&dja_turn, 0, sizeof(DjaTurn));
 }
 
@@ -63,6 +66,7 @@ dja_turn_over(void)
 	dja_turn_leave();
 	dja_turn_batch(NULL);
 	dja_writers_forget();
+	dja_coalesce_forget();
 	if (dja_my_worker != NULL)
 	{
 		dja_my_worker->message_id = 0;

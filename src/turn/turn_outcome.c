@@ -42,8 +42,8 @@ dja_error_charges(DjaBatch *batch, DjaMessage *message, DjaError *error)
 		return true;
 	if (blame == DJA_BLAME_CONFLICT)
 		return message->put_offs >= DJA_CONFLICT_TRIES;
-	if (error->notify_full)
-		return false;			/* always the server's trouble */
+	if (dja_error_of_surroundings(error))
+		return false;
 	if (batch->own_transaction)
 	{
 		TimestampTz now = GetCurrentTimestamp();

@@ -54,6 +54,8 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 {
 	bool		answered = dja_turn_asks(DJA_TURN_ANSWERED);
 	bool		keyed;
+	bool		kept;
+	bool		recorded;
 	Datum		reply;
 
 	if (dja_turn_asks(DJA_TURN_STASH))
@@ -70,10 +72,18 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 		return;
 
 	keyed = !message->nulls[DJA_MSG_IDEMPOTENCY_KEY - 1];
-	reply = !message->asks && !keyed ? 0 : result->has_reply ? result->reply : dja_json_null();
+	kept = keyed || !message->nulls[DJA_MSG_COALESCE_KEY - 1];	/* others may get its
+																 * answer */
+
+	/*
+	 * without a state the journal is the only place where a result can be
+	 * seen
+	 */
+	recorded = actor->type->stateless && actor->type->journal >= 0 && result->has_reply;
+	reply = result->has_reply ? result->reply : message->asks || kept ? dja_json_null() : 0;
 	if (answered)
 		reply = dja_turn.reply; /* reply() has given it */
-	else if ((message->asks || keyed) && dja_turn_asks(DJA_TURN_DEFER))
+	else if ((message->asks || kept) && dja_turn_asks(DJA_TURN_DEFER))
 	{
 		dja_message_set_aside(batch->messages, message, "deferred", message->expires_at);
 		if (message->expires_at != DT_NOEND)
@@ -93,7 +103,7 @@ dja_turn_end_message(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaR
 	if (actor->type->journal >= 0)
 		dja_journal_write(message, actor->turns, start, GetCurrentTimestamp(),
 						  message->state == DJA_MESSAGE_ASIDE ? "deferred" : "handled",
-						  message->asks ? reply : 0);
+						  message->asks || recorded ? reply : 0);
 }
 
 /*
@@ -175,10 +185,44 @@ dja_turn_call(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *mes
 }
 
 /*
+ * Ends the running turn with its result: in the actor, for its message, and with its
+ * effects in the tables.  Needs an active snapshot.  Returns the effects that have
+ * still to be applied in memory.
+ */
+List *
+dja_turn_finish(DjaBatch *batch, DjaActor *actor, DjaMessage *message, DjaResult *result,
+				TimestampTz started)
+{
+	MemoryContext old;
+
+	Assert(dja_turn.actor == actor && dja_turn.message == message);
+	if (actor->type->stateless)
+		actor->dirty |= dja_turn_asks(DJA_TURN_STASH) || dja_turn_asks(DJA_TURN_UNSTASHED);
+	else
+	{
+		if (result->has_state)
+		{
+			dja_actor_set_state(batch, actor, result->state);
+			actor->state_version = actor->type->state_version;	/* a host has upgraded
+																 * it */
+		}
+		actor->turns++;
+		actor->dirty = true;
+	}
+	if (dja_turn_asks(DJA_TURN_UNSTASHED))
+		actor->stashed = 0;
+	old = MemoryContextSwitchTo(batch->memory);
+	dja_turn_end_message(batch, actor, message, result, started);
+	dja_effects_carry_out(actor, message);
+	MemoryContextSwitchTo(old);
+	return dja_effects_take();
+}
+
+/*
  * Makes one turn.  Raises its errors.  Returns the effects that have still to be
  * applied in memory.
  */
-static List *
+List *
 dja_turn_run(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message, TimestampTz now)
 {
 	List	   *effects;
@@ -197,17 +241,7 @@ dja_turn_run(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *mess
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	dja_turn_call(batch, claim, actor, message, now, &result);
-	if (result.has_state)
-		dja_actor_set_state(batch, actor, result.state);
-	actor->turns++;
-	actor->dirty = true;
-	if (dja_turn_asks(DJA_TURN_UNSTASHED))
-		actor->stashed = 0;
-	MemoryContextSwitchTo(batch->memory);
-	dja_turn_end_message(batch, actor, message, &result, now);
-	dja_effects_carry_out(actor, message);
-	effects = dja_effects_take();
-	MemoryContextSwitchTo(batch->turn);
+	effects = dja_turn_finish(batch, actor, message, &result, now);
 	PopActiveSnapshot();
 	CommandCounterIncrement();
 	MemoryContextSwitchTo(old);
@@ -215,15 +249,6 @@ dja_turn_run(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *mess
 	error_context_stack = callback.previous;
 	dja_turn_leave();
 	return effects;
-}
-
-/*
- * Makes one turn.  An error is raised, and ends the transaction.
- */
-void
-dja_turn_execute(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, DjaMessage *message, TimestampTz now)
-{
-	dja_effects_apply(dja_turn_run(batch, claim, actor, message, now));
 }
 
 /*

@@ -1,37 +1,40 @@
 /*
  * turn_timeout.c
  *
- * The clock of turns; see turn_timeout.h.
+ * The clock of turns.
  *
  * The time limit is a timeout of our own, since statement_timeout is never armed
- * in a background worker.  It cancels as a user would, and again each second for a
- * handler that catches the first.  A worker whose handler catches ten of them
- * ends: no handler can catch that, and its message is charged with a crash
- * (crash.c).
+ * in a background worker.  It cancels the turn as a user would.  If the handler
+ * catches that, it is cancelled again each second.  A worker whose handler has
+ * caught ten cancels ends.  No handler can catch that, and its message is charged
+ * with a crash (crash.c).
  *
- * A turn that shares its transaction with earlier ones keeps their effects from
- * everybody, and their locks, for as long as it lasts.  Nobody knows beforehand
- * how long that is.  So when it has lasted for some ten milliseconds it is
- * cancelled, too: the others run again without it, and it runs alone (batch.c).
- * One that catches the cancel and goes on is cancelled again.  If it waits for a
- * lock, which somebody may keep who waits for what the others have locked, it need
- * not even last so long.
+ * A turn that shares its transaction with earlier ones delays their commit for as
+ * long as it lasts: their effects stay invisible, and their locks stay.  How long it
+ * will last is not known beforehand.  So when it has lasted for some ten
+ * milliseconds it is cancelled, too.  The others run again without it, and it runs
+ * alone (remedy.c).  If its handler catches the cancel and goes on, it is cancelled
+ * again.  If it waits for a lock, it is cancelled at the next tick, since the holder
+ * of the lock may wait for a lock of the earlier turns.
  *
- * Turns last microseconds, and setting a timeout takes nearly one: so the timer
+ * Turns last microseconds, and setting a timeout takes nearly one.  So the timer
  * ticks from the first turn of a batch to the end of the batch, and a turn only
- * notes when its time is over.  The ticks come eight times in the shortest limit,
- * and in a worker at least every hundredth of a second; by that much a turn may last
- * longer than its limit.  A turn counts as long from the second tick on, since a
- * process that was kept from running gets only one.  A tick also sees whether
- * the server waits for this process, and if it runs Python code, which does
- * not look, tells it.
+ * notes when its time is over.  There are eight ticks in the shortest limit, and in
+ * a worker at least a hundred in a second.  A turn may outlast its limit by the time
+ * between two ticks.  A turn counts as long from the second tick on, since a process
+ * that was kept from running gets only one.  A tick also looks for interrupts.
+ * Python code does not look for them, so the tick interrupts it (python.c).
  *
- * The server looks for a deadlock once in a wait.  A worker that waits may come to
- * be part of one later, found by somebody else, who would be its victim; so a
- * tick has it look again.
+ * A turn whose message is being cancelled is broken off like one that has exceeded its
+ * limit (sql/cancel.c).  The tick finds that out in the worker's slot, where the message
+ * is named, so that no other turn can be hit.
  *
- * All of it runs in a signal handler but what the turn calls, which writes first
- * what the handler reads and then dja_running.
+ * The server looks for a deadlock once in a wait.  A worker that waits may become
+ * part of one later.  Then another process would find it and be its victim.  So a
+ * tick makes the worker look again.
+ *
+ * All of this runs in a signal handler, except the functions that a turn calls.
+ * They write dja_running last, after all that the signal handler reads.
  */
 #include "postgres.h"
 
@@ -54,7 +57,7 @@
 #define DJA_AGAIN_USEC 100000	/* between two calls for help, and two looks
 								 * for a deadlock */
 #define DJA_CANCEL_AGAIN 1000	/* ms */
-#define DJA_CANCELS 10			/* a handler may ignore */
+#define DJA_CANCELS 10			/* that a handler may ignore */
 
 volatile DjaTurnTimeoutHit dja_turn_timeout_hit = DJA_TURN_TIMEOUT_NONE;
 volatile bool dja_turn_timeout_long = false;
@@ -64,17 +67,17 @@ static bool dja_ticker_registered = false;
 static int	dja_tick;			/* ms, while the ticker is active */
 
 static volatile bool dja_running = false;
-static volatile bool dja_shared_turn;	/* others are in its transaction */
+static volatile bool dja_shared_turn;	/* other turns are in its transaction */
 static volatile TimestampTz dja_started;
 static volatile TimestampTz dja_deadline;
-static volatile int dja_ticked; /* so often in this turn */
+static volatile int dja_ticked; /* ticks in this turn */
 static volatile int dja_cancels;
-static volatile TimestampTz dja_help_at;	/* when others are called next */
+static volatile TimestampTz dja_help_at;	/* when another worker is called
+											 * next */
 static volatile TimestampTz dja_look_at;	/* when a deadlock is looked for
 											 * next */
 static volatile TimestampTz dja_break_at;	/* when a shared turn is cancelled
 											 * next */
-static volatile bool dja_noticed;	/* it has caught such a cancel */
 
 static void
 dja_cancel_turn(DjaTurnTimeoutHit hit)
@@ -87,16 +90,24 @@ dja_cancel_turn(DjaTurnTimeoutHit hit)
 }
 
 /*
- * The turn keeps those waiting that share its transaction.
+ * Cancels the turn if others share its transaction, unless that was done just now
+ * or its time limit is over.
  */
 static void
 dja_break_off(DjaTurnTimeoutHit hit, TimestampTz now)
 {
-	if (!dja_shared_turn || now < dja_break_at || dja_turn_timeout_hit == DJA_TURN_TIMEOUT_EXCEEDED)
+	if (!dja_shared_turn || now < dja_break_at || dja_turn_timeout_hit == DJA_TURN_TIMEOUT_EXCEEDED ||
+		dja_turn_timeout_hit == DJA_TURN_TIMEOUT_CANCELLED)
 		return;
 	dja_break_at = now + DJA_AGAIN_USEC;
-	dja_noticed |= dja_turn_timeout_hit != DJA_TURN_TIMEOUT_NONE && !QueryCancelPending;
 	dja_cancel_turn(dja_turn_timeout_hit == DJA_TURN_TIMEOUT_NONE ? hit : dja_turn_timeout_hit);
+}
+
+static bool
+dja_is_cancelled(void)
+{
+	return dja_my_worker != NULL && dja_my_worker->cancel_id != 0 &&
+		dja_my_worker->cancel_id == dja_my_worker->message_id;
 }
 
 static bool
@@ -106,7 +117,7 @@ dja_waits_for_lock(void)
 }
 
 /*
- * This worker takes long, and others may wait: somebody else is wanted.
+ * Calls for another worker of the pool, since this one takes long and mail may wait.
  */
 static void
 dja_call_others(TimestampTz now)
@@ -140,17 +151,19 @@ dja_tick_handler(void)
 	if (!dja_running)
 		return;
 	if (InterruptPending)
-		dja_python_nudge();		/* it may be long before it looks */
+		dja_python_nudge();		/* Python may not look for long */
 	if (dja_waits_for_lock())
 		dja_break_off(DJA_TURN_TIMEOUT_BLOCKED, now);
 	if (dja_my_worker != NULL && dja_ticked++ > 0 && now >= dja_started + DJA_LONG_TURN_USEC)
 		dja_long_turn(now);
+	if (dja_turn_timeout_hit != DJA_TURN_TIMEOUT_CANCELLED && dja_is_cancelled())
+		dja_deadline = now;
 	if (now < dja_deadline)
 		return;
 	dja_deadline = TimestampTzPlusMilliseconds(now, DJA_CANCEL_AGAIN);
 	if (dja_cancels++ >= DJA_CANCELS && dja_my_worker != NULL)
 		ProcDiePending = true;
-	dja_cancel_turn(DJA_TURN_TIMEOUT_EXCEEDED);
+	dja_cancel_turn(dja_is_cancelled() ? DJA_TURN_TIMEOUT_CANCELLED : DJA_TURN_TIMEOUT_EXCEEDED);
 }
 
 static void
@@ -170,8 +183,8 @@ dja_start_ticker(int tick)
 }
 
 /*
- * A worker's transaction begins: from now on others are called when it takes
- * long.
+ * Starts the ticks of a worker's transaction.  From now on another worker is called
+ * if it takes long.  Needs a worker, outside of a turn.
  */
 void
 dja_turn_timeout_arm(void)
@@ -183,8 +196,9 @@ dja_turn_timeout_arm(void)
 }
 
 /*
- * A turn begins: what runs is cancelled timeout ms from now (0 = never), and
- * sooner if it is shared, that is, others are in its transaction.
+ * Starts the clock of a turn, which is cancelled timeout ms from now (0 = never).
+ * If it is shared, that is, other turns are in its transaction, it may be cancelled
+ * sooner.  Only a worker's turns may be shared.
  */
 void
 dja_turn_timeout_begin(int timeout, TimestampTz now, bool shared)
@@ -199,7 +213,6 @@ dja_turn_timeout_begin(int timeout, TimestampTz now, bool shared)
 	dja_ticked = 0;
 	dja_shared_turn = shared;
 	dja_break_at = now;
-	dja_noticed = false;
 	dja_started = now;
 	dja_deadline = timeout <= 0 ? DT_NOEND : TimestampTzPlusMilliseconds(now, timeout);
 	pg_compiler_barrier();
@@ -208,7 +221,8 @@ dja_turn_timeout_begin(int timeout, TimestampTz now, bool shared)
 }
 
 /*
- * The turn is over, without regard to whether that came in time.
+ * Stops the clock of a turn, if one runs.  Raises no error, even if the turn has
+ * lasted too long.
  */
 void
 dja_turn_timeout_stop(void)
@@ -219,7 +233,7 @@ dja_turn_timeout_stop(void)
 		QueryCancelPending = false;
 	if (dja_cancels > DJA_CANCELS && dja_my_worker != NULL)
 	{
-		/* it has ended after all; and who else wants the process to end? */
+		/* the handler has ended after all, but another process may ask, too */
 		ProcDiePending = false;
 		if (dja_crash_terminated())
 			ProcDiePending = true;
@@ -228,9 +242,10 @@ dja_turn_timeout_stop(void)
 }
 
 /*
- * The turn is over.  That it has lasted too long counts even if the handler
- * has caught the cancel, or if that came too late to be served.  A turn that
- * was long, and ended before it noticed, has come out well.
+ * Stops the clock of a turn that has come to its end.  Raises an error if it has
+ * exceeded its time limit, even if the handler has caught the cancel, or if that
+ * came too late to be served.  A turn that was cancelled for the sake of others, and
+ * ended before it noticed, has come out well.
  */
 void
 dja_turn_timeout_end(void)
@@ -240,7 +255,8 @@ dja_turn_timeout_end(void)
 	Assert(dja_running);
 	dja_running = false;
 	pg_compiler_barrier();
-	unnoticed = QueryCancelPending && dja_turn_timeout_hit != DJA_TURN_TIMEOUT_EXCEEDED;
+	unnoticed = QueryCancelPending && (dja_turn_timeout_hit == DJA_TURN_TIMEOUT_LONG ||
+									   dja_turn_timeout_hit == DJA_TURN_TIMEOUT_BLOCKED);
 	dja_turn_timeout_stop();
 	if (unnoticed)
 		dja_turn_timeout_hit = DJA_TURN_TIMEOUT_NONE;
@@ -249,11 +265,13 @@ dja_turn_timeout_end(void)
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 dja_turn_timeout_hit == DJA_TURN_TIMEOUT_EXCEEDED ?
 				 errmsg("canceling handler due to handler_timeout") :
+				 dja_turn_timeout_hit == DJA_TURN_TIMEOUT_CANCELLED ?
+				 errmsg("canceling handler due to djactor.cancel()") :
 				 errmsg("canceling handler that keeps others waiting, to run it alone")));
 }
 
 /*
- * No turn follows for now: nothing ticks.
+ * Stops the ticks, since no turn follows for now.
  */
 void
 dja_turn_timeout_rest(void)

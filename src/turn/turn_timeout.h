@@ -1,9 +1,9 @@
 /*
  * turn_timeout.h
  *
- * The clock of turns: the time limit of a turn (handler_timeout, deferred
- * triggers included), turns that last too long to share a transaction, and the
- * call for help of a worker that others may wait for.
+ * The clock of turns.  It cancels a turn that exceeds its time limit
+ * (handler_timeout, deferred triggers included), and one that lasts too long to
+ * share a transaction.  It calls for another worker if this one takes long.
  */
 #ifndef DJA_TURN_TIMEOUT_H
 #define DJA_TURN_TIMEOUT_H
@@ -15,9 +15,10 @@ typedef enum DjaTurnTimeoutHit
 {
 	DJA_TURN_TIMEOUT_NONE,
 	DJA_TURN_TIMEOUT_EXCEEDED,	/* its handler_timeout is over */
-	DJA_TURN_TIMEOUT_LONG,		/* it lasts, and the turns that share its
+	DJA_TURN_TIMEOUT_LONG,		/* it takes long, and the turns that share its
 								 * transaction wait for their commit */
-	DJA_TURN_TIMEOUT_BLOCKED	/* likewise, for a lock */
+	DJA_TURN_TIMEOUT_BLOCKED,	/* likewise, but it waits for a lock */
+	DJA_TURN_TIMEOUT_CANCELLED	/* its message is being cancelled */
 } DjaTurnTimeoutHit;
 
 extern volatile DjaTurnTimeoutHit dja_turn_timeout_hit;

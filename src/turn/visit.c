@@ -19,14 +19,18 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/grow.h"
 #include "shmem/copy_shmem.h"
 #include "shmem/crash.h"
+#include "shmem/rates.h"
 #include "shmem/slots.h"
 #include "shmem/stats.h"
 #include "tables/type_settings.h"
+#include "turn/coalesce.h"
 #include "turn/reply.h"
 #include "turn/session.h"
 #include "turn/turn.h"
+#include "turn/turn_effects.h"
 #include "turn/turn_outcome.h"
 #include "turn/turn_run.h"
 #include "turn/visit.h"
@@ -39,7 +43,7 @@
  * Leaves the rest of a claim for another time, from one of its messages on.  Sets
  * the claim's end.
  */
-static void
+void
 dja_claim_leave(DjaClaim *claim, int from)
 {
 	bool		touched = claim->turns > 0 || claim->removed > 0;
@@ -93,7 +97,7 @@ dja_claim_put_off(DjaBatch *batch, DjaClaim *claim, text *key, TransactionId loc
 bool
 dja_claim_in_fresh_session(DjaBatch *batch, DjaClaim *claim, DjaError *error)
 {
-	if (!batch->own_transaction || !dja_session_outdated() || !dja_error_of_session(error))
+	if (!batch->own_transaction || !dja_session_outdated || !dja_error_of_session(error))
 		return false;
 	claim->run_alone = 1;
 	dja_session_renew();
@@ -114,6 +118,13 @@ dja_claim_failed(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaEr
 {
 	DjaBlame	blame = dja_error_blame(error);
 
+	if (error->limit == DJA_TURN_TIMEOUT_CANCELLED)
+	{
+		/* who cancels it has its row, or is about to */
+		claim->cursor = claim->messages[i]->position;
+		dja_claim_put_off(batch, claim, claim->messages[i]->key, InvalidTransactionId);
+		return false;
+	}
 	if (dja_claim_in_fresh_session(batch, claim, error))
 	{
 		dja_claim_leave(claim, i);
@@ -134,19 +145,11 @@ dja_claim_failed(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaEr
 /*
  * The message has been handled: its row goes at the end of the batch.
  */
-static void
+void
 dja_claim_handled(DjaBatch *batch, DjaClaim *claim, DjaMessage *message)
 {
-	if (batch->nhandled == batch->max_handled)
-	{
-		MemoryContext old = MemoryContextSwitchTo(batch->memory);
-
-		batch->max_handled = Max(64, 2 * batch->max_handled);
-		batch->handled = batch->handled == NULL ?
-			palloc(sizeof(DjaHandled) * batch->max_handled) :
-			repalloc(batch->handled, sizeof(DjaHandled) * batch->max_handled);
-		MemoryContextSwitchTo(old);
-	}
+	batch->handled = dja_grow(batch->memory, batch->handled, sizeof(DjaHandled), batch->nhandled,
+							  &batch->max_handled);
 	batch->handled[batch->nhandled].row = dja_tid_encode(&message->tid);
 	batch->handled[batch->nhandled++].claim = claim;
 	dja_claim_remove(claim, message);
@@ -172,7 +175,7 @@ dja_claim_note(DjaClaim *claim, DjaMessage *message, TimestampTz start, Timestam
  * Has this message crashed a process, or is it suspected to?  Then it gets a
  * transaction of its own.
  */
-static bool
+bool
 dja_is_dangerous(DjaMessage *message)
 {
 	return DatumGetInt16(message->values[DJA_MSG_CRASHES - 1]) > 0 ||
@@ -207,6 +210,11 @@ dja_worker_shows(DjaType *type, DjaMessage *message)
 	}
 	if (message != NULL && strncmp(dja_my_worker->actor_type, type->name, NAMEDATALEN - 1) != 0)
 		strlcpy(dja_my_worker->actor_type, type->name, NAMEDATALEN);
+	if (message != NULL)
+	{
+		dja_my_worker->cancel_id = 0;	/* meant for an earlier turn */
+		pg_compiler_barrier();
+	}
 	dja_my_worker->message_id = message ? message->id : 0;
 }
 
@@ -273,7 +281,8 @@ dja_turn_mode(DjaBatch *batch, DjaClaim *claim)
 
 /*
  * May the transaction have one more turn, and this one?  Lowers the budget to what
- * the type, or the message's past, allows.
+ * the type, or the message's past, allows.  What has been done without a turn is
+ * committed before the first one, which is not broken off, however long it lasts.
  */
 static bool
 dja_turn_fits(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, TimestampTz now)
@@ -290,7 +299,9 @@ dja_turn_fits(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, TimestampTz
 	}
 	if (limit > 0)
 		batch->budget = Min(batch->budget, limit - batch->executed);
-	return batch->budget > 0 && (batch->executed == 0 || now < batch->deadline);
+	if (batch->executed == 0)
+		return batch->budget > 0 && batch->nclaims == 1 && claim->removed == 0;
+	return batch->budget > 0 && now < batch->deadline;
 }
 
 /*
@@ -386,7 +397,7 @@ dja_claim_turn(DjaBatch *batch, DjaClaim *claim, DjaActor *actor, int i, DjaMode
 			claim->type->savepoints--;
 	}
 	else
-		dja_turn_execute(batch, claim, actor, message, now);
+		dja_effects_apply(dja_turn_run(batch, claim, actor, message, now));
 	batch->clock = GetCurrentTimestamp();
 	dja_worker_shows(claim->type, NULL);
 	batch->phase = DJA_PHASE_READING;
@@ -445,19 +456,11 @@ dja_claim_goes_on(DjaBatch *batch, DjaClaim *claim, int i)
 	return false;
 }
 
-/* Whether a message can have its turn. */
-typedef enum DjaReady
-{
-	DJA_READY,					/* yes */
-	DJA_READY_NO_MORE,			/* it has ended without a turn */
-	DJA_READY_LATER				/* not now: the claim's end is set */
-} DjaReady;
-
 /*
  * Checks whether a message can have its turn now: its actor, its asker, the message
  * itself, and in mode ONE the rows that the turn will write.
  */
-static DjaReady
+DjaReady
 dja_turn_readiness(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, DjaActor *actor,
 				   DjaMode mode, TimestampTz now)
 {
@@ -465,12 +468,52 @@ dja_turn_readiness(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, DjaAct
 		return DJA_READY_LATER;
 	if (!dja_asker_is_ready(batch, claim, message))
 		return DJA_READY_LATER;
-	if ((!message->plain || message->expires_at <= now) &&
-		dja_claim_without_turn(batch, claim, message, now))
-		return DJA_READY_NO_MORE;
+	if (!message->plain || message->expires_at <= now)
+	{
+		DjaReady	ready;
+
+		if (dja_claim_without_turn(batch, claim, message, now))
+			return DJA_READY_NO_MORE;
+		ready = dja_coalesce(batch, claim, message, now);
+		if (ready != DJA_READY)
+			return ready;
+	}
 	if (mode == DJA_MODE_ONE && !dja_turn_lock_rows(batch, claim, actor, message))
 		return DJA_READY_LATER;
 	return DJA_READY;
+}
+
+/*
+ * Begins a turn of a type with a rate, as far as that is concerned.  Returns false if none
+ * may begin now.
+ */
+bool
+dja_claim_rated(DjaClaim *claim, DjaMessage *message)
+{
+	uint64		value = claim->type->rate.by ? dja_tenant_value(&claim->type->by, message->values, message->nulls) : 0;
+
+	if (!dja_rate_begin_turn(claim->mailbox, claim->type->rate, value, claim->epoch))
+		return false;
+	message->rated = value;
+	return true;
+}
+
+/*
+ * Does the rate of the claim's type allow a turn now, which is counted then?  If not,
+ * sets the claim's end.  drain() may move the clock, and knows no rates.
+ */
+static bool
+dja_claim_may_begin(DjaBatch *batch, DjaClaim *claim, int i)
+{
+	if (claim->type->rate.rate.turns == 0 || !batch->own_transaction)
+		return true;
+	if (!dja_claim_rated(claim, claim->messages[i]))
+	{
+		dja_claim_leave(claim, i);
+		return false;
+	}
+	claim->rated++;
+	return true;
 }
 
 /*
@@ -513,15 +556,19 @@ dja_claim_message(DjaBatch *batch, DjaClaim *claim, int i)
 	if (!dja_turn_fits(batch, claim, message, now))
 	{
 		dja_claim_leave(claim, i);
+		if (claim->turns == 0)
+			claim->end = DJA_END_RETURNED;	/* its turn is still to come */
 		return DJA_NEXT_BATCH;
 	}
 	mode = dja_turn_mode(batch, claim);
 
 	before = dja_turn_begins(batch, claim, message);
-	dja_settings_see(claim->type->settings, ERROR);
+	dja_settings_see(claim->type, ERROR);
 	actor = dja_claim_actor(batch, claim, message->key);
 	batch->actor_read = true;
 	ready = dja_turn_readiness(batch, claim, message, actor, mode, now);
+	if (ready == DJA_READY && !dja_claim_may_begin(batch, claim, i))
+		ready = DJA_READY_LATER;
 	if (ready == DJA_READY)
 		return dja_claim_after_turn(batch, claim, i,
 									dja_claim_turn(batch, claim, actor, i, mode, now));

@@ -61,6 +61,8 @@ typedef struct DjaClaim
 	int			removed;		/* messages that left the mailbox */
 	int			freed;			/* those of them that count against its limit */
 	int			turns;			/* handlers called in this transaction */
+	int			rated;			/* those of them that count for its type's
+								 * rate */
 	int			run_alone;		/* so many of its messages are run alone next */
 	char	   *waiting;		/* when put off: the actor, for people */
 	TransactionId locker;		/* ... and who has the row, if known */
@@ -107,6 +109,7 @@ typedef struct DjaBatch
 	MemoryContext turn;			/* of one call of a handler */
 	bool		own_transaction;	/* a worker's: deferred triggers fire in
 									 * each turn */
+	bool		hosted;			/* a host's: its turns run outside the server */
 	DjaMode		mode;			/* of each turn, at least */
 	DjaClaim  **claims;
 	int			nclaims;
@@ -152,6 +155,14 @@ dja_claim_remove(DjaClaim *claim, DjaMessage *message)
 	claim->freed += message->plain || dja_message_is_kind(message, "user");
 }
 
+/* Whether a message can have its turn. */
+typedef enum DjaReady
+{
+	DJA_READY,					/* yes */
+	DJA_READY_NO_MORE,			/* it has ended without a turn */
+	DJA_READY_LATER				/* not now: the claim's end is set */
+} DjaReady;
+
 extern DjaBatch *dja_batch_create(bool own_transaction, DjaMode mode);
 extern void dja_batch_free(DjaBatch *batch);
 extern DjaClaim *dja_batch_add(DjaBatch *batch, int mailbox);
@@ -160,6 +171,12 @@ extern bool dja_claim_in_fresh_session(DjaBatch *batch, DjaClaim *claim, DjaErro
 extern bool dja_batch_visit(DjaBatch *batch, DjaClaim *claim);
 extern DjaClaim *dja_batch_revisit(DjaBatch *batch);
 extern void dja_batch_write(DjaBatch *batch);
+extern DjaReady dja_turn_readiness(DjaBatch *batch, DjaClaim *claim, DjaMessage *message, DjaActor *actor,
+								   DjaMode mode, TimestampTz now);
+extern void dja_claim_handled(DjaBatch *batch, DjaClaim *claim, DjaMessage *message);
+extern void dja_claim_leave(DjaClaim *claim, int from);
+extern bool dja_is_dangerous(DjaMessage *message);
+extern bool dja_claim_rated(DjaClaim *claim, DjaMessage *message);
 extern void dja_claim_put_off(DjaBatch *batch, DjaClaim *claim, text *key, TransactionId locker);
 
 /* read.c */

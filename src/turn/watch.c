@@ -14,17 +14,12 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
-#include "access/xact.h"
 #include "fmgr.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
-#include "utils/snapmgr.h"
 
 #include "base/compat.h"
 #include "base/json.h"
-#include "tables/actor.h"
+#include "turn/row_lock.h"
 #include "turn/system_message.h"
 #include "turn/turn.h"
 #include "turn/watch.h"
@@ -68,7 +63,7 @@ dja_watchers_tell(DjaType *type, text *key, const char *reason, bool over)
 	DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
 	DjaFind		find;
 
-	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_ACTOR_INDEX, 2, keys);
+	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_ACTOR_INDEX, 2, keys, NULL);
 	while (dja_find_next(&find))
 	{
 		Datum	   *values = find.slot->tts_values;
@@ -87,7 +82,6 @@ dja_watchers_tell(DjaType *type, text *key, const char *reason, bool over)
 	}
 	dja_find_end(&find);
 	dja_writer_put(writer);
-	CommandCounterIncrement();
 }
 
 /*
@@ -100,7 +94,7 @@ dja_watches_drop(DjaType *type, text *key)
 	DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
 	DjaFind		find;
 
-	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_PKEY, 2, keys);
+	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_PKEY, 2, keys, NULL);
 	while (dja_find_next(&find))
 	{
 		TM_Result	result = dja_row_try_delete(writer, &find.slot->tts_tid);
@@ -111,7 +105,6 @@ dja_watches_drop(DjaType *type, text *key)
 	}
 	dja_find_end(&find);
 	dja_writer_put(writer);
-	CommandCounterIncrement();
 }
 
 /*
@@ -121,32 +114,25 @@ void
 dja_watchers_tell_dropped(DjaType *type)
 {
 	DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
-	TableScanDesc scan = dja_table_beginscan(writer->rel, snapshot, 0, NULL);
+	DjaFind		find;
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_NO_INDEX, 0, NULL, NULL);
+	while (dja_find_next(&find))
 	{
-		bool		watches;
-		bool		is_watched;
+		Datum	   *values = find.slot->tts_values;
+		bool		watches = dja_type_is_named(type, DatumGetTextPP(values[DJA_WATCH_WATCHER_TYPE - 1]));
+		bool		is_watched = dja_type_is_named(type, DatumGetTextPP(values[DJA_WATCH_TYPE - 1]));
 
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		watches = dja_type_is_named(type, DatumGetTextPP(slot->tts_values[DJA_WATCH_WATCHER_TYPE - 1]));
-		is_watched = dja_type_is_named(type, DatumGetTextPP(slot->tts_values[DJA_WATCH_TYPE - 1]));
 		if (watches || is_watched)
-			dja_row_delete(writer, &slot->tts_tid);
+			dja_row_delete(writer, &find.slot->tts_tid);
 		if (is_watched && !watches)
-			dja_tell_down(DatumGetTextPP(slot->tts_values[DJA_WATCH_WATCHER_TYPE - 1]),
-						  DatumGetTextPP(slot->tts_values[DJA_WATCH_WATCHER_KEY - 1]),
-						  DatumGetTextPP(slot->tts_values[DJA_WATCH_TYPE - 1]),
-						  DatumGetTextPP(slot->tts_values[DJA_WATCH_KEY - 1]), "dropped");
+			dja_tell_down(DatumGetTextPP(values[DJA_WATCH_WATCHER_TYPE - 1]),
+						  DatumGetTextPP(values[DJA_WATCH_WATCHER_KEY - 1]),
+						  DatumGetTextPP(values[DJA_WATCH_TYPE - 1]),
+						  DatumGetTextPP(values[DJA_WATCH_KEY - 1]), "dropped");
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
+	dja_find_end(&find);
 	dja_writer_put(writer);
-	CommandCounterIncrement();
 }
 
 /* ---------- in a turn ---------- */
@@ -158,38 +144,12 @@ static bool
 dja_actor_stays(DjaType *type, text *key)
 {
 	DjaActor   *actor = dja_batch_actor(type, key);
-	Relation	rel;
-	TupleTableSlot *slot;
-	Snapshot	snapshot;
-	TM_FailureData failure;
-	bool		stays;
 
-	if (actor != NULL)
-	{
-		/* the batch writes its row then, and finds out if somebody stops it */
-		stays = actor->exists || actor->dirty;
-		actor->dirty |= actor->exists;
-		return stays;
-	}
-	rel = table_open(dja_table_oid(DJA_ACTOR_TABLE), RowShareLock);
-	slot = table_slot_create(rel, NULL);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	actor = dja_actor_read(rel, 0, slot, type, key, dja_hash_text(key), snapshot);
-	stays = actor->exists;
-	if (stays)
-	{
-		TM_Result	result = table_tuple_lock(rel, &actor->tid, snapshot, slot,
-											  GetCurrentCommandId(false), LockTupleKeyShare,
-											  LockWaitSkip, TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS,
-											  &failure);
-
-		if (result != TM_Ok)
-			dja_row_trouble(result);
-	}
-	UnregisterSnapshot(snapshot);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
-	return stays;
+	if (actor == NULL)
+		return dja_actor_locked(type, key, dja_hash_text(key), LockTupleKeyShare)->exists;
+	/* the batch writes its row then, and finds out if somebody stops it */
+	actor->dirty |= actor->exists;
+	return actor->dirty;
 }
 
 static void
@@ -231,11 +191,7 @@ dja_watch(PG_FUNCTION_ARGS)
 	bool		found;
 
 	dja_require_turn("watch()");
-	type = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
-	if (type == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("actor type \"%s\" does not exist", text_to_cstring(name))));
+	type = dja_require_type(name);
 	if (type == dja_turn.actor->type && dja_text_equal(key, dja_turn.actor->key))
 		PG_RETURN_VOID();		/* an actor is not told of itself */
 	dja_check_may_watch(type);
@@ -246,17 +202,11 @@ dja_watch(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	}
 	dja_watch_keys(fcinfo, values);
-	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_PKEY, DJA_WATCH_NATTS, values);
+	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_PKEY, DJA_WATCH_NATTS, values, NULL);
 	found = dja_find_next(&find);
 	dja_find_end(&find);
 	if (!found)
-	{
-		DjaWriter  *writer = dja_writer_get(DJA_WATCH_TABLE);
-
-		dja_row_insert(writer, values, nulls);
-		dja_writer_put(writer);
-		CommandCounterIncrement();
-	}
+		dja_table_insert(DJA_WATCH_TABLE, values, nulls);
 	PG_RETURN_VOID();
 }
 
@@ -267,22 +217,18 @@ Datum
 dja_unwatch(PG_FUNCTION_ARGS)
 {
 	Datum		keys[DJA_WATCH_NATTS];
-	DjaWriter  *writer;
 	DjaFind		find;
 
 	dja_require_turn("unwatch()");
 	dja_watch_keys(fcinfo, keys);
-	writer = dja_writer_get(DJA_WATCH_TABLE);
-	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_PKEY, DJA_WATCH_NATTS, keys);
+	dja_find_begin(&find, DJA_WATCH_TABLE, DJA_WATCH_PKEY, DJA_WATCH_NATTS, keys, NULL);
 	if (dja_find_next(&find))
 	{
-		TM_Result	result = dja_row_try_delete(writer, &find.slot->tts_tid);
+		TM_Result	result = dja_table_try_delete(DJA_WATCH_TABLE, &find.slot->tts_tid);
 
 		if (result != TM_Ok && result != TM_Deleted)
 			dja_row_trouble(result);
 	}
 	dja_find_end(&find);
-	dja_writer_put(writer);
-	CommandCounterIncrement();
 	PG_RETURN_VOID();
 }

@@ -28,7 +28,6 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -134,39 +133,33 @@ dja_row_is_mine(TupleTableSlot *slot)
 }
 
 /*
- * Reads djactor.home as the snapshot sees it.
+ * Reads djactor.home as the snapshot (NULL: the latest) sees it.
  */
 static void
 dja_home_read(DjaHome *home, Snapshot snapshot)
 {
-	Relation	rel = table_open(dja_table_oid(DJA_HOME_TABLE), AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = dja_table_beginscan(rel, snapshot, 0, NULL);
+	DjaFind		find;
 
 	memset(home, 0, sizeof(DjaHome));
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	dja_find_begin(&find, DJA_HOME_TABLE, DJA_NO_INDEX, 0, NULL, snapshot);
+	while (dja_find_next(&find))
 	{
-		const char *difference;
+		const char *difference = dja_home_difference(find.slot);
 
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		difference = dja_home_difference(slot);
 		home->rows++;
 		if (difference == NULL)
 			home->mine++;
 		else if (home->origin == NULL)
 			home->origin = pstrdup(difference);
 		home->from_backup |= difference != NULL && strcmp(difference, DJA_FROM_BACKUP) == 0;
-		if (dja_home_is_marker(slot))
+		if (dja_home_is_marker(find.slot))
 		{
 			home->marker = true;
-			home->marker_stands |= !dja_home_is_leaving(slot);
-			home->marked |= dja_row_is_mine(slot);
+			home->marker_stands |= !dja_home_is_leaving(find.slot);
+			home->marked |= dja_row_is_mine(find.slot);
 		}
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
+	dja_find_end(&find);
 }
 
 static bool
@@ -176,7 +169,7 @@ dja_home_is_copy(const DjaHome *home)
 }
 
 static void
-dja_home_insert(DjaWriter *writer, int64 system, Oid database, const char *instance, int64 restored)
+dja_home_insert(int64 system, Oid database, const char *instance, int64 restored)
 {
 	Datum		values[DJA_HOME_NATTS];
 	bool		nulls[DJA_HOME_NATTS] = {0};
@@ -185,14 +178,7 @@ dja_home_insert(DjaWriter *writer, int64 system, Oid database, const char *insta
 	values[DJA_HOME_DATABASE - 1] = ObjectIdGetDatum(database);
 	values[DJA_HOME_INSTANCE - 1] = CStringGetTextDatum(instance);
 	values[DJA_HOME_RESTORED - 1] = Int64GetDatum(restored);
-	dja_row_insert(writer, values, nulls);
-}
-
-static void
-dja_home_insert_mine(DjaWriter *writer)
-{
-	dja_home_insert(writer, (int64) GetSystemIdentifier(), MyDatabaseId, dja_instance,
-					dja_shared->copies->restored);
+	dja_table_insert(DJA_HOME_TABLE, values, nulls);
 }
 
 /*
@@ -204,22 +190,20 @@ static void
 dja_home_settle(Snapshot snapshot, bool must, bool may_prepare)
 {
 	DjaWriter  *writer = dja_writer_open(DJA_HOME_TABLE, RowExclusiveLock);
-	TupleTableSlot *slot = table_slot_create(writer->rel, NULL);
-	TableScanDesc scan = dja_table_beginscan(writer->rel, snapshot, 0, NULL);
+	DjaFind		find;
 	bool		mine = false;
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	dja_find_begin(&find, DJA_HOME_TABLE, DJA_NO_INDEX, 0, NULL, snapshot);
+	while (dja_find_next(&find))
 	{
 		TM_Result	result;
 
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		if (!mine && dja_home_difference(slot) == NULL)
+		if (!mine && dja_home_difference(find.slot) == NULL)
 		{
 			mine = true;
 			continue;
 		}
-		result = dja_row_try_delete(writer, &slot->tts_tid);
+		result = dja_row_try_delete(writer, &find.slot->tts_tid);
 		if (must && result != TM_Ok)
 			dja_row_trouble(result);
 
@@ -227,13 +211,13 @@ dja_home_settle(Snapshot snapshot, bool must, bool may_prepare)
 		 * a scout looks again at our end, also if we abort; if another
 		 * transaction has the row locked, that one sends it
 		 */
-		if (result == TM_Ok && dja_home_is_marker(slot))
+		if (result == TM_Ok && dja_home_is_marker(find.slot))
 			dja_copy_look_again(may_prepare);
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	dja_find_end(&find);
 	if (!mine)
-		dja_home_insert_mine(writer);
+		dja_home_insert((int64) GetSystemIdentifier(), MyDatabaseId, dja_instance,
+						dja_shared->copies->restored);
 	dja_writer_close(writer);
 }
 
@@ -244,22 +228,13 @@ dja_home_settle(Snapshot snapshot, bool must, bool may_prepare)
 static bool
 dja_any_row(DjaTable table, DjaIndex pkey, Snapshot snapshot, bool others)
 {
-	Relation	rel = table_open(dja_table_oid(table), AccessShareLock);
-	Relation	index = index_open(dja_index_oid(pkey), AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan = dja_index_beginscan(rel, index, snapshot, 0);
+	DjaFind		find;
 	bool		found = false;
 
-	index_rescan(scan, NULL, 0, NULL, 0);
-	while (!found && index_getnext_slot(scan, ForwardScanDirection, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		found = !others || !dja_row_is_mine(slot);
-	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+	dja_find_begin(&find, table, pkey, 0, NULL, snapshot);
+	while (!found && dja_find_next(&find))
+		found = !others || !dja_row_is_mine(find.slot);
+	dja_find_end(&find);
 	return found;
 }
 
@@ -284,20 +259,13 @@ dja_any_mail(Snapshot snapshot, bool others)
 static void
 dja_home_mark_backup(void)
 {
-	DjaWriter  *writer;
 	DjaHome		home;
-	Snapshot	snapshot;
 
 	if (!ConditionalLockRelationOid(dja_table_oid(DJA_HOME_TABLE), ShareRowExclusiveLock))
 		return;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	dja_home_read(&home, snapshot);
-	UnregisterSnapshot(snapshot);
-	if (home.marker || !dja_home_is_copy(&home))
-		return;
-	writer = dja_writer_open(DJA_HOME_TABLE, RowExclusiveLock);
-	dja_home_insert(writer, 0, InvalidOid, "", dja_shared->copies->restored);
-	dja_writer_close(writer);
+	dja_home_read(&home, NULL);
+	if (!home.marker && dja_home_is_copy(&home))
+		dja_home_insert(0, InvalidOid, "", dja_shared->copies->restored);
 }
 
 /*
@@ -340,7 +308,7 @@ dja_home_check(void)
 /*
  * Is the mail of this database held, as this transaction sees it?
  */
-bool
+static bool
 dja_home_is_held(void)
 {
 	DjaHome		home;
@@ -375,10 +343,7 @@ dja_home_require(void)
 static void
 dja_home_mark(void)
 {
-	DjaWriter  *writer = dja_writer_open(DJA_HOME_TABLE, RowExclusiveLock);
-
-	dja_home_insert(writer, 0, InvalidOid, "", 0);
-	dja_writer_close(writer);
+	dja_home_insert(0, InvalidOid, "", 0);
 	dja_copy_suspect();
 }
 
@@ -401,10 +366,8 @@ void
 dja_home_restored_rows(void)
 {
 	DjaHome		home;
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	dja_home_read(&home, snapshot);
-	UnregisterSnapshot(snapshot);
+	dja_home_read(&home, NULL);
 	if (!home.marked && !(home.marker_stands && dja_copy_found(MyDatabaseId)))
 		dja_home_mark();
 }
@@ -466,8 +429,7 @@ dja_resume_database(PG_FUNCTION_ARGS)
 	Snapshot	snapshot;
 
 	PreventCommandIfReadOnly("djactor.resume()");
-	dja_require_preload();
-	dja_catalog_require();
+	dja_require_installed();
 	if (!superuser() && !dja_owns_database(MyDatabaseId, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -505,7 +467,6 @@ dja_resume_database(PG_FUNCTION_ARGS)
 Datum
 dja_held_database(PG_FUNCTION_ARGS)
 {
-	dja_require_preload();
-	dja_catalog_require();
+	dja_require_installed();
 	PG_RETURN_BOOL(dja_home_is_held());
 }

@@ -19,6 +19,5 @@ extern void dja_home_sending(void);
 extern void dja_home_restored(void);
 extern void dja_home_restored_rows(void);
 extern void dja_home_require(void);
-extern bool dja_home_is_held(void);
 
 #endif							/* DJA_COPY_CHECK_H */

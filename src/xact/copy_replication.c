@@ -20,7 +20,6 @@
 #include "utils/memutils.h"
 
 #include "base/columns.h"
-#include "base/compat.h"
 #include "tables/rows.h"
 #include "xact/copy_replication.h"
 
@@ -57,8 +56,7 @@ dja_put_aside(DjaWriter *writer, TupleTableSlot *slot, const char *aside)
 
 	memcpy(values, slot->tts_values, sizeof(values));
 	memcpy(nulls, slot->tts_isnull, sizeof(nulls));
-	nulls[DJA_MSG_ASIDE - 1] = aside == NULL;
-	values[DJA_MSG_ASIDE - 1] = aside ? CStringGetTextDatum(aside) : (Datum) 0;
+	dja_set_text(values, nulls, DJA_MSG_ASIDE, aside);
 	return dja_row_try_update(writer, &slot->tts_tid, values, nulls);
 }
 
@@ -76,12 +74,8 @@ dja_message_arrived(PG_FUNCTION_ARGS)
 	DjaWriter  *writer;
 	TM_Result	result;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(data->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("djactor.message_arrived() is the trigger of djactor.message")));
-	dja_catalog_require();
-	if (RelationGetRelid(data->tg_relation) != dja_table_oid(DJA_MESSAGE_TABLE))
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
+		RelationGetRelid(data->tg_relation) != dja_table_oid(DJA_MESSAGE_TABLE))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("djactor.message_arrived() is the trigger of djactor.message")));
@@ -120,7 +114,7 @@ dja_replicated_release(void)
 	DjaFind		find;
 	int64		n = 0;
 
-	dja_find_begin(&find, DJA_MESSAGE_TABLE, DJA_ASIDE_INDEX, 0, NULL);
+	dja_find_begin(&find, DJA_MESSAGE_TABLE, DJA_ASIDE_INDEX, 0, NULL, NULL);
 	while (dja_find_next(&find))
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);

@@ -8,7 +8,7 @@
  *   PRE_COMMIT	announce the mailboxes; where the pool is asleep, queue the NOTIFY
  *   COMMIT		push the mailboxes, then ring each pool that was not rung yet
  *   ABORT		push what was announced: a false alarm that undoes the announcement
- *   PREPARE	forget: COMMIT PREPARED has every type queue of the database swept
+ *   PREPARE	write it down: COMMIT PREPARED, which may come at any time, hands it over
  *
  * An ERROR in COMMIT is a PANIC: nothing is allocated there, and no catalog is
  * read.  Everything that may fail (no type queue left, out of memory) fails in
@@ -22,11 +22,14 @@
 #include "utils/builtins.h"
 
 #include "shmem/copy_shmem.h"
+#include "shmem/hosts.h"
+#include "shmem/rates.h"
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
 #include "tables/handler.h"
 #include "xact/deliver.h"
 #include "xact/pending.h"
+#include "xact/prepared.h"
 #include "xact/reply_notify.h"
 
 #define DJA_PUSHES_PER_LOCK 64
@@ -47,7 +50,6 @@ dja_read_changes(void)
 	{
 		DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
 		DjaType    *type = NULL;
-		char	   *problem;
 
 		if (!pending->changed && !pending->stopped)
 			continue;
@@ -68,8 +70,10 @@ dja_read_changes(void)
 			continue;
 		pending->owner = type->owner;
 		pending->concurrency = type->concurrency;
-		pending->batch_size = dja_handler_resolve(type, &problem) != NULL ?
-			dja_handler_batch_size(type) : type->batch_size;
+		pending->batch_size = dja_handler_known_batch_size(type);
+		pending->hosted = type->hosted;
+		pending->stateless = type->stateless;
+		pending->rate = type->rate;
 	}
 }
 
@@ -89,6 +93,51 @@ dja_can_notify(void)
 }
 
 /*
+ * Has the resident of a type queue's pool something to do after this commit?  Mail of
+ * hosted types is none of its business, but delays and sweeps are.  Where a type has had
+ * its turns, the resident sleeps until the next may begin.
+ */
+static bool
+dja_needs_resident(DjaPendingTypeQueue *pending, DjaTypeQueue *type_queue)
+{
+	return (!type_queue->hosted && type_queue->spent_until == 0) || pending->changed || pending->sweep || type_queue->sweep_wanted ||
+		type_queue->overflows > 0 || pending->next_due != DJA_NEVER;
+}
+
+/*
+ * Does this transaction notify hosts?
+ */
+static bool
+dja_tells_hosts(void)
+{
+	for (int i = 0; i < dja_pending.ntype_queues; i++)
+		if (dja_pending.type_queues[i].hosts_notified)
+			return true;
+	return false;
+}
+
+/*
+ * Takes back that hosts are told by this transaction, since it cannot notify them.  So
+ * others do not rely on it.
+ */
+static void
+dja_tell_no_hosts(void)
+{
+	dja_lock();
+	for (int i = 0; i < dja_pending.ntype_queues; i++)
+	{
+		DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
+
+		if (!pending->hosts_notified)
+			continue;
+		pending->hosts_notified = false;
+		dja_type_queue(pending->type_queue)->hosts_told = false;
+		dja_hosts_may_take_again(pending->type_queue);
+	}
+	dja_unlock();
+}
+
+/*
  * Announces what was collected, before the commit.  Takes the lock.  Raises 53400
  * if there is no room for another type queue or pool.
  */
@@ -96,6 +145,7 @@ static void
 dja_announce(void)
 {
 	bool		notify = false;
+	bool		notify_hosts = false;
 	bool		full = false;
 
 	Assert(!dja_announced);
@@ -104,6 +154,7 @@ dja_announce(void)
 	for (int i = 0; i < dja_pending.ntype_queues && !full; i++)
 	{
 		DjaPendingTypeQueue *pending = &dja_pending.type_queues[i];
+		DjaTypeQueue *type_queue;
 		DjaPool    *pool;
 
 		pending->type_queue = dja_ensure_type_queue(MyDatabaseId, pending->type_hash, pending->owner);
@@ -116,9 +167,13 @@ dja_announce(void)
 		if (pending->changed && !pending->dropped &&
 			dja_pool_find(MyDatabaseId, pending->owner, true) < 0)
 			full = true;
-		pool = dja_pool(dja_type_queue(pending->type_queue)->pool);
-		if (pool->state == DJA_POOL_ASLEEP && !pool->rung &&
-			!dja_type_queue(pending->type_queue)->blocked)
+		type_queue = dja_type_queue(pending->type_queue);
+		pool = dja_pool(type_queue->pool);
+		if (type_queue->blocked)
+			continue;
+		if (type_queue->hosted && !type_queue->hosts_told && dja_hosts_wait_for(type_queue))
+			type_queue->hosts_told = pending->hosts_notified = notify_hosts = true;
+		if (dja_needs_resident(pending, type_queue) && pool->state == DJA_POOL_ASLEEP && !pool->rung)
 			pool->rung = pending->notified = notify = true;
 	}
 	if (!full)
@@ -138,7 +193,7 @@ dja_announce(void)
 			DjaPendingMailbox *mailbox = &dja_pending.mailboxes[i];
 
 			mailbox->mailbox = dja_queue_announce(dja_pending.type_queues[mailbox->type_queue].type_queue,
-												  mailbox->key_hash, mailbox->position);
+												  mailbox->key_hash, mailbox->position, mailbox->tenant_value);
 			if ((i + 1) % DJA_PUSHES_PER_LOCK == 0)
 			{
 				dja_unlock();
@@ -148,19 +203,27 @@ dja_announce(void)
 	}
 	dja_unlock();
 
+	if (notify_hosts && (full || !dja_can_notify()))
+		dja_tell_no_hosts();
 	if (full)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many actor types or owners of actor types in this server"),
 				 errdetail("There is room for %d actor types and %d pairs of database and owner.",
 						   DJA_MAX_TYPE_QUEUES, DJA_MAX_POOLS)));
-	if (!notify)
+	if (!notify && !notify_hosts)
 		return;
 	if (dja_can_notify())
-		Async_Notify("djactor", "");
-	else
-		for (int i = 0; i < dja_pending.ntype_queues; i++)
-			dja_pending.type_queues[i].notified = false;	/* a latch is enough */
+	{
+		if (notify)
+			Async_Notify("djactor", "");
+		if (dja_tells_hosts())
+			Async_Notify(DJA_HOST_CHANNEL, "");
+		return;
+	}
+	/* a latch is enough */
+	for (int i = 0; i < dja_pending.ntype_queues; i++)
+		dja_pending.type_queues[i].notified = false;
 }
 
 /*
@@ -175,6 +238,10 @@ dja_ring(DjaPendingTypeQueue *pending)
 	dja_assert_locked();
 	/* nothing is claimed from a blocked type queue */
 	if (type_queue->pool < 0 || (type_queue->blocked && !pending->changed))
+		return;
+	if (pending->hosts_notified)
+		type_queue->ring_hosts = false;
+	if (!type_queue->ring_hosts && !dja_needs_resident(pending, type_queue))
 		return;
 	if (dja_pool(type_queue->pool)->state == DJA_POOL_ASLEEP && pending->notified)
 		return;
@@ -224,6 +291,9 @@ dja_apply_type_change(DjaPendingTypeQueue *pending)
 	}
 	dja_type_queue(pending->type_queue)->concurrency = pending->concurrency;
 	dja_type_queue(pending->type_queue)->batch_size = pending->batch_size;
+	dja_type_queue(pending->type_queue)->hosted = pending->hosted;
+	dja_type_queue_order(pending->type_queue, pending->stateless);
+	dja_type_queue_set_rate(pending->type_queue, pending->rate);
 
 	/*
 	 * it was made before the commit; if it is gone, a worker of the old pool
@@ -232,6 +302,7 @@ dja_apply_type_change(DjaPendingTypeQueue *pending)
 	pool = dja_pool_find(MyDatabaseId, pending->owner, true);
 	if (pool >= 0)
 		dja_type_queue_move(pending->type_queue, pool);
+	dja_type_queue(pending->type_queue)->idle_due = DT_NOBEGIN;
 	dja_type_queue_unblock(pending->type_queue);
 	dja_type_queue_forgive(pending->type_queue);
 }
@@ -256,7 +327,7 @@ dja_deliver(bool committed)
 					   mailbox->position,
 					   !committed ? DJA_NOT_COUNTED : mailbox->recount ? DJA_DEPTH_UNKNOWN :
 					   mailbox->base_depth >= 0 ? mailbox->count : DJA_NOT_COUNTED,
-					   mailbox->base_depth);
+					   mailbox->base_depth, mailbox->tenant_value);
 		if ((i + 1) % DJA_PUSHES_PER_LOCK == 0)
 		{
 			dja_unlock();
@@ -288,6 +359,13 @@ dja_deliver(bool committed)
 			if (pending->next_due < dja_type_queue(pending->type_queue)->next_due)
 				dja_type_queue(pending->type_queue)->next_due = pending->next_due;
 		}
+		if (!committed && pending->hosts_notified)
+		{
+			/* nobody was told, and others may have relied on it */
+			pending->hosts_notified = false;
+			dja_type_queue(pending->type_queue)->hosts_told = false;
+			dja_type_queue(pending->type_queue)->ring_hosts = dja_type_queue(pending->type_queue)->queued.length > 0;
+		}
 		dja_ring(pending);
 	}
 	dja_unlock();
@@ -309,6 +387,7 @@ dja_deliver_reset(void)
 {
 	dja_pending_reset();
 	dja_reply_notify_forget();
+	dja_prepared_forget();
 	dja_announced = false;
 }
 
@@ -339,14 +418,13 @@ dja_deliver_xact_callback(XactEvent event, void *arg)
 			}
 			dja_pending_end_lockouts(); /* rings the launcher */
 			if (dja_pending.scout && event == XACT_EVENT_COMMIT)
-			{
-				if (dja_pending.scout_later)
-					dja_ring_scout_later(dja_pending.scout_database);
-				else
-					dja_ring_scout(dja_pending.scout_database);
-			}
+				dja_ring_scout(dja_pending.scout_database, dja_pending.scout_later);
 			if (dja_pending.renew && event == XACT_EVENT_COMMIT)
-				dja_renew_workers(dja_pending.renew_database, dja_pending.renew_role);
+			{
+				dja_lock();
+				(void) dja_stop_workers(dja_pending.renew_database, dja_pending.renew_role, NULL);
+				dja_unlock();
+			}
 			dja_deliver_reset();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -361,6 +439,7 @@ dja_deliver_xact_callback(XactEvent event, void *arg)
 							 errmsg("cannot PREPARE a transaction that has changed an actor type")));
 			break;
 		case XACT_EVENT_PREPARE:
+			dja_prepared_write();
 			dja_start_type_queues();
 			dja_pending_end_lockouts();
 			dja_deliver_reset();
@@ -378,6 +457,7 @@ dja_deliver_subxact_callback(SubXactEvent event, SubTransactionId subid,
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		dja_pending_undone();
+	dja_reply_notify_subxact(event, subid, parent);
 }
 
 void
@@ -385,5 +465,4 @@ dja_deliver_init(void)
 {
 	RegisterXactCallback(dja_deliver_xact_callback, NULL);
 	RegisterSubXactCallback(dja_deliver_subxact_callback, NULL);
-	dja_reply_notify_init();
 }

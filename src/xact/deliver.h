@@ -2,13 +2,15 @@
  * deliver.h
  *
  * The lists between pending.c, which fills them while a transaction runs, and
- * deliver.c, which hands them to the run queue at its end.  No other file uses
- * the lists.
+ * deliver.c, which hands them to the run queue at its end.  Other files set single
+ * flags for the end of the transaction.
  */
 #ifndef DJA_DELIVER_H
 #define DJA_DELIVER_H
 
 #include "datatype/timestamp.h"
+
+#include "shmem/rates.h"
 
 typedef struct DjaPendingTypeQueue
 {
@@ -17,6 +19,7 @@ typedef struct DjaPendingTypeQueue
 	int			type_queue;		/* DJA_NO_TYPE_QUEUE until it is announced */
 	bool		sweep;			/* too many mailboxes to name */
 	bool		notified;		/* our NOTIFY wakes its pool */
+	bool		hosts_notified; /* our NOTIFY wakes its hosts */
 	bool		changed;		/* the type was defined, dropped, paused,
 								 * resumed */
 	bool		dropped;
@@ -24,6 +27,9 @@ typedef struct DjaPendingTypeQueue
 	bool		overflow;		/* announced as an overflow: swept or changed */
 	int			concurrency;	/* if changed */
 	int			batch_size;
+	bool		hosted;
+	bool		stateless;
+	DjaRateOption rate;
 	TimestampTz next_due;
 } DjaPendingTypeQueue;
 
@@ -31,6 +37,7 @@ typedef struct DjaPendingMailbox
 {
 	uint64		key_hash;
 	int64		position;		/* lowest */
+	uint64		tenant_value;	/* 0 = not known */
 	int			type_queue;		/* index into the type queues */
 	int			mailbox;		/* as announced, before DJA_NO_MAILBOX */
 	int			count;

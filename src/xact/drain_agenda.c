@@ -19,8 +19,6 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
-#include "base/compat.h"
-#include "shmem/run_queue.h"
 #include "xact/drain_agenda.h"
 
 static MemoryContext dja_agenda_context = NULL; /* NULL: no drain() is under

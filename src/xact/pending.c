@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/grow.h"
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
 #include "xact/deliver.h"
@@ -67,15 +68,9 @@ dja_pending_type_queue(uint64 type_hash, Oid owner)
 	dja_assert_unlocked();
 	if (i >= 0)
 		return i;
-	if (dja_pending.ntype_queues == dja_max_type_queues)
-	{
-		int			size = Max(16, 2 * dja_max_type_queues);
-
-		dja_pending.type_queues = dja_pending.type_queues == NULL ?
-			MemoryContextAlloc(TopMemoryContext, sizeof(DjaPendingTypeQueue) * size) :
-			repalloc(dja_pending.type_queues, sizeof(DjaPendingTypeQueue) * size);
-		dja_max_type_queues = size;
-	}
+	dja_pending.type_queues = dja_grow(TopMemoryContext, dja_pending.type_queues,
+									   sizeof(DjaPendingTypeQueue), dja_pending.ntype_queues,
+									   &dja_max_type_queues);
 	type_queue = &dja_pending.type_queues[dja_pending.ntype_queues];
 	memset(type_queue, 0, sizeof(DjaPendingTypeQueue));
 	type_queue->type_hash = type_hash;
@@ -124,6 +119,7 @@ dja_pending_find(int type_queue, uint64 key_hash, bool create)
 	mailbox = &dja_pending.mailboxes[dja_pending.nmailboxes];
 	mailbox->key_hash = key_hash;
 	mailbox->position = DJA_CURSOR_END;
+	mailbox->tenant_value = 0;
 	mailbox->type_queue = type_queue;
 	mailbox->mailbox = DJA_NO_MAILBOX;
 	mailbox->count = mailbox->before = 0;
@@ -136,12 +132,13 @@ dja_pending_find(int type_queue, uint64 key_hash, bool create)
 }
 
 /*
- * Has the whole type queue swept.
+ * Returns the entry of a mailbox of a type, which is made if need be; NULL without
+ * room.
  */
-static void
-dja_pending_sweep(DjaType *type)
+static DjaPendingMailbox *
+dja_pending_entry(DjaType *type, uint64 key_hash)
 {
-	dja_type_queue_entry(type->hash, type->owner)->sweep = true;
+	return dja_pending_find(dja_pending_type_queue(type->hash, type->owner), key_hash, true);
 }
 
 /*
@@ -150,19 +147,35 @@ dja_pending_sweep(DjaType *type)
 void
 dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count)
 {
-	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
-												  key_hash, true);
+	DjaPendingMailbox *mailbox = dja_pending_entry(type, key_hash);
 
 	dja_agenda_mail(type->hash, key_hash, position);
 	Assert(count >= 0);
 	if (mailbox == NULL)
 	{
-		dja_pending_sweep(type);
+		/* no room: the whole type queue is swept */
+		dja_type_queue_entry(type->hash, type->owner)->sweep = true;
 		return;
 	}
 	mailbox->count += count;
 	if (position < mailbox->position)
 		mailbox->position = position;
+}
+
+/*
+ * Notes the tenant of a mailbox for which messages were noted; values and nulls are the row
+ * of one of them.
+ */
+void
+dja_pending_tenant(DjaType *type, uint64 key_hash, const Datum *values, const bool *nulls)
+{
+	DjaPendingMailbox *mailbox;
+
+	if (type->by.kind == DJA_BY_NOTHING)
+		return;
+	mailbox = dja_pending_entry(type, key_hash);
+	if (mailbox != NULL)
+		mailbox->tenant_value = dja_tenant_value(&type->by, values, nulls);
 }
 
 /*
@@ -210,8 +223,7 @@ dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth, bool *recount
 void
 dja_pending_set_base_depth(DjaType *type, uint64 key_hash, int base_depth)
 {
-	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
-												  key_hash, true);
+	DjaPendingMailbox *mailbox = dja_pending_entry(type, key_hash);
 
 	if (mailbox != NULL)
 		mailbox->base_depth = base_depth;
@@ -232,8 +244,7 @@ dja_recount(DjaPendingMailbox *mailbox)
 void
 dja_pending_recount(DjaType *type, uint64 key_hash)
 {
-	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
-												  key_hash, true);
+	DjaPendingMailbox *mailbox = dja_pending_entry(type, key_hash);
 
 	if (mailbox != NULL)
 		dja_recount(mailbox);
@@ -245,8 +256,7 @@ dja_pending_recount(DjaType *type, uint64 key_hash)
 void
 dja_pending_command(DjaType *type, uint64 key_hash, CommandId command)
 {
-	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
-												  key_hash, true);
+	DjaPendingMailbox *mailbox = dja_pending_entry(type, key_hash);
 
 	if (mailbox == NULL || mailbox->command == command)
 		return;
@@ -262,8 +272,7 @@ dja_pending_command(DjaType *type, uint64 key_hash, CommandId command)
 int
 dja_pending_counted(DjaType *type, uint64 key_hash, int depth)
 {
-	DjaPendingMailbox *mailbox = dja_pending_find(dja_pending_type_queue(type->hash, type->owner),
-												  key_hash, true);
+	DjaPendingMailbox *mailbox = dja_pending_entry(type, key_hash);
 	int			mine;
 
 	if (mailbox == NULL)
@@ -316,15 +325,6 @@ bool
 dja_pending_any(void)
 {
 	return dja_pending.ntype_queues > 0;
-}
-
-/*
- * Notes that this transaction holds claims of its own, which end with it.
- */
-void
-dja_pending_drains(void)
-{
-	dja_pending.drained = true;
 }
 
 /*
@@ -411,25 +411,6 @@ dja_pending_stop_type_queue(DjaType *type)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-}
-
-/*
- * Notes that this transaction has lockouts, which end with it.
- */
-void
-dja_pending_lockout(void)
-{
-	dja_pending.locks_out = true;
-}
-
-/*
- * Notes that this transaction drops a database: all that is known of it is then
- * forgotten.
- */
-void
-dja_pending_dropped(Oid database)
-{
-	dja_pending.dropped = database;
 }
 
 int

@@ -12,6 +12,7 @@
 #include "tables/actor_type.h"
 
 extern void dja_pending_mailbox(DjaType *type, uint64 key_hash, int64 position, int count);
+extern void dja_pending_tenant(DjaType *type, uint64 key_hash, const Datum *values, const bool *nulls);
 extern void dja_pending_due(DjaType *type, TimestampTz due);
 extern void dja_pending_type(uint64 type_hash, Oid owner);
 extern int	dja_pending_count(DjaType *type, uint64 key_hash, int *base_depth, bool *recount);
@@ -22,13 +23,10 @@ extern void dja_pending_command(DjaType *type, uint64 key_hash, CommandId comman
 extern int	dja_pending_counted(DjaType *type, uint64 key_hash, int depth);
 extern void dja_pending_undone(void);
 extern bool dja_pending_any(void);
-extern void dja_pending_drains(void);
 extern void dja_pending_scout(Oid database);
 extern void dja_pending_created(Oid database);
 extern void dja_pending_renew(Oid database, Oid role);
 extern void dja_pending_stop_type_queue(DjaType *type);
-extern void dja_pending_lockout(void);
-extern void dja_pending_dropped(Oid database);
 
 /*
  * Returns the type queue of a type, and makes it if need be; DJA_NO_TYPE_QUEUE

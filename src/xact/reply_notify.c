@@ -9,11 +9,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "commands/async.h"
 #include "lib/stringinfo.h"
 #include "utils/memutils.h"
 
+#include "base/grow.h"
 #include "shmem/waiters.h"
 #include "xact/deliver.h"
 #include "xact/reply_notify.h"
@@ -21,9 +21,7 @@
 #define DJA_NOTIFY_BYTES 7900	/* below NOTIFY_PAYLOAD_MAX_LENGTH, with room
 								 * for one more id */
 
-static int64 *dja_answers = NULL;	/* ids of the asks */
-static SubTransactionId *dja_answer_subids = NULL;	/* the subtransactions
-													 * that answered them */
+static DjaAnswer *dja_answers = NULL;
 static int	dja_nanswers = 0;
 static int	dja_max_answers = 0;
 
@@ -33,36 +31,25 @@ static int	dja_max_answers = 0;
 void
 dja_reply_notify_note(int64 message_id)
 {
-	if (dja_nanswers == dja_max_answers)
-	{
-		int			size = Max(64, 2 * dja_max_answers);
-
-		dja_answers = dja_answers == NULL ?
-			MemoryContextAlloc(TopMemoryContext, sizeof(int64) * size) :
-			repalloc_huge(dja_answers, sizeof(int64) * size);
-		dja_answer_subids = dja_answer_subids == NULL ?
-			MemoryContextAlloc(TopMemoryContext, sizeof(SubTransactionId) * size) :
-			repalloc_huge(dja_answer_subids, sizeof(SubTransactionId) * size);
-		dja_max_answers = size;
-	}
-	dja_answers[dja_nanswers] = message_id;
-	dja_answer_subids[dja_nanswers++] = GetCurrentSubTransactionId();
+	dja_answers = dja_grow(TopMemoryContext, dja_answers, sizeof(DjaAnswer), dja_nanswers,
+						   &dja_max_answers);
+	dja_answers[dja_nanswers].message_id = message_id;
+	dja_answers[dja_nanswers++].subid = GetCurrentSubTransactionId();
 }
 
 /*
  * Answers share the fate of the subtransaction that gave them; those of the
  * latest one are last.
  */
-static void
-dja_reply_notify_subxact_callback(SubXactEvent event, SubTransactionId subid,
-								  SubTransactionId parent, void *arg)
+void
+dja_reply_notify_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		while (dja_nanswers > 0 && dja_answer_subids[dja_nanswers - 1] == subid)
+		while (dja_nanswers > 0 && dja_answers[dja_nanswers - 1].subid == subid)
 			dja_nanswers--;
 	if (event == SUBXACT_EVENT_COMMIT_SUB)
-		for (int i = dja_nanswers - 1; i >= 0 && dja_answer_subids[i] == subid; i--)
-			dja_answer_subids[i] = parent;
+		for (int i = dja_nanswers - 1; i >= 0 && dja_answers[i].subid == subid; i--)
+			dja_answers[i].subid = parent;
 }
 
 /*
@@ -80,7 +67,7 @@ dja_reply_notify_announce(void)
 	initStringInfo(&ids);
 	for (int i = 0; i < dja_nanswers; i++)
 	{
-		appendStringInfo(&ids, "%s" INT64_FORMAT, ids.len > 0 ? "," : "", dja_answers[i]);
+		appendStringInfo(&ids, "%s" INT64_FORMAT, ids.len > 0 ? "," : "", dja_answers[i].message_id);
 		if (ids.len > DJA_NOTIFY_BYTES || i == dja_nanswers - 1)
 		{
 			Async_Notify("djactor_reply", ids.data);
@@ -111,10 +98,4 @@ void
 dja_reply_notify_forget(void)
 {
 	dja_nanswers = 0;
-}
-
-void
-dja_reply_notify_init(void)
-{
-	RegisterSubXactCallback(dja_reply_notify_subxact_callback, NULL);
 }

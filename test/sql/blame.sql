@@ -22,7 +22,7 @@ DO $$
 DECLARE
 	code text;
 BEGIN
-	FOREACH code IN ARRAY '{40001,40P01,55P03,25006,53100,53200,53300,53400,57014,57P01,58030}'::text[] LOOP
+	FOREACH code IN ARRAY '{08001,08006,40001,40P01,55P03,25006,53100,53200,53300,53400,57014,57P01,58030}'::text[] LOOP
 		EXECUTE format('CREATE SEQUENCE %I', 'unlucky_' || code);
 		PERFORM djactor.send('blame.nobody', code, jsonb_build_object('code', code));
 	END LOOP;

@@ -166,6 +166,21 @@ SELECT djactor.drain();
 SELECT state FROM djactor.actor WHERE actor_type = 'drain.self';
 ROLLBACK;
 
+-- # Only one type, or one actor of it; the rest waits
+BEGIN;
+INSERT INTO djactor.message (actor_type, actor_key, payload) VALUES
+	('drain', 'o', '{"n": 1, "pass on": true}'), ('drain', 'p', '{"n": 2}'), ('drain.self', 'o', '{}'), ('drain', 'o', '{"n": 3}');
+SELECT djactor.drain(only_type => 'drain', only_key => 'q');
+SELECT djactor.drain(1, only_type => 'drain', only_key => 'o');
+SELECT djactor.drain(only_type => 'drain', only_key => 'o');
+SELECT actor_type, actor_key, payload FROM djactor.message ORDER BY id;
+SELECT djactor.drain(only_type => 'drain.self');
+SELECT actor_type, actor_key, payload FROM djactor.message ORDER BY id;
+SELECT djactor.drain();
+ROLLBACK;
+SELECT djactor.drain(only_type => 'drain.none');
+SELECT djactor.drain(only_key => 'o');
+
 -- # In REPEATABLE READ too, as long as nobody else interferes
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 INSERT INTO djactor.message (actor_type, actor_key, payload) VALUES ('drain', 'rr', '{"n": 1}'), ('drain', 'rr', '{"n": 2}');

@@ -101,9 +101,36 @@ SELECT put('doctor', 'redrive.gone', 'doctor', jsonb_build_object('do', format('
 CALL idle('redrive.gone'); CALL idle('redrive');
 SELECT * FROM dead;
 
+-- # What is stored out of line comes back whole, again and again, and the columns that only messages have are as those of a new one
+CREATE FUNCTION large(word text) RETURNS jsonb LANGUAGE sql AS $$ SELECT jsonb_build_object(word, string_agg(md5(word || i), '')) FROM generate_series(1, 3000) i $$;
+CREATE FUNCTION weigh(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM 1 / broken FROM switch;
+	RETURN jsonb_build_object('whole', message = large('payload') AND (djactor.message()).headers = large('headers'));
+END $$;
+UPDATE switch SET broken = 0;
+SELECT djactor.define_actor_type('redrive.large', 'weigh', max_attempts => 1, breaker_failures => NULL);
+SELECT djactor.send('redrive.large', 'a', large('payload'), headers => large('headers'), coalesce_key => 'k', coalesce_mode => 'keep') AS large \gset
+CALL idle('redrive.large');
+SELECT pg_column_size(payload) > 50000 AND pg_column_size(headers) > 50000 AS large, payload = large('payload') AND headers = large('headers') AS whole
+	FROM djactor.dead_letter WHERE id = :large;
+BEGIN;
+SELECT djactor.redrive(:large) = :large AS same_id;
+SELECT payload = large('payload') AND headers = large('headers') AS whole, released, aside, put_offs, coalesce_key, coalesce_mode, coalesce_until
+	FROM djactor.message WHERE id = :large;
+COMMIT;
+CALL idle('redrive.large');
+SELECT reason, redrives FROM djactor.dead_letter WHERE id = :large;
+UPDATE switch SET broken = 1;
+SELECT djactor.redrive(:large) = :large AS same_id;
+VACUUM djactor.dead_letter;
+CALL idle('redrive.large');
+SELECT state FROM djactor.actor WHERE actor_type = 'redrive.large';
+
+SELECT djactor.drop_actor_type('redrive.large', true);
 SELECT djactor.drop_actor_type('redrive', true), djactor.drop_actor_type('redrive.gone', true);
 DELETE FROM djactor.dead_letter WHERE actor_type LIKE 'redrive%';
 DROP VIEW dead;
 DROP TABLE switch;
-DROP FUNCTION depends, lenient;
+DROP FUNCTION depends, lenient, weigh, large;
 \i :tests/sql/include/ask_end.sql

@@ -3,6 +3,7 @@
 # - A cancelled worker stays, a terminated one is replaced, idle or busy.
 # - The message that was under way is handled later; no attempt is used up (contract 12:
 #   class 57 is nobody's fault).
+# - A worker that is terminated while it logs in is replaced at once.
 # - A launcher that is terminated comes back, and what needs it meanwhile is done then.
 
 use strict;
@@ -99,6 +100,44 @@ for my $type ('t.work', 't.once')
 			is(scalar(grep { $_ == $pid } worker_pids($node, 'app')), 1, '... the worker stays');
 		}
 	}
+}
+
+#
+# In the middle of the login
+#
+{
+	my $session = session($node, 'app');
+	my $set_delay = sub {
+		my ($seconds) = @_;
+		my $from = -s $node->logfile;
+
+		$session->query("ALTER SYSTEM SET post_auth_delay = '$seconds s'");
+		$session->query('SELECT pg_reload_conf()');
+		wait_until('the new setting', sub { log_since($node, $from) =~ /parameter "post_auth_delay" changed/ });
+	};
+	my %ended = map { $_->[0] => 1 } workers($node, 'app');
+	my $began;
+
+	# one that is told before it sleeps ends only afterwards
+	$set_delay->(1);
+	$began = time;
+	$session->query('SELECT pg_terminate_backend(pid) FROM djactor.worker WHERE pid IS NOT NULL');
+	for (1 .. 4)
+	{
+		my $pid = wait_until('a worker that logs in', sub {
+			my ($new) = grep { /^\d+$/ && !$ended{$_} } split /\n/, $session->query('SELECT pid FROM djactor.worker WHERE pid IS NOT NULL');
+
+			return $new;
+		});
+
+		$ended{$pid} = 1;
+		$session->query("SELECT pg_terminate_backend($pid)");
+	}
+	$set_delay->(0);
+	$session->query('SELECT pg_terminate_backend(pid) FROM djactor.worker WHERE pid IS NOT NULL');
+	works('handled after four workers were terminated while they logged in');
+	cmp_ok(time - $began, '<', 11, '... each of which was replaced at once: that was no failure to log in');
+	$session->quit;
 }
 
 #

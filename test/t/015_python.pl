@@ -376,8 +376,8 @@ like(error_of(q{SELECT djactor.handle_python('{}', '{}')}), qr/ERROR:  55000: dj
 # What handlers may import
 #
 module('helpers', q{
-import dataclasses, datetime, zoneinfo
-from djactor_python import cancel_timer, current, reply, send, set_timer, stop
+import dataclasses, datetime, time, zoneinfo
+from djactor_python import cancel_timer, current, progress, reply, send, set_timer, stop
 
 class Asks:
     def __init__(self, key):
@@ -413,6 +413,10 @@ class Room:
         set_timer("weekly", cron="0 8 * * mon", time_zone="Europe/Berlin", catch_up="skip")
         set_timer("never", 3600)
         return {"cancelled": [cancel_timer("never"), cancel_timer("never")]}
+    def lasts(self):
+        progress({"done": 1})
+        progress({"done": [2, "ü"]})
+        time.sleep(300)
     def close(self):
         stop()
         return {"closed": True}
@@ -433,6 +437,10 @@ define('t.room', 'helpers.Room');
 is(ask('t.room', 'k', '{"do": "early"}'), '{"early": true}', 'reply() replies');
 is(ask('t.room', 'k', '{"do": "both"}'), '{"first": true}', 'the first answer counts');
 is(ask('t.room', 'k', '{"do": "timers"}'), '{"cancelled": [true, false]}', 'timers are set and cancelled');
+$id = $node->safe_psql('app', q{SELECT djactor.send('t.room', 'lasts', '{"do": "lasts"}')});
+ok(wait_until('progress', sub { $node->safe_psql('app', "SELECT djactor.progress_of($id) = '{\"done\": [2, \"ü\"]}'") eq 't' }), 'progress() is seen while the turn runs');
+is($node->safe_psql('app', "SELECT djactor.cancel($id, running => true)"), 'running', 'a sleeping handler is broken off');
+ok(wait_until('the turn ends', sub { $node->safe_psql('app', 'SELECT count(*) FROM djactor.progress') eq '0' }), '... and what it has said is gone');
 ok(wait_until('timers fire', sub { $node->safe_psql('app', q{
 	SELECT jsonb_array_length(state->'fired') FROM djactor.actor WHERE actor_type = 't.room'}) eq '2' }), 'what is due fires');
 is($node->safe_psql('app', q{

@@ -6,7 +6,7 @@
 # - When the two fit again all goes on, in old sessions too, and the ledger agrees.
 # - An update that fails, is rolled back or is cut off by a crash leaves all as it was.
 #
-# Version 1.1 exists here only: a script that adds little, and the library of 1.0 with another version written over its own.
+# The next version exists here only: a script that adds little, and the library with another version written over its own.
 # The server is a copy of the one under test, with files of this test's own.
 
 use strict;
@@ -16,73 +16,39 @@ use FindBin;
 use lib $FindBin::RealBin;
 use DjactorTest;
 use File::Basename;
-use File::Copy;
-use File::Path qw(make_path);
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-my $root = PostgreSQL::Test::Utils::tempdir();
-my %dir;
-for my $name (qw(bindir pkglibdir sharedir))
-{
-	chomp($dir{$name} = `pg_config --$name`);
-}
-
-# An own directory with links to what is in the other one
-sub link_all
-{
-	my ($from) = @_;
-
-	make_path("$root$from");
-	symlink $_, "$root$from/" . basename($_) or die "$_: $!" for glob "$from/*";
-}
-
-# Writes a file where a link may be; one that is in use stays as it is for who uses it.
-sub put
-{
-	my ($path, $content) = @_;
-
-	open my $out, '>:raw', "$path.new" or die "$path: $!";
-	print $out $content;
-	close $out;
-	chmod 0755, "$path.new";
-	rename "$path.new", $path or die "$path: $!";
-}
-
-link_all($dir{pkglibdir});
-link_all($dir{sharedir});
-unlink "$root$dir{sharedir}/extension";
-link_all("$dir{sharedir}/extension");
-make_path("$root$dir{bindir}");
-# real copies: a server looks for its files beside the file that it was started from
-system('cp', '-RL', "$dir{bindir}/.", "$root$dir{bindir}/") == 0 or die 'cp';
-
+my ($root, %dir) = copy_server();
 my $library = slurp_file("$dir{pkglibdir}/djactor.so");
 my $control = slurp_file("$dir{sharedir}/extension/djactor.control");
+# of the same length in the library
+my ($this) = $control =~ /^default_version = '([^']*)'/m or die 'no version';
+my $next = $this =~ s/.$/$& eq '9' ? 0 : $& + 1/er;
 
 # installs the files of a version
 sub install_library
 {
 	my ($version) = @_;
 
-	put("$root$dir{pkglibdir}/djactor.so", $library =~ s/djactor serves 1\.0\0/djactor serves $version\0/r);
+	put_file("$root$dir{pkglibdir}/djactor.so", $library =~ s/djactor serves \Q$this\E\0/djactor serves $version\0/r);
 }
 
 sub install_script
 {
-	put("$root$dir{sharedir}/extension/djactor.control", $control =~ s/default_version = '[^']*'/default_version = '1.1'/r);
-	put("$root$dir{sharedir}/extension/djactor--1.0--1.1.sql", q{
-		CREATE FUNCTION djactor.news() RETURNS text LANGUAGE sql AS $$ SELECT 'of 1.1'::pg_catalog.text $$;
+	put_file("$root$dir{sharedir}/extension/djactor.control", $control =~ s/default_version = '[^']*'/default_version = '$next'/r);
+	put_file("$root$dir{sharedir}/extension/djactor--$this--$next.sql", q{
+		CREATE FUNCTION djactor.news() RETURNS text LANGUAGE sql AS $$ SELECT 'are good'::pg_catalog.text $$;
 	});
 }
 
-is(scalar(() = $library =~ /djactor serves 1\.0\0/g), 1, 'the library says once which version it serves');
+is(scalar(() = $library =~ /djactor serves \Q$this\E\0/g), 1, 'the library says once which version it serves');
 
 my $node = new_server('upgrade', Install => dirname("$root$dir{bindir}"), 'djactor.max_workers' => 4);
 my %stands = (
-	newer => qr/djactor stands still in database "(\w+)": the extension has version 1\.1, the loaded library serves 1\.0\n.*HINT:  Restart the server/,
-	older => qr/djactor stands still in database "(\w+)": the extension has version 1\.0, the loaded library serves 1\.1\n.*HINT:  Use ALTER EXTENSION djactor UPDATE/);
+	newer => qr/djactor stands still in database "(\w+)": the extension has version \Q$next\E, the loaded library serves \Q$this\E\n.*HINT:  Restart the server/,
+	older => qr/djactor stands still in database "(\w+)": the extension has version \Q$this\E, the loaded library serves \Q$next\E\n.*HINT:  Use ALTER EXTENSION djactor UPDATE/);
 
 for my $database ('app', 'late')
 {
@@ -132,8 +98,8 @@ sub stands_still
 sub handled { return $node->safe_psql($_[0], 'SELECT count(*) FROM ledger') }
 
 my %refused = (
-	newer => qr/extension djactor 1\.1 is newer than the loaded library, which serves 1\.0\nHINT:  Restart the server/,
-	older => qr/extension djactor 1\.0 is older than the loaded library, which serves 1\.1\nHINT:  Use ALTER EXTENSION djactor UPDATE/);
+	newer => qr/extension djactor \Q$next\E is newer than the loaded library, which serves \Q$this\E\nHINT:  Restart the server/,
+	older => qr/extension djactor \Q$this\E is older than the loaded library, which serves \Q$next\E\nHINT:  Use ALTER EXTENSION djactor UPDATE/);
 
 # all_still($which, $database, @sessions): refuses mail, in old sessions and new ones, and handles none
 sub all_still
@@ -177,8 +143,8 @@ for my $how ('fails', 'is rolled back', 'is cut off by a crash')
 	my $before = $own->();
 	my $offset = -s $node->logfile;
 
-	put("$root$dir{sharedir}/extension/djactor--1.0--1.2.sql", 'CREATE TABLE djactor.half (n int); SELECT 1 / 0;') if $how eq 'fails';
-	$session->start('BEGIN; ALTER EXTENSION djactor UPDATE' . ($how eq 'fails' ? q{ TO '1.2'} : ''));
+	put_file("$root$dir{sharedir}/extension/djactor--$this--half.sql", 'CREATE TABLE djactor.half (n int); SELECT 1 / 0;') if $how eq 'fails';
+	$session->start('BEGIN; ALTER EXTENSION djactor UPDATE' . ($how eq 'fails' ? q{ TO 'half'} : ''));
 	$session->finish;
 	like($session->{err}, $how eq 'fails' ? qr/division by zero/ : qr/^$/, "an update that $how");
 	# it keeps no batch from running but for its end
@@ -195,7 +161,7 @@ for my $how ('fails', 'is rolled back', 'is cut off by a crash')
 	}
 	$session->quit;
 	ok(wait_until('mail', sub { $own->() == $before + 20 }), '... leaves its database as it was: mail is handled');
-	is($node->safe_psql('late', q{SELECT extversion, to_regclass('djactor.half') IS NULL FROM pg_extension WHERE extname = 'djactor'}), '1.0|t', '... by the same version');
+	is($node->safe_psql('late', q{SELECT extversion, to_regclass('djactor.half') IS NULL FROM pg_extension WHERE extname = 'djactor'}), "$this|t", '... by the same version');
 	is(log_count($node, qr/stands still in database/, $offset), 0, '... and nobody complains');
 }
 
@@ -224,8 +190,8 @@ ok(wait_until('it waits', sub { $node->safe_psql('app', q{
 $node->safe_psql('app', 'UPDATE bed SET awake = true');
 $update->finish;
 is($update->{err}, '', '... and is done then');
-is($node->safe_psql('app', q{SELECT extversion FROM pg_extension WHERE extname = 'djactor'}), '1.1', 'the extension has the new version');
-is($node->safe_psql('app', 'SELECT djactor.news()'), 'of 1.1', 'what the script brought is there');
+is($node->safe_psql('app', q{SELECT extversion FROM pg_extension WHERE extname = 'djactor'}), $next, 'the extension has the new version');
+is($node->safe_psql('app', 'SELECT djactor.news()'), 'are good', 'what the script brought is there');
 ok(wait_until('a line in the log', sub { stands_still('newer', 'app', $offset) }), 'the log says that it stands still, and why');
 is($node->safe_psql('app', q{SELECT count(*) FROM ledger WHERE sender = 7}), 1, 'the batch under way was committed');
 all_still('newer', 'app', $old, $update);
@@ -243,7 +209,7 @@ all_still('newer', 'app');
 #
 # The library comes
 #
-install_library('1.1');
+install_library($next);
 $node->safe_psql('late', q{
 	SELECT djactor.pause('t.work');
 	SELECT post(1, 21, 100, 't.work', 10);
@@ -277,7 +243,7 @@ ok(wait_until('the timer', sub { $node->safe_psql('late', 'SELECT count(*) FROM 
 check_ledger($node, 'late');
 
 new_app($node, 'new');
-is($node->safe_psql('new', q{SELECT extversion FROM pg_extension WHERE extname = 'djactor'}), '1.1', 'a new database gets the new version');
+is($node->safe_psql('new', q{SELECT extversion FROM pg_extension WHERE extname = 'djactor'}), $next, 'a new database gets the new version');
 $node->safe_psql('new', q{SELECT post(1, 1, 50, 't.work', 5)});
 ok(wait_drained($node, 'new'), '... and serves it');
 check_ledger($node, 'new');

@@ -102,7 +102,7 @@ $node->safe_psql('plain', 'CREATE EXTENSION djactor');
 my $plain = inventory('plain');
 
 # ---- the script itself ----
-my $script = PostgreSQL::Test::Utils::slurp_file("$FindBin::RealBin/../../sql/djactor--1.0.sql");
+my $script = PostgreSQL::Test::Utils::slurp_file("$FindBin::RealBin/../../sql/djactor.sql");
 $script =~ s{/\*.*?\*/}{}gs;
 unlike($script, qr/OR\s+REPLACE|IF\s+NOT\s+EXISTS/i, 'the script replaces nothing and adopts nothing');
 is(join(' ', $script =~ /^CREATE (?:SCHEMA|TABLE|FUNCTION|PROCEDURE|TYPE|VIEW) (?!djactor(?:\.|;))(\S+)/mg), '', '... qualifies what it makes');

@@ -65,6 +65,7 @@ my $waiting = $super->query(q{SELECT djactor.send('victim.work', 'later', delive
 my $asked = $super->query(q{SELECT djactor.send('victim.work', 'asked', wants_reply => true)});
 $super->query(q{SELECT djactor.wait_idle('1 min', 'victim.work'); SELECT djactor.send('victim.work', 'long', '{"sleep": 300}')});
 ok(wait_until('the long handler', sub { count(q{djactor.worker WHERE actor_type = 'victim.work'}) }), "victim's handler runs");
+my $long = $super->query(q{SELECT message_id FROM djactor.worker WHERE actor_type = 'victim.work'});
 my $pid = $super->query(q{SELECT pid FROM djactor.worker WHERE actor_type = 'victim.work'});
 
 # ---- forging ----
@@ -116,10 +117,12 @@ for my $relation (@relations)
 refused('... or one column that she may not', 'mallory', '42501', 'SELECT payload FROM djactor.message');
 refused('... or what she has just sent', 'mallory', '42501', q{INSERT INTO djactor.message (actor_type, actor_key) VALUES ('mallory.mine', 'k') RETURNING sent_at});
 refused("a reply to another's ask", 'mallory', '42501', "SELECT djactor.wait_reply($asked)");
+refused("... and to many", 'mallory', '42501', "SELECT djactor.wait_replies('{$asked}')");
 refused("outcome() of another's message", 'mallory', '42501', "SELECT djactor.outcome($dead)");
 refused('trace()', 'mallory', '42501', 'SELECT djactor.trace(gen_random_uuid())');
 refused('stat_list()', 'mallory', '42501', 'SELECT djactor.stat_list()');
 refused('worker_list()', 'mallory', '42501', 'SELECT djactor.worker_list()');
+refused('progress_list()', 'mallory', '42501', 'SELECT djactor.progress_list()');
 refused('put_off_list()', 'mallory', '42501', 'SELECT djactor.put_off_list()');
 is($session{mallory}->query(q{SELECT djactor.message() IS NULL AND (djactor.self()).actor_key IS NULL AND djactor.current_headers() IS NULL}), 't',
 	'message() and self() outside a turn tell nothing');
@@ -127,10 +130,10 @@ is($session{mallory}->query(q{SELECT djactor.message() IS NULL AND (djactor.self
 # ---- functions that everybody may call: each of them was looked at, and is attacked here or in 031_attacks_turn ----
 is($super->query(q{SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc p
 	WHERE pronamespace = 'djactor'::regnamespace AND has_function_privilege('stranger', p.oid, 'EXECUTE')}),
-	'ask cancel cancel_timer cron_next current_cause current_headers current_sender_key current_sender_type current_trace defer_reply discard drain drop_actor_type'
-	. ' every_next'
-	. ' held mailbox_position message name_hash now outcome pause redrive reject reload reply reply_error result resume run_now schedule self send set_timer stash stop stop_actor'
-	. ' timer_next trace unschedule unstash_all unwatch wait_idle wait_reply watch', 'no other function is open to everybody');
+	'ask begin_turn cancel cancel_timer complete cron_next current_cause current_headers current_sender_key current_sender_type current_trace defer_reply discard drain drain_take'
+	. ' drop_actor_type end_turn erase every_next fail heartbeat'
+	. ' held host_close host_crashed host_drain host_open mailbox_position message name_hash now outcome pause progress progress_of redrive reject release reload reply reply_error result resume run_now'
+	. ' schedule self send set_timer stash stop stop_actor take timer_next trace unschedule unstash_all unwatch wait_idle wait_replies wait_reply watch', 'no other function is open to everybody');
 is($super->query(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'djactor'::regnamespace AND prosecdef}), '',
 	'no function runs as its owner');
 is($super->query(q{SELECT count(*) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE pronamespace = 'djactor'::regnamespace AND NOT
@@ -145,16 +148,20 @@ for my $function (qw(message_sent message_arrived home_changed refuse_write))
 
 # ---- what belongs to others ----
 refused("cancel() of another's message", 'mallory', '42501', "SELECT djactor.cancel($waiting)");
+refused("... that is being handled", 'mallory', '42501', "SELECT djactor.cancel($long, true)");
+refused("progress_of() another's turn", 'mallory', '42501', "SELECT djactor.progress_of($long)");
+is($session{mallory}->query("SELECT djactor.progress(1, $long, '1')"), 'f', 'mallory: says nothing of a turn that she has no token of');
+refused("... with running", 'mallory', '42501', "SELECT djactor.cancel($waiting, true)");
 refused("redrive() of another's dead letter", 'mallory', '42501', "SELECT djactor.redrive($dead)");
 refused("discard() of another's dead letter", 'mallory', '42501', "SELECT djactor.discard($dead)");
 for my $call (q{pause('victim.work')}, q{resume('victim.work')}, q{pause('victim.work', 'asked')}, q{resume('victim.work', 'asked')},
 	q{schedule('victim.work', 'asked', 't', cron => '@daily')}, q{unschedule('victim.work', 'asked', 't')}, q{run_now('victim.work', 'asked', 't')},
 	q{pause('victim.work', 'asked', 't')}, q{resume('victim.work', 'asked', 't')}, q{timer_next('victim.work', 'asked', 't')},
-	q{stop_actor('victim.work', 'asked')}, q{drop_actor_type('victim.work')}, q{drop_actor_type('victim.work', true)}, 'resume()')
+	q{stop_actor('victim.work', 'asked')}, q{erase('victim.work', 'asked')}, q{drop_actor_type('victim.work')}, q{drop_actor_type('victim.work', true)}, 'resume()')
 {
 	refused($call, 'mallory', '42501', "SELECT djactor.$call");
 }
-for my $call ('reply(NULL)', 'reply_error(NULL)', 'defer_reply()', q{reject('x')}, 'stop()', 'stash()', 'unstash_all()', q{set_timer('t')},
+for my $call ('reply(NULL)', q{progress('1')}, 'reply_error(NULL)', 'defer_reply()', q{reject('x')}, 'stop()', 'stash()', 'unstash_all()', q{set_timer('t')},
 	q{cancel_timer('t')}, q{watch('victim.work', 'asked')}, q{unwatch('victim.work', 'asked')})
 {
 	refused("$call outside a turn", 'mallory', '55000', "SELECT djactor.$call");
@@ -168,6 +175,28 @@ isnt($before, '', 'there are workers of others');
 is($super->query($others), $before, 'mallory: reload() ends no worker but her own');
 $super->query(q{CREATE FUNCTION public.as_owner() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT djactor.drain()'});
 refused('drain() in somebody else\'s name', 'mallory', '42501', 'SELECT public.as_owner()');
+
+# ---- hosts ----
+$super->query(q{SELECT djactor.define_actor_type('victim.hosted', NULL, hosted => true, owner => 'victim'); SELECT djactor.send('victim.hosted', 'k')});
+my $host = session($node, 'app', 'victim');
+my $id = $host->query(q{SELECT djactor.host_open('{victim.hosted}')});
+my $turn = '';
+wait_until('mail', sub { $turn = $host->query('SELECT token FROM djactor.take(1)') });
+my $hosted = $super->query(q{SELECT id FROM djactor.message WHERE actor_type = 'victim.hosted'});
+refused("host_open() of another's type", 'mallory', '42501', q{SELECT djactor.host_open('{victim.hosted}')});
+refused('take() without being a host', 'mallory', '55000', 'SELECT djactor.take(1)');
+refused('host_close() without being a host', 'mallory', '55000', 'SELECT djactor.host_close()');
+refused("begin_turn() with another's token", 'mallory', '40001', "BEGIN; SELECT djactor.begin_turn($turn, $hosted)");
+refused('end_turn() without a turn', 'mallory', '55000', 'CALL djactor.end_turn()');
+is($session{mallory}->query("SELECT djactor.complete('{$turn}', '{$hosted}', '{NULL}')"), '{stale}', "mallory: complete() with another's token");
+is($session{mallory}->query("SELECT djactor.fail($turn, $hosted, '38000', 'x')"), 'stale', '... fail()');
+is($session{mallory}->query("SELECT djactor.release('{$turn}')"), '0', '... release()');
+is($session{mallory}->query("SELECT djactor.heartbeat($id), djactor.host_drain($id), djactor.host_crashed($id, '{$hosted}')"), 'f|f|f',
+	"... and what concerns another's host");
+is($session{mallory}->query('SELECT count(*) FROM djactor.drain_take()'), '0', '... drain_take() hands out only mail of her own types');
+is($host->query("SELECT djactor.complete('{$turn}', '{$hosted}', '{NULL}')"), '{done}', "the victim's turn was not touched");
+refused('host_list()', 'mallory', '42501', 'SELECT djactor.host_list()');
+refused('hosted_state()', 'mallory', '42501', 'SELECT djactor.hosted_state(1)');
 
 # ---- defining ----
 refused('define_actor_type() without the right', 'stranger', '42501', q{SELECT djactor.define_actor_type('x', 'public.work')});

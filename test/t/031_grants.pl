@@ -1,4 +1,4 @@
-# The sets of GRANTs in README.md, exactly as they stand there: sender, reader and operator may do what they are
+# The sets of GRANTs in docs/sql.md, exactly as they stand there: sender, reader and operator may do what they are
 # for, and nothing beyond; the owner of types may define them. It is the database's owner, no superuser, who gives them.
 
 use strict;
@@ -10,8 +10,8 @@ use DjactorTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $readme = PostgreSQL::Test::Utils::slurp_file("$FindBin::RealBin/../../README.md");
-my ($rights) = $readme =~ /^### Rights\n(.*?)^### /ms;
+my $page = PostgreSQL::Test::Utils::slurp_file("$FindBin::RealBin/../../docs/sql.md");
+my ($rights) = $page =~ /^## Rights\n(.*?)^## /ms;
 my ($grants) = $rights =~ /^```sql\n(.*?)^```/ms;
 my $node = new_server('grants', 'djactor.poll_interval' => '1h');
 
@@ -24,7 +24,7 @@ sub psql_as
 	return $stderr =~ /ERROR:\s+(\w+)/ ? $1 : "no error $stderr";
 }
 
-ok($grants, 'README.md has the GRANTs');
+ok($grants, 'docs/sql.md has the GRANTs');
 $node->safe_psql('postgres', 'CREATE ROLE dba LOGIN CREATEROLE');
 new_database($node, 'app', 'dba');
 as_role($node, 'app', 'dba', "CREATE ROLE $_ LOGIN") for qw(app sender reader operator);
@@ -76,6 +76,7 @@ my @may = (
 	[ q{SELECT djactor.send('app.type', 'k', '{}', 1, now(), now() + interval '1 h', 'key', '{}', true) > 0}, 1, 0, 0 ],
 	[ q{CALL djactor.ask('app.type', 'k', '{}', '1 min')}, 1, 0, 0 ],
 	[ q{SELECT djactor.wait_reply((SELECT message_id FROM djactor.reply LIMIT 1))}, 1, 1, 1 ],
+	[ q{SELECT count(*) FROM djactor.wait_replies((SELECT array_agg(message_id) FROM djactor.reply))}, 1, 1, 1 ],
 	[ 'SELECT count(*) > 0 FROM djactor.reply', 1, 1, 1 ],
 	[ 'SELECT max(id) > 0 FROM djactor.message', 1, 1, 1 ],
 	(map { [ "SELECT count(*) >= 0 FROM (SELECT * FROM djactor.$_) x", 0, 1, 1 ] }
@@ -83,6 +84,7 @@ my @may = (
 	[ "SELECT djactor.outcome($dead)", 0, 1, 1 ],
 	[ 'SELECT count(*) > 0 FROM djactor.trace((SELECT trace_id FROM djactor.journal LIMIT 1))', 0, 1, 1 ],
 	[ 'SELECT count(*) >= 0 FROM djactor.worker', 0, 0, 1 ],
+	[ 'SELECT count(*) >= 0 FROM djactor.host', 0, 0, 1 ],
 	[ 'SELECT count(*) > 0 FROM djactor.stat', 0, 0, 1 ],
 	[ q{UPDATE djactor.actor SET state = '{"repaired": true}' WHERE actor_key = 'first' RETURNING state}, 0, 0, 1 ],
 	[ 'UPDATE djactor.actor SET turns = 0', 0, 0, 0 ],
@@ -100,6 +102,7 @@ my @may = (
 	[ q{SELECT djactor.resume('app.type', 'first')}, 0, 0, 1 ],
 	[ "SELECT djactor.cancel($waits)", 0, 0, 1 ],
 	[ q{SELECT djactor.stop_actor('app.type', 'first')}, 0, 0, 1 ],
+	[ q{SELECT djactor.erase('app.type', 'first')}, 0, 0, 1 ],
 	[ q{SELECT djactor.define_actor_type('app.type', 'public.handle')}, 0, 0, 1 ],
 	[ q{SELECT djactor.define_actor_type('x', 'public.handle', owner => 'postgres')}, 0, 0, 0 ],
 	[ 'SELECT djactor.resume()', 0, 0, 0 ],

@@ -4,6 +4,7 @@
 # end: whichever of them it is, all others are handled, committed and seen while it still runs, and it has been called
 # twice at most, once if its type is one for which repetition could be seen from outside.  The same if it waits for a lock.
 # With a single worker nobody can help; but what was handled before is committed, and its locks are free.
+# So it is with actors that the worker has looked at just before the long turn, and that could not have a turn then.
 
 use strict;
 use warnings;
@@ -115,6 +116,98 @@ as_role($node, 'app', 'app', q{INSERT INTO sent VALUES (0, 1, 't.some', 'fresh')
 
 is($node->safe_psql('app', q{SELECT count(*) FROM djactor.dead_letter}), 0, 'that was nobody\'s failure');
 is($node->safe_psql('app', q{SELECT sum(failures) FROM djactor.actor}), 0, '... and used up no attempt');
+
+#
+# Who had nothing to do just before the long turn has his turn as soon as he can, not when that has ended
+#
+as_role($node, 'app', 'app', q{
+	SELECT djactor.define_actor_type('t.again', 'public.step', max_attempts => 3, handler_timeout => '5 min', backoff => '1 s');
+	SELECT djactor.define_actor_type('t.narrow', 'public.step', max_attempts => 1, concurrency => 1)});
+my $seq = 10;
+
+# beside_long($type, $key, $long): in one transaction, mail for an actor and then mail whose turn is long
+sub beside_long
+{
+	my ($type, $key, $long) = @_;
+
+	$round++;
+	$seq += 2;
+	as_role($node, 'app', 'app', sprintf(q{
+		BEGIN;
+		INSERT INTO sent VALUES (%1$d, %2$d, '%3$s', '%4$s'), (%1$d, %2$d + 1, '%5$s', 'long');
+		SELECT djactor.send('%3$s', '%4$s', '{"sender": %1$d, "seq": %2$d}');
+		SELECT djactor.send('%5$s', 'long', '{"sender": %1$d, "seq": %6$d, "until": %1$d}');
+		COMMIT}, $round, $seq, $type, $key, $long, $seq + 1));
+	ok(wait_until('it runs', sub { $node->safe_psql('app', 'SELECT is_called FROM calls') eq 't' }), "a long turn of $long");
+}
+
+sub long_ends
+{
+	is($node->safe_psql('app', q{SELECT count(*) FROM djactor.message WHERE actor_key = 'long'}), 1, '... while the long turn runs');
+	let_end();
+	ok(wait_drained($node, 'app'), '... which ends');
+	calls();
+}
+
+as_role($node, 'app', 'app', q{
+	BEGIN;
+	INSERT INTO sent VALUES (0, 6, 't.some', 'idle'), (0, 7, 't.some', 'locked'), (0, 8, 't.narrow', 'idle');
+	SELECT djactor.send(actor_type, actor_key, jsonb_build_object('sender', sender, 'seq', seq)) FROM sent WHERE sender = 0 AND seq BETWEEN 6 AND 8;
+	COMMIT});
+ok(wait_drained($node, 'app'), 'three actors exist');
+as_role($node, 'app', 'app', q{SELECT djactor.pause('t.some', 'idle'); SELECT djactor.pause('t.narrow', 'idle')});
+beside_long('t.some', 'idle', 't.some');
+as_role($node, 'app', 'app', q{SELECT djactor.resume('t.some', 'idle')});
+others_done(1, '... an actor that was paused before it began has its turn when it is resumed');
+long_ends();
+
+# its first message fails, the next one waits behind it
+as_role($node, 'app', 'app', q{
+	INSERT INTO sent VALUES (0, 5, 't.again', 'retry');
+	SELECT djactor.send('t.again', 'retry', '{"sender": 0, "seq": 5, "fail": 1}')});
+ok(wait_until('a failure', sub { $node->safe_psql('app', q{SELECT attempts FROM djactor.message}) eq '1' }), 'a turn fails');
+beside_long('t.again', 'retry', 't.again');
+others_done(1, '... an actor that waited for a retry has its turn when that is due');
+long_ends();
+
+my $other = session($node, 'app');
+$other->query(q{BEGIN; SELECT FROM djactor.actor WHERE actor_key = 'locked' FOR UPDATE});
+beside_long('t.some', 'locked', 't.some');
+$other->query('ROLLBACK');
+others_done(1, '... an actor whose row was locked has its turn when that is over');
+long_ends();
+$other->quit;
+
+# types take turns: one that does not have two turns at once comes before the long turn in some of these rounds
+for my $before (qw(t.some t.other t.one t.again))
+{
+	as_role($node, 'app', 'app', sprintf(q{
+		INSERT INTO sent VALUES (0, %1$d, '%2$s', 'k');
+		SELECT djactor.send('%2$s', 'k', '{"sender": 0, "seq": %1$d}')}, $seq, $before));
+	ok(wait_until('a turn', sub { $node->safe_psql('app', "SELECT count(*) FROM ledger WHERE sender = 0 AND seq = $seq") eq '1' }), "a turn of $before");
+	beside_long('t.narrow', 'idle', 't.some');
+	as_role($node, 'app', 'app', qq{
+		INSERT INTO sent VALUES ($round, 1, 't.narrow', 'busy');
+		SELECT djactor.send('t.narrow', 'busy', '{"sender": $round, "seq": 1}')});
+	others_done(1, '... another type, of which the worker may have looked at an actor, is handled, although it has one turn at a time');
+	as_role($node, 'app', 'app', q{SELECT djactor.resume('t.narrow', 'idle')});
+	others_done(2, '... and that actor is, when it is resumed');
+	long_ends();
+	as_role($node, 'app', 'app', q{SELECT djactor.pause('t.narrow', 'idle')});
+}
+
+# what has been done without a turn is committed before the long one
+$round++;
+as_role($node, 'app', 'app', qq{
+	BEGIN;
+	INSERT INTO djactor.message (actor_type, actor_key, payload, expires_at) VALUES ('t.some', 'late', '{}', now() - interval '1 s');
+	SELECT djactor.send('t.some', 'long', '{"sender": 0, "seq": 9, "until": $round}');
+	INSERT INTO sent VALUES (0, 9, 't.some', 'long');
+	COMMIT});
+ok(wait_until('it runs', sub { $node->safe_psql('app', 'SELECT is_called FROM calls') eq 't' }), 'a long turn');
+ok(wait_until('the dead letter', sub { $node->safe_psql('app', 'SELECT count(*) FROM djactor.dead_letter') eq '1' }, 20), '... mail that has expired before it is a dead letter');
+long_ends();
+
 check_ledger($node, 'app');
 
 #

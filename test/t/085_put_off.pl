@@ -98,6 +98,19 @@ ok(wait_until('tries', sub { app(q{SELECT min(attempts + put_offs) = 4 FROM djac
 is(app(q{SELECT count(*) FROM djactor.message WHERE actor_type = 't.many' AND attempts = 1}), 20, '... count as failed as well, while others are served');
 app(q{SELECT djactor.drop_actor_type('t.many', discard => true)});
 
+# another server is down, for longer than any number of tries
+type('t.node', q{max_attempts => 1, backoff => '10 ms', backoff_max => '20 ms'});
+app(q{SELECT djactor.send('t.node', code, jsonb_build_object('code', code)) FROM unnest('{08001,08006}'::text[]) code; SELECT djactor.send('t.node', '08001', '"after"')});
+app(q{SELECT setval('calls', 1, false); SELECT djactor.send('t.node', 'back', '{"code": "08000", "times": 20}')});
+ok(wait_until('tries', sub { app(q{SELECT min(put_offs) >= 20 FROM djactor.message WHERE actor_type = 't.node' AND payload <> '"after"' HAVING count(*) = 2}) eq 't' }),
+	'what cannot reach another server is tried again and again');
+is(app(q{SELECT DISTINCT attempts FROM djactor.message WHERE actor_type = 't.node'}), '0', '... and never charged, while others are served');
+ok(wait_until('back', sub { app(q{SELECT turns, failures FROM djactor.actor WHERE actor_type = 't.node' AND actor_key = 'back'}) eq '1|0' }), '... handled once the other server is back');
+is(app(q{SELECT count(*) FROM djactor.dead_letter WHERE actor_type = 't.node'}), 0, '... not given up');
+app(q{SELECT djactor.cancel(id) FROM djactor.message WHERE actor_type = 't.node' AND payload <> '"after"'});
+ok(wait_until('after', sub { app(q{SELECT state FROM djactor.actor WHERE actor_type = 't.node' AND actor_key = '08001'}) eq '["after"]' }), '... and when it is cancelled, the actor goes on');
+app(q{SELECT djactor.drop_actor_type('t.node', discard => true); SELECT setval('calls', 1, false)});
+
 # it goes by
 type('t.passes', q{max_attempts => 1, backoff => '10 ms', backoff_max => '20 ms'});
 app(q{SELECT djactor.send('t.passes', 'k', '{"code": "40001", "times": 3}')});

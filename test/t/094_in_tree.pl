@@ -12,6 +12,7 @@ use Test::More;
 
 my $top = abs_path("$FindBin::RealBin/../..");
 my $pg_config = $ENV{PG_CONFIG};
+my ($version) = slurp_file("$top/django/djactor/__init__.py") =~ /^__version__ = "(\d+\.\d+)/m or die 'no version';
 
 chomp(my $pgxs = `'$pg_config' --pgxs`);
 my ($there) = $pgxs =~ m{^(.*)/src/makefiles/pgxs\.mk$} or die "pgxs: $pgxs";
@@ -46,6 +47,6 @@ for my $depend ('', 'yes')
 	chomp(my $lib = `'$pg_config' --pkglibdir`);
 	chomp(my $share = `'$pg_config' --sharedir`);
 	ok(-s "$dir/root$lib/djactor.so", '... brings the library');
-	ok(-s "$dir/root$share/extension/$_", "... $_") for 'djactor.control', 'djactor--1.0.sql', 'djactor_python.control';
+	ok(-s "$dir/root$share/extension/$_", "... $_") for 'djactor.control', "djactor--$version.sql", 'djactor_python.control';
 }
 done_testing();

@@ -22,6 +22,8 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
+use File::Basename;
+use File::Path qw(make_path);
 use IPC::Run;
 use POSIX ();
 use PostgreSQL::Test::Cluster;
@@ -30,7 +32,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(new_server new_database new_app define_work start_ticking send_broken as_role session wait_until wait_drained
-  start_sender stop_senders check_ledger workers worker_pids process_ids log_since log_count has_extension);
+  start_sender stop_senders check_ledger workers worker_pids process_ids log_since log_count kill_backend has_extension
+  copy_server put_file);
 
 # How long the slowest machine may take for what should be done at once.
 our $PATIENCE = $ENV{DJACTOR_PATIENCE} // 60;
@@ -81,6 +84,48 @@ sub has_extension
 
 	chomp(my $share = `pg_config --sharedir`);
 	return -f "$share/extension/$name.control";
+}
+
+# copy_server(): a copy of the server under test, whose files put_file() may replace. Returns the root of its
+# directories, and their names below it: bindir, pkglibdir and sharedir.
+sub copy_server
+{
+	my $root = PostgreSQL::Test::Utils::tempdir();
+	my %dir;
+
+	for my $name (qw(bindir pkglibdir sharedir))
+	{
+		chomp($dir{$name} = `pg_config --$name`);
+	}
+	_link_all($root, $dir{pkglibdir});
+	_link_all($root, $dir{sharedir});
+	unlink "$root$dir{sharedir}/extension";
+	_link_all($root, "$dir{sharedir}/extension");
+	make_path("$root$dir{bindir}");
+	# real copies: a server looks for its files beside the file that it was started from
+	system('cp', '-RL', "$dir{bindir}/.", "$root$dir{bindir}/") == 0 or die 'cp';
+	return $root, %dir;
+}
+
+# A directory of its own with links to what is in the other one
+sub _link_all
+{
+	my ($root, $from) = @_;
+
+	make_path("$root$from");
+	symlink $_, "$root$from/" . basename($_) or die "$_: $!" for glob "$from/*";
+}
+
+# put_file($path, $content): writes a file where a link may be; one that is in use stays as it is for who uses it.
+sub put_file
+{
+	my ($path, $content) = @_;
+
+	open my $out, '>:raw', "$path.new" or die "$path: $!";
+	print $out $content;
+	close $out;
+	chmod 0755, "$path.new";
+	rename "$path.new", $path or die "$path: $!";
 }
 
 # as_role($node, $database, $role, $sql): runs SQL as a role and returns the output.
@@ -249,6 +294,16 @@ sub log_since
 	my ($node, $offset) = @_;
 
 	return PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset // 0);
+}
+
+# kill_backend($node, $pid): kills a backend with SIGKILL, and waits until the server is back after that.
+sub kill_backend
+{
+	my ($node, $pid) = @_;
+	my $starts = log_count($node, qr{ready to accept connections});
+
+	kill 'KILL', $pid;
+	return wait_until('the server is back', sub { log_count($node, qr{ready to accept connections}) > $starts });
 }
 
 # log_count($node, $regexp [, $offset]): lines of the log that match.

@@ -1,5 +1,5 @@
 /*
- * djactor_python--1.0.sql
+ * djactor_python.sql
  *
  * Actors written as plain Python classes.  The Python module
  * djactor_python.py in the server's share directory does the work.  This
@@ -74,7 +74,8 @@ CREATE FUNCTION djactor.define_python_actor
 	breaker_window interval DEFAULT '1 min'::interval,
 	journal interval DEFAULT NULL,
 	owner pg_catalog.regrole DEFAULT (pg_catalog.quote_ident(CURRENT_USER::text))::pg_catalog.regrole,
-	settings jsonb DEFAULT NULL
+	settings jsonb DEFAULT NULL,
+	idle_ttl interval DEFAULT NULL
 ) RETURNS void
 	LANGUAGE plpython3u VOLATILE AS $$
 	import sys
@@ -86,12 +87,12 @@ CREATE FUNCTION djactor.define_python_actor
 	if isinstance(result, BaseException):
 		raise result
 $$;
-COMMENT ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
+COMMENT ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, interval) IS
 'defines a kind of actor whose handler is a Python class, or changes it; options as for define_actor_type()';
 
 GRANT SELECT ON djactor.python_actor TO pg_database_owner;
 REVOKE ALL ON FUNCTION djactor.python_directory() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.handle_python(jsonb, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, interval) FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('djactor.python_actor', '');

@@ -1,5 +1,5 @@
 /*
- * djactor--1.0.sql
+ * djactor.sql
  *
  * The whole SQL surface of djactor.  The script runs as the bootstrap
  * superuser (the extension is trusted), possibly for a hostile database owner,
@@ -73,7 +73,7 @@ COMMENT ON FUNCTION djactor.current_cause() IS
 CREATE TABLE djactor.actor_type
 (
 	name text COLLATE pg_catalog."C" NOT NULL PRIMARY KEY,
-	handler text NOT NULL,
+	handler text,
 	owner pg_catalog.regrole NOT NULL,
 	initial_state jsonb NOT NULL,
 	state_version int NOT NULL,
@@ -92,6 +92,12 @@ CREATE TABLE djactor.actor_type
 	breaker_window interval NOT NULL,
 	journal interval,
 	settings jsonb NOT NULL DEFAULT '{}'::pg_catalog.jsonb,
+	hosted boolean NOT NULL DEFAULT false,
+	stateless boolean NOT NULL DEFAULT false,
+	idle_ttl interval,
+	rate text,
+	rate_by text,
+	fair_by text,
 	handler_owner pg_catalog.regrole NOT NULL,
 	paused boolean NOT NULL DEFAULT false,
 	paused_reason text,
@@ -99,11 +105,17 @@ CREATE TABLE djactor.actor_type
 );
 COMMENT ON TABLE djactor.actor_type IS 'kinds of actors; written only by define_actor_type(), alter_actor_type(), drop_actor_type(), pause(), resume() and djactor itself';
 COMMENT ON COLUMN djactor.actor_type.name IS 'global name, app_label.name by convention; 1 to 255 bytes';
-COMMENT ON COLUMN djactor.actor_type.handler IS 'qualified signature of the function f(state jsonb, message jsonb)';
+COMMENT ON COLUMN djactor.actor_type.handler IS 'qualified signature of the function f(state jsonb, message jsonb); of a hosted type what its hosts make of it, or NULL';
 COMMENT ON COLUMN djactor.actor_type.owner IS 'role that the handler runs as, in a session logged in as that role';
 COMMENT ON COLUMN djactor.actor_type.initial_state IS 'state that the first turn of an actor gets';
 COMMENT ON COLUMN djactor.actor_type.state_version IS 'version of the state that the handler expects; an actor with a newer state waits';
 COMMENT ON COLUMN djactor.actor_type.upgrade_handler IS 'qualified signature of the function f(state jsonb, from_version int) that upgrades an older state before the actor''s next turn; NULL = an older state is used as it is';
+COMMENT ON COLUMN djactor.actor_type.hosted IS 'its turns run in processes outside the server, which take its mail with take()';
+COMMENT ON COLUMN djactor.actor_type.stateless IS 'its turns leave no state, and so its actors no rows: each turn gets initial_state';
+COMMENT ON COLUMN djactor.actor_type.idle_ttl IS 'an actor without a turn for that long stops, unless it has mail or a timer; NULL = never';
+COMMENT ON COLUMN djactor.actor_type.rate IS 'at most so many turns begin in so long a time, by all workers and hosts together: a number, a slash and a period, such as 100/min or 10/30 s; NULL = any number';
+COMMENT ON COLUMN djactor.actor_type.rate_by IS 'the rate counts for each value of a header (header:NAME) or of the key up to a separator (key:SEPARATOR), which also take turns; NULL = for the whole type';
+COMMENT ON COLUMN djactor.actor_type.fair_by IS 'values of a header (header:NAME) or of the key up to a separator (key:SEPARATOR) take turns, however much mail each has; NULL = mail is served in the order in which it came';
 COMMENT ON COLUMN djactor.actor_type.max_attempts IS 'failed attempts after which a message is given up';
 COMMENT ON COLUMN djactor.actor_type.backoff IS 'wait before the first retry; doubled for each further retry';
 COMMENT ON COLUMN djactor.actor_type.backoff_max IS 'longest wait between two attempts';
@@ -200,7 +212,10 @@ CREATE TABLE djactor.message
 	sent_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	released boolean NOT NULL DEFAULT false,
 	aside text,
-	put_offs int NOT NULL DEFAULT 0
+	put_offs int NOT NULL DEFAULT 0,
+	coalesce_key text COLLATE pg_catalog."C",
+	coalesce_mode text,
+	coalesce_until timestamptz
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 /* Only messages that may be delivered, so that delayed ones do not burden a mailbox. */
 CREATE INDEX message_mailbox ON djactor.message
@@ -210,10 +225,11 @@ CREATE INDEX message_mailbox ON djactor.message
 CREATE INDEX message_due ON djactor.message
 	(djactor.name_hash(actor_type), (COALESCE(retry_at, deliver_at)))
 	WHERE retry_at IS NOT NULL OR (deliver_at IS NOT NULL AND NOT released);
-/* Messages that are in no mailbox: stashed or deferred, held since they came by replication, delayed. */
+/* Messages that are in no mailbox: stashed or deferred, held since they came by replication, delayed.  And those with a coalesce_key,
+ * in a mailbox or not. */
 CREATE INDEX message_aside ON djactor.message
-	(djactor.name_hash(actor_type), djactor.name_hash(actor_key), djactor.mailbox_position(priority, id))
-	WHERE aside IS NOT NULL OR (deliver_at IS NOT NULL AND NOT released);
+	(djactor.name_hash(actor_type), djactor.name_hash(actor_key), coalesce_key, id)
+	WHERE aside IS NOT NULL OR (deliver_at IS NOT NULL AND NOT released) OR coalesce_key IS NOT NULL;
 COMMENT ON TABLE djactor.message IS 'waiting messages; INSERT sends, and the row is deleted once the message is handled';
 COMMENT ON COLUMN djactor.message.id IS 'the message keeps it for life, also in dead_letter, journal and reply';
 COMMENT ON COLUMN djactor.message.actor_type IS 'kind of the receiving actor: djactor.actor_type.name';
@@ -228,7 +244,7 @@ COMMENT ON COLUMN djactor.message.wants_reply IS 'the message is an ask: it gets
 COMMENT ON COLUMN djactor.message.in_reply_to IS 'id of the ask that this message answers';
 COMMENT ON COLUMN djactor.message.trace_id IS 'shared by all messages that one request causes';
 COMMENT ON COLUMN djactor.message.kind IS 'user, reply, error, timer or down; written by djactor';
-COMMENT ON COLUMN djactor.message.meta IS 'timer: name, due_at, missed; down: actor_type, actor_key, reason; error: reason, sqlstate, error; written by djactor';
+COMMENT ON COLUMN djactor.message.meta IS 'timer: name, due_at, missed; down: actor_type, actor_key, reason; error: reason, sqlstate, error; user: what fail() was told of attempts that have failed; written by djactor';
 COMMENT ON COLUMN djactor.message.sender_type IS 'type of the actor that sent it; NULL from outside; written by djactor';
 COMMENT ON COLUMN djactor.message.sender_key IS 'key of the actor that sent it; NULL from outside; written by djactor';
 COMMENT ON COLUMN djactor.message.cause_id IS 'id of the message whose turn sent it; NULL from outside; written by djactor';
@@ -239,8 +255,11 @@ COMMENT ON COLUMN djactor.message.retry_at IS 'time of the next attempt, after o
 COMMENT ON COLUMN djactor.message.last_error IS 'error of the last attempt that failed or was put off; written by djactor';
 COMMENT ON COLUMN djactor.message.sent_at IS 'start of the sender''s transaction; written by djactor';
 COMMENT ON COLUMN djactor.message.put_offs IS 'transient errors that used up no attempt: conflicts, trouble of the server; last_error has the latest; written by djactor';
+COMMENT ON COLUMN djactor.message.coalesce_key IS 'waiting messages of this actor with the same key are merged into one at their turn; 1 to 512 bytes; not together with idempotency_key';
+COMMENT ON COLUMN djactor.message.coalesce_mode IS 'how this message goes with those of its coalesce_key that wait already: replace (NULL means that, too) takes their place, keep gives way to them, debounce replaces them and waits for its deliver_at anew';
+COMMENT ON COLUMN djactor.message.coalesce_until IS 'debounce: longest wait, it is not put off beyond this time by later messages of its coalesce_key; -infinity: it has taken the place of others, and is handled at its turn, whatever comes; written by djactor';
 COMMENT ON COLUMN djactor.message.released IS 'true = a delayed message has become due and is in its mailbox; written by djactor';
-COMMENT ON COLUMN djactor.message.aside IS 'why it is not in its mailbox: stashed by the actor; deferred (an ask whose turn has ended without its reply); duplicate (of such an ask); or held (it came by replication; followed by the earlier value, as in held stashed); written by djactor';
+COMMENT ON COLUMN djactor.message.aside IS 'why it is not in its mailbox: stashed by the actor; deferred (an ask whose turn has ended without its reply); duplicate (of such an ask); coalesced (an ask that was merged into another message, and gets its answer); or held (it came by replication; followed by the earlier value, as in held stashed); written by djactor';
 
 CREATE TABLE djactor.dead_letter
 (
@@ -311,7 +330,9 @@ CREATE TABLE djactor.reply
 	payload jsonb,
 	error jsonb,
 	created_at timestamptz NOT NULL,
-	expires_at timestamptz NOT NULL
+	expires_at timestamptz NOT NULL,
+	actor_type text COLLATE pg_catalog."C",
+	actor_key text COLLATE pg_catalog."C"
 );
 CREATE INDEX reply_expires_at ON djactor.reply (expires_at);
 COMMENT ON TABLE djactor.reply IS 'answers to asks from outside of actors, kept for djactor.reply_retention; you may DELETE them';
@@ -320,6 +341,8 @@ COMMENT ON COLUMN djactor.reply.payload IS 'the reply; JSON null if the turn gav
 COMMENT ON COLUMN djactor.reply.error IS 'the argument of reply_error(), or {reason, sqlstate, error}, where reason is failed, crashed, rejected, expired (with attempts and last_error, too, if an attempt has failed), cancelled, stopped, dropped or mailbox_full; SQL NULL if the answer is a reply';
 COMMENT ON COLUMN djactor.reply.created_at IS 'start of the transaction that answered';
 COMMENT ON COLUMN djactor.reply.expires_at IS 'when the row is deleted';
+COMMENT ON COLUMN djactor.reply.actor_type IS 'kind of the actor that was asked';
+COMMENT ON COLUMN djactor.reply.actor_key IS 'key of the actor that was asked; NULL = erase() has given the answer';
 
 CREATE TABLE djactor.timer
 (
@@ -427,7 +450,7 @@ CREATE TABLE djactor.journal
 );
 CREATE INDEX journal_trace ON djactor.journal (trace_id);
 CREATE INDEX journal_finished_at ON djactor.journal (actor_type, finished_at);
-COMMENT ON TABLE djactor.journal IS 'handled messages of types that keep a journal, for the type''s interval journal; a log for people; you may DELETE rows';
+COMMENT ON TABLE djactor.journal IS 'handled messages of types that keep a journal, for the type''s interval journal; a log for people, and the results of stateless types; you may DELETE rows';
 COMMENT ON COLUMN djactor.journal.id IS 'id of the message, the same as in djactor.message';
 COMMENT ON COLUMN djactor.journal.actor_type IS 'kind of the receiving actor';
 COMMENT ON COLUMN djactor.journal.actor_key IS 'key of the receiving actor';
@@ -454,8 +477,8 @@ COMMENT ON COLUMN djactor.journal.sent_at IS 'start of the sender''s transaction
 COMMENT ON COLUMN djactor.journal.turn IS 'number of the turn among the actor''s turns; NULL = there was no turn, as for a duplicate';
 COMMENT ON COLUMN djactor.journal.started_at IS 'start of the turn, by the clock';
 COMMENT ON COLUMN djactor.journal.finished_at IS 'end of the turn, by the clock; its commit follows within batch_time';
-COMMENT ON COLUMN djactor.journal.outcome IS 'handled; deferred: the turn left the reply to a later one; duplicate: discarded because of its idempotency key; expired: an ask past its expires_at';
-COMMENT ON COLUMN djactor.journal.reply IS 'the turn''s reply; NULL = the message was no ask, or the reply was deferred';
+COMMENT ON COLUMN djactor.journal.outcome IS 'handled; deferred: the turn left the reply to a later one; duplicate: discarded because of its idempotency key; coalesced: merged into another message of its coalesce_key; expired: an ask past its expires_at';
+COMMENT ON COLUMN djactor.journal.reply IS 'the turn''s reply; NULL = the message was no ask and its type is not stateless, or the reply was deferred';
 COMMENT ON COLUMN djactor.journal.worker_pid IS 'process that ran the turn';
 
 CREATE TABLE djactor.home
@@ -541,11 +564,15 @@ CREATE FUNCTION djactor.send
 	expires_at timestamptz DEFAULT NULL,
 	idempotency_key text DEFAULT NULL,
 	headers jsonb DEFAULT NULL,
-	wants_reply boolean DEFAULT false
+	wants_reply boolean DEFAULT false,
+	coalesce_key text DEFAULT NULL,
+	coalesce_mode text DEFAULT NULL,
+	debounce interval DEFAULT NULL,
+	debounce_limit interval DEFAULT NULL
 ) RETURNS bigint
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_send';
-COMMENT ON FUNCTION djactor.send(text, text, jsonb, int, timestamptz, timestamptz, text, jsonb, boolean) IS
+COMMENT ON FUNCTION djactor.send(text, text, jsonb, int, timestamptz, timestamptz, text, jsonb, boolean, text, text, interval, interval) IS
 'sends a message as INSERT INTO djactor.message does, with the caller''s rights, and returns its id';
 
 /* ---------- defining ---------- */
@@ -571,11 +598,17 @@ CREATE FUNCTION djactor.define_actor_type
 	breaker_window interval DEFAULT '1 min'::interval,
 	journal interval DEFAULT NULL,
 	owner pg_catalog.regrole DEFAULT (pg_catalog.quote_ident(CURRENT_USER::text))::pg_catalog.regrole,
-	settings jsonb DEFAULT NULL
+	settings jsonb DEFAULT NULL,
+	hosted boolean DEFAULT false,
+	stateless boolean DEFAULT false,
+	idle_ttl interval DEFAULT NULL,
+	rate text DEFAULT NULL,
+	rate_by text DEFAULT NULL,
+	fair_by text DEFAULT NULL
 ) RETURNS void
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_define_actor_type';
-COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
+COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) IS
 'defines a kind of actor, or changes it: an omitted option gets its default again, paused never changes';
 
 /* The defaults mean "unchanged".  Where NULL is a value of the option, the default is one that the option cannot have. */
@@ -600,12 +633,18 @@ CREATE FUNCTION djactor.alter_actor_type
 	breaker_window interval DEFAULT NULL,
 	journal interval DEFAULT '-1 s'::interval,
 	owner pg_catalog.regrole DEFAULT NULL,
-	settings jsonb DEFAULT NULL
+	settings jsonb DEFAULT NULL,
+	hosted boolean DEFAULT NULL,
+	stateless boolean DEFAULT NULL,
+	idle_ttl interval DEFAULT '-1 s'::interval,
+	rate text DEFAULT ''::text,
+	rate_by text DEFAULT ''::text,
+	fair_by text DEFAULT ''::text
 ) RETURNS void
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_alter_actor_type';
-COMMENT ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) IS
-'changes only the named options of a kind of actor; NULL for batch_size, concurrency, mailbox_limit, breaker_failures, journal or upgrade_handler means none';
+COMMENT ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) IS
+'changes only the named options of a kind of actor; NULL for batch_size, concurrency, mailbox_limit, breaker_failures, journal, idle_ttl, upgrade_handler, rate, rate_by or fair_by means none';
 
 CREATE FUNCTION djactor.drop_actor_type(name text, discard boolean DEFAULT false) RETURNS void
 	LANGUAGE c VOLATILE STRICT
@@ -708,6 +747,16 @@ CREATE FUNCTION djactor.unwatch(actor_type text, actor_key text) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_unwatch';
 COMMENT ON FUNCTION djactor.unwatch(text, text) IS 'ends a watch()';
 
+CREATE FUNCTION djactor.progress(value jsonb) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_progress';
+COMMENT ON FUNCTION djactor.progress(jsonb) IS
+'says how far the turn is: others see it at once, in djactor.progress and by progress_of(), until the turn ends; 1024 bytes as text at most (54000)';
+
+CREATE FUNCTION djactor.progress_of(message_id bigint) RETURNS jsonb
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_progress_of';
+COMMENT ON FUNCTION djactor.progress_of(bigint) IS
+'what the running turn of a message has said last by progress(); NULL = nothing, or there is no such turn; needs SELECT on djactor.message';
+
 /* ---------- calendars ---------- */
 
 CREATE FUNCTION djactor.cron_next
@@ -747,6 +796,24 @@ CREATE PROCEDURE djactor.wait_reply(message_id bigint, timeout interval, INOUT r
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_call_wait_reply';
 COMMENT ON PROCEDURE djactor.wait_reply(bigint, interval, jsonb) IS
 'commits and then waits as the function wait_reply() does, but holds no snapshot and no lock while it waits';
+
+CREATE FUNCTION djactor.wait_replies
+(
+	ids bigint[],
+	timeout interval DEFAULT '5 s'::interval,
+	OUT message_id bigint,
+	OUT reply jsonb,
+	OUT error jsonb
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE ROWS 100
+	AS 'MODULE_PATHNAME', 'dja_wait_replies';
+COMMENT ON FUNCTION djactor.wait_replies(bigint[], interval) IS
+'waits for the answers to many asks and returns a row for each that was answered in time, in the order of the ids: its reply, or its error; returns once all are answered, or with the timeout; holds its statement''s snapshot while it waits, which CALL wait_replies() does not';
+
+CREATE PROCEDURE djactor.wait_replies(ids bigint[], timeout interval, INOUT replies jsonb)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_call_wait_replies';
+COMMENT ON PROCEDURE djactor.wait_replies(bigint[], interval, jsonb) IS
+'commits and then waits as the function wait_replies() does, but holds no snapshot and no lock while it waits; the result is an array of {message_id, reply, error}';
 
 CREATE PROCEDURE djactor.ask
 (
@@ -794,10 +861,28 @@ CREATE FUNCTION djactor.stop_actor(actor_type text, actor_key text) RETURNS bool
 COMMENT ON FUNCTION djactor.stop_actor(text, text) IS
 'stops an actor as its own stop() would, after the running turn; false = there is no such actor';
 
+CREATE FUNCTION djactor.erase
+(
+	actor_type text,
+	actor_key text,
+	OUT table_name text,
+	OUT deleted bigint
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT ROWS 9
+	AS 'MODULE_PATHNAME', 'dja_erase';
+COMMENT ON FUNCTION djactor.erase(text, text) IS
+'deletes all that is kept about an actor, after the running turn: state, mail, timers, watches, dead letters, replies, idempotency keys and journal; returns how many rows of each table';
+
 CREATE FUNCTION djactor.cancel(message_id bigint) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_cancel';
 COMMENT ON FUNCTION djactor.cancel(bigint) IS
 'takes back a message that has not been handled; its asker gets an error; false = the message is no longer there';
+
+CREATE FUNCTION djactor.cancel(message_id bigint, running boolean) RETURNS text
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_cancel_running';
+COMMENT ON FUNCTION djactor.cancel(bigint, boolean) IS
+'takes a message back as cancel(message_id) does, and with running breaks off the turn that handles it; returns where it was: waiting, running, or gone (no longer there)';
 
 CREATE FUNCTION djactor.redrive(id bigint) RETURNS bigint
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_redrive';
@@ -972,12 +1057,183 @@ CREATE FUNCTION djactor.drain
 (
 	max int DEFAULT NULL,
 	until timestamptz DEFAULT NULL,
-	on_error text DEFAULT 'raise'::text
+	on_error text DEFAULT 'raise'::text,
+	only_type text DEFAULT NULL,
+	only_key text DEFAULT NULL
 ) RETURNS bigint
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_drain';
-COMMENT ON FUNCTION djactor.drain(int, timestamptz, text) IS
-'handles due messages at once, in the caller''s transaction, including those that it sent itself, and returns how many; delays, timers and retries up to until count as due, in their order; for tests';
+COMMENT ON FUNCTION djactor.drain(int, timestamptz, text, text, text) IS
+'handles due messages at once, in the caller''s transaction, including those that it sent itself, and returns how many; delays, timers and retries up to until count as due, in their order; only those of one type, or of one actor, if that is named; for tests';
+
+/* ---------- hosts ---------- */
+
+CREATE FUNCTION djactor.host_open
+(
+	types text[],
+	name text DEFAULT ''::text,
+	lease interval DEFAULT '30 s'::interval,
+	version text DEFAULT ''::text
+) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_sql_host_open';
+COMMENT ON FUNCTION djactor.host_open(text[], text, interval, text) IS
+'makes this session a host of hosted types, whose owner has to be its role, and returns the host''s id; the lease, 1 s to 1 h, is renewed by each take() and heartbeat()';
+
+CREATE FUNCTION djactor.host_close() RETURNS void
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_sql_host_close';
+COMMENT ON FUNCTION djactor.host_close() IS
+'ends the host that this session is; what it has taken goes back';
+
+CREATE FUNCTION djactor.heartbeat(host bigint) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_sql_heartbeat';
+COMMENT ON FUNCTION djactor.heartbeat(bigint) IS
+'renews the lease of a host of the same role; false if the host is gone';
+
+CREATE FUNCTION djactor.host_drain(host bigint) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_sql_host_drain';
+COMMENT ON FUNCTION djactor.host_drain(bigint) IS
+'has a host of the same role take nothing more; false if the host is gone';
+
+CREATE FUNCTION djactor.host_crashed(host bigint, charged bigint[]) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_sql_host_crashed';
+COMMENT ON FUNCTION djactor.host_crashed(bigint, bigint[]) IS
+'reports that the process of a host has died, and the messages that it was executing: each is charged with a crash, all others are cleared of suspicion; false if nothing is known of the host any more';
+
+CREATE FUNCTION djactor.take
+(
+	mailboxes int,
+	messages int DEFAULT 1,
+	OUT token bigint,
+	OUT claim bigint,
+	OUT id bigint,
+	OUT actor_type text,
+	OUT actor_key text,
+	OUT first boolean,
+	OUT state jsonb,
+	OUT "exists" boolean,
+	OUT turns bigint,
+	OUT from_version int,
+	OUT payload jsonb,
+	OUT headers jsonb,
+	OUT trace_id uuid,
+	OUT kind text,
+	OUT meta jsonb,
+	OUT attempts int,
+	OUT wants_reply boolean,
+	OUT sender_type text,
+	OUT sender_key text,
+	OUT cause_id bigint,
+	OUT in_reply_to bigint,
+	OUT priority smallint,
+	OUT sent_at timestamptz,
+	OUT time_limit interval
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_take';
+COMMENT ON FUNCTION djactor.take(int, int) IS
+'claims up to so many mailboxes for this host, and hands out up to so many messages of each, in their order; goes back if the transaction aborts';
+
+CREATE FUNCTION djactor.drain_take
+(
+	until timestamptz DEFAULT NULL,
+	only_type text DEFAULT NULL,
+	only_key text DEFAULT NULL,
+	OUT token bigint,
+	OUT claim bigint,
+	OUT id bigint,
+	OUT actor_type text,
+	OUT actor_key text,
+	OUT first boolean,
+	OUT state jsonb,
+	OUT "exists" boolean,
+	OUT turns bigint,
+	OUT from_version int,
+	OUT payload jsonb,
+	OUT headers jsonb,
+	OUT trace_id uuid,
+	OUT kind text,
+	OUT meta jsonb,
+	OUT attempts int,
+	OUT wants_reply boolean,
+	OUT sender_type text,
+	OUT sender_key text,
+	OUT cause_id bigint,
+	OUT in_reply_to bigint,
+	OUT priority smallint,
+	OUT sent_at timestamptz,
+	OUT time_limit interval
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_drain_take';
+COMMENT ON FUNCTION djactor.drain_take(timestamptz, text, text) IS
+'hands out the next due message of a hosted type here and now, in the caller''s transaction, also of mail that this has sent itself; delays, timers and retries up to until count as due, in their order; only those of one type, or of one actor, if that is named';
+
+CREATE FUNCTION djactor.begin_turn(token bigint, message_id bigint) RETURNS void
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_begin_turn';
+COMMENT ON FUNCTION djactor.begin_turn(bigint, bigint) IS
+'begins a turn in this transaction, up to end_turn(); 40001 or 55P03 if it cannot be done any more, or not now: the claim has ended';
+
+CREATE PROCEDURE djactor.end_turn(state jsonb DEFAULT NULL, reply jsonb DEFAULT NULL)
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'dja_end_turn';
+COMMENT ON PROCEDURE djactor.end_turn(jsonb, jsonb) IS
+'ends the turn that begin_turn() has begun, with the new state (NULL = unchanged) and the reply (NULL = none)';
+
+CREATE FUNCTION djactor.complete
+(
+	tokens bigint[],
+	message_ids bigint[],
+	states jsonb[],
+	replies jsonb[] DEFAULT NULL,
+	usec bigint[] DEFAULT NULL
+) RETURNS text[]
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_complete';
+COMMENT ON FUNCTION djactor.complete(bigint[], bigint[], jsonb[], jsonb[], bigint[]) IS
+'ends many turns with their states (NULL = unchanged) and replies (NULL = none); returns for each: done, stale, changed, gone, halted or locked; all but done have ended the claim';
+
+CREATE FUNCTION djactor.fail
+(
+	token bigint,
+	message_id bigint,
+	sqlstate text,
+	error text,
+	context text DEFAULT NULL,
+	meta jsonb DEFAULT NULL
+) RETURNS text
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_fail';
+COMMENT ON FUNCTION djactor.fail(bigint, bigint, text, text, text, jsonb) IS
+'writes a failed attempt down, with what the host wants to know of it later (meta, for a message of kind user), and ends the claim; returns retry, put_off, dead_letter, suspended, or why there is nothing to be written: stale, gone, locked';
+
+CREATE FUNCTION djactor.progress(token bigint, message_id bigint, value jsonb) RETURNS boolean
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dja_progress_hosted';
+COMMENT ON FUNCTION djactor.progress(bigint, bigint, jsonb) IS
+'says how far a turn is that a host runs outside of transactions, and notifies djactor_progress of its message''s id; false if the turn is over';
+
+CREATE FUNCTION djactor.release(tokens bigint[]) RETURNS int
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_release';
+COMMENT ON FUNCTION djactor.release(bigint[]) IS
+'gives the claims of these tokens back; returns how many have ended';
+
+CREATE FUNCTION djactor.hosted_state
+(
+	message_id bigint,
+	OUT state text,
+	OUT host text,
+	OUT since timestamptz
+)
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_hosted_state';
+COMMENT ON FUNCTION djactor.hosted_state(bigint) IS
+'whether a host runs a message: running, with the host''s name, since it was taken or the turn before it ended; next, if it is the first of several that the host has taken together and that are not done; waiting; NULL = the message is gone';
 
 /* ---------- views ---------- */
 
@@ -1001,13 +1257,59 @@ COMMENT ON COLUMN djactor.worker.actor_type IS 'type of the message being handle
 COMMENT ON COLUMN djactor.worker.message_id IS 'message being handled; NULL = none';
 COMMENT ON COLUMN djactor.worker.since IS 'when the current state began';
 
+CREATE FUNCTION djactor.host_list
+(
+	OUT id bigint,
+	OUT pid int,
+	OUT role pg_catalog.regrole,
+	OUT name text,
+	OUT version text,
+	OUT types text[],
+	OUT claims int,
+	OUT state text,
+	OUT since timestamptz,
+	OUT lease_until timestamptz
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_sql_host_list';
+COMMENT ON FUNCTION djactor.host_list() IS 'rows of the view djactor.host';
+
+CREATE VIEW djactor.host AS
+	SELECT id, pid, role, name, version, types, claims, state, since, lease_until FROM djactor.host_list();
+COMMENT ON VIEW djactor.host IS 'sessions that take mail of hosted types';
+COMMENT ON COLUMN djactor.host.id IS 'what host_open() has returned';
+COMMENT ON COLUMN djactor.host.pid IS 'process id of its session';
+COMMENT ON COLUMN djactor.host.role IS 'role whose types it serves';
+COMMENT ON COLUMN djactor.host.name IS 'its name for people, as it has given it; cut to 63 bytes';
+COMMENT ON COLUMN djactor.host.version IS 'version of its code, as it has given it; cut to 63 bytes';
+COMMENT ON COLUMN djactor.host.types IS 'actor types that it serves';
+COMMENT ON COLUMN djactor.host.claims IS 'actors whose mail it has taken and not dealt with';
+COMMENT ON COLUMN djactor.host.state IS 'busy, idle, waiting (to be notified of mail) or draining (it takes nothing more)';
+COMMENT ON COLUMN djactor.host.since IS 'when it was opened';
+COMMENT ON COLUMN djactor.host.lease_until IS 'when its mail is given to others, unless it is heard of before';
+
+CREATE FUNCTION djactor.progress_list
+(
+	OUT message_id bigint, OUT value jsonb, OUT said_at timestamptz
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE ROWS 10
+	AS 'MODULE_PATHNAME', 'dja_progress_list';
+COMMENT ON FUNCTION djactor.progress_list() IS 'rows of the view djactor.progress';
+
+CREATE VIEW djactor.progress AS
+	SELECT message_id, value, said_at FROM djactor.progress_list();
+COMMENT ON VIEW djactor.progress IS 'what running turns have said last by progress()';
+COMMENT ON COLUMN djactor.progress.message_id IS 'message that the turn handles';
+COMMENT ON COLUMN djactor.progress.value IS 'what the turn has said';
+COMMENT ON COLUMN djactor.progress.said_at IS 'when it has said so';
+
 CREATE FUNCTION djactor.stat_list
 (
 	OUT actor_type text, OUT handled bigint, OUT failed bigint, OUT retried bigint, OUT dead bigint,
 	OUT duplicates bigint, OUT expired bigint, OUT turns_per_second double precision,
 	OUT wait_p50 interval, OUT wait_p95 interval, OUT wait_p99 interval,
 	OUT run_p50 interval, OUT run_p95 interval, OUT run_p99 interval, OUT since timestamptz,
-	OUT conflicts bigint, OUT batch_limit int, OUT worker_limit int
+	OUT conflicts bigint, OUT batch_limit int, OUT worker_limit int, OUT coalesced bigint
 ) RETURNS SETOF record
 	LANGUAGE c VOLATILE ROWS 100
 	AS 'MODULE_PATHNAME', 'dja_stat_list';
@@ -1016,7 +1318,7 @@ COMMENT ON FUNCTION djactor.stat_list() IS 'counters, rates and times of the act
 CREATE VIEW djactor.stat AS
 	SELECT actor_type, handled, failed, retried, dead, duplicates, expired, turns_per_second,
 		wait_p50, wait_p95, wait_p99, run_p50, run_p95, run_p99, since,
-		conflicts, batch_limit, worker_limit
+		conflicts, batch_limit, worker_limit, coalesced
 	FROM djactor.stat_list();
 COMMENT ON VIEW djactor.stat IS 'what workers have done for each actor type since the server started, and how fast in the last one to two minutes; only committed work, without that of drain()';
 COMMENT ON COLUMN djactor.stat.actor_type IS 'kind of actor';
@@ -1038,33 +1340,39 @@ COMMENT ON COLUMN djactor.stat.since IS 'when counting began: the start of the s
 COMMENT ON COLUMN djactor.stat.conflicts IS 'batches that held the locks of several turns when another session waited for one, or that failed on another session''s lock; since the server started, or the type was defined';
 COMMENT ON COLUMN djactor.stat.batch_limit IS 'maximum number of turns that share a transaction, lowered by conflicts and long turns; grows again when they cease; NULL = no limit beyond djactor.batch_size and the type''s own batch_size';
 COMMENT ON COLUMN djactor.stat.worker_limit IS 'maximum number of workers that run the type at once, lowered by conflicts between them; grows again when these cease; NULL = no limit beyond djactor.max_workers and the type''s concurrency';
+COMMENT ON COLUMN djactor.stat.coalesced IS 'messages merged into others of their coalesce_key';
 
 CREATE FUNCTION djactor.put_off_list
 (
-	OUT type_hash bigint, OUT key_hash bigint, OUT times int, OUT until timestamptz
+	OUT type_hash bigint, OUT key_hash bigint, OUT times int, OUT until timestamptz, OUT reason text
 ) RETURNS SETOF record
 	LANGUAGE c VOLATILE ROWS 10
 	AS 'MODULE_PATHNAME', 'dja_put_off_list';
-COMMENT ON FUNCTION djactor.put_off_list() IS 'mailboxes of this database that wait for a row that another transaction has locked, from shared memory: hashes as in djactor.name_hash(), how often they were put off so far, and until when';
+COMMENT ON FUNCTION djactor.put_off_list() IS 'mailboxes of this database whose mail waits although it is due, from shared memory: hashes as in djactor.name_hash() (no key_hash: all of the type), how often they were put off so far, until when, and whether for a row that another transaction has locked (lock) or since the type, or the mailbox''s value of rate_by, has had its turns (rate)';
 
 /* The last_error of the first message would be better, but needs all mail sorted. */
 CREATE VIEW djactor.mailbox AS
 	SELECT m.actor_type, m.actor_key, m.depth, m.oldest_sent_at,
 		pg_catalog.now() OPERATOR(pg_catalog.-) m.oldest_sent_at AS oldest_age,
 		m.put_offs OPERATOR(pg_catalog.+) COALESCE(locked.times, 0) AS put_offs,
-		CASE WHEN locked.times IS NULL THEN m.last_error
-			ELSE 'another transaction has locked the actor''s row, or a message''s' END AS last_error
+		CASE WHEN locked.reason OPERATOR(pg_catalog.=) 'lock' THEN 'another transaction has locked the actor''s row, or a message''s'
+			ELSE m.last_error END AS last_error,
+		COALESCE(spent.reason, locked.reason) AS waits_for,
+		COALESCE(spent.until, locked.until) AS waits_until
 	FROM (
 		SELECT actor_type, actor_key, pg_catalog.count(*) AS depth,
 			pg_catalog.min(sent_at) AS oldest_sent_at, pg_catalog.max(put_offs) AS put_offs,
 			pg_catalog.min(last_error) AS last_error
 		FROM djactor.message
-		WHERE aside IS NULL OR aside OPERATOR(pg_catalog.<>) ALL (ARRAY['deferred', 'duplicate', 'held deferred', 'held duplicate'])
+		WHERE aside IS NULL OR aside OPERATOR(pg_catalog.<>) ALL (ARRAY['deferred', 'duplicate', 'coalesced', 'held deferred', 'held duplicate', 'held coalesced'])
 		GROUP BY actor_type, actor_key
 	) m
 	LEFT JOIN djactor.put_off_list() locked
 		ON locked.type_hash OPERATOR(pg_catalog.=) djactor.name_hash(m.actor_type)
-		AND locked.key_hash OPERATOR(pg_catalog.=) djactor.name_hash(m.actor_key);
+		AND locked.key_hash OPERATOR(pg_catalog.=) djactor.name_hash(m.actor_key)
+	LEFT JOIN djactor.put_off_list() spent
+		ON spent.type_hash OPERATOR(pg_catalog.=) djactor.name_hash(m.actor_type)
+		AND spent.key_hash IS NULL;
 COMMENT ON VIEW djactor.mailbox IS 'waiting messages of each actor and the age of the oldest';
 COMMENT ON COLUMN djactor.mailbox.actor_type IS 'kind of the receiving actor';
 COMMENT ON COLUMN djactor.mailbox.actor_key IS 'key of the receiving actor';
@@ -1073,6 +1381,8 @@ COMMENT ON COLUMN djactor.mailbox.oldest_sent_at IS 'when the oldest waiting mes
 COMMENT ON COLUMN djactor.mailbox.oldest_age IS 'age of the oldest waiting message';
 COMMENT ON COLUMN djactor.mailbox.put_offs IS 'how often its mail was put off without using up an attempt: the maximum over its messages, or the successive waits for a row that another transaction has locked';
 COMMENT ON COLUMN djactor.mailbox.last_error IS 'why mail was put off, or the error of one of its messages that has failed; NULL = neither';
+COMMENT ON COLUMN djactor.mailbox.waits_for IS 'what mail that is due waits for: rate (the type, or its value of rate_by, has had all the turns that the rate allows for now) or lock (another transaction has locked a row); NULL = neither';
+COMMENT ON COLUMN djactor.mailbox.waits_until IS 'when it is looked at again; NULL = it does not wait';
 
 /* ---------- grants: to the database's owner, whichever role that is, with grant option ---------- */
 
@@ -1080,27 +1390,33 @@ GRANT USAGE ON SCHEMA djactor TO PUBLIC;
 GRANT USAGE ON SCHEMA djactor TO pg_database_owner WITH GRANT OPTION;
 GRANT SELECT ON djactor.actor_type, djactor.actor, djactor.actor_identity, djactor.message,
 	djactor.dead_letter, djactor.reply, djactor.timer, djactor.watch, djactor.idempotency,
-	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.stat TO pg_database_owner WITH GRANT OPTION;
+	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.host, djactor.progress, djactor.stat TO pg_database_owner WITH GRANT OPTION;
 /* pg_dump reads these sequences, too */
 GRANT SELECT ON SEQUENCE djactor.actor_identity_id_seq, djactor.message_id_seq TO pg_database_owner WITH GRANT OPTION;
 GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
-		idempotency_key, wants_reply, in_reply_to, trace_id)
+		idempotency_key, wants_reply, in_reply_to, trace_id, coalesce_key, coalesce_mode, coalesce_until)
 	ON djactor.message TO pg_database_owner WITH GRANT OPTION;
 GRANT UPDATE (state) ON djactor.actor TO pg_database_owner WITH GRANT OPTION;
 GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal TO pg_database_owner WITH GRANT OPTION;
 
-REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.host_list() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.progress_list() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.hosted_state(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.stat_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.put_off_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_arrived() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.home_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) TO pg_database_owner WITH GRANT OPTION;
-GRANT EXECUTE ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb) TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.host_list() TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.progress_list() TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.hosted_state(bigint) TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.stat_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.put_off_list() TO pg_database_owner WITH GRANT OPTION;
 

@@ -1,0 +1,650 @@
+/*
+ * djactor_cluster.sql
+ *
+ * Actors on several servers, the nodes of a cluster; docs/cluster.md is for users.
+ * Each key lives on one node.  Who sends inserts into djactor_cluster.message, which is
+ * partitioned by node:
+ *
+ * - message_here, for this node: its triggers put each row into djactor.message;
+ * - message_N, for another node, by transport "outbox": an ordinary table, whose rows an
+ *   actor, djactor_cluster.forward, brings to the inbox of the other node in batches;
+ * - or by transport "direct": a foreign table, which is message_here of the other node.
+ *
+ * The partitions, and foreign tables for reading, are made by set_up() and add_node().
+ * They belong to the database, not to the extension, and so come with a dump.  The
+ * rules of djactor.sql hold here as well.
+ *
+ * Order: places, tables, triggers, sending, forwarding, answers, types, views,
+ * setting up, grants, dump configuration.
+ */
+
+\echo Use "CREATE EXTENSION djactor_cluster" to load this file. \quit
+
+CREATE SCHEMA djactor_cluster;
+COMMENT ON SCHEMA djactor_cluster IS 'djactor_cluster: actors on several servers';
+
+/* ---------- which node ---------- */
+
+CREATE TABLE djactor_cluster.here
+(
+	node smallint NOT NULL,
+	slots smallint[] NOT NULL,
+	role regrole NOT NULL
+);
+CREATE UNIQUE INDEX here_once ON djactor_cluster.here ((true));
+COMMENT ON TABLE djactor_cluster.here IS 'one row, written by set_up(): which node this is, and where keys live';
+COMMENT ON COLUMN djactor_cluster.here.node IS 'number of this node, 0 to 63';
+COMMENT ON COLUMN djactor_cluster.here.slots IS 'node of each of the 256 slots; the slot of a key is the low byte of its hash';
+COMMENT ON COLUMN djactor_cluster.here.role IS 'role that forwards mail, and as which other nodes connect';
+
+CREATE FUNCTION djactor_cluster.this_node() RETURNS int
+	LANGUAGE c STABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'dja_cluster_this_node';
+COMMENT ON FUNCTION djactor_cluster.this_node() IS 'number of this node; NULL before set_up()';
+
+/* Immutable, as partition pruning wants it: set_up() is called once. */
+CREATE FUNCTION djactor_cluster.node_of_key(actor_key text) RETURNS int
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'dja_cluster_node_of_key';
+COMMENT ON FUNCTION djactor_cluster.node_of_key(text) IS
+'node on which actors of this key live, of any type; keys @N and @N/... live on node N';
+
+CREATE FUNCTION djactor_cluster.is_here(actor_key text) RETURNS boolean
+	LANGUAGE c STABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'dja_cluster_is_here';
+COMMENT ON FUNCTION djactor_cluster.is_here(text) IS 'whether actors of this key live on this node; true before set_up()';
+
+CREATE FUNCTION djactor_cluster.first_id(node int) RETURNS bigint
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+SELECT greatest(node::bigint << 42, 1);
+END;
+COMMENT ON FUNCTION djactor_cluster.first_id(int) IS 'first id of a node''s range of 2^42';
+
+CREATE FUNCTION djactor_cluster.node_of(id bigint) RETURNS int
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+SELECT (id >> 42)::int;
+END;
+COMMENT ON FUNCTION djactor_cluster.node_of(bigint) IS 'node that has given this id to a message or an actor';
+
+/* Partitions by node: the remainder by 64 is the node, see cluster.c. */
+CREATE FUNCTION djactor_cluster.partition_hash(actor_key text, seed bigint) RETURNS bigint
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'dja_cluster_partition_hash';
+COMMENT ON FUNCTION djactor_cluster.partition_hash(text, bigint) IS 'hash of a key whose remainder by 64, as hash partitions take it, is its node';
+
+CREATE OPERATOR CLASS djactor_cluster.by_node FOR TYPE text USING hash AS
+	OPERATOR 1 pg_catalog.= (text, text),
+	FUNCTION 2 djactor_cluster.partition_hash(text, bigint);
+
+/* Who would send past the cluster makes a double of an actor. */
+ALTER TABLE djactor.message ADD CONSTRAINT lives_here CHECK (djactor_cluster.is_here(actor_key));
+
+/* ---------- tables ---------- */
+
+CREATE TABLE djactor_cluster.node
+(
+	node smallint NOT NULL PRIMARY KEY,
+	server name,
+	transport text,
+	received bigint,
+	digest text
+);
+COMMENT ON TABLE djactor_cluster.node IS 'the nodes of the cluster, this one included; written by set_up(), add_node() and what arrives';
+COMMENT ON COLUMN djactor_cluster.node.node IS 'number, 0 to 63';
+COMMENT ON COLUMN djactor_cluster.node.server IS 'foreign server; NULL for this node';
+COMMENT ON COLUMN djactor_cluster.node.transport IS 'how mail goes there: outbox or direct; NULL for this node';
+COMMENT ON COLUMN djactor_cluster.node.received IS 'number of the last batch that has come from there; NULL = none, or the next may have any number';
+COMMENT ON COLUMN djactor_cluster.node.digest IS 'digest of that batch';
+
+/* The columns up to cause_id are those of djactor.message, in its order. */
+CREATE TABLE djactor_cluster.message
+(
+	id bigint,
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	actor_key text COLLATE pg_catalog."C" NOT NULL,
+	payload jsonb NOT NULL DEFAULT '{}'::pg_catalog.jsonb,
+	headers jsonb DEFAULT djactor.current_headers(),
+	priority smallint NOT NULL DEFAULT 0,
+	deliver_at timestamptz,
+	expires_at timestamptz,
+	idempotency_key text COLLATE pg_catalog."C",
+	wants_reply boolean NOT NULL DEFAULT false,
+	in_reply_to bigint,
+	trace_id uuid NOT NULL DEFAULT djactor.current_trace(),
+	kind text NOT NULL DEFAULT 'user',
+	meta jsonb,
+	sender_type text COLLATE pg_catalog."C" DEFAULT djactor.current_sender_type(),
+	sender_key text COLLATE pg_catalog."C" DEFAULT djactor.current_sender_key(),
+	cause_id bigint DEFAULT djactor.current_cause(),
+	sent_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	coalesce_key text COLLATE pg_catalog."C",
+	coalesce_mode text,
+	coalesce_until timestamptz,
+	from_node smallint DEFAULT djactor_cluster.this_node(),
+	ask_id bigint
+) PARTITION BY HASH (actor_key djactor_cluster.by_node);
+COMMENT ON TABLE djactor_cluster.message IS 'INSERT sends to actors of any node; has only what waits to be forwarded';
+COMMENT ON COLUMN djactor_cluster.message.id IS 'of an actor here, or by transport direct: the id of the message; else one of this node, which names the ask to whom waits for its answer';
+COMMENT ON COLUMN djactor_cluster.message.from_node IS 'node at which it was sent';
+COMMENT ON COLUMN djactor_cluster.message.ask_id IS 'id by which its sender knows it; NULL = id';
+
+CREATE TABLE djactor_cluster.inbox
+(
+	from_node smallint NOT NULL,
+	batch bigint NOT NULL,
+	messages jsonb NOT NULL
+);
+COMMENT ON TABLE djactor_cluster.inbox IS 'keeps nothing: a batch of messages from another node, which its trigger delivers';
+
+CREATE TABLE djactor_cluster.ask
+(
+	id bigint NOT NULL PRIMARY KEY,
+	node smallint NOT NULL,
+	ask_id bigint NOT NULL,
+	sender_type text COLLATE pg_catalog."C",
+	sender_key text COLLATE pg_catalog."C"
+);
+COMMENT ON TABLE djactor_cluster.ask IS 'return addresses of asks that have come from other nodes and are not answered';
+COMMENT ON COLUMN djactor_cluster.ask.id IS 'the message';
+COMMENT ON COLUMN djactor_cluster.ask.node IS 'node at which it was sent';
+COMMENT ON COLUMN djactor_cluster.ask.ask_id IS 'id by which its sender knows it';
+COMMENT ON COLUMN djactor_cluster.ask.sender_type IS 'type of the actor that asks; NULL = asked from outside of actors';
+COMMENT ON COLUMN djactor_cluster.ask.sender_key IS 'key of the actor that asks';
+
+CREATE TABLE djactor_cluster.command
+(
+	command text NOT NULL,
+	settings jsonb NOT NULL
+);
+COMMENT ON TABLE djactor_cluster.command IS 'keeps nothing: a command that execute() has sent from another node, which its trigger runs as the role that inserts';
+
+/* ---------- triggers of the partitions ---------- */
+
+CREATE FUNCTION djactor_cluster.arrive() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_cluster_arrive';
+COMMENT ON FUNCTION djactor_cluster.arrive() IS 'trigger: puts a message into djactor.message';
+
+CREATE FUNCTION djactor_cluster.leave() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_cluster_leave';
+COMMENT ON FUNCTION djactor_cluster.leave() IS 'trigger: removes the row of a message that has arrived';
+
+CREATE FUNCTION djactor_cluster.post() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_cluster_post';
+COMMENT ON FUNCTION djactor_cluster.post() IS 'trigger: checks a message for another node, and wakes the actor that forwards it';
+
+CREATE FUNCTION djactor_cluster.note_ask() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	NEW.id := nextval('djactor.message_id_seq');
+	INSERT INTO djactor_cluster.ask
+		VALUES (NEW.id, NEW.from_node, coalesce(NEW.ask_id, NEW.id), NEW.sender_type, NEW.sender_key);
+	NEW.sender_type := 'djactor_cluster.answers';
+	NEW.sender_key := format('@%s/%s', djactor_cluster.this_node(), NEW.from_node);
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.note_ask() IS 'trigger: keeps the return address of an ask from another node';
+
+/* ---------- sending ---------- */
+
+CREATE FUNCTION djactor_cluster.send
+(
+	actor_type text,
+	actor_key text,
+	payload jsonb DEFAULT '{}'::pg_catalog.jsonb,
+	priority int DEFAULT 0,
+	deliver_at timestamptz DEFAULT NULL,
+	expires_at timestamptz DEFAULT NULL,
+	idempotency_key text DEFAULT NULL,
+	headers jsonb DEFAULT NULL,
+	wants_reply boolean DEFAULT false,
+	coalesce_key text DEFAULT NULL,
+	coalesce_mode text DEFAULT NULL,
+	debounce interval DEFAULT NULL,
+	debounce_limit interval DEFAULT NULL
+) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE
+	AS $$
+#variable_conflict use_column
+DECLARE
+	sent bigint;
+BEGIN
+	IF djactor_cluster.is_here($2) THEN
+		RETURN djactor.send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+	END IF;
+	IF $12 IS NOT NULL OR $13 IS NOT NULL THEN
+		IF $12 IS NULL OR $5 IS NOT NULL OR $11 OPERATOR(pg_catalog.<>) 'debounce' THEN
+			RAISE EXCEPTION 'debounce goes neither with deliver_at nor with another coalesce_mode, and debounce_limit needs it'
+				USING ERRCODE = 'invalid_parameter_value';
+		END IF;
+		$5 := djactor.now() OPERATOR(pg_catalog.+) $12;
+		$11 := 'debounce';
+	END IF;
+	INSERT INTO djactor_cluster.message (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
+			idempotency_key, wants_reply, coalesce_key, coalesce_mode, coalesce_until)
+		VALUES ($1, $2, $3, COALESCE($8, djactor.current_headers()), COALESCE($4, 0)::pg_catalog.int2, $5, $6, $7, COALESCE($9, false), $10, $11,
+			djactor.now() OPERATOR(pg_catalog.+) $13)
+		RETURNING id INTO sent;
+	RETURN sent;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.send(text, text, jsonb, int, timestamptz, timestamptz, text, jsonb, boolean, text, text, interval, interval) IS
+'sends as djactor.send() does, to an actor of any node, and returns the id by which its answer is known here';
+
+/* ---------- forwarding ---------- */
+
+/*
+ * The turn that has a batch in its state, committed by an earlier one, sends it.  So a
+ * batch that was sent is sent again, as it was, until the turn that has sent it commits.
+ */
+CREATE FUNCTION djactor_cluster.forward(state jsonb, message jsonb) RETURNS jsonb
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	self record := djactor.self();
+	target int := split_part(self.actor_key, '/', 2)::int;
+	outbox text := format('djactor_cluster.message_%s', target);
+	batch bigint := coalesce((state->>'batch')::bigint, 0);
+	ids bigint[];
+BEGIN
+	IF state ? 'ids' THEN
+		IF state->>'chosen_in' = pg_current_xact_id()::text THEN
+			-- not committed: another turn sends it
+			IF message ? 'batch' THEN
+				PERFORM djactor.set_timer('again', after => '100 ms', payload => '{"again": true}');
+			END IF;
+			RETURN state;
+		END IF;
+		ids := array(SELECT id::bigint FROM jsonb_array_elements_text(state->'ids') AS id);
+		EXECUTE format('INSERT INTO djactor_cluster.inbox_%s SELECT $1, $2, jsonb_agg(to_jsonb(m) ORDER BY m.id) FROM %s m WHERE m.id = ANY ($3)',
+			target, outbox) USING djactor_cluster.this_node(), batch, ids;
+		EXECUTE format('DELETE FROM %s WHERE id = ANY ($1)', outbox) USING ids;
+	END IF;
+	-- 1,000 messages, or 1 MB and what exceeds it first
+	EXECUTE format('SELECT array_agg(id ORDER BY id)
+		FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before
+			FROM (SELECT id, pg_column_size(payload) AS size FROM %s ORDER BY id LIMIT 1000) first) summed
+		WHERE before < 1000000', outbox) INTO ids;
+	IF ids IS NULL THEN
+		PERFORM djactor.cancel_timer('again') WHERE state ? 'ids';
+		RETURN jsonb_build_object('batch', batch);
+	END IF;
+	-- should the message to itself be given up: a server that crashes twice with it does that
+	PERFORM djactor.set_timer('again', after => '1 min', payload => '{"again": true}') WHERE NOT state ? 'ids' OR message ? 'again';
+	PERFORM djactor.send('djactor_cluster.forward', self.actor_key, jsonb_build_object('batch', batch + 1));
+	RETURN jsonb_build_object('batch', batch + 1, 'ids', ids, 'chosen_in', pg_current_xact_id());
+END $$;
+COMMENT ON FUNCTION djactor_cluster.forward(jsonb, jsonb) IS
+'handler: actor @A/B brings the mail of node A to node B, batch by batch';
+
+CREATE FUNCTION djactor_cluster.give_answer
+(
+	node int, ask_id bigint, asker_type text, asker_key text, kind text, payload jsonb, meta jsonb,
+	answerer_type text, answerer_key text
+) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+BEGIN
+	IF asker_type IS NULL THEN
+		INSERT INTO djactor_cluster.message (actor_type, actor_key, payload, sender_type, sender_key)
+			VALUES ('djactor_cluster.answers', '@' || node, jsonb_build_object('id', ask_id, kind, payload),
+				'djactor_cluster.answers', format('@%s/%s', djactor_cluster.this_node(), node));
+	ELSE
+		INSERT INTO djactor_cluster.message (actor_type, actor_key, payload, kind, meta, in_reply_to, sender_type, sender_key)
+			VALUES (asker_type, asker_key, payload, kind, meta, ask_id, answerer_type, answerer_key);
+	END IF;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.give_answer(int, bigint, text, text, text, jsonb, jsonb, text, text) IS
+'sends the answer to an ask from another node there';
+
+/* Of a batch: what can be delivered is, the rest is given up, and who asked is told. */
+CREATE FUNCTION djactor_cluster.deliver(from_node int, messages jsonb) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_column
+DECLARE
+	m djactor_cluster.message;
+	failure jsonb;
+	one jsonb;
+BEGIN
+	INSERT INTO djactor_cluster.message_here (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
+			idempotency_key, wants_reply, in_reply_to, trace_id, kind, meta, sender_type, sender_key, cause_id, sent_at,
+			coalesce_key, coalesce_mode, coalesce_until, from_node, ask_id)
+		SELECT actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
+			idempotency_key, wants_reply, in_reply_to, trace_id, kind, meta, sender_type, sender_key, cause_id, sent_at,
+			coalesce_key, coalesce_mode, coalesce_until, $1, id
+		FROM jsonb_populate_recordset(NULL::djactor_cluster.message, $2);
+EXCEPTION WHEN undefined_object OR configuration_limit_exceeded OR invalid_parameter_value THEN
+	IF jsonb_array_length($2) > 1 THEN
+		FOR one IN SELECT jsonb_array_elements($2) LOOP
+			PERFORM djactor_cluster.deliver($1, jsonb_build_array(one));
+		END LOOP;
+		RETURN;
+	END IF;
+	m := jsonb_populate_record(NULL::djactor_cluster.message, $2->0);
+	failure := jsonb_build_object(
+		'reason', CASE WHEN SQLSTATE = '53400' THEN 'mailbox_full' ELSE 'rejected' END, 'sqlstate', SQLSTATE, 'error', SQLERRM);
+	INSERT INTO djactor.dead_letter (id, actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
+			idempotency_key, wants_reply, in_reply_to, trace_id, kind, meta, sender_type, sender_key, cause_id,
+			attempts, crashes, redrives, sent_at, reason, sqlstate, error, failed_at)
+		VALUES (nextval('djactor.message_id_seq'), m.actor_type, m.actor_key, m.payload, m.headers, m.priority, m.deliver_at, m.expires_at,
+			m.idempotency_key, m.wants_reply, m.in_reply_to, m.trace_id, m.kind, m.meta, m.sender_type, m.sender_key, m.cause_id,
+			0, 0, 0, m.sent_at, failure->>'reason', SQLSTATE, SQLERRM, now());
+	IF m.wants_reply THEN
+		PERFORM djactor_cluster.give_answer($1, m.id, m.sender_type, m.sender_key, 'error', failure, failure,
+			m.actor_type, m.actor_key);
+	END IF;
+	RAISE LOG 'a message of node % for actor % "%" was given up: %', $1, m.actor_type, m.actor_key, SQLERRM
+		USING DETAIL = 'The message is in djactor.dead_letter.';
+END $$;
+COMMENT ON FUNCTION djactor_cluster.deliver(int, jsonb) IS 'delivers messages that have come from another node';
+
+CREATE FUNCTION djactor_cluster.receive() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	peer djactor_cluster.node;
+	content text := encode(sha256(convert_to(NEW.messages::text, 'UTF8')), 'hex');
+BEGIN
+	SELECT * INTO peer FROM djactor_cluster.node n WHERE n.node = NEW.from_node AND n.server IS NOT NULL FOR UPDATE;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'there is no node %', NEW.from_node
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.add_node() here.';
+	ELSIF NEW.batch = peer.received AND content = peer.digest THEN
+		RETURN NULL;			-- seen
+	ELSIF NEW.batch <> peer.received + 1 THEN
+		RAISE EXCEPTION 'node % has sent batch %, after batch %', NEW.from_node, NEW.batch, peer.received
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				DETAIL = 'One of the two nodes was set back, by the restore of a backup for example.',
+				HINT = format('Call djactor_cluster.accept(%s) here to go on with the batch that comes next.', NEW.from_node);
+	END IF;
+	UPDATE djactor_cluster.node n SET received = NEW.batch, digest = content WHERE n.node = NEW.from_node;
+	PERFORM djactor_cluster.deliver(NEW.from_node, NEW.messages);
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.receive() IS 'trigger: delivers a batch from another node, unless it has come before';
+
+CREATE TRIGGER receive BEFORE INSERT ON djactor_cluster.inbox
+	FOR EACH ROW EXECUTE FUNCTION djactor_cluster.receive();
+
+CREATE FUNCTION djactor_cluster.accept(node int) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	UPDATE djactor_cluster.node n SET received = NULL, digest = NULL WHERE n.node = $1 AND n.server IS NOT NULL;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'there is no other node %', $1 USING ERRCODE = 'undefined_object';
+	END IF;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.accept(int) IS
+'takes the next batch of another node whatever its number, after one of the two was restored from a backup';
+
+/* ---------- answers ---------- */
+
+CREATE FUNCTION djactor_cluster.keep_answer(id bigint, payload jsonb, error jsonb) RETURNS void
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_cluster_keep_answer';
+COMMENT ON FUNCTION djactor_cluster.keep_answer(bigint, jsonb, jsonb) IS
+'writes the answer to an ask from outside of actors into djactor.reply, and wakes who waits';
+
+CREATE FUNCTION djactor_cluster.answers(state jsonb, message jsonb) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	m djactor.message := djactor.message();
+	a djactor_cluster.ask;
+BEGIN
+	IF m.kind IN ('reply', 'error') THEN
+		DELETE FROM djactor_cluster.ask WHERE id = m.in_reply_to RETURNING * INTO a;
+		IF FOUND THEN
+			PERFORM djactor_cluster.give_answer(a.node, a.ask_id, a.sender_type, a.sender_key, m.kind, message, m.meta,
+				m.sender_type, m.sender_key);
+		END IF;
+	ELSIF m.sender_type = 'djactor_cluster.answers' THEN
+		PERFORM djactor_cluster.keep_answer((message->>'id')::bigint, message->'reply', message->'error');
+	ELSE
+		PERFORM djactor.reject('only nodes send answers');
+	END IF;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.answers(jsonb, jsonb) IS
+'handler: actor @A/B sends answers of node A to node B, actor @B keeps those to asks from outside of actors';
+
+/* ---------- commands and types on all nodes ---------- */
+
+CREATE FUNCTION djactor_cluster.run_command() RETURNS trigger
+	LANGUAGE plpgsql
+	AS $$
+DECLARE
+	name text;
+	value text;
+	before jsonb := '{}';
+BEGIN
+	FOR name, value IN SELECT * FROM pg_catalog.jsonb_each_text(NEW.settings) LOOP
+		before := before OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(name, pg_catalog.current_setting(name));
+		PERFORM pg_catalog.set_config(name, value, true);
+	END LOOP;
+	EXECUTE NEW.command;
+	FOR name, value IN SELECT * FROM pg_catalog.jsonb_each_text(before) LOOP
+		PERFORM pg_catalog.set_config(name, value, true);
+	END LOOP;
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.run_command() IS 'trigger: runs a command as the role that inserts it';
+
+CREATE TRIGGER run BEFORE INSERT ON djactor_cluster.command
+	FOR EACH ROW EXECUTE FUNCTION djactor_cluster.run_command();
+
+/* By ascending number, so that two that run at once do not wait for each other. */
+CREATE FUNCTION djactor_cluster.execute(command text) RETURNS void
+	LANGUAGE plpgsql
+	AS $$
+DECLARE
+	target int;
+	settings jsonb := pg_catalog.jsonb_object_agg(name, pg_catalog.current_setting(name))
+		FROM pg_catalog.unnest('{search_path,TimeZone,DateStyle,IntervalStyle}'::pg_catalog.text[]) AS name;
+BEGIN
+	IF djactor_cluster.this_node() IS NULL THEN
+		RAISE EXCEPTION 'this database is not a node of a cluster'
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up() first.';
+	END IF;
+	FOR target IN SELECT node FROM djactor_cluster.node ORDER BY node LOOP
+		IF target OPERATOR(pg_catalog.=) djactor_cluster.this_node() THEN
+			EXECUTE command;
+		ELSE
+			EXECUTE pg_catalog.format('INSERT INTO djactor_cluster.command_%s VALUES ($1, $2)', target) USING command, settings;
+		END IF;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.execute(text) IS
+'runs a command on all nodes, with search_path, TimeZone, DateStyle and IntervalStyle as they are here; raises an error if any node does';
+
+CREATE FUNCTION djactor_cluster.define_actor_type(name text, handler text, options jsonb DEFAULT '{}'::pg_catalog.jsonb) RETURNS void
+	LANGUAGE plpgsql
+	AS $$
+DECLARE
+	arguments text := pg_catalog.string_agg(pg_catalog.format(', %I => %L', key, value), '')
+		FROM pg_catalog.jsonb_each_text(pg_catalog.jsonb_build_object('owner', pg_catalog.quote_ident(CURRENT_USER::text)) OPERATOR(pg_catalog.||) $3);
+BEGIN
+	PERFORM djactor_cluster.execute(pg_catalog.format('SELECT djactor.define_actor_type(%L, %L%s)', $1, $2, arguments));
+END $$;
+COMMENT ON FUNCTION djactor_cluster.define_actor_type(text, text, jsonb) IS
+'defines a kind of actor on all nodes; options are those of djactor.define_actor_type() by name; raises an error if any node does';
+
+/* ---------- reading: all nodes ---------- */
+
+CREATE TABLE djactor_cluster.remote_actor (LIKE djactor.actor) PARTITION BY HASH (actor_key djactor_cluster.by_node);
+CREATE TABLE djactor_cluster.remote_message (LIKE djactor.message) PARTITION BY HASH (actor_key djactor_cluster.by_node);
+CREATE TABLE djactor_cluster.remote_dead_letter (LIKE djactor.dead_letter) PARTITION BY HASH (actor_key djactor_cluster.by_node);
+COMMENT ON TABLE djactor_cluster.remote_actor IS 'djactor.actor of the other nodes';
+COMMENT ON TABLE djactor_cluster.remote_message IS 'djactor.message of the other nodes';
+COMMENT ON TABLE djactor_cluster.remote_dead_letter IS 'djactor.dead_letter of the other nodes';
+
+CREATE VIEW djactor_cluster.actor WITH (security_invoker = true) AS
+	SELECT djactor_cluster.node_of(id) AS node, t.* FROM djactor.actor t
+	UNION ALL
+	SELECT djactor_cluster.node_of(id), t.* FROM djactor_cluster.remote_actor t;
+COMMENT ON VIEW djactor_cluster.actor IS 'djactor.actor of all nodes; with actor_key = ... it asks one node';
+
+CREATE VIEW djactor_cluster.mail WITH (security_invoker = true) AS
+	SELECT djactor_cluster.node_of(id) AS node, t.* FROM djactor.message t
+	UNION ALL
+	SELECT djactor_cluster.node_of(id), t.* FROM djactor_cluster.remote_message t;
+COMMENT ON VIEW djactor_cluster.mail IS 'djactor.message of all nodes; with actor_key = ... it asks one node';
+
+CREATE VIEW djactor_cluster.dead_letter WITH (security_invoker = true) AS
+	SELECT djactor_cluster.node_of(id) AS node, t.* FROM djactor.dead_letter t
+	UNION ALL
+	SELECT djactor_cluster.node_of(id), t.* FROM djactor_cluster.remote_dead_letter t;
+COMMENT ON VIEW djactor_cluster.dead_letter IS 'djactor.dead_letter of all nodes; with actor_key = ... it asks one node';
+
+/* ---------- setting up ---------- */
+
+CREATE FUNCTION djactor_cluster.set_up(node int, nodes int[], role regrole) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	owner text := quote_ident((SELECT rolname FROM pg_authid WHERE oid = role));
+	sorted int[] := array(SELECT DISTINCT n FROM unnest(nodes) n WHERE n BETWEEN 0 AND 63 ORDER BY n);
+	first bigint := djactor_cluster.first_id(node);
+	last bigint := djactor_cluster.first_id(node + 1) - 1;
+	stray text;
+BEGIN
+	IF djactor_cluster.this_node() IS NOT NULL THEN
+		RAISE EXCEPTION 'this database is node % of a cluster already', djactor_cluster.this_node()
+			USING ERRCODE = 'object_not_in_prerequisite_state';
+	ELSIF cardinality(sorted) IS DISTINCT FROM cardinality(nodes) OR (node = ANY (sorted)) IS NOT TRUE THEN
+		RAISE EXCEPTION 'nodes must be different numbers from 0 to 63, and node one of them'
+			USING ERRCODE = 'invalid_parameter_value';
+	ELSIF owner IS NULL THEN
+		RAISE EXCEPTION 'role must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	INSERT INTO djactor_cluster.here
+		VALUES (node, array(SELECT sorted[1 + slot % cardinality(sorted)] FROM generate_series(0, 255) slot), role);
+	INSERT INTO djactor_cluster.node (node) VALUES (node);
+
+	SELECT format('%s "%s"', k.actor_type, k.actor_key) INTO stray
+		FROM (SELECT id, actor_type, actor_key FROM djactor.actor_identity
+			UNION ALL SELECT id, actor_type, actor_key FROM djactor.message
+			UNION ALL SELECT id, actor_type, actor_key FROM djactor.dead_letter) k
+		WHERE k.id NOT BETWEEN first AND last OR NOT djactor_cluster.is_here(k.actor_key)
+		LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'actor %, or its mail, cannot be on node %', stray, node
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				DETAIL = 'Its key lives on another node, or its id is of another node''s range.',
+				HINT = 'A database with actors can only be node 0, alone in nodes.';
+	END IF;
+	EXECUTE format('ALTER TABLE djactor.message ALTER COLUMN id SET MINVALUE %s SET MAXVALUE %s SET START %1$s RESTART %3$s',
+		first, last, greatest(first, 1 + (SELECT max(id) FROM djactor.message), 1 + (SELECT max(id) FROM djactor.dead_letter),
+			(SELECT last_value + is_called::int FROM djactor.message_id_seq)));
+	EXECUTE format('ALTER TABLE djactor.actor_identity ALTER COLUMN id SET MINVALUE %s SET MAXVALUE %s SET START %1$s RESTART %3$s',
+		first, last, greatest(first, (SELECT last_value + is_called::int FROM djactor.actor_identity_id_seq)));
+
+	EXECUTE format('CREATE UNLOGGED TABLE djactor_cluster.message_here PARTITION OF djactor_cluster.message
+		FOR VALUES WITH (MODULUS 64, REMAINDER %s) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)', node);
+	CREATE TRIGGER answer_later BEFORE INSERT ON djactor_cluster.message_here FOR EACH ROW
+		WHEN (NEW.wants_reply AND NEW.from_node <> djactor_cluster.this_node()) EXECUTE FUNCTION djactor_cluster.note_ask();
+	CREATE TRIGGER arrive BEFORE INSERT ON djactor_cluster.message_here
+		FOR EACH ROW EXECUTE FUNCTION djactor_cluster.arrive();
+	CREATE TRIGGER leave AFTER INSERT ON djactor_cluster.message_here
+		FOR EACH ROW EXECUTE FUNCTION djactor_cluster.leave();
+
+	EXECUTE format('GRANT INSERT ON djactor_cluster.message, djactor_cluster.message_here, djactor_cluster.inbox, djactor_cluster.command TO %s', owner);
+	EXECUTE format('GRANT SELECT ON djactor_cluster.message, djactor_cluster.message_here, djactor.actor, djactor.message, djactor.dead_letter TO %s', owner);
+	EXECUTE format('GRANT SELECT, DELETE ON djactor_cluster.ask TO %s', owner);
+	EXECUTE format('GRANT INSERT (actor_type, actor_key, payload, priority, deliver_at, expires_at) ON djactor.message TO %s', owner);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION djactor_cluster.forward(jsonb, jsonb), djactor_cluster.answers(jsonb, jsonb),
+		djactor_cluster.give_answer(int, bigint, text, text, text, jsonb, jsonb, text, text), djactor_cluster.keep_answer(bigint, jsonb, jsonb) TO %s', owner);
+
+	-- a node that is down is no reason to give up
+	PERFORM djactor.define_actor_type('djactor_cluster.forward', 'djactor_cluster.forward', max_attempts => 2147483647,
+		backoff => '1 s', backoff_max => '30 s', breaker_failures => NULL, handler_timeout => '2 min', owner => role);
+	PERFORM djactor.define_actor_type('djactor_cluster.answers', 'djactor_cluster.answers', max_attempts => 2147483647,
+		backoff => '1 s', backoff_max => '30 s', breaker_failures => NULL, stateless => true, owner => role);
+END $$;
+COMMENT ON FUNCTION djactor_cluster.set_up(int, int[], regrole) IS
+'makes this database one of the nodes of a cluster; role owns the actors that forward mail, and is the one as which other nodes connect';
+
+CREATE FUNCTION djactor_cluster.add_node(node int, server name, transport text DEFAULT 'outbox') RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	own djactor_cluster.here;
+	remote text[];
+BEGIN
+	SELECT * INTO own FROM djactor_cluster.here;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'this database is not a node of a cluster'
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up() first.';
+	ELSIF node = own.node OR (node = ANY (own.slots)) IS NOT TRUE THEN
+		RAISE EXCEPTION 'node % is none of the other nodes that set_up() was told of', node USING ERRCODE = 'invalid_parameter_value';
+	ELSIF (transport IN ('outbox', 'direct')) IS NOT TRUE THEN
+		RAISE EXCEPTION 'invalid value for transport: "%"', transport
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use "outbox" or "direct".';
+	END IF;
+	INSERT INTO djactor_cluster.node (node, server, transport) VALUES (node, server, transport);
+
+	FOREACH remote SLICE 1 IN ARRAY '{{remote_actor,actor},{remote_message,message},{remote_dead_letter,dead_letter}}'::text[] LOOP
+		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.%s_%s PARTITION OF djactor_cluster.%1$s
+			FOR VALUES WITH (MODULUS 64, REMAINDER %2$s) SERVER %I OPTIONS (schema_name ''djactor'', table_name %L)',
+			remote[1], node, server, remote[2]);
+	END LOOP;
+	EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.command_%s (command text, settings jsonb)
+		SERVER %I OPTIONS (schema_name ''djactor_cluster'', table_name ''command'')', node, server);
+	EXECUTE format('GRANT INSERT ON djactor_cluster.command_%s TO %s, pg_database_owner', node, own.role);
+
+	IF transport = 'direct' THEN
+		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.message_%s PARTITION OF djactor_cluster.message
+			FOR VALUES WITH (MODULUS 64, REMAINDER %1$s) SERVER %I
+			OPTIONS (schema_name ''djactor_cluster'', table_name ''message_here'', batch_size ''1000'')', node, server);
+	ELSE
+		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.inbox_%s (from_node smallint, batch bigint, messages jsonb)
+			SERVER %I OPTIONS (schema_name ''djactor_cluster'', table_name ''inbox'')', node, server);
+		EXECUTE format('CREATE TABLE djactor_cluster.message_%s PARTITION OF djactor_cluster.message
+			FOR VALUES WITH (MODULUS 64, REMAINDER %1$s)', node);
+		EXECUTE format('CREATE UNIQUE INDEX message_%s_id ON djactor_cluster.message_%1$s (id)', node);
+		EXECUTE format('CREATE TRIGGER post BEFORE INSERT ON djactor_cluster.message_%s
+			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.post(%1$L)', node);
+		EXECUTE format('GRANT SELECT, DELETE ON djactor_cluster.message_%s TO %s', node, own.role);
+		EXECUTE format('GRANT INSERT ON djactor_cluster.inbox_%s TO %s', node, own.role);
+	END IF;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.add_node(int, name, text) IS
+'tells this node of another one, at a server of postgres_fdw; transport is outbox (no sender waits for the other node) or direct';
+
+/* ---------- grants ---------- */
+
+GRANT USAGE ON SCHEMA djactor_cluster TO PUBLIC;
+GRANT SELECT ON djactor_cluster.node, djactor_cluster.here TO PUBLIC;
+GRANT SELECT ON djactor_cluster.message, djactor_cluster.ask, djactor_cluster.actor, djactor_cluster.mail, djactor_cluster.dead_letter,
+	djactor_cluster.remote_actor, djactor_cluster.remote_message, djactor_cluster.remote_dead_letter
+	TO pg_database_owner WITH GRANT OPTION;
+GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
+		idempotency_key, wants_reply, in_reply_to, trace_id, coalesce_key, coalesce_mode, coalesce_until)
+	ON djactor_cluster.message TO pg_database_owner WITH GRANT OPTION;
+GRANT INSERT ON djactor_cluster.command TO pg_database_owner WITH GRANT OPTION;
+
+REVOKE ALL ON FUNCTION djactor_cluster.forward(jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.answers(jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.give_answer(int, bigint, text, text, text, jsonb, jsonb, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.keep_answer(bigint, jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.deliver(int, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.receive() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.run_command() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.note_ask() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.arrive() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.leave() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.post() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.accept(int) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.set_up(int, int[], regrole) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.add_node(int, name, text) FROM PUBLIC;
+
+/* ---------- pg_dump includes the users' data ---------- */
+
+SELECT pg_catalog.pg_extension_config_dump('djactor_cluster.here', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor_cluster.node', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor_cluster.ask', '');

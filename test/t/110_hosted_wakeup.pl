@@ -1,0 +1,214 @@
+# Hosts that wait are notified of mail, and need not look for it: mail that is sent, that becomes due, that was put off, given back, resumed,
+# handed over by a type's new definition, or let go by a host that died. Polling is off: what nobody tells of would lie.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DjactorTest;
+use Test::More;
+
+my $node = new_server('hosted_wakeup', 'djactor.max_workers' => 2, 'djactor.poll_interval' => '1h', fsync => 'off', max_prepared_transactions => 2);
+
+new_app($node, 'app');
+as_role($node, 'app', 'app', q{
+	SELECT djactor.define_actor_type('h', NULL, hosted => true, backoff => '1 ms', backoff_max => '1 ms');
+	SELECT djactor.define_actor_type('h.other', NULL, hosted => true);
+	SELECT djactor.define_actor_type('h.limited', NULL, hosted => true, concurrency => 1)});
+
+my ($sender, $host) = map { session($node, 'app', 'app') } 1 .. 2;
+my ($token, $id);
+
+sub host_open
+{
+	my ($session, $lease) = @_;
+
+	return $session->query(sprintf(q{LISTEN djactor_host; SELECT djactor.host_open('{h,h.other,h.limited}', lease => '%s')}, $lease // '10 min'));
+}
+
+# takes one message; returns its payload, '' if there is none
+sub take
+{
+	my ($session) = @_;
+	my $row = (grep { /^\d+\|/ } split /\n/, $session->query(q{SELECT token, id, payload FROM djactor.take(1)}))[0];
+
+	return '' unless $row;
+	($token, $id) = split /\|/, $row;
+	return (split /\|/, $row)[2];
+}
+
+sub complete
+{
+	my ($session) = @_;
+
+	return (grep { /^\{/ } split /\n/, $session->query("SELECT djactor.complete('{$token}', '{$id}', '{1}')"))[0];
+}
+
+# waits($session): has found nothing, and has read all that it was told
+sub waits
+{
+	my ($session) = @_;
+
+	wait_until('nothing to take', sub { $session->query('SELECT 1'); take($session) eq '' });
+	return wait_until('nothing more was told', sub { $session->query('SELECT 1') !~ /notification/ });
+}
+
+# is_told($session, $what, $payload): it is notified, and then there is that to take
+sub is_told
+{
+	my ($session, $what, $payload) = @_;
+
+	ok(wait_until("a notification of $what", sub { $session->query('SELECT 1') =~ /Asynchronous notification "djactor_host"/ }, 20), "$what: it is told");
+	my $taken = '';
+	ok(wait_until($what, sub { ($taken = take($session)) ne '' }, 5), '... and there is something to take');
+	is($taken, $payload, '... which it is');
+}
+
+host_open($host);
+waits($host);
+is($host->query('SELECT state FROM djactor.host'), 'waiting', 'a host that has found nothing waits');
+
+#
+# Mail that is sent
+#
+$sender->query(q{SELECT djactor.send('h', 'a', '"sent"')});
+is_told($host, 'mail', '"sent"');
+is($host->query('SELECT state FROM djactor.host'), 'busy', '... and it does not wait while it is busy');
+$sender->query(q{SELECT djactor.send('h', 'a', '"behind"')});
+is(take($host), '', 'mail of an actor that it has is not handed out');
+waits($host);
+$host->query('SELECT 1');
+$sender->query("SELECT djactor.complete('{$token}', '{$id}', '{1}')");
+is_told($host, 'what is behind a turn that another session has ended', '"behind"');
+is(complete($host), '{done}', '... and is done');
+
+waits($host);
+$sender->query(q{BEGIN; SELECT djactor.send('h', 'b', '"rolled back"'); ROLLBACK});
+$sender->query(q{BEGIN; SELECT djactor.send('h', 'b', '"prepared"'); PREPARE TRANSACTION 'p'});
+is(take($host), '', 'what is prepared is not there yet');
+waits($host);
+$sender->query(q{COMMIT PREPARED 'p'});
+is_told($host, 'COMMIT PREPARED', '"prepared"');
+complete($host);
+
+#
+# Mail that becomes due
+#
+waits($host);
+$sender->query(q{SELECT djactor.send('h', 'c', '"delayed"', deliver_at => clock_timestamp() + '300 ms')});
+is(take($host), '', 'delayed mail is not there yet');
+is_told($host, 'delayed mail', '"delayed"');
+waits($host);
+is($sender->query("SELECT djactor.fail($token, $id, '38000', 'no')"), 'retry', '... which fails');
+is_told($host, 'a retry', '"delayed"');
+waits($host);
+is($sender->query("SELECT djactor.fail($token, $id, '40001', 'no')"), 'put_off', '... with a transient error');
+is_told($host, 'mail that was put off', '"delayed"');
+$sender->query(qq{BEGIN; SELECT djactor.begin_turn($token, $id); SELECT djactor.set_timer('t', '300 ms', '"timer"'); CALL djactor.end_turn(); COMMIT});
+waits($host);
+is_told($host, 'a timer', '"timer"');
+complete($host);
+
+#
+# A row that somebody has locked
+#
+waits($host);
+$sender->query(q{BEGIN; SELECT FROM djactor.actor WHERE actor_key = 'a' FOR UPDATE});
+as_role($node, 'app', 'app', q{SELECT djactor.send('h', 'a', '"locked"')});
+is(take($host), '', 'an actor that is locked is not handed out');
+waits($host);
+$sender->query('COMMIT');
+is_told($host, 'an actor that was locked', '"locked"');
+complete($host);
+
+#
+# Pauses
+#
+for my $key ('NULL', "'d'")
+{
+	my $actor = $key eq 'NULL' ? '' : ", $key";
+
+	waits($host);
+	$sender->query(qq{SELECT djactor.send('h', 'd', '"first"')});
+	is_told($host, 'an actor', '"first"');
+	complete($host);
+	$sender->query(qq{SELECT djactor.pause('h'$actor)});
+	$sender->query(q{SELECT djactor.send('h', 'd', '"paused"')});
+	is(take($host), '', 'what is paused is not there');
+	# everybody has looked
+	$sender->query(q{SELECT post(1, 1, 1, 't.work', 1); DELETE FROM sent; SELECT djactor.wait_idle('20 s', 't.work')});
+	waits($host);
+	$sender->query(qq{SELECT djactor.resume('h'$actor)});
+	is_told($host, "resume('h'$actor)", '"paused"');
+	complete($host);
+}
+
+#
+# Other sessions' claims
+#
+waits($host);
+$sender->query(q{SELECT djactor.send('h.limited', k, to_jsonb(k)) FROM unnest('{x,y}'::text[]) k});
+is_told($host, 'a limited type', '"x"');
+is(take($host), '', 'the limit holds');
+waits($host);
+$sender->query("SELECT djactor.complete('{$token}', '{$id}', '{1}')");
+is_told($host, 'the end of a claim of a limited type', '"y"');
+is($sender->query("SELECT djactor.release('{$token}')"), 1, '... which is given back');
+is(take($host), '"y"', '... and taken again');
+complete($host);
+
+# one that closes, one whose client is killed
+for my $how ('closes', 'is killed')
+{
+	my $other = session($node, 'app', 'app');
+
+	$other->query(q{SELECT djactor.host_open('{h}')});
+	waits($host);
+	$other->query(q{SELECT djactor.send('h', k, to_jsonb(k)) FROM unnest('{e,f}'::text[]) k});
+	my @taken = grep { /"/ } split /\n/, $other->query('SELECT payload FROM djactor.take(2)');
+	is("@taken", '"e" "f"', 'another host has taken mail');
+	waits($host);
+	if ($how eq 'closes')
+	{
+		$other->query('SELECT djactor.host_close()');
+	}
+	else
+	{
+		$other->{run}->kill_kill(grace => 0);
+	}
+	is_told($host, "when it $how", '"e"');
+	complete($host);
+	is(take($host), '"f"', '... all of it');
+	complete($host);
+	$other->quit if $how eq 'closes';
+}
+
+#
+# A type that becomes hosted while it has mail
+#
+waits($host);
+as_role($node, 'app', 'app', q{
+	SELECT djactor.define_actor_type('h.other', 'public.work');
+	SELECT djactor.pause('h.other');
+	SELECT djactor.send('h.other', 'g', '"moved"')});
+$sender->query(q{SELECT post(1, 1, 1, 't.work', 1); DELETE FROM sent; SELECT djactor.wait_idle('20 s', 't.work')});
+waits($host);
+$sender->query(q{BEGIN; SELECT djactor.alter_actor_type('h.other', hosted => true); SELECT djactor.resume('h.other'); COMMIT});
+is_told($host, 'mail of a type that has become hosted', '"moved"');
+complete($host);
+
+#
+# What a host does not serve is no news to it, and a host that drains gets none
+#
+waits($host);
+$sender->query('SELECT djactor.host_drain(id) FROM djactor.host');
+$sender->query(q{SELECT djactor.send('h', 'z', '1')});
+$sender->query(q{SELECT post(1, 1, 1, 't.work', 1); SELECT djactor.wait_idle('20 s', 't.work')});
+unlike($host->query('SELECT 1'), qr/notification/, 'a host that drains is not told');
+
+is($node->safe_psql('app', 'SELECT sum(claims) FROM djactor.host'), 0, 'no claim is left');
+is(log_count($node, qr/PANIC|TRAP:|terminated by signal/), 0, 'nothing crashed');
+$_->quit for $sender, $host;
+$node->stop;
+done_testing();

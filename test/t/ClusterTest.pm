@@ -1,0 +1,134 @@
+# ClusterTest
+#     Private servers that are the nodes of a cluster: each has a database app of role app, with the ledger of
+#     DjactorTest, and the others as servers of postgres_fdw.
+#
+# - new_cluster() makes them.
+# - key_of($node, $number, $what) is a key that lives on the node of that number.
+# - check_cluster() is check_ledger() over all of them.
+
+package ClusterTest;
+
+use strict;
+use warnings FATAL => 'all';
+
+use DjactorTest;
+use Exporter 'import';
+use Test::More;
+
+our @EXPORT = qw(new_cluster key_of check_cluster all_handled);
+
+# new_cluster(transport => 'outbox' or 'direct', nodes => how many, library => to be preloaded, too, role => who forwards, setting => value, ...):
+# running servers, numbered from 1 on, with the type t.work, which post_all() sends to.
+sub new_cluster
+{
+	my (%option) = @_;
+	my $transport = delete $option{transport} // 'outbox';
+	my $count = delete $option{nodes} // 2;
+	my $library = delete $option{library};
+	my $role = delete $option{role} // 'app';
+	my @nodes = map {
+		new_server("node$_", shared_preload_libraries => 'djactor' . ($library ? ", $library" : ''),
+			'djactor.poll_interval' => '1h', %option)
+	} 1 .. $count;
+
+	for my $node (@nodes)
+	{
+		new_app($node, 'app');
+		$node->safe_psql('app', 'CREATE EXTENSION djactor_cluster CASCADE');
+	}
+	join_cluster($transport, $role, @nodes);
+	return @nodes;
+}
+
+# join_cluster($transport, $role, @nodes): sets them up. The role is made unless it is app, who owns the database.
+sub join_cluster
+{
+	my ($transport, $role, @nodes) = @_;
+	my $numbers = join ',', 1 .. @nodes;
+
+	for my $i (1 .. @nodes)
+	{
+		my $sql = ($role eq 'app' ? '' : "CREATE ROLE $role LOGIN;\n") . "SELECT djactor_cluster.set_up($i, '{$numbers}', '$role');\n";
+
+		for my $j (grep { $_ != $i } 1 .. @nodes)
+		{
+			my $other = $nodes[ $j - 1 ];
+
+			$sql .= sprintf(q{
+				CREATE SERVER node%1$d FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%2$s', port '%3$d', dbname 'app', connect_timeout '5');
+				CREATE USER MAPPING FOR app SERVER node%1$d OPTIONS (user 'app', password_required 'false');
+				CREATE USER MAPPING IF NOT EXISTS FOR %5$s SERVER node%1$d OPTIONS (user '%5$s', password_required 'false');
+				SELECT djactor_cluster.add_node(%1$d, 'node%1$d', '%4$s');
+			}, $j, $other->host, $other->port, $transport, $role);
+		}
+		$nodes[ $i - 1 ]->safe_psql('app', $sql);
+	}
+	as_role($nodes[0], 'app', 'app', q{
+		SELECT djactor_cluster.execute($run$
+			-- as post() of DjactorTest, to actors of all nodes
+			CREATE FUNCTION post_all(sender int, first int, n int, keys int) RETURNS void LANGUAGE sql AS $$
+				INSERT INTO sent SELECT $1, s, 't.work', 'k' || s % $4 FROM generate_series($2, $2 + $3 - 1) s;
+				INSERT INTO djactor_cluster.message (actor_type, actor_key, payload)
+					SELECT 't.work', 'k' || s % $4, jsonb_build_object('sender', $1, 'seq', s)
+					FROM generate_series($2, $2 + $3 - 1) s;
+			$$;
+		$run$)});
+}
+
+# key_of($node, $number [, $what]): a key that lives on node number.
+sub key_of
+{
+	my ($node, $number, $what) = @_;
+
+	$what //= 'key';
+	return $node->safe_psql('app', qq{
+		SELECT '$what' || g FROM generate_series(1, 1000) g WHERE djactor_cluster.node_of_key('$what' || g) = $number LIMIT 1});
+}
+
+# all_handled(@nodes): until no message waits on any node, nor to be forwarded.
+sub all_handled
+{
+	my (@nodes) = @_;
+
+	return wait_until('no message waits in the cluster', sub {
+		!grep { as_role($_, 'app', 'app', q{
+			SELECT count(*) FROM (SELECT FROM djactor.message UNION ALL SELECT FROM djactor_cluster.message) waiting}) ne '0' } @nodes
+	});
+}
+
+# check_cluster(@nodes): what was sent on all nodes was handled exactly once, where it belongs, and in order.
+sub check_cluster
+{
+	my (@nodes) = @_;
+	my (%sent, %handled, %last);
+
+	for my $i (1 .. @nodes)
+	{
+		my $node = $nodes[ $i - 1 ];
+
+		$sent{$_}++ for split /\n/, $node->safe_psql('app', 'SELECT sender, seq, actor_key FROM sent');
+		for (split /\n/, $node->safe_psql('app', 'SELECT sender, seq, actor_key FROM ledger ORDER BY turn, serial'))
+		{
+			my ($sender, $seq, $key) = split /\|/;
+
+			$handled{$_}++;
+			$last{"$sender $key"} //= [];
+			push @{ $last{"$sender $key"} }, $seq;
+		}
+		is($node->safe_psql('app', 'SELECT count(*) FROM ledger WHERE NOT djactor_cluster.is_here(actor_key)'), 0,
+			"node $i has handled what lives there only");
+		is($node->safe_psql('app', q{
+			SELECT actor_key FROM (SELECT actor_key, count(*), max(turn) FROM ledger GROUP BY 1) l
+				FULL JOIN (SELECT * FROM djactor.actor WHERE actor_type = 't.work') a USING (actor_key)
+			WHERE (l.count = l.max AND a.turns = l.count AND (a.state->>'turn')::int = l.count) IS NOT TRUE}), '',
+			"... and state and turns of each actor count its messages");
+	}
+	is_deeply([ sort grep { !$handled{$_} } keys %sent ], [], 'every committed message was handled');
+	is_deeply([ sort grep { !$sent{$_} } keys %handled ], [], 'no message was handled that was not committed');
+	is_deeply([ sort grep { $handled{$_} > 1 } keys %handled ], [], 'no message was handled twice');
+	is_deeply([ grep { my $seqs = $last{$_}; grep { $seqs->[ $_ - 1 ] >= $seqs->[$_] } 1 .. $#$seqs } sort keys %last ], [],
+		'each actor got each sender\'s messages in order');
+	return scalar keys %sent;
+}
+
+1;
