@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from djactor.actors import ActorRef, actor
+    from djactor.actors import ActorRef, acancel, actor, cancel
     from djactor.exceptions import (
         AskFailed,
         AskInTransaction,
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
         UnknownTimer,
         WrongVersion,
     )
+    from djactor.hosting.context import Reject
+    from djactor.messages import handles
     from djactor.python import PythonActor
+    from djactor.registry import register, register_sql
+    from djactor.replies import await_replies, wait_replies
 
 __all__ = [
     "ActorRef",
@@ -41,15 +45,36 @@ __all__ = [
     "NotInstalled",
     "NotPreloaded",
     "PythonActor",
+    "Reject",
     "StateChanged",
     "UnknownActorType",
     "UnknownTimer",
     "WrongVersion",
+    "acancel",
     "actor",
+    "await_replies",
+    "cancel",
+    "handles",
+    "register",
+    "register_sql",
+    "wait_replies",
 ]
+# The one place where the version stands: packages, control files and the library have it from here.
 __version__ = "1.0"
 
-_HOMES = {"ActorRef": "actors", "PythonActor": "python", "actor": "actors"}
+_HOMES = {
+    "ActorRef": "actors",
+    "PythonActor": "python",
+    "Reject": "hosting.context",
+    "acancel": "actors",
+    "actor": "actors",
+    "await_replies": "replies",
+    "cancel": "actors",
+    "handles": "messages",
+    "register": "registry",
+    "register_sql": "registry",
+    "wait_replies": "replies",
+}
 
 
 if not TYPE_CHECKING:  # a type checker would take it for a word that all names are there

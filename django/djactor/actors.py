@@ -12,53 +12,103 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
-from zoneinfo import ZoneInfo
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, Generic, Literal, TypeAlias, cast, overload
 
 from asgiref.sync import sync_to_async
 from django.db import connections
 from django.db.utils import Error as DatabaseError
 from django.db.utils import InterfaceError, OperationalError
 
-from djactor import conf, schedules
+from djactor import conf, messages, schedules
 from djactor.exceptions import AskFailed, AskInTransaction, AskTimeout
 from djactor.fields import dump_payload, load_payload, normalise_key
-from djactor.options import AskOptions, CatchUp, Key, ScheduleOptions, SendOptions
+from djactor.hosting.context import in_turn
+from djactor.options import (
+    AskOptions,
+    Handles,
+    Key,
+    M_contra,
+    RuleOptions,
+    ScheduleOptions,
+    SendOptions,
+)
+from djactor.registry import name_of
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
 else:
     from typing_extensions import Unpack
 
+_Class: TypeAlias = type[Any]
 _LOOK = 1.0  # seconds between two looks of our own, while nobody listens for us
 
 
+def set_debounce(
+    columns: dict[str, Any], debounce: timedelta | None, limit: timedelta | None
+) -> None:
+    """Say ``debounce`` and ``debounce_limit`` by the columns of a message.
+
+    Raises:
+        ValueError: They are not positive, or contradict the other options.
+    """
+    for name, span in (("debounce", debounce), ("debounce_limit", limit)):
+        if span is not None and (not isinstance(span, timedelta) or span <= timedelta(0)):
+            raise ValueError(f"{name} is a positive timedelta, not {span!r}")
+    if debounce is None:
+        raise ValueError("debounce_limit needs debounce")
+    if limit is not None and limit < debounce:
+        raise ValueError("debounce_limit must not be less than debounce")
+    if columns.get("deliver_at") is not None:
+        raise ValueError("give only one of debounce, delay and deliver_at")
+    if columns.get("coalesce_mode") not in (None, "debounce"):
+        raise ValueError(f"debounce is no option of coalesce_mode {columns['coalesce_mode']!r}")
+    if columns.get("coalesce_key") is None:
+        raise ValueError("debounce needs a coalesce_key")
+    now = datetime.now(timezone.utc)
+    columns["coalesce_mode"] = "debounce"
+    columns["deliver_at"] = now + debounce
+    if limit is not None:
+        columns["coalesce_until"] = now + limit
+
+
 @dataclass(frozen=True)
-class ActorRef:
-    """The name of an actor; the actor itself need not exist yet."""
+class ActorRef(Generic[M_contra]):
+    """The name of an actor; the actor itself need not exist yet.
+
+    Attributes:
+        type: The name of its type.
+        key: Its key.
+        using: Alias of the database.
+        cls: The class, if it was named by that: what is sent is of a type that the class takes.
+    """
 
     type: str
     key: str
     using: str
+    cls: _Class | None = field(default=None, compare=False, repr=False)
 
-    def send(self, payload: Any = None, **options: Unpack[SendOptions]) -> int:
+    def send(self, payload: M_contra | None = None, **options: Unpack[SendOptions]) -> int:
         """Send a message, as part of the transaction at hand.
 
         Args:
-            payload: What JSON can hold (``{}`` if None); dates, UUIDs and Decimals become strings.
+            payload: What JSON can hold (``{}`` if None); dates, UUIDs and Decimals become strings,
+                an object of a dataclass or of a pydantic model its fields and ``@type``.
             **options: ``priority``, ``deliver_at`` or ``delay``, ``expires_at``,
-                ``idempotency_key``, ``headers``, ``wants_reply``: see ``SendOptions``.
+                ``idempotency_key``, ``headers``, ``wants_reply``; ``coalesce_key``,
+                ``coalesce_mode``, ``debounce``, ``debounce_limit``: see ``SendOptions``.
 
         Returns:
             The id of the message.
 
         Raises:
-            TypeError: For a payload that JSON cannot hold, and an option that does not exist.
+            TypeError: For a payload that JSON cannot hold, or that the class does not take, and an
+                option that does not exist.
             ValueError: For NaN, an infinity or a cycle in the payload; for a negative ``delay``,
-                or one beside ``deliver_at``.
+                or one beside ``deliver_at``; for a ``debounce`` that is not positive, or beside
+                one of these.
             UnknownActorType: Nobody has defined the type.
             MailboxFull: The actor has as much mail as its type allows.
         """
@@ -68,12 +118,46 @@ class ActorRef:
         message.save(using=self.using)
         return message.pk
 
-    async def asend(self, payload: Any = None, **options: Unpack[SendOptions]) -> int:
+    async def asend(self, payload: M_contra | None = None, **options: Unpack[SendOptions]) -> int:
         """``send()`` for async code."""
         return await sync_to_async(self.send)(payload, **options)
 
+    def send_many(self, payloads: Iterable[M_contra], **options: Unpack[SendOptions]) -> list[int]:
+        """Send messages in one statement, as part of the transaction at hand.
+
+        Args:
+            payloads: As those of ``send()``; the actor handles them in this order.
+            **options: As those of ``send()``, the same for all; an ``idempotency_key`` would make
+                them one message.
+
+        Returns:
+            The ids of the messages, in the order of the payloads.
+
+        Raises:
+            TypeError: As by ``send()``.
+            ValueError: As by ``send()``, and for an ``idempotency_key``.
+            UnknownActorType: As by ``send()``.
+            MailboxFull: As by ``send()``; none of them was sent.
+        """
+        from djactor.models import Message
+
+        if options.get("idempotency_key") is not None:
+            raise ValueError("messages with the same idempotency_key would be one message")
+        sent = [Message(**self._fields(payload, options)) for payload in payloads]
+        return [one.pk for one in Message.objects.using(self.using).bulk_create(sent)]
+
+    async def asend_many(
+        self, payloads: Iterable[M_contra], **options: Unpack[SendOptions]
+    ) -> list[int]:
+        """``send_many()`` for async code."""
+        return await sync_to_async(self.send_many)(payloads, **options)
+
     def ask(
-        self, payload: Any = None, *, timeout: float = 5.0, **options: Unpack[AskOptions]
+        self,
+        payload: M_contra | None = None,
+        *,
+        timeout: float = 5.0,
+        **options: Unpack[AskOptions],
     ) -> Any:
         """Send a message, committed at once, and wait for the answer.
 
@@ -81,7 +165,9 @@ class ActorRef:
             payload: As that of ``send()``.
             timeout: How long to wait, in seconds.  The message expires then, too, unless a worker
                 has begun it.
-            **options: ``headers``, ``priority``, ``idempotency_key``: as those of ``send()``.
+            **options: ``headers``, ``priority``, ``idempotency_key``, ``coalesce_key``,
+                ``coalesce_mode``: as those of ``send()``.  An ask that is merged into another
+                message gets its answer.
 
         Returns:
             The answer, as Python has its JSON.
@@ -99,7 +185,11 @@ class ActorRef:
         return self._answer(message_id, timeout, timeout)
 
     async def aask(
-        self, payload: Any = None, *, timeout: float = 5.0, **options: Unpack[AskOptions]
+        self,
+        payload: M_contra | None = None,
+        *,
+        timeout: float = 5.0,
+        **options: Unpack[AskOptions],
     ) -> Any:
         """``ask()`` for async code: waits without holding a thread or a connection.
 
@@ -149,17 +239,31 @@ class ActorRef:
         """``state()`` for async code."""
         return await sync_to_async(self.state)()
 
+    def erase(self) -> dict[str, int]:
+        """Delete all that is kept about the actor, as part of the transaction at hand.
+
+        State, mail, timers, watches, dead letters, replies, idempotency keys and journal go; the
+        turn that runs is waited for.  Who waits for an answer gets an error (``stopped``).
+
+        Returns:
+            How many rows were deleted, for each table of djactor.
+
+        Raises:
+            UnknownActorType: Nobody has defined the type.
+            DatabaseError: The role may not act for the type's owner.
+        """
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(
+                "SELECT table_name, deleted FROM djactor.erase(%s, %s)", [self.type, self.key]
+            )
+            return {str(name): int(deleted) for name, deleted in cursor.fetchall()}
+
+    async def aerase(self) -> dict[str, int]:
+        """``erase()`` for async code."""
+        return await sync_to_async(self.erase)()
+
     def schedule(
-        self,
-        name: str,
-        *,
-        after: timedelta | str | None = None,
-        payload: Any = None,
-        every: timedelta | str | None = None,
-        at: datetime | str | None = None,
-        cron: str | None = None,
-        time_zone: ZoneInfo | str | None = None,
-        catch_up: CatchUp | None = None,
+        self, name: str, *, payload: M_contra | None = None, **rule: Unpack[RuleOptions]
     ) -> datetime:
         """Set a timer of the actor, or change it, as part of the transaction at hand.
 
@@ -167,38 +271,24 @@ class ActorRef:
 
         Args:
             name: The timer's name; the actor has one timer of each name.
-            after: Fire that long after now, and count from then on: a timedelta, or a str that
-                PostgreSQL reads.
-            payload: What JSON can hold (``{}`` if None).
-            every: The period: a timedelta, whose days are days of the calendar, or a str such as
-                ``"1 mon"`` or ``"24 hours"``.  It counts from ``at``, else from the end of
-                ``after``, else from now.
-            at: Fire at that time: a datetime with a time zone, or a str.
-            cron: Five fields, or ``@daily`` and the like, instead of the three above.
-            time_zone: Time zone of ``every`` and ``cron`` (default: that of the actor type).
-            catch_up: ``"once"``, the default, makes one firing of those that were missed;
-                ``"skip"`` none.
+            payload: As that of ``send()``.
+            **rule: ``after``, ``every`` and ``at``, or ``cron``; ``time_zone``, ``catch_up``: see
+                ``ScheduleOptions``.
 
         Returns:
             When the timer fires next.
 
         Raises:
-            TypeError: For a value that cannot be converted.
+            TypeError: For a value that cannot be converted, a payload that the class does not take,
+                and an option that does not exist.
             ValueError: For a payload that is not JSON, and for a time without a zone.
             UnknownActorType: Nobody has defined the type.
             DatabaseError: The server refuses the rule, or the role may not set timers here.
         """
-        rule = schedules.arguments(
-            after=after,
-            payload=payload,
-            every=every,
-            at=at,
-            cron=cron,
-            time_zone=time_zone,
-            catch_up=catch_up,
-        )
+        options = cast(ScheduleOptions, {**rule, "payload": self._outgoing(payload)})
+        said = schedules.arguments(options)
         with connections[self.using].cursor() as cursor:
-            cursor.execute(*schedules.statement(self.type, self.key, name, rule))
+            cursor.execute(*schedules.statement(self.type, self.key, name, said))
             due: datetime = cursor.fetchone()[0]
             return due
 
@@ -252,9 +342,11 @@ class ActorRef:
         """
         return schedules.next_times(self.using, self.type, self.key, name, count)
 
-    async def aschedule(self, name: str, **rule: Unpack[ScheduleOptions]) -> datetime:
+    async def aschedule(
+        self, name: str, *, payload: M_contra | None = None, **rule: Unpack[RuleOptions]
+    ) -> datetime:
         """``schedule()`` for async code."""
-        return await sync_to_async(self.schedule)(name, **rule)
+        return await sync_to_async(self.schedule)(name, payload=payload, **rule)
 
     async def aunschedule(self, name: str) -> bool:
         """``unschedule()`` for async code."""
@@ -284,13 +376,20 @@ class ActorRef:
                 raise ValueError(f"delay is a timedelta that is not negative, not {delay!r}")
             if columns.get("deliver_at") is not None:
                 raise ValueError("give delay or deliver_at, not both")
-            columns["deliver_at"] = datetime.now().astimezone() + delay
+            columns["deliver_at"] = datetime.now(timezone.utc) + delay
+        debounce = columns.pop("debounce", None)
+        limit = columns.pop("debounce_limit", None)
+        if debounce is not None or limit is not None:
+            set_debounce(columns, debounce, limit)
         return {
             "actor_type": self.type,
             "actor_key": self.key,
-            "payload": {} if payload is None else payload,
+            "payload": {} if payload is None else self._outgoing(payload),
             **columns,
         }
+
+    def _outgoing(self, payload: Any) -> Any:
+        return payload if self.cls is None else messages.outgoing(self.cls, payload)
 
     def _send_ask(
         self,
@@ -300,8 +399,15 @@ class ActorRef:
         headers: Mapping[str, Any] | None = None,
         priority: int = 0,
         idempotency_key: str | None = None,
+        coalesce_key: str | None = None,
+        coalesce_mode: str | None = None,
     ) -> int:
         connection = connections[self.using]
+        if in_turn():
+            raise AskInTransaction(
+                f"ask() of {self.type} {self.key} inside a turn: no turn waits for another actor."
+                " Use send(wants_reply=True) of the turn; the reply comes as a message of its own."
+            )
         if in_transaction(self.using):
             raise AskInTransaction(
                 f"ask() of {self.type} {self.key} inside a transaction would wait for ever:"
@@ -315,15 +421,18 @@ class ActorRef:
                 """
                 SELECT djactor.send(%s, %s, %s::jsonb, wants_reply => true,
                     expires_at => clock_timestamp() + make_interval(secs => %s),
-                    headers => %s::jsonb, priority => %s, idempotency_key => %s)""",
+                    headers => %s::jsonb, priority => %s, idempotency_key => %s,
+                    coalesce_key => %s, coalesce_mode => %s)""",
                 [
                     self.type,
                     self.key,
-                    dump_payload({} if payload is None else payload),
+                    dump_payload({} if payload is None else self._outgoing(payload)),
                     timeout,
                     None if headers is None else dump_payload(headers),
                     priority,
                     idempotency_key,
+                    coalesce_key,
+                    coalesce_mode,
                 ],
             )
             return int(cursor.fetchone()[0])
@@ -414,16 +523,61 @@ def in_transaction(alias: str) -> bool:
     return bool(connection.in_atomic_block or not connection.get_autocommit())
 
 
-def actor(actor_type: str, key: Key, *, using: str | None = None) -> ActorRef:
+def cancel(
+    message_id: int, *, running: bool = False, using: str | None = None
+) -> Literal["waiting", "running", "gone"]:
+    """Take a message back, as part of the transaction at hand; its asker gets an error.
+
+    Args:
+        message_id: What ``send()`` has returned.
+        running: Whether a turn that handles it is broken off: its transaction is rolled back.
+        using: Alias of the database (default: ``DJACTOR["DATABASE"]``).
+
+    Returns:
+        Where the message was: ``"gone"`` if it is no longer there, since it was handled, given up
+        or cancelled before.
+
+    Raises:
+        DatabaseError: The role may not act for the type's owner.
+    """
+    with connections[using or conf.get("DATABASE")].cursor() as cursor:
+        cursor.execute("SELECT djactor.cancel(%s, %s)", [message_id, running])
+        where: Literal["waiting", "running", "gone"] = cursor.fetchone()[0]
+        return where
+
+
+async def acancel(
+    message_id: int, *, running: bool = False, using: str | None = None
+) -> Literal["waiting", "running", "gone"]:
+    """``cancel()`` for async code."""
+    return await sync_to_async(cancel)(message_id, running=running, using=using)
+
+
+@overload
+def actor(actor_type: str, key: Key, *, using: str | None = None) -> ActorRef[Any]: ...
+
+
+@overload
+def actor(
+    actor_type: type[Handles[M_contra]], key: Key, *, using: str | None = None
+) -> ActorRef[M_contra]: ...
+
+
+def actor(actor_type: str | type[Any], key: Key, *, using: str | None = None) -> ActorRef[Any]:
     """The actor of this type and key, which need not exist yet.
 
     Args:
-        actor_type: The name of its type.
+        actor_type: The name of its type, or its class, which is registered; then type checkers know
+            what may be sent to it.
         key: Its key: a str, an int or a UUID, of 1 to 512 bytes as text.
         using: Alias of the database (default: ``DJACTOR["DATABASE"]``).
 
     Raises:
         TypeError: For a key of another Python type, bool included.
         ValueError: For a key that is empty or too long.
+        LookupError: The class is not registered, or under several names.
     """
-    return ActorRef(actor_type, normalise_key(key), using or conf.get("DATABASE"))
+    alias = using or conf.get("DATABASE")
+    if isinstance(actor_type, str):
+        return ActorRef(actor_type, normalise_key(key), alias)
+    return ActorRef(name_of(actor_type), normalise_key(key), alias, actor_type)

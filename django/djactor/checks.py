@@ -1,23 +1,38 @@
 """System checks: what is missing between this Django project and djactor in its database.
 
-``check_settings`` looks at the settings alone.  ``check_database`` is tagged ``database``, so it
-runs with ``migrate`` and ``check --database``.
+``check_settings`` looks at the settings, ``check_registered`` at the classes of ``actors.py``,
+``check_tasks`` at TASKS.
+``check_database`` is tagged ``database``, so it runs with ``migrate`` and ``check --database``.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+from django.core import mail
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 from django.db import OperationalError, ProgrammingError, connections, router
 from django.db.migrations.exceptions import BadMigrationError, NodeNotFoundError
 
-from djactor import conf
-from djactor.definitions import WholeLoader, differences, last_definitions
+from djactor import __version__, conf, declared
+from djactor import messages as messages_of
+from djactor.definitions import Definition, WholeLoader, differences, last_definitions
+from djactor.registry import (
+    HostedType,
+    SqlType,
+    conflicts,
+    is_registered,
+    registered,
+    registered_sql,
+    resolve,
+    wrong_with,
+)
+from djactor.tasks import queues
 
-VERSIONS = ("1.0",)  # of the extension, that this app knows
+VERSIONS = (".".join(__version__.split(".")[:2]),)  # of the extension, that this app knows
 LONG = 10.0  # seconds that a message may wait before somebody should look
 
 
@@ -90,6 +105,138 @@ def _fits(value: object, default: object) -> bool:
     return isinstance(value, type(default))
 
 
+@register("djactor")
+def check_registered(**kwargs: Any) -> list[CheckMessage]:
+    """What ``actors.py`` registers: the classes, the handler files and their options."""
+    messages: list[CheckMessage] = [
+        Error(
+            str(conflict),
+            hint="A type belongs to one app: give one of them another name.",
+            id="djactor.E010",
+        )
+        for conflict in conflicts()
+    ]
+    for sql_type in registered_sql().values():
+        messages += _sql_type(sql_type)
+    for one in registered().values():
+        wrong = _wrong_class(one)
+        if wrong is not None:
+            messages.append(
+                Error(
+                    f"the class of the actor type {one.name!r} cannot be used: {wrong[0]}",
+                    hint=wrong[1],
+                    obj=one.cls,
+                    id="djactor.E006",
+                )
+            )
+            continue
+        hint = messages_of.doubt(one.cls)
+        if hint is not None:
+            messages.append(
+                Warning(
+                    f"messages of the actor type {one.name!r} are not validated: the annotation"
+                    f" {hint!r} of {one.path}.handle_message() means nothing where the class is",
+                    hint="Import the name there, not for type checkers alone; or annotate it with"
+                    " dict, which takes all messages as they are.",
+                    obj=one.cls,
+                    id="djactor.W016",
+                )
+            )
+        messages += _options(one, one.cls)
+        if one.hosted and one.options.get("upgrade_handler") is not None:
+            messages.append(
+                Error(
+                    f"the hosted actor type {one.name!r} has an upgrade_handler, a function of the"
+                    " database",
+                    hint="States of a hosted type are upgraded by its class: docs/django.md.",
+                    obj=one.cls,
+                    id="djactor.E007",
+                )
+            )
+    for module, needed in declared.left_out.items():
+        messages.append(
+            Info(
+                f"{module} imports {needed}, which only the database server has: what the module"
+                " registers is not known here",
+                hint=f"Import {needed} where it is used, or keep such classes in another module.",
+                id="djactor.I003",
+            )
+        )
+    return messages
+
+
+@register("djactor")
+def check_tasks(**kwargs: Any) -> list[CheckMessage]:
+    """The entries of TASKS that use djactor, unless Django asks the backends itself."""
+    messages: list[CheckMessage] = []
+    entries = list(queues.ours())
+    if entries:
+        from djactor.tasks import compat
+
+        if f"{compat.PACKAGE}.checks" in sys.modules:
+            return []
+    for alias, params in entries:
+        messages += queues.check(alias, queues.queues_of(params), params.get("OPTIONS") or {})
+    return messages
+
+
+def _options(one: declared.Declared, obj: object) -> list[CheckMessage]:
+    try:
+        declared.operation(one).values()
+    except (TypeError, ValueError) as error:
+        return [
+            Error(
+                f"an option of the actor type {one.name!r} cannot be used: {error}",
+                hint="djactor.options.TypeOptions says what the options take.",
+                obj=obj,
+                id="djactor.E007",
+            )
+        ]
+    return []
+
+
+def _sql_type(one: SqlType) -> list[CheckMessage]:
+    messages = _options(one, one.path)
+    path = declared.file_of(one)
+    if path is None:
+        return messages
+    try:
+        path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        messages.append(
+            Error(
+                f"the handler file of the actor type {one.name!r} cannot be read: {error}",
+                hint="It is relative to the directory of the app.",
+                obj=one.path,
+                id="djactor.E009",
+            )
+        )
+    return messages
+
+
+def _wrong_class(one: HostedType) -> tuple[str, str] | None:
+    """What is wrong with the class of a registered type, and what to do; None if nothing is."""
+    signature = (
+        "It needs __init__(self, key), or none, and handle_message(self, message), or a method with"
+        " @djactor.handles for each type of messages: docs/django.md."
+    )
+    wrong = wrong_with(one.cls)
+    if wrong is not None:
+        return wrong, signature
+    if "<locals>" in one.path:
+        return f"{one.path} is inside a function", "Processes find it at a module's level only."
+    if one.hosted:
+        return None
+    receiver = messages_of.receiver_of(one.cls)
+    if receiver is not None and receiver.is_async:
+        return f"the handlers of {one.path} are async", "With hosted=True they may be."
+    if receiver is None and inspect.iscoroutinefunction(one.cls.handle_message):
+        return f"{one.path}.handle_message() is async", "With hosted=True it may be."
+    if "." in one.cls.__qualname__:
+        return f"{one.path} is inside another class", "djactor_python finds it at a module's level."
+    return None
+
+
 @register(Tags.database)
 def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """The database that ``DJACTOR`` names: the extension, and whether anything runs."""
@@ -104,7 +251,13 @@ def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> lis
             messages, runs = _extension(alias, cursor)
             if not runs:
                 return messages
-            return [*messages, *_running(alias, cursor), *_defined(alias, cursor)]
+            return [
+                *messages,
+                *_running(alias, cursor),
+                *_defined(alias, cursor),
+                *_registered(alias, cursor),
+                *_hosted(alias, cursor),
+            ]
     except OperationalError:
         return []  # no connection: Django says that better
 
@@ -160,7 +313,7 @@ def _extension(alias: str, cursor: Any) -> tuple[list[CheckMessage], bool]:
         messages.append(
             Warning(
                 f"the role of the database {alias!r} may not send",
-                hint="GRANT INSERT and SELECT on the columns that README.md lists under Rights.",
+                hint="GRANT INSERT and SELECT on the columns that docs/sql.md lists under Rights.",
                 id="djactor.W003",
             )
         )
@@ -195,7 +348,8 @@ def _running(alias: str, cursor: Any) -> list[CheckMessage]:
         SELECT djactor.held(),
             NOT EXISTS (SELECT FROM djactor.worker) AND EXISTS (
                 SELECT FROM (SELECT * FROM djactor.message LIMIT 1000) m
-                JOIN djactor.actor_type t ON t.name = m.actor_type AND NOT t.paused
+                JOIN djactor.actor_type t ON t.name = m.actor_type
+                    AND NOT t.paused AND NOT t.hosted
                 WHERE m.sent_at < now() - make_interval(secs => %s)
                     AND m.deliver_at IS NULL AND m.retry_at IS NULL AND m.aside IS NULL)""",
         [LONG],
@@ -261,8 +415,11 @@ def _defined(alias: str, cursor: Any) -> list[CheckMessage]:
         found = last_definitions(WholeLoader(connections[alias]), alias)
     except (BadMigrationError, NodeNotFoundError, ProgrammingError):
         return []  # migrations that cannot be loaded: Django says that better
-    messages: list[CheckMessage] = []
+    messages = _undeclared(alias, cursor, found)
     for name, definition in found.items():
+        if is_registered(name):
+            continue  # what is registered comes last
+        messages += _file_of_migration(definition)
         where = f"{definition.app_label} {definition.migration}"
         different = differences(definition, cursor)
         if different is None:
@@ -283,6 +440,139 @@ def _defined(alias: str, cursor: Any) -> list[CheckMessage]:
                     hint="What alter_actor_type() has changed lasts until the next migration that"
                     " defines the type: say it there, too.",
                     id="djactor.I001",
+                )
+            )
+    return messages
+
+
+def _file_of_migration(definition: Definition) -> list[CheckMessage]:
+    """A handler file that has changed since its version was kept."""
+    made_by, app_label = definition.made_by, definition.app_label
+    if made_by is None or made_by.sql_version is None or not made_by.file_changed(app_label):
+        return []
+    now = made_by.file(app_label).read_text("utf-8")
+    version = made_by.sql_version + 1
+    while (kept := made_by.file(app_label, version)).exists():
+        if kept.read_text("utf-8") == now:
+            return []  # there is a migration for it, which has not been applied
+        version += 1
+    return [
+        Warning(
+            f"the handler file {made_by.sql} of the actor type {made_by.name!r} has changed since"
+            f" version {made_by.sql_version}",
+            hint="Run djactor_sql, which writes a migration for it.",
+            id="djactor.W015",
+        )
+    ]
+
+
+def _undeclared(alias: str, cursor: Any, defined: Iterable[str]) -> list[CheckMessage]:
+    """Types that code has made, and no code names any more."""
+    if sys.argv[1:2] == ["migrate"]:
+        return []
+    return [
+        Warning(
+            f"the actor type {one.name!r} of the database {alias!r} was made by {one.made_by}, and"
+            " nothing declares it any more",
+            hint="Nothing is dropped by itself. Drop it with DropActorType in a migration, or"
+            " register it again.",
+            id="djactor.W014",
+        )
+        for one in declared.undeclared(cursor, list(defined))
+    ]
+
+
+def _registered(alias: str, cursor: Any) -> list[CheckMessage]:
+    """What ``actors.py`` registers, and the database has not, or has otherwise."""
+    cursor.execute("SELECT has_table_privilege('djactor.actor_type', 'SELECT')")
+    # migrate is about to define them.
+    if not cursor.fetchone()[0] or sys.argv[1:2] == ["migrate"]:
+        return []
+    if any(message.is_serious() for message in check_registered()):
+        return []
+    messages: list[CheckMessage] = []
+    for change in declared.changes(cursor, alias):
+        if change.options == ("sql",) and isinstance(change.type, SqlType):
+            messages.append(
+                Warning(
+                    f"the handler of the actor type {change.type.name!r} in the database {alias!r}"
+                    f" is not what {change.type.sql} makes: one of them has changed",
+                    hint=f"Run migrate --database {alias}, or djactor_sync.",
+                    id="djactor.W015",
+                )
+            )
+            continue
+        what = "is not defined" if change.made else f"differs: {', '.join(change.options)}"
+        words = f"the registered actor type {change.type.name!r} {what} in the database {alias!r}"
+        if change.refused is not None:
+            messages.append(
+                Warning(
+                    f"{words}: {change.refused}",
+                    hint="Run migrate --database with an alias of the same database that connects"
+                    " as a superuser, or register it with hosted=True.",
+                    id="djactor.W013",
+                )
+            )
+        elif change.made or {"handler", "sql"} & set(change.options):
+            messages.append(
+                Warning(
+                    words,
+                    hint=f"Run migrate --database {alias}, or djactor_sync.",
+                    id="djactor.W013",
+                )
+            )
+        else:
+            messages.append(
+                Info(
+                    words,
+                    hint="What alter_actor_type() has changed lasts until the next migrate: say it"
+                    " in the code, too.",
+                    id="djactor.I002",
+                )
+            )
+    return messages
+
+
+def _hosted(alias: str, cursor: Any) -> list[CheckMessage]:
+    """Hosted types that nobody serves, or whose class is not there."""
+    cursor.execute(
+        """
+        SELECT has_table_privilege('djactor.actor_type', 'SELECT')
+            AND has_table_privilege('djactor.message', 'SELECT')
+            AND has_table_privilege('djactor.host', 'SELECT')
+            AND has_function_privilege('djactor.host_list()', 'EXECUTE')"""
+    )
+    if not cursor.fetchone()[0]:
+        return []
+    cursor.execute(
+        """
+        SELECT t.name, t.handler,
+            t.paused OR EXISTS (SELECT FROM djactor.host h WHERE t.name = ANY(h.types)
+                AND h.state <> 'draining'),
+            EXISTS (SELECT FROM djactor.message m WHERE m.actor_type = t.name)
+        FROM djactor.actor_type t WHERE t.hosted ORDER BY t.name"""
+    )
+    messages: list[CheckMessage] = []
+    for name, handler, served, has_mail in cursor.fetchall():
+        # In a test run there is no host: drain() is one.
+        if not served and (has_mail or not hasattr(mail, "outbox")):
+            messages.append(
+                Warning(
+                    f"the actor type {name!r} of the database {alias!r} is hosted by nobody"
+                    f"{', and messages wait' if has_mail else ''}",
+                    hint="Start manage.py djactor_worker.",
+                    id="djactor.W011",
+                )
+            )
+        try:
+            resolve(name, handler)
+        except (ImportError, TypeError) as error:
+            messages.append(
+                Warning(
+                    f"no process of this project can host the actor type {name!r}: {error}",
+                    hint="Register the class in actors.py of an app, or define the type with the"
+                    " class that it has now.",
+                    id="djactor.W012",
                 )
             )
     return messages

@@ -1,5 +1,7 @@
 """What the migrations say about actor types and schedules, and whether a database has them so.
 
+What is registered (``djactor.declared``) stands above what migrations say of the same type.
+
 A database may lack what its migrations have defined although they count as applied: a schema that
 was restored alone brings no rows of djactor's tables, and tests without migrations run none.
 ``define_types()`` makes up for it.
@@ -19,7 +21,7 @@ from django.db.migrations.loader import MIGRATIONS_MODULE_NAME, MigrationLoader
 from django.db.migrations.operations import SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
-from djactor import conf
+from djactor import conf, declared
 from djactor.operations import (
     CreateDjactor,
     DefineActorType,
@@ -27,6 +29,7 @@ from djactor.operations import (
     Schedule,
     Unschedule,
 )
+from djactor.registry import is_registered
 
 _KINDS = DefineActorType | DropActorType | Schedule | Unschedule
 
@@ -85,11 +88,11 @@ def last_schedules(loader: MigrationLoader, alias: str | None = None) -> list[Sc
 
 
 def define_types(using: str | None = None, only: Collection[str] | None = None) -> list[str]:
-    """Define the actor types that the database lacks, as the migrations do.
+    """Define the actor types that the database lacks, as the migrations and ``register()`` do.
 
     Creates the extension if it is not there, and each handler whose migration names a file; sets
     the schedules of the types that it has defined.  What other migrations have made, such as tables
-    and other functions, must be there.
+    and other functions, must be there.  What is registered is also changed where it differs.
 
     Args:
         using: Alias of the database (default: ``DJACTOR["DATABASE"]``).  Python actors need that of
@@ -111,12 +114,15 @@ def define_types(using: str | None = None, only: Collection[str] | None = None) 
             there = {name for (name,) in cursor.fetchall()}
         loader = WholeLoader(None)
         for name, definition in last_definitions(loader, alias).items():
-            if name in there or (only is not None and name not in only):
+            if name in there or is_registered(name) or (only is not None and name not in only):
                 continue
             if definition.made_by is not None:
                 definition.made_by.run_file(definition.app_label, editor)
             definition.operation.define(editor)
             made.append(name)
+        for change in declared.define_registered(alias, only, editor):
+            if change.made and change.refused is None:
+                made.append(change.type.name)
         for schedule in last_schedules(loader, alias):
             if schedule.actor_type in made:
                 schedule.forwards("djactor", editor)

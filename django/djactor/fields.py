@@ -33,6 +33,7 @@ from django.db.models.sql import Query
 from django.db.models.sql.datastructures import BaseTable
 from django.db.models.sql.where import WhereNode
 
+from djactor import messages
 from djactor.options import Key
 
 if TYPE_CHECKING:
@@ -100,12 +101,14 @@ class PayloadEncoder(DjangoJSONEncoder):
         self._numbers: list[str] = []
 
     def encode(self, o: object) -> str:
-        """The JSON text of an object.
+        """The JSON text of an object; a typed message has the name of its type in it.
 
         Raises:
             TypeError: For an object that JSON has no word for.
             ValueError: For NaN, an infinity or a cycle.
         """
+        if type(o) is not dict:
+            o = messages.encode(o)
         return self._with_numbers(super().encode(o))
 
     def iterencode(self, o: object, _one_shot: bool = False) -> Iterator[str]:
@@ -130,12 +133,16 @@ class PayloadEncoder(DjangoJSONEncoder):
                 self._mark = f"number {secrets.token_hex(16)} "
             self._numbers.append(str(o))
             return f"{self._mark}{len(self._numbers) - 1}"
+        fields = messages.fields_of(o)
+        if fields is not None:
+            return fields
         try:
             return super().default(o)
         except TypeError as error:
             raise TypeError(
                 f"a payload cannot hold {type(o).__name__}: {o!r}."
-                " Convert it to what JSON knows; dates, UUIDs and Decimals become strings."
+                " Convert it to what JSON knows; dates, UUIDs and Decimals become strings,"
+                " dataclasses and pydantic models objects."
             ) from error
 
 
@@ -241,6 +248,17 @@ class IntervalField(models.DurationField):
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         """What ``select_format`` has made text of."""
         return Interval.parse(value) if isinstance(value, str) else value
+
+
+class TextsField(models.Field):
+    """A list of texts that the server writes.
+
+    Django's ``ArrayField`` would want ``django.contrib.postgres`` in INSTALLED_APPS.
+    """
+
+    def db_type(self, connection: Any) -> str:
+        """An array."""
+        return "text[]"
 
 
 class _OrNone(ForwardManyToOneDescriptor):

@@ -73,7 +73,7 @@ class Listener:
         self.epoch = 0
         self._alias = alias
         self._lock = threading.Lock()
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, list[_Waiting]] = {}
         self._wanted: set[int] = set()  # of those, the ones that are there or may be
         self._early: OrderedDict[int, None] = OrderedDict()
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
@@ -97,8 +97,9 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
+        waiting = _Waiting(loop, answer)
         with self._lock:
-            self._waiting[message_id] = _Waiting(loop, answer)
+            self._waiting.setdefault(message_id, []).append(waiting)
             self._loops.add(loop)
             if epoch != self.epoch or message_id in self._early or not conf.get("LISTEN"):
                 self._wanted.add(message_id)
@@ -108,9 +109,11 @@ class Listener:
             yield answer
         finally:
             with self._lock:
-                del self._waiting[message_id]
-                self._wanted.discard(message_id)
-                self._early.pop(message_id, None)
+                self._waiting[message_id].remove(waiting)
+                if not self._waiting[message_id]:
+                    del self._waiting[message_id]
+                    self._wanted.discard(message_id)
+                    self._early.pop(message_id, None)
 
     def revive(self) -> None:
         """Start the thread anew if it has died; who waits calls this each second."""
@@ -244,8 +247,8 @@ class Listener:
 
     def _hand_out(self, message_id: int, answer: Answer) -> None:
         with self._lock:
-            waiting = self._waiting.get(message_id)
-        if waiting is not None:
+            all_waiting = list(self._waiting.get(message_id, ()))
+        for waiting in all_waiting:
             with contextlib.suppress(RuntimeError):  # its loop is closed
                 waiting.loop.call_soon_threadsafe(_answer, waiting.answer, answer)
 

@@ -135,6 +135,20 @@ class Actor(models.Model):
 _Sent = TypeVar("_Sent", bound=models.Model)
 
 
+def _used(fields: Iterable[Any], messages: Collection[Any]) -> list[Any]:
+    """Those of the columns of an INSERT that some message uses.
+
+    Few messages have a coalesce key.  The others are sent quicker without it, and by senders that
+    have no right to it.
+    """
+    seldom = {
+        name
+        for name in ("coalesce_key", "coalesce_mode", "coalesce_until")
+        if all(getattr(message, name) is None for message in messages)
+    }
+    return [field for field in fields if field.attname not in seldom]
+
+
 class MessageQuerySet(models.QuerySet["Message"]):
     """Messages; ``bulk_create()`` sends many at once."""
 
@@ -184,6 +198,9 @@ class MessageQuerySet(models.QuerySet["Message"]):
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
+    def _batched_insert(self, objs: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
+        return super()._batched_insert(objs, _used(fields, objs), *args, **kwargs)  # type: ignore[misc]
+
 
 class Message(models.Model):
     """A message that waits.  Creating one sends it; the row is gone once it has been handled.
@@ -205,6 +222,9 @@ class Message(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     idempotency_key = models.TextField(null=True, blank=True)
     wants_reply = models.BooleanField(default=False)
+    coalesce_key = models.TextField(null=True, blank=True)
+    coalesce_mode = models.TextField(null=True, blank=True)
+    coalesce_until = models.DateTimeField(null=True, blank=True)
 
     in_reply_to = fields.ServerIntegerField(null=True)
     trace_id = fields.ServerUUIDField()
@@ -264,6 +284,7 @@ class Message(models.Model):
     def _do_insert(
         self, manager: Any, using: str, fields: Any, returning_fields: Any, raw: bool
     ) -> Any:
+        fields = _used(fields, [self])
         told = [self._meta.get_field(name) for name in ("trace_id", "sent_at")]
         rows = super()._do_insert(manager, using, fields, [*returning_fields, *told], raw)  # type: ignore[misc]
         self._written = self._written | dict(
@@ -283,17 +304,22 @@ class Message(models.Model):
         """
         raise MessageSent("messages are not deleted: cancel() takes one back that still waits")
 
-    def cancel(self, using: str | None = None) -> bool:
+    def cancel(self, using: str | None = None, *, running: bool = False) -> bool:
         """Take it back.
 
         Args:
             using: Alias of the database (default: where routers have it written).
+            running: Whether a turn that handles it is broken off; ``djactor.cancel()`` tells
+                where the message was.
 
         Returns:
-            Whether it was still waiting.
+            Whether it was still there, to be taken back.
         """
         with connections[using or _written_in(self)].cursor() as cursor:
-            cursor.execute("SELECT djactor.cancel(%s)", [self.pk])
+            if running:
+                cursor.execute("SELECT djactor.cancel(%s, true) <> 'gone'", [self.pk])
+            else:
+                cursor.execute("SELECT djactor.cancel(%s)", [self.pk])
             return bool(cursor.fetchone()[0])
 
 
@@ -386,10 +412,16 @@ class Journal(_Kept):
 
 
 class ActorType(models.Model):
-    """A kind of actor; ``DefineActorType`` in a migration writes it."""
+    """A kind of actor; ``djactor.register()`` and ``DefineActorType`` write it.
+
+    The handler is a function of the database.  For a hosted type, whose turns run in processes of
+    Django, it is the dotted path of the class, or None.
+    """
 
     name = models.TextField(primary_key=True)
-    handler = models.TextField()
+    handler = models.TextField(null=True)
+    hosted = models.BooleanField()
+    stateless = models.BooleanField()
     owner = models.TextField()
     initial_state = models.JSONField(decoder=fields.PayloadDecoder)
     state_version = models.IntegerField()
@@ -402,11 +434,15 @@ class ActorType(models.Model):
     handler_timeout = fields.IntervalField()
     batch_size = models.IntegerField(null=True)
     concurrency = models.IntegerField(null=True)
+    rate = models.TextField(null=True)
+    rate_by = models.TextField(null=True)
+    fair_by = models.TextField(null=True)
     mailbox_limit = models.IntegerField(null=True)
     on_full = models.TextField()
     breaker_failures = models.IntegerField(null=True)
     breaker_window = fields.IntervalField()
     journal = fields.IntervalField(null=True)
+    idle_ttl = fields.IntervalField(null=True)
     settings = models.JSONField()
     paused = models.BooleanField()
     paused_reason = models.TextField(null=True)
@@ -542,6 +578,8 @@ class Mailbox(models.Model):
     oldest_age = models.DurationField()
     put_offs = models.IntegerField()
     last_error = models.TextField(null=True)
+    waits_for = models.TextField(null=True)
+    waits_until = models.DateTimeField(null=True)
 
     class Meta:
         managed = False
@@ -573,6 +611,7 @@ class Stat(models.Model):
     conflicts = models.BigIntegerField()
     batch_limit = models.IntegerField(null=True)
     worker_limit = models.IntegerField(null=True)
+    coalesced = models.BigIntegerField()
 
     class Meta:
         managed = False
@@ -599,3 +638,25 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pid} {self.state}"
+
+
+class Host(models.Model):
+    """A live process outside the server that runs turns of hosted types: ``djactor_worker``."""
+
+    id = models.BigIntegerField(primary_key=True)
+    pid = models.IntegerField()
+    role = models.TextField()
+    name = models.TextField()
+    version = models.TextField()
+    types = fields.TextsField()
+    claims = models.IntegerField()
+    state = models.TextField()
+    since = models.DateTimeField()
+    lease_until = models.DateTimeField()
+
+    class Meta:
+        managed = False
+        db_table = '"djactor"."host"'
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.pid}".strip()

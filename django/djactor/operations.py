@@ -7,11 +7,14 @@ state without an explicit word in the operation.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+import re
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from django.apps import apps
@@ -23,10 +26,25 @@ from django.db.migrations.state import ProjectState
 from djactor import schedules
 from djactor.exceptions import DjactorError
 from djactor.fields import Interval, normalise_key
-from djactor.options import CatchUp, Key
+from djactor.options import Key, ScheduleOptions, ServerSetting, TypeOptions
+from djactor.registry import dotted_path
 
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+else:
+    from typing_extensions import Unpack
+
+_RATE = re.compile(r" *([0-9]+) */ *([0-9]*) *(s|min|h|hour|day) *", re.ASCII)
+_UNITS = {"s": 1, "min": 60, "h": 3600, "hour": 3600, "day": 86400}  # in seconds
 _JSON = {"initial_state", "settings"}
-_INTERVALS = {"backoff", "backoff_max", "handler_timeout", "breaker_window", "journal"}
+_INTERVALS = {
+    "backoff",
+    "backoff_max",
+    "handler_timeout",
+    "breaker_window",
+    "journal",
+    "idle_ttl",
+}
 _PLAIN = {
     "state_version": "int",
     "upgrade_handler": "text",
@@ -38,9 +56,34 @@ _PLAIN = {
     "mailbox_limit": "int",
     "on_full": "text",
     "breaker_failures": "int",
+    "hosted": "boolean",
+    "stateless": "boolean",
+    "rate": "text",
+    "rate_by": "text",
+    "fair_by": "text",
 }
-_OPTIONS = {*_JSON, *_INTERVALS, *_PLAIN, "owner"}
-_OMITTED: Any = object()  # an option that is left to the server; None may be a value
+# What define_python_actor() does not take.
+_NOT_IN_PYTHON = {"stateless", "rate", "rate_by", "fair_by"}
+_Init = TypeVar("_Init", bound=Callable[..., None])
+
+
+def _names(options: type) -> Callable[[_Init], _Init]:
+    """Have a function that takes these options by ``Unpack`` show their names.
+
+    squashmigrations writes only those arguments of an operation whose names it sees.
+    """
+
+    def show(function: _Init) -> _Init:
+        signature = inspect.signature(function)
+        named = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+            for name in options.__annotations__
+        ]
+        *own, _ = signature.parameters.values()
+        function.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
+        return function
+
+    return show
 
 
 class _DatabaseOperation(Operation):
@@ -187,7 +230,8 @@ class DefineActorType(_DatabaseOperation):
 
     Args:
         name: The name of the type; ``app_label.name`` by convention.
-        handler: The function, as ``define_actor_type`` wants it.
+        handler: The function, as ``define_actor_type`` wants it.  For a hosted type the class or
+            its dotted path; None leaves it to ``djactor.register()``.
         sql: A ``.sql`` file that is run before, which creates the function; relative to the
             directory of the app.  It should say CREATE OR REPLACE.
         sql_version: Which version of that file: 2 means ``counter.2.sql`` instead of
@@ -198,70 +242,71 @@ class DefineActorType(_DatabaseOperation):
         previous: The definition before this one, to which going back returns; without it going
             back drops the type, which the server refuses while actors or mail exist.
         hints: For database routers.
+        hosted: Whether turns run in processes of Django, those of ``manage.py djactor_worker``,
+            and not inside PostgreSQL.
 
     Raises:
-        TypeError: The handler is a class.
+        TypeError: The handler of a type that is not hosted is a class, or None; or there is no
+            such option.
     """
-
-    # Each option is named in __init__, since squashmigrations writes only those that are.
 
     function = "define_actor_type"
 
+    @_names(TypeOptions)
     def __init__(
         self,
         name: str,
-        handler: str | type,
+        handler: str | type | None = None,
         *,
+        hosted: bool = False,
         sql: str | None = None,
         sql_version: int | None = None,
         reverse_sql: str | None = None,
         previous: DefineActorType | None = None,
         hints: Mapping[str, Any] | None = None,
-        initial_state: Any = _OMITTED,
-        state_version: int = _OMITTED,
-        upgrade_handler: str | None = _OMITTED,
-        max_attempts: int = _OMITTED,
-        backoff: timedelta = _OMITTED,
-        backoff_max: timedelta = _OMITTED,
-        retry_order: Literal["hold", "skip"] = _OMITTED,
-        on_exhausted: Literal["dead_letter", "suspend"] = _OMITTED,
-        handler_timeout: timedelta = _OMITTED,
-        batch_size: int | None = _OMITTED,
-        concurrency: int | None = _OMITTED,
-        mailbox_limit: int | None = _OMITTED,
-        on_full: Literal["raise", "dead_letter"] = _OMITTED,
-        breaker_failures: int | None = _OMITTED,
-        breaker_window: timedelta = _OMITTED,
-        journal: timedelta | None = _OMITTED,
-        owner: str = _OMITTED,
-        settings: Mapping[str, Any] | None = _OMITTED,
+        **options: Unpack[TypeOptions],
     ) -> None:
-        given = locals()
+        unknown = options.keys() - TypeOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"{type(self).__name__} takes no option {', '.join(sorted(unknown))}")
         super().__init__(hints)
         self.name = name
-        self.handler = self.name_of(handler)
+        self.hosted = hosted
+        self.handler = self._class_of(handler) if hosted else self.name_of(handler)
         self.sql = sql
         self.sql_version = sql_version
         self.reverse_sql = reverse_sql
         self.previous = previous
-        self.options = {
-            option: given[option]
-            for option in given
-            if option in _OPTIONS and given[option] is not _OMITTED
-        }
+        given: dict[str, Any] = dict(options)
+        self.options = {name: given[name] for name in TypeOptions.__annotations__ if name in given}
+        if hosted:  # the server's default is False, and djactor_python knows no such word
+            self.options["hosted"] = True
 
     @staticmethod
-    def name_of(handler: str | type) -> str:
+    def name_of(handler: str | type | None) -> str:
         """The handler, as the server is told.
 
         Raises:
-            TypeError: The handler is a class.
+            TypeError: The handler is a class, or None.
         """
+        if handler is None:
+            raise TypeError("an actor type needs a handler, unless it is hosted")
         if not isinstance(handler, str):
             raise TypeError(
-                "a handler is the name of a function; for a class there is DefinePythonActorType"
+                "a handler is the name of a function; for a class there is hosted=True, and"
+                " DefinePythonActorType"
             )
         return handler
+
+    @staticmethod
+    def _class_of(handler: str | type | None) -> str | None:
+        """The class of a hosted type, as a dotted path."""
+        return dotted_path(handler) if isinstance(handler, type) else handler
+
+    @property
+    def in_python(self) -> bool:
+        """Whether ``djactor_python`` runs a class."""
+        return not self.hosted and self.function != DefineActorType.function
 
     def file(self, app_label: str, version: int | None = None) -> Path:
         """The file of ``sql``: as it is today, or this version of it."""
@@ -300,24 +345,36 @@ class DefineActorType(_DatabaseOperation):
 
     def define(self, editor: BaseDatabaseSchemaEditor) -> None:
         """Define the type; its handler is there."""
+        later = _NOT_IN_PYTHON if self.in_python else set()
+        values = self.values()
         arguments = ["%s", "%s"]
         params: list[Any] = [self.name, self.handler]
-        for option, (sql, value) in self._values().items():
+        for option in (one for one in values if one not in later):
+            sql, value = values[option]
             arguments.append(f"{option} => {sql}")
             params.append(value)
-        editor.execute(f"SELECT djactor.{self.function}({', '.join(arguments)})", params)
+        function = self.function if self.in_python else DefineActorType.function
+        editor.execute(f"SELECT djactor.{function}({', '.join(arguments)})", params)
+        if values.keys() & later:
+            alter(self.name, {option: values[option] for option in values.keys() & later}, editor)
 
-    def _values(self) -> dict[str, tuple[str, Any]]:
+    def values(self) -> dict[str, tuple[str, Any]]:
         """The options that are given: how SQL says their values."""
         found: dict[str, tuple[str, Any]] = {}
         for option, value in self.options.items():
             if option in _JSON:
                 found[option] = "%s::jsonb", json.dumps(value)
+            elif option in _INTERVALS and isinstance(value, ServerSetting):
+                found[option] = "pg_catalog.current_setting(%s)::interval", value.name
             elif option in _INTERVALS:
                 found[option] = "%s::interval", _interval(option, value)
             elif option == "owner":
                 found[option] = "quote_ident(%s)::regrole", value
             else:
+                if option == "rate":
+                    _check_rate(value)
+                if option in ("rate_by", "fair_by"):
+                    _check_by(option, value)
                 found[option] = f"%s::{_PLAIN[option]}", value
         return found
 
@@ -325,19 +382,24 @@ class DefineActorType(_DatabaseOperation):
         """For each option given: SQL that says whether a row of djactor.actor_type has it so.
 
         Names of functions may be written in many ways: their last part is compared.  What a type
-        has of settings depends on the session of its definition: W010 looks at that.
+        has of settings that are not named depends on the session of its definition: W010 looks at
+        that.
         """
         found = {
             option: (f"{option} IS NOT DISTINCT FROM {sql}", value)
-            for option, (sql, value) in self._values().items()
-            if option not in ("owner", "upgrade_handler", "settings")
+            for option, (sql, value) in self.values().items()
         }
         if "owner" in self.options:  # a role that does not exist is no error here
             found["owner"] = "owner::text = quote_ident(%s)", self.options["owner"]
-        if self.function == DefineActorType.function:
-            name = self.handler.split("(")[0].rpartition(".")[2].strip()
-            last = "reverse(split_part(reverse(split_part(handler, '(', 1)), '.', 1))"
-            found["handler"] = f"lower(trim(both '\"' FROM {last})) = lower(%s)", name.strip('"')
+        upgrade = self.options.get("upgrade_handler")
+        if upgrade is not None:
+            found["upgrade_handler"] = _same_function("upgrade_handler", upgrade)
+        if found.pop("settings", None) and self.options["settings"] is not None:
+            found["settings"] = "settings @> %s::jsonb", json.dumps(self.options["settings"])
+        if self.hosted:
+            found["handler"] = "handler IS NOT DISTINCT FROM %s::text", self.handler
+        elif not self.in_python:
+            found["handler"] = _same_function("handler", str(self.handler))
         return found
 
     def backwards(self, app_label: str, editor: BaseDatabaseSchemaEditor) -> None:
@@ -358,17 +420,22 @@ class DefinePythonActorType(DefineActorType):
     """djactor.define_python_actor(): a plain Python class as a kind of actor.
 
     Instead of a handler it takes the class or its dotted path.  It needs the extension
-    djactor_python, which a superuser creates.
+    djactor_python, which a superuser creates.  With ``hosted=True`` it is ``DefineActorType`` with
+    that word, and needs neither.
     """
 
     function = "define_python_actor"
 
     @staticmethod
-    def name_of(handler: str | type) -> str:
-        """The class, as a dotted path."""
-        return (
-            handler if isinstance(handler, str) else f"{handler.__module__}.{handler.__qualname__}"
-        )
+    def name_of(handler: str | type | None) -> str:
+        """The class, as a dotted path.
+
+        Raises:
+            TypeError: There is none.
+        """
+        if handler is None:
+            raise TypeError("a Python actor needs a class, unless it is hosted")
+        return handler if isinstance(handler, str) else dotted_path(handler)
 
 
 class DropActorType(_DatabaseOperation):
@@ -413,7 +480,7 @@ class DropActorType(_DatabaseOperation):
 class Schedule(_DatabaseOperation):
     """djactor.schedule(): sets a timer of an actor, or changes its rule.
 
-    Besides the arguments below it takes the options of ``ActorRef.schedule()``.  A timer that has
+    Besides the arguments below it takes ``ScheduleOptions``.  A timer that has
     the same rule already keeps its next firing.  The server refuses bad rules.
 
     Args:
@@ -430,38 +497,23 @@ class Schedule(_DatabaseOperation):
             without a zone.
     """
 
-    # Each option is named in __init__, since squashmigrations writes only those that are.
-
+    @_names(ScheduleOptions)
     def __init__(
         self,
         actor_type: str,
         actor_key: Key,
         name: str,
         *,
-        after: timedelta | str | None = None,
-        payload: Any = None,
-        every: timedelta | str | None = None,
-        at: datetime | str | None = None,
-        cron: str | None = None,
-        time_zone: ZoneInfo | str | None = None,
-        catch_up: CatchUp | None = None,
         previous: Schedule | None = None,
         hints: Mapping[str, Any] | None = None,
+        **rule: Unpack[ScheduleOptions],
     ) -> None:
         super().__init__(hints)
         self.actor_type = actor_type
         self.actor_key = normalise_key(actor_key)
         self.name = name
         self.previous = previous
-        self.rule = schedules.arguments(
-            after=after,
-            payload=payload,
-            every=every,
-            at=at,
-            cron=cron,
-            time_zone=time_zone,
-            catch_up=catch_up,
-        )
+        self.rule = schedules.arguments(rule)
 
     def deconstruct(self) -> tuple[str, Any, Any]:
         """As Django's; what its writer cannot write, or would write as something else, as text."""
@@ -538,6 +590,63 @@ def _unschedule(schedule: Schedule | Unschedule, editor: BaseDatabaseSchemaEdito
         "SELECT djactor.unschedule(%s, %s, %s)",
         [schedule.actor_type, schedule.actor_key, schedule.name],
     )
+
+
+def alter(
+    name: str, values: Mapping[str, tuple[str, Any]], editor: BaseDatabaseSchemaEditor
+) -> None:
+    """djactor.alter_actor_type(), with values as ``DefineActorType.values()`` has them."""
+    arguments = "".join(f", {option} => {sql}" for option, (sql, _) in values.items())
+    editor.execute(
+        f"SELECT djactor.alter_actor_type(%s{arguments})",
+        [name, *(value for _, value in values.values())],
+    )
+
+
+def _same_function(column: str, name: str) -> tuple[str, str]:
+    """SQL, and its parameter: whether a column names the same function, but for its schema."""
+    last = f"reverse(split_part(reverse(split_part({column}, '(', 1)), '.', 1))"
+    said = name.split("(")[0].rpartition(".")[2].strip()
+    return f"lower(trim(both '\"' FROM {last})) = lower(%s)", said.strip('"')
+
+
+def _check_by(option: str, value: Any) -> None:
+    """Say early what the server would say about rate_by and fair_by.
+
+    Raises:
+        TypeError: It is neither a str nor None.
+        ValueError: It is of neither form.
+    """
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{option} must be a str such as 'header:tenant', not {value!r}")
+    if not re.fullmatch(r"(header|key):.+", value, re.DOTALL):
+        raise ValueError(f"{option} must be 'header:NAME' or 'key:SEPARATOR', not {value!r}")
+
+
+def _check_rate(rate: Any) -> None:
+    """Say early what the server would say about a rate.
+
+    Raises:
+        TypeError: It is neither a str nor None.
+        ValueError: It is not of the form ``"100/min"``, or one of its numbers is out of range.
+    """
+    if rate is None:
+        return
+    if not isinstance(rate, str):
+        raise TypeError(f"rate must be a str such as '100/min', not {rate!r}")
+    found = _RATE.fullmatch(rate)
+    if found is None:
+        raise ValueError(
+            f"rate must be a number, a slash and a period in s, min, h or day, such as '100/min' or"
+            f" '10/30 s', not {rate!r}"
+        )
+    turns, seconds = int(found[1]), int(found[2] or 1) * _UNITS[found[3]]
+    if not 1 <= turns <= 1_000_000:
+        raise ValueError(f"rate must allow 1 to 1,000,000 turns, not {rate!r}")
+    if not 1 <= seconds <= 31 * _UNITS["day"]:
+        raise ValueError(f"the period of a rate must have a second to 31 days, not {rate!r}")
 
 
 def _interval(option: str, value: object) -> str | None:

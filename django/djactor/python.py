@@ -1,86 +1,97 @@
-"""``PythonActor``: a base for actors that are Python classes and run inside PostgreSQL.
+"""``PythonActor``: a base for actors that are Python classes, inside PostgreSQL or in a host.
 
 The module is imported by the server, so it needs nothing but the standard library.  The base
 is a convenience: any class with ``handle_message`` will do.  What acts on the turn that runs
-is at hand as a method here; each is the function of that name in ``djactor_python``, which
-is the server's and there only.
+is at hand as a method here; each is the function of that name in ``djactor_python``.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
+
+from djactor.options import M_contra
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from zoneinfo import ZoneInfo
 
-    from typing_extensions import Unpack
+    from typing_extensions import TypeVar, Unpack
 
-    from djactor.options import CatchUp, Key, MessageOptions
+    from djactor.options import CatchUp, Handles, Key, MessageOptions
     from djactor_python import Current
+
+    _Sent = TypeVar("_Sent")
 
 
 def _in_server(name: str) -> Any:
-    """The function of that name in ``djactor_python``.
+    """The function of that name in ``djactor_python``; in a host it works, too.
 
     Raises:
-        RuntimeError: Outside PostgreSQL.
+        RuntimeError: No turn runs here, or none that this could act on.
     """
-    try:
-        module = importlib.import_module("djactor_python")
-    except ImportError:
-        module = None
-    # The file may be on the path outside the server, too; what makes it work is not.
-    if module is None or module.plpy is None:
-        raise RuntimeError(
-            f"{name}() works inside a turn, in PostgreSQL. Outside, use djactor.actor()."
-        )
+    module = importlib.import_module("djactor_python")
     return getattr(module, name)
 
 
-class PythonActor:
+class PythonActor(Generic[M_contra]):
     """An actor.  An object lives for one turn; what lasts is its ``__dict__``, as JSON.
 
     ``__init__`` runs once in an actor's life and takes the key, converted as its annotation
     says (``str``, ``int`` or ``UUID``).
+
+    ``PythonActor[AddItem | RemoveItem]`` names the types of messages that a class takes.  From that
+    type checkers know what may be sent to it, if it has a method for each (``@djactor.handles``).
     """
 
-    def handle_message(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Handle one message.
+    def handle_message(self, message: M_contra) -> Any:
+        """Handle one message; by the methods with ``@djactor.handles``, if there are some.
 
         Args:
-            message: Its payload.
+            message: Its payload, or the object of it.
 
         Returns:
             The reply, or None.
 
         Raises:
-            NotImplementedError: The class has not overridden this.
+            NotImplementedError: The class has not overridden this, nor has it such methods.
+            InvalidMessage: It has none for this message.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no handle_message()")
+        from djactor import messages
+
+        receiver = messages.receiver_of(type(self))
+        if receiver is None:
+            raise NotImplementedError(f"{type(self).__name__} has no handle_message()")
+        return receiver.dispatch(self, message)
+
+    handle_message.__djactor_base__ = True  # type: ignore[attr-defined]
 
     @staticmethod
     def send(
-        actor_type: str, key: Key, payload: Any = None, **options: Unpack[MessageOptions]
+        actor_type: str | type[Handles[_Sent]],
+        key: Key,
+        payload: _Sent | None = None,
+        **options: Unpack[MessageOptions],
     ) -> int:
         """Send a message, with this turn's commit: ``djactor_python.send()``.
 
         Args:
-            actor_type: The type of the actor that gets it.
+            actor_type: The type of the actor that gets it: its name, or its registered class.
             key: The key of that actor.
-            payload: What JSON can hold (``{}`` if None).
+            payload: What JSON can hold (``{}`` if None), or a typed message.
             **options: Columns of the message: see ``MessageOptions``.
 
         Returns:
-            The id of the message.
+            The id of the message; None in an async turn of a host, which sends it when it ends.
 
         Raises:
-            RuntimeError: Outside PostgreSQL.
-            TypeError: For a payload that JSON cannot hold.
+            RuntimeError: Outside of turns.
+            TypeError: For a payload that JSON cannot hold, or that the class does not take.
             ValueError: For NaN or an infinity in the payload, and for a time without a zone.
+            LookupError: The class is not registered, or under several names.
         """
-        return int(_in_server("send")(actor_type, key, payload, **options))
+        sent: int = _in_server("send")(actor_type, key, payload, **options)
+        return sent
 
     @staticmethod
     def reply(payload: Any, message_id: int | None = None) -> None:
@@ -91,7 +102,7 @@ class PythonActor:
             message_id: The message, whose reply was deferred (default: that of this turn).
 
         Raises:
-            RuntimeError: Outside PostgreSQL.
+            RuntimeError: Outside of turns.
         """
         _in_server("reply")(payload, message_id)
 
@@ -120,7 +131,7 @@ class PythonActor:
             catch_up: As that of ``ActorRef.schedule()``.
 
         Raises:
-            RuntimeError: Outside PostgreSQL.
+            RuntimeError: Outside of turns.
         """
         _in_server("set_timer")(
             name,
@@ -141,9 +152,21 @@ class PythonActor:
             Whether there was such a timer.
 
         Raises:
-            RuntimeError: Outside PostgreSQL.
+            RuntimeError: Outside of turns.
         """
         return bool(_in_server("cancel_timer")(name))
+
+    @staticmethod
+    def progress(value: Any) -> None:
+        """Say how far the turn is, for others to see at once: ``djactor_python.progress()``.
+
+        Args:
+            value: What JSON can hold, in 1,024 bytes at most.
+
+        Raises:
+            RuntimeError: Outside of turns.
+        """
+        _in_server("progress")(value)
 
     @staticmethod
     def stop(discard: bool = False) -> None:
@@ -153,7 +176,7 @@ class PythonActor:
             discard: Whether its waiting mail goes to dead_letter; if not, a fresh actor gets it.
 
         Raises:
-            RuntimeError: Outside PostgreSQL.
+            RuntimeError: Outside of turns.
         """
         _in_server("stop")(discard)
 
@@ -162,7 +185,7 @@ class PythonActor:
         """End the turn, and give the message up without a retry: ``djactor_python.reject()``.
 
         Raises:
-            RuntimeError: Outside PostgreSQL.
+            RuntimeError: Outside of turns.
         """
         _in_server("reject")(reason)
         raise AssertionError("djactor_python.reject() has returned")
@@ -172,7 +195,7 @@ class PythonActor:
         """The turn that runs: ``djactor_python.current()``.
 
         Raises:
-            RuntimeError: Outside PostgreSQL.
+            RuntimeError: Outside of turns.
         """
         turn: Current | None = _in_server("current")()
         return turn

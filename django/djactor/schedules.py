@@ -6,6 +6,7 @@ judged: which rules there are, and what of them goes together, is the server's t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,7 +15,7 @@ from django.conf import settings
 from django.db import connections
 
 from djactor.fields import Interval, dump_payload
-from djactor.options import CatchUp
+from djactor.options import ScheduleOptions
 
 
 def span(name: str, value: object) -> str | None:
@@ -79,35 +80,37 @@ def moment(value: object) -> str | None:
     return value.isoformat()
 
 
-def arguments(
-    *,
-    after: timedelta | str | None = None,
-    payload: Any = None,
-    every: timedelta | str | None = None,
-    at: datetime | str | None = None,
-    cron: str | None = None,
-    time_zone: ZoneInfo | str | None = None,
-    catch_up: CatchUp | None = None,
-) -> dict[str, tuple[str, Any]]:
-    """The arguments of ``djactor.schedule()`` for a rule, which ``ActorRef.schedule()`` explains.
+# For each of ScheduleOptions: its type in SQL, and the value that is sent.
+_CONVERTERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "after": ("interval", lambda value: span("after", value)),
+    "payload": ("jsonb", dump_payload),
+    "every": ("interval", lambda value: span("every", value)),
+    "at": ("timestamptz", moment),
+    "cron": ("text", lambda value: value),
+    "time_zone": ("text", zone),
+    "catch_up": ("text", lambda value: value),
+}
+
+
+def arguments(rule: ScheduleOptions) -> dict[str, tuple[str, Any]]:
+    """The arguments of ``djactor.schedule()`` for a rule.
 
     Returns:
         By the name of each argument that is given: how SQL writes it, and its value.
 
     Raises:
-        TypeError: For a value that cannot be converted.
+        TypeError: For a value that cannot be converted, and an option that does not exist.
         ValueError: For a payload that is not JSON, and for a time without a zone.
     """
-    found = {
-        "after": ("%s::interval", span("after", after)),
-        "payload": ("%s::jsonb", None if payload is None else dump_payload(payload)),
-        "every": ("%s::interval", span("every", every)),
-        "at": ("%s::timestamptz", moment(at)),
-        "cron": ("%s::text", cron),
-        "time_zone": ("%s::text", zone(time_zone)),
-        "catch_up": ("%s::text", catch_up),
+    given: Mapping[str, object] = rule
+    wrong = given.keys() - _CONVERTERS.keys()
+    if wrong:
+        raise TypeError(f"a schedule has no option {min(wrong)!r}")
+    return {
+        name: (f"%s::{sql}", convert(given[name]))
+        for name, (sql, convert) in _CONVERTERS.items()
+        if given.get(name) is not None
     }
-    return {name: said for name, said in found.items() if said[1] is not None}
 
 
 def statement(

@@ -1,11 +1,12 @@
 """Server-sent events: an actor's state, or its answer, in a browser as soon as it is there.
 
-``state_events()`` (one actor), ``type_events()`` (all of a type) and ``answer_events()`` are what
-an async view returns.  For the states each process looks every ``DJACTOR["STREAM_INTERVAL"]``
-seconds at what somebody watches, with one query for all single actors and one for each
-type, on a connection of its own, whatever the number of browsers; they bring only what has
-changed.  Who comes between two turns that follow each other quickly sees the later state:
-a stream of states, not of messages.
+``state_events()`` (one actor), ``type_events()`` (all of a type), ``answer_events()`` and
+``progress_events()`` (how far a turn is) are what an async view returns.  For the states each
+process looks every ``DJACTOR["STREAM_INTERVAL"]`` seconds at what somebody watches, with one
+query for all single actors and one for each type, on a connection of its own, whatever the
+number of browsers; they bring only what has changed.  Who comes between two turns that follow
+each other quickly sees the later state: a stream of states, not of messages.  Progress has a
+connection and one query likewise.
 
 A browser opens six connections to a site, streams included: a page with many actors takes one
 ``type_events()``.  All of it wants ASGI: under WSGI each open page would hold a worker, so the
@@ -53,6 +54,10 @@ _CHANGED_OF_TYPE = """
     FULL JOIN (SELECT * FROM djactor.actor WHERE actor_type = %s) a
         ON a.actor_key = w.actor_key COLLATE "C"
     WHERE (a.id, a.turns) IS DISTINCT FROM (w.id, w.turns)"""
+
+_PROGRESS = """
+    SELECT w.id, djactor.progress_of(w.id)::text, m.id IS NOT NULL
+    FROM unnest(%s::bigint[]) AS w(id) LEFT JOIN djactor.message m ON m.id = w.id"""
 
 # What is watched: an actor's type and key, or a type and None: all actors of it.
 _Scope = tuple[str, str | None]
@@ -193,6 +198,66 @@ def _states(alias: str) -> States:
     return of_loop.setdefault(alias, States(alias))
 
 
+class _Follower:
+    """One browser that follows a message: what its turn has said last, and whether it is gone."""
+
+    def __init__(self) -> None:
+        self.fresh = asyncio.Event()
+        self.said: str | None = None
+        self.gone = False
+
+
+class Followed:
+    """The messages of one database whose progress is followed from one event loop."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._followers: dict[int, set[_Follower]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def follow(self, message_id: int) -> Iterator[_Follower]:
+        """A follower of this message, for as long as the block lasts."""
+        follower = _Follower()
+        self._followers.setdefault(message_id, set()).add(follower)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._look())
+        try:
+            yield follower
+        finally:
+            self._followers[message_id].discard(follower)
+            if not self._followers[message_id]:
+                del self._followers[message_id]
+
+    async def _look(self) -> None:
+        how = await sync_to_async(listener.parameters)(self._alias, "progress")
+        while self._followers:
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    **how, autocommit=True
+                ) as connection:
+                    while self._followers:
+                        cursor = await connection.execute(_PROGRESS, [list(self._followers)])
+                        for message_id, said, there in await cursor.fetchall():
+                            self._tell(message_id, said, not there)
+                        await asyncio.sleep(float(conf.get("STREAM_INTERVAL")))
+            except psycopg.Error as error:
+                logger.warning("cannot look at progress, trying again: %s", error)
+                await asyncio.sleep(_RECONNECT)
+
+    def _tell(self, message_id: int, said: str | None, gone: bool) -> None:
+        for follower in self._followers.get(message_id, ()):
+            if gone or (said is not None and said != follower.said):
+                follower.said = said if said is not None else follower.said
+                follower.gone = gone
+                follower.fresh.set()
+
+
+_followed: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Followed]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 def _event(name: str, data: str, event_id: str | None = None) -> bytes:
     head = "" if event_id is None else f"id: {event_id}\n"
     return f"{head}event: {name}\ndata: {data}\n\n".encode()
@@ -312,5 +377,37 @@ def answer_events(actor: ActorRef, payload: Any = None, *, timeout: float = 30.0
             yield _event("timeout", str(error.message_id))
         else:
             yield _event("answer", dump_payload(answer))
+
+    return _response(events())
+
+
+def progress_events(message_id: int, *, using: str | None = None) -> EventStream:
+    """A stream of what the turn of a message says by ``progress()``: events ``progress``.
+
+    It ends with an event ``gone``, whose data is the id of the message, once the message was
+    handled, given up or cancelled.  While the message waits for its turn, or its next attempt,
+    nothing comes.
+
+    Args:
+        message_id: What ``send()`` has returned, after its commit.
+        using: Alias of the database (default: ``DJACTOR["DATABASE"]``).
+    """
+
+    async def events() -> AsyncIterator[bytes]:
+        alias = using or conf.get("DATABASE")
+        of_loop = _followed.setdefault(asyncio.get_running_loop(), {})
+        sent = None
+        with of_loop.setdefault(alias, Followed(alias)).follow(message_id) as follower:
+            while not follower.gone:
+                try:
+                    await asyncio.wait_for(follower.fresh.wait(), _HEARTBEAT)
+                except (TimeoutError, asyncio.TimeoutError):
+                    yield _STILL_HERE
+                    continue
+                follower.fresh.clear()
+                if follower.said is not None and follower.said != sent:
+                    sent = follower.said
+                    yield _event("progress", sent)
+        yield _event("gone", str(message_id))
 
     return _response(events())

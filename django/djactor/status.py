@@ -21,6 +21,7 @@ _TYPES = (
 _PUT_OFF = ("put off", "key", "times", "oldest", "why")
 _MOST = 10  # mailboxes that were put off
 _WORKERS = ("worker", "role", "state", "for", "type", "message")
+_HOSTS = ("host", "name", "version", "role", "state", "for", "claims", "lease", "types")
 
 
 def lines(using: str) -> list[str]:
@@ -50,7 +51,10 @@ def lines(using: str) -> list[str]:
         if len(put_off) > _MOST:
             out.append("and others")
         out.append("")
-    return out + _table(_WORKERS, [_worker(row) for row in now["workers"]], numbers=[0])
+    out += _table(_WORKERS, [_worker(row) for row in now["workers"]], numbers=[0])
+    if now["hosts"]:
+        out += ["", *_table(_HOSTS, [_host(row) for row in now["hosts"]], numbers=(0, 6))]
+    return out
 
 
 def _type(row: dict[str, Any]) -> tuple[object, ...]:
@@ -76,6 +80,20 @@ def _worker(row: dict[str, Any]) -> tuple[object, ...]:
         duration(row["seconds"]),
         row["type"],
         row["message"] or "",
+    )
+
+
+def _host(row: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        row["pid"],
+        shortened(row["name"]),
+        shortened(row["version"]),
+        row["role"],
+        row["state"],
+        duration(row["seconds"]),
+        f"{row['claims']:,}",
+        duration(row["lease"]),
+        shortened(", ".join(row["types"])),
     )
 
 

@@ -63,7 +63,7 @@ def new_page(chromium):
         page.on(
             "request",
             lambda request: (
-                re.match(r"http://127\.0\.0\.1:|data:|blob:", request.url)
+                re.match(r"http://127\.0\.0\.1:|data:|blob:|file:", request.url)
                 or complaints.append(f"asks for {request.url}")
             ),
         )

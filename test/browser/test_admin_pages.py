@@ -260,6 +260,34 @@ def test_a_held_copy_is_said(site, visit):
     page.unroute_all(behavior="wait")
 
 
+def test_a_type_that_nobody_hosts_is_plain_to_see_and_so_is_a_host(
+    site, visit, screenshot, accessible
+):
+    page = visit(LIVE)
+    hosts = page.locator("[data-hosts] tr")
+    expect(page.locator("[data-hosting]")).to_be_hidden()
+    site.sql("SELECT djactor.define_actor_type('shop.web', NULL, hosted => true)")
+    row = page.locator("[data-types] tr", has_text="shop.web")
+    expect(row).to_contain_text("running hosted by nobody")
+    site.sql("SELECT djactor.send('shop.web', 'k', '{}')")
+    expect(row).to_contain_text("problem hosted by nobody")
+    screenshot(page, "admin-live-hosted-by-nobody")
+    with psycopg.connect(site.server.dsn(site.database, site.database), autocommit=True) as host:
+        host.execute("SELECT djactor.host_open('{shop.web}', '<b>web</b>', version => '7')")
+        expect(row).to_contain_text("running hosted")
+        expect(hosts).to_have_count(1)
+        for words in ("<b>web</b>", "7", "idle", "shop.web"):
+            expect(hosts).to_contain_text(words)
+        (token, *_) = host.execute("SELECT token FROM djactor.take(1)").fetchone()
+        expect(hosts).to_contain_text("busy")
+        host.execute("SELECT djactor.release(%s::bigint[])", [[token]])
+        accessible(page)
+        screenshot(page, "admin-live-hosts")
+    expect(page.locator("[data-hosting]")).to_be_hidden()
+    expect(row).to_contain_text("problem hosted by nobody")
+    site.sql("SELECT djactor.drop_actor_type('shop.web', discard => true)")
+
+
 # What is done, with the keyboard alone
 
 

@@ -45,3 +45,6 @@ DATABASES = {
         "USER": "shop",
     }
 }
+# Without the pooler that SHOP_HOST may be.
+if "SHOP_DIRECT" in os.environ:
+    DATABASES["direct"] = DATABASES["default"] | {"HOST": os.environ["SHOP_DIRECT"]}

@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
-from django.db import connection, connections, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.test import override_settings
 
 import djactor
 from djactor import listener
 from djactor.models import Message, Reply
-from djactor.test import wait_idle
+from djactor.test import drain, wait_idle
 from waiting import until
 
 TYPE = "shop.counter"
@@ -177,6 +177,76 @@ def test_no_answer_in_time_is_an_error_that_names_the_message(paused):
     with pytest.raises(djactor.AskTimeout, match=r"within 0\.2 s") as raised:
         djactor.actor(TYPE, 1).ask({"add": 1}, timeout=0.2)
     assert raised.value.message_id > 0
+
+
+def sent_asks(*payloads):
+    return [djactor.actor(TYPE, i).send(each, wants_reply=True) for i, each in enumerate(payloads)]
+
+
+async def await_all(ids, **options):
+    """Twice at once, which must not matter; the ids by an iterator."""
+    both = await asyncio.gather(
+        djactor.await_replies(iter(ids), **options), djactor.await_replies(ids, **options)
+    )
+    assert list(both[0]) == list(both[1])
+    return both[0]
+
+
+WAYS = pytest.mark.parametrize(
+    "wait",
+    [djactor.wait_replies, lambda ids, **options: asyncio.run(await_all(ids, **options))],
+    ids=["wait_replies", "await_replies"],
+)
+
+
+@WAYS
+def test_many_answers_are_waited_for_at_once(wait, paused):
+    ids = sent_asks({"add": 1}, {"fail": True}, {"add": 3})
+    done = in_a_thread(lambda: wait([ids[2], *ids], timeout=60))
+    until(lambda: waits_and_holds_nothing("wait_replies") or listeners(), 10)
+    resume_when(lambda: True)
+    found = done.result()
+    assert list(found) == [ids[2], ids[0], ids[1]]
+    assert (found[ids[0]], found[ids[2]]) == ({"n": 1}, {"n": 3})
+    assert isinstance(found[ids[1]], djactor.AskFailed)
+    assert (found[ids[1]].message_id, found[ids[1]].reason) == (ids[1], "rejected")
+    assert list(wait(ids, timeout=0)) == ids
+
+
+@WAYS
+def test_what_is_not_answered_in_time_is_left_out(wait, paused):
+    assert wait([]) == {}
+    ids = sent_asks({"add": 1})
+    began = time.monotonic()
+    assert wait(ids, timeout=0.3) == {}
+    assert 0.3 <= time.monotonic() - began < 10
+    (plain,) = [djactor.actor(TYPE, 1).send({"add": 1})]
+    with pytest.raises(DatabaseError, match="wants no reply"):
+        wait([*ids, plain])
+
+
+def test_a_statement_timeout_does_not_end_the_wait_for_many(paused):
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '300 ms'")
+    try:
+        assert djactor.wait_replies(sent_asks({"add": 1}), timeout=0.8) == {}
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("RESET statement_timeout")
+
+
+def test_in_a_transaction_answers_that_are_there_can_be_had(paused):
+    with (
+        pytest.raises(djactor.AskInTransaction, match="has sent the message"),
+        transaction.atomic(),
+    ):
+        djactor.wait_replies(sent_asks({"add": 1}))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT djactor.resume(%s)", [TYPE])
+    with transaction.atomic():
+        (ask,) = sent_asks({"add": 1})
+        drain()
+        assert djactor.wait_replies([ask]) == {ask: {"n": 1}}
 
 
 def ask_many(count, first=0, before_the_end=lambda: None):

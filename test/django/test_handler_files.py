@@ -9,6 +9,7 @@ from django.db import DatabaseError, connection
 from django.test import modify_settings
 
 import djactor
+from djactor.checks import check_database
 from djactor.models import ActorType
 from djactor.test import reset
 from test_commands import run
@@ -92,6 +93,10 @@ def check():
     return run("djactor_sql", "depot")
 
 
+def checked():
+    return [message.id for message in check_database(databases=["default"])]
+
+
 def test_a_file_that_has_changed_becomes_a_migration_and_the_old_one_stays(depot):
     said = check()
     assert "0001_initial: depot.item is made from take.sql as it is today" in said
@@ -104,7 +109,9 @@ def test_a_file_that_has_changed_becomes_a_migration_and_the_old_one_stays(depot
 
     depot.write("migrations/0002_place.py", SECOND)
     depot.write("take.sql", TAKE.format(columns="n, place", values="2, 'left'"))
+    assert "djactor.W015" in checked()
     assert "take.sql has changed since version 1" in check()
+    assert "djactor.W015" not in checked()  # a migration does it, which is not applied yet
     assert run("djactor_sql", "--check", "depot") == "No changes\n"
     depot.migrate()
     assert djactor.actor(TYPE, 1).ask() == {"n": 2, "place": "left"}

@@ -519,6 +519,30 @@ def test_an_unknown_type_is_the_servers_to_refuse():
     assert raised.value.__cause__.sqlstate == "42704"
 
 
+def test_an_actor_is_erased_with_the_transaction(paused):
+    actor = djactor.actor(TYPE, 1)
+    actor.send({"add": 1})
+    djactor.actor(TYPE, 2).send({"add": 1})
+    with transaction.atomic():
+        assert actor.erase()["message"] == 1
+        assert Message.objects.get().actor_key == "2"
+        transaction.set_rollback(True)
+    assert asyncio.run(actor.aerase()) == {
+        "actor": 0,
+        "actor_identity": 0,
+        "message": 1,
+        "timer": 0,
+        "watch": 0,
+        "dead_letter": 0,
+        "reply": 0,
+        "idempotency": 0,
+        "journal": 0,
+    }
+    assert Message.objects.get().actor_key == "2"
+    with pytest.raises(djactor.UnknownActorType):
+        djactor.actor("shop.nothing", 1).erase()
+
+
 def test_options_of_send_are_columns(paused):
     actor = djactor.actor(TYPE, 1)
     actor.send({"add": 1}, delay=datetime.timedelta(hours=1), priority=3, idempotency_key="once")
@@ -530,6 +554,53 @@ def test_options_of_send_are_columns(paused):
         actor.send(delay=datetime.timedelta(seconds=-1))
     with pytest.raises(TypeError):
         actor.send(no_such_option=1)
+
+
+def test_messages_with_a_coalesce_key_are_merged():
+    actor = djactor.actor(TYPE, 1)
+    with transaction.atomic():
+        for n in (1, 2, 3):
+            actor.send({"add": n}, coalesce_key="k")
+            actor.send({"add": 10 * n}, coalesce_key="l", coalesce_mode="keep", wants_reply=n == 2)
+        Message.objects.bulk_create(
+            [
+                Message(actor_type=TYPE, actor_key="2", payload={"add": n}, coalesce_key=key)
+                for n, key in enumerate(["k", None, "k"])
+            ]
+        )
+        assert Message.objects.filter(coalesce_key="k", coalesce_mode=None).count() == 5
+    wait_idle(60)
+    assert actor.state() == {"n": 13}
+    assert djactor.actor(TYPE, 2).state() == {"n": 3}
+    assert Stat.objects.get(actor_type=TYPE).coalesced >= 5
+    assert Reply.objects.count() == 1
+    assert actor.ask({"add": 1}, coalesce_key="k") == {"n": 14}
+    assert asyncio.run(actor.aask({"add": 1}, coalesce_key="k", coalesce_mode="keep")) == {"n": 15}
+
+
+def test_debounce_puts_a_message_off(paused):
+    actor = djactor.actor(TYPE, 1)
+    minute = datetime.timedelta(minutes=1)
+    actor.send({"add": 1}, coalesce_key="k", debounce=minute, debounce_limit=5 * minute)
+    message = Message.objects.get()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    assert (message.coalesce_key, message.coalesce_mode) == ("k", "debounce")
+    assert 0 <= (message.deliver_at - now).total_seconds() <= 60
+    assert message.coalesce_until - message.deliver_at == 4 * minute
+    for wrong in (
+        {"debounce": minute},
+        {"debounce": -minute},
+        {"debounce": 60},
+        {"debounce_limit": minute},
+        {"debounce": minute, "debounce_limit": minute / 2},
+        {"debounce": minute, "delay": minute},
+        {"debounce": minute, "coalesce_mode": "keep"},
+    ):
+        with pytest.raises(ValueError, match="debounce"):
+            actor.send(**({"coalesce_key": "k"} if len(wrong) > 1 else {}), **wrong)
+    with pytest.raises(DatabaseError, match="coalesce_mode") as raised:
+        actor.send(coalesce_key="k", coalesce_mode="last")
+    assert raised.value.__cause__.sqlstate == "22023"
 
 
 def test_every_table_and_view_has_a_model():

@@ -2,6 +2,7 @@
 
 Each transaction may run in another session than the one before, so what a session would remember
 is of no use; ``DJACTOR["LISTEN"]`` is False.  Workers connect to the server themselves, as always.
+A host needs a session of its own, but any session may end its turns.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from django.db import connection, connections, transaction
 from django.test import override_settings
@@ -22,7 +24,9 @@ from django.test import override_settings
 import djactor
 from djactor.models import DeadLetter, Message
 from djactor.test import wait_idle
+from hosting_worker import Worker, define, drop
 from test_runners import run
+from waiting import until
 
 TYPE = "shop.counter"
 SESSIONS = 2
@@ -185,3 +189,85 @@ def test_drain_in_a_test_case(project, pgbouncer):
         assert re.search(r"^Ran [1-9]\d* tests", run(pgbouncer, *words), flags=re.MULTILINE)
     finally:
         project.sql("DROP DATABASE test_shop WITH (FORCE)")
+
+
+def client(host, **options):
+    return psycopg.connect(
+        host=host, dbname="shop", user="shop", autocommit=True, prepare_threshold=None, **options
+    )
+
+
+@pytest.fixture
+def hosted(fresh):
+    """A hosted type, and three messages of one of its actors."""
+    define("host.counter", "Counter")
+    for number in range(3):
+        djactor.actor("host.counter", 1).send({"i": number})
+    yield fresh
+    drop("host.counter")
+
+
+def handled():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT sum(turns) FROM djactor.actor WHERE actor_type = 'host.counter'")
+        return cursor.fetchone()[0]
+
+
+def test_a_host_that_has_lost_its_session_is_told_and_loses_nothing(hosted, pgbouncer):
+    with client(pgbouncer.host) as host, client(pgbouncer.host) as other:
+        host.execute("SELECT djactor.host_open('{host.counter}', lease => '1 s')")
+        with other.transaction():
+            found = other.execute("SELECT pid = pg_backend_pid() FROM djactor.host").fetchone()
+            assert found == (True,)  # who comes next gets the host's session
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as refused:
+                host.execute("SELECT djactor.take(1)")
+    assert refused.value.diag.message_primary == "this session is not a host"
+    assert "by a pooler in session mode" in refused.value.diag.message_hint
+    # The session stays, and with it the host, but not for longer than its lease.
+    with client(hosted.host) as direct:
+        until(lambda: direct.execute("SELECT count(*) FROM djactor.host").fetchone() == (0,))
+        direct.execute("SELECT djactor.host_open('{host.counter}')")
+        assert direct.execute("SELECT count(*) FROM djactor.take(10, 10)").fetchone() == (3,)
+
+
+def test_turns_that_a_direct_session_has_taken_are_ended_through_the_pooler(hosted, pgbouncer):
+    with client(hosted.host) as host, client(pgbouncer.host) as pooled:
+        found = host.execute("SELECT djactor.host_open('{host.counter}')").fetchone()[0]
+        assert pooled.execute("SELECT djactor.heartbeat(%s)", (found,)).fetchone() == (True,)
+        taken = host.execute("SELECT token, id FROM djactor.take(1, 10)").fetchall()
+        assert len(taken) == 3
+        with client(pgbouncer.host) as other, other.transaction():
+            other.execute("SELECT 1")  # and occupies one of the two sessions
+            with pooled.transaction():
+                pooled.execute("SELECT djactor.begin_turn(%s, %s)", taken[0])
+                pooled.execute("SELECT djactor.send('host.counter', '2', '{\"i\": 9}')")
+                pooled.execute("CALL djactor.end_turn('{}')")
+        (token, number) = taken[1]
+        done = pooled.execute("SELECT djactor.complete(%s, %s, '{1}')", ([token], [number]))
+        assert done.fetchone() == (["done"],)
+        failed = pooled.execute("SELECT djactor.fail(%s, %s, 'JA003', 'no')", taken[2])
+        assert failed.fetchone() == ("dead_letter",)
+        ((token, _),) = host.execute("SELECT token, id FROM djactor.take(1)").fetchall()
+        assert pooled.execute("SELECT djactor.release(%s)", ([token],)).fetchone() == (1,)
+        assert handled() == 2
+        assert host.execute("SELECT claims FROM djactor.host").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("cls", ["Counter", "AsyncCounter"])
+def test_a_worker_needs_a_direct_connection_and_says_so(fresh, pgbouncer, monkeypatch, cls):
+    monkeypatch.setenv("SHOP_DIRECT", fresh.host)
+    define("host.counter", cls)
+    try:
+        djactor.actor("host.counter", 1).send({"i": 1})
+        refused = Worker(pgbouncer, "--types", "host.counter")
+        assert refused.process.wait(60) == 1, refused.log()
+        assert "pgbouncer in transaction mode" in refused.log()
+        assert "--direct-database" in refused.log()
+        assert handled() is None
+        worker = Worker(pgbouncer, "--types", "host.counter", "--direct-database", "direct")
+        try:
+            until(lambda: handled() == 1)
+        finally:
+            worker.kill()
+    finally:
+        drop("host.counter")

@@ -62,3 +62,17 @@ def test_pytest_django_without_migrations(project):
     words = ["pytest", "-p", "djactor.pytest_plugin", "-p", "no:cacheprovider", "--noconftest"]
     words += ["--ds", "project_settings", f"--rootdir={HERE}", "--nomigrations", "--create-db"]
     assert "6 passed" in run(project, *words, "shop/pytest_suite_without_migrations.py")
+
+
+def test_hosted_actors_with_djangos_runner(project):
+    options = ["--settings", "desk_settings", "--shuffle", "7"]
+    assert "Ran 8 tests" in run(project, "django", "test", "desk", *options)
+    assert "Ran 8 tests" in run(project, "django", "test", "desk", *options, "--parallel", "2")
+    assert not databases(project)
+
+
+@pytest.mark.parametrize("options", [["-n", "2"], ["--nomigrations"]])
+def test_hosted_actors_with_pytest(project, options):
+    words = ["pytest", "-p", "djactor.pytest_plugin", "-p", "no:cacheprovider", "--noconftest"]
+    words += ["--ds", "desk_settings", f"--rootdir={HERE}", "--create-db", "desk/pytest_suite.py"]
+    assert "6 passed" in run(project, *words, *options)

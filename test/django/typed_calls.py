@@ -3,15 +3,21 @@
 mypy must find an error in each line that ends in `# wrong`, and in no other.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from typing import Any, TypedDict
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import pydantic
+
 import djactor
+from djactor.hosting import current
 from djactor.models import Message
 from djactor.operations import DefineActorType, Schedule
 from djactor.options import AskOptions, Key, ScheduleOptions, SendOptions
 from djactor.test import drain
+from djactor_python import send as send_from_inside
 
 NOW = datetime.now(timezone.utc)
 UUID_KEY = UUID(int=7)
@@ -31,6 +37,10 @@ sent: int = counter.send({"add": 1}, delay=timedelta(seconds=3), priority=2)
 counter.send()
 counter.send(["any", 1, None], deliver_at=NOW, expires_at=None, idempotency_key="k")
 counter.send({}, headers={"tenant": "a"}, wants_reply=True)
+counter.send({}, coalesce_key="k", coalesce_mode="keep")
+counter.send({}, coalesce_key="k", debounce=timedelta(seconds=3), debounce_limit=None)
+counter.send({}, coalesce_key="k", coalesce_mode="last")  # wrong
+counter.send({}, coalesce_key="k", debounce=3)  # wrong
 counter.send({}, dealy=3)  # wrong
 counter.send({}, delay=3)  # wrong
 counter.send({}, priority="high")  # wrong
@@ -41,6 +51,8 @@ text: str = counter.send({})  # wrong
 
 # Asking
 counter.ask({"add": 1}, timeout=2.5, priority=1, headers={"a": 1}, idempotency_key="k")
+counter.ask({}, coalesce_key="k", coalesce_mode="replace")
+counter.ask({}, coalesce_key="k", coalesce_mode="debounce")  # wrong
 counter.ask({}, 5)  # wrong
 counter.ask({}, timeuot=5)  # wrong
 counter.ask({}, timeout="5 s")  # wrong
@@ -48,7 +60,15 @@ counter.ask({}, delay=timedelta(seconds=3))  # wrong
 counter.ask({}, wants_reply=True)  # wrong
 
 
+answers: dict[int, object] = djactor.wait_replies([sent], timeout=2.5, using="other")
+djactor.wait_replies(sent)  # wrong
+djactor.wait_replies([sent], 5)  # wrong
+djactor.wait_replies(["7"])  # wrong
+
+
 async def asynchronous() -> None:
+    await djactor.await_replies({sent}, timeout=2)
+    await djactor.await_replies([sent], timeuot=5)  # wrong
     number: int = await counter.asend({"add": number_of(3)}, delay=timedelta(seconds=3))
     await counter.asend({}, dealy=number)  # wrong
     await counter.aask({"add": 1}, timeout=2, priority=1)
@@ -86,6 +106,29 @@ DefineActorType("shop.counter", "f", retry_order="skip", backoff=timedelta(secon
 DefineActorType("shop.counter", "f", retry_order="never")  # wrong
 DefineActorType("shop.counter", "f", max_atempts=3)  # wrong
 
+
+# Registering
+@djactor.register("shop.order", hosted=True, max_attempts=3, backoff=timedelta(seconds=1))
+class Order:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def handle_message(self, message: dict[str, int]) -> dict[str, int] | None:
+        return None
+
+
+order: int = Order(7).number  # it is the class still
+djactor.register(Order, "shop.order", hosted=False, retry_order="skip", journal=None)
+djactor.register(Order, "shop.order", hosted="yes")  # wrong
+djactor.register(Order, "shop.order", max_atempts=3)  # wrong
+djactor.register(Order, "shop.order", backoff=3)  # wrong
+djactor.register(Order, "shop.order", on_full="drop")  # wrong
+djactor.register(Order)  # wrong
+djactor.register(Order(7), "shop.order")  # wrong
+DefineActorType("shop.order", Order, hosted=True)
+DefineActorType("shop.order", hosted=True, max_attempts=3)
+DefineActorType("shop.order", hosted="yes")  # wrong
+
 # Models
 one = Message(actor_type="shop.counter", actor_key=7, payload={"add": 1}, priority=2)
 two = Message(actor_type="shop.counter", actor_key=UUID_KEY)
@@ -110,6 +153,98 @@ class Shop(djactor.PythonActor):
         self.set_timer("nightly", cron="@daily", catch_up="skip")
         self.set_timer("nightly", corn="@daily")  # wrong
         self.stop(discrad=True)  # wrong
+
+
+# Typed messages
+@dataclass
+class AddItem:
+    sku: str
+    n: int = 1
+
+
+class RemoveItem(pydantic.BaseModel):
+    sku: str
+
+
+class Rename(TypedDict):
+    name: str
+
+
+@djactor.register("shop.cart", hosted=True)
+class Cart(djactor.PythonActor[AddItem | RemoveItem]):
+    def __init__(self, number: int) -> None:
+        self.items: dict[str, int] = {}
+
+    @djactor.handles(AddItem)
+    def add(self, message: AddItem) -> dict[str, int]:
+        return {"n": message.n}
+
+    @djactor.handles
+    async def remove(self, message: RemoveItem) -> None:
+        self.items.pop(message.sku)
+
+    @djactor.handles(AddItem)  # wrong
+    def rename(self, message: Rename) -> None: ...
+
+
+class Wish:
+    def handle_message(self, message: AddItem | Rename) -> None: ...
+
+
+class AsyncWish:
+    async def handle_message(self, message: Rename) -> None: ...
+
+
+class Plain:
+    def handle_message(self, message: dict[str, Any]) -> None: ...
+
+
+cart = djactor.actor(Cart, 7)
+cart.send(AddItem("x", 2), priority=1)
+cart.send(RemoveItem(sku="x"))
+cart.ask(AddItem(sku="x"), timeout=3)
+cart.send_many([AddItem("x"), RemoveItem(sku="x")], priority=1)
+cart.schedule("later", payload=AddItem("x"), after=timedelta(hours=1))
+cart.send(Rename(name="x"))  # wrong
+cart.send({"sku": "x"})  # wrong
+cart.send("x")  # wrong
+cart.send(AddItem("x"), dealy=1)  # wrong
+cart.ask(Plain())  # wrong
+cart.send_many([AddItem("x"), "y"])  # wrong
+cart.schedule("later", payload=Rename(name="x"), after="1 h")  # wrong
+djactor.actor(Wish, "a").send({"name": "n"})
+djactor.actor(Wish, "a").send(AddItem("x"))
+djactor.actor(Wish, "a").send({"nmae": "n"})  # wrong
+djactor.actor(Wish, "a").send(RemoveItem(sku="x"))  # wrong
+djactor.actor(AsyncWish, "a").send(Rename(name="n"))
+djactor.actor(AsyncWish, "a").send(AddItem("x"))  # wrong
+djactor.actor(Plain, 1).send({"any": 1})
+djactor.actor(Plain, 1).send(AddItem("x"))  # wrong
+djactor.actor(Shop, 1).send({"any": 1})
+djactor.actor(UUID, 1)  # wrong
+ref: djactor.ActorRef = djactor.actor("shop.cart", 7)
+ref.send(AddItem("x"))
+for_adding: djactor.ActorRef[AddItem] = cart
+for_renaming: djactor.ActorRef[Rename] = cart  # wrong
+
+
+async def typed() -> None:
+    await cart.asend(AddItem("x"))
+    await cart.aask(RemoveItem(sku="x"))
+    await cart.asend(Rename(name="x"))  # wrong
+    await cart.aask(Rename(name="x"))  # wrong
+
+
+class Sender(djactor.PythonActor[Rename]):
+    async def handle_message(self, message: Rename) -> None:
+        self.send(Cart, 7, AddItem("x"), priority=1)
+        self.send("shop.cart", 7, AddItem("x"))
+        self.send(Cart, 7, message)  # wrong
+        current().send(Cart, 7, RemoveItem(sku="x"))
+        current().send(Cart, 7, message)  # wrong
+        send_from_inside(Cart, 7, AddItem("x"))
+        send_from_inside(Cart, 7, message)  # wrong
+        message["nmae"]  # wrong
 
 
 # Tests

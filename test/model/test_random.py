@@ -5,7 +5,8 @@ delays, messages that fail in various ways, sends from inside handlers, handlers
 update rows which all keys share), while an operator pauses, resumes, redefines types, edits states,
 and cancels, terminates and kills workers.  Somebody keeps transactions open that have rows of
 djactor locked, and a web application updates the shared rows, two at a time and in one order.  One
-type comes and goes, while others send to it and redrive what has failed.
+type comes and goes, while others send to it and redrive what has failed.  One is run by hosts
+(host.py), which are killed, too, and by workers when it is so defined for a while.
 Polling is off: what is handled was announced.  In the end everything is resumed and waited for, and
 then:
 
@@ -39,11 +40,14 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -59,6 +63,9 @@ NEVER = float("inf")
 SHARED = 50  # rows that handlers and the web application update
 HANDLER_TIMEOUT = 3  # seconds
 WEB_SECONDS = 5.0  # a transaction of the web application lasts no longer
+HOSTED = "m.hosted"  # the type that hosts run, most of the time
+HOSTS = 2
+HOST = Path(__file__).with_name("host.py")
 QUICK_TRIES = 3  # of what is nobody's fault; from then on it may be charged
 LONG = 2.0  # seconds that the long turn lasts which strangers must not wait for
 FREE = 1.0  # seconds in which a worker that is free, or a new one, comes for certain
@@ -382,7 +389,9 @@ class Run:
             Type("m.skip", 3, "skip", "dead_letter"),
             Type("m.once", 1, "hold", "dead_letter"),
             Type("m.suspend", 2, "hold", "suspend"),
+            Type(HOSTED, 3, "hold", "dead_letter"),
         ]
+        self.hosts: list[subprocess.Popen[bytes]] = []
         # Those whose service is looked at: nobody pauses them, changes them or locks their rows.
         self.fair = [
             Type("m.fair", 3, "hold", "dead_letter"),
@@ -419,19 +428,26 @@ class Run:
         )
 
     def define(self, connection: psycopg.Connection[Any], kind: Type, rng: random.Random) -> None:
+        limited = kind not in self.fair and kind.name != "m.flood"
+        rate = rng.choice([None, None, "100/s", "200/2 s"]) if limited else None
+        tenants = rng.choice([None, "key:1", "key:2"]) if limited else None
         connection.execute(
-            "SELECT djactor.define_actor_type(%s, 'public.work', max_attempts => %s,"
+            "SELECT djactor.define_actor_type(%s, 'public.work', hosted => %s, max_attempts => %s,"
             " breaker_failures => NULL, retry_order => %s, on_exhausted => %s, backoff => %s,"
             f" backoff_max => '200 ms', handler_timeout => '{HANDLER_TIMEOUT} s', batch_size => %s,"
-            " concurrency => %s, owner => 'app')",
+            " concurrency => %s, owner => 'app', rate => %s, rate_by => %s, fair_by => %s)",
             (
                 kind.name,
+                kind.name == HOSTED and rng.random() < 0.8,
                 kind.max_attempts,
                 kind.retry_order,
                 kind.on_exhausted,
                 rng.choice(["1 ms", "20 ms"]),
                 None if kind.name == "m.flood" else rng.choice([None, None, 1, 7]),
                 None if kind in self.fair else rng.choice([None, None, 1, 2]),
+                rate,
+                tenants if rate and rng.random() < 0.5 else None,
+                tenants,
             ),
         )
 
@@ -748,9 +764,10 @@ class Run:
             "bystander": (self.bystander, 0.3),
             "sends to brief": (self.sends_to_brief, 0.1),
             "drops brief": (self.drops_brief, 0.6),
+            "ends hosts": (self.ends_hosts, 2.0),
         }[which]
         rng = random.Random(f"{self.seed} {which}")
-        user = "postgres" if which == "bystander" else "app"
+        user = "postgres" if which in ("bystander", "ends hosts") else "app"
         connection = self.connect(user)
         while not self.stop.is_set():
             try:
@@ -764,6 +781,37 @@ class Run:
                 connection = self.connect(user)
             self.stop.wait(rng.random() * pause)
         connection.close()
+
+    # Hosts.
+
+    def start_hosts(self) -> None:
+        for _ in range(HOSTS - len(self.hosts)):
+            command = [sys.executable, HOST, self.server.dsn("app", "app"), HOSTED]
+            self.hosts.append(subprocess.Popen(command))
+
+    def end_hosts(self) -> None:
+        for host in self.hosts:
+            host.kill()
+            host.wait()
+        self.hosts.clear()
+
+    def ends_hosts(self, connection: psycopg.Connection[Any], rng: random.Random) -> None:
+        """Kill a host, or end its session; another one comes."""
+        if self.calm:
+            return
+        if rng.random() < 0.6:
+            self.books.count("killed")
+            self.books.count("hosts killed")
+            host = self.hosts.pop(rng.randrange(len(self.hosts)))
+            host.kill()
+            host.wait()
+            self.start_hosts()
+        else:
+            self.books.count("hosts terminated")
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM djactor.host ORDER BY random() LIMIT 1"
+            )
+            connection.commit()
 
     # Those who are in the way.
 
@@ -924,9 +972,11 @@ class Run:
                 "bystander",
                 "sends to brief",
                 "drops brief",
+                "ends hosts",
             )
         ]
         self.prepare()
+        self.start_hosts()
         for thread in threads:
             thread.start()
         try:
@@ -943,10 +993,21 @@ class Run:
 
     def settle(self) -> None:
         """Resume all that is paused or suspended, and wait until nothing is left."""
+        self.start_hosts()
+        try:
+            self.wait_for_all()
+        finally:
+            self.end_hosts()
+
+    def wait_for_all(self) -> None:
         with self.connect("postgres") as connection:
             connection.autocommit = True
             self.define(connection, self.brief, random.Random(self.seed))
             self.redrive(connection, 1_000_000)
+            connection.execute(
+                "SELECT djactor.alter_actor_type(name, rate => NULL, rate_by => NULL)"
+                " FROM djactor.actor_type"
+            )
             for kind in self.all:
                 connection.execute("SELECT djactor.resume(%s)", (kind.name,))
             deadline = time.monotonic() + PATIENCE

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "python"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "django"))
 
 import djactor_python
 from djactor_python import StateError, check_class, dump_state, key_converter, load_state

@@ -23,9 +23,10 @@ TYPES = 200  # shown on the live page, the busiest
 SHOWN = 100  # mailboxes, and timers
 PUT_OFFS = 3  # what is put off less often may be over in a moment
 
-# An ask whose reply is to come, and its duplicates, wait for nobody's turn.
+# An ask whose reply is to come, its duplicates, and those that were merged wait for nobody's turn.
 _MAIL = (
-    "(aside IS NULL OR aside NOT IN ('deferred', 'duplicate', 'held deferred', 'held duplicate'))"
+    "(aside IS NULL OR aside NOT IN ('deferred', 'duplicate', 'coalesced', 'held deferred',"
+    " 'held duplicate', 'held coalesced'))"
 )
 
 _SNAPSHOT = f"""
@@ -41,28 +42,45 @@ _SNAPSHOT = f"""
             extract(epoch FROM clock_timestamp() - min(since) FILTER (WHERE due)) AS oldest
         FROM sample GROUP BY actor_type),
     dead AS (SELECT actor_type, count(*) AS letters FROM letters GROUP BY actor_type),
+    hosts AS MATERIALIZED (SELECT * FROM djactor.host),
     types AS (
-        SELECT t.name, coalesce(m.waiting, 0) AS waiting, m.oldest,
+        SELECT t.name, t.hosted,
+            (SELECT count(*) FROM hosts h WHERE t.name = ANY(h.types) AND h.state <> 'draining')
+                AS hosts,
+            coalesce(m.waiting, 0) AS waiting, m.oldest,
             coalesce(m.retrying, 0) AS retrying, coalesce(m.scheduled, 0) AS scheduled,
             coalesce(d.letters, 0) AS letters,
             coalesce(s.handled, 0) AS handled, coalesce(s.failed, 0) AS failed,
             coalesce(s.turns_per_second, 0) AS rate,
             extract(epoch FROM s.wait_p95) AS wait, extract(epoch FROM s.run_p95) AS run,
-            CASE WHEN t.paused THEN 'paused' WHEN t.problem IS NOT NULL THEN 'problem'
-                ELSE 'running' END AS state,
-            coalesce(CASE WHEN t.paused THEN t.paused_reason END, t.problem, '') AS note
+            t.paused, t.problem, t.paused_reason
         FROM djactor.actor_type t
         LEFT JOIN mail m ON m.actor_type = t.name
         LEFT JOIN dead d ON d.actor_type = t.name
         LEFT JOIN djactor.stat s ON s.actor_type = t.name),
+    judged AS (
+        SELECT name, hosted, hosts, waiting, oldest, retrying, scheduled, letters, handled, failed,
+            rate, wait, run,
+            CASE WHEN paused THEN 'paused' WHEN problem IS NOT NULL THEN 'problem'
+                WHEN hosted AND hosts = 0 AND waiting > 0 THEN 'problem'
+                ELSE 'running' END AS state,
+            coalesce(CASE WHEN paused THEN paused_reason END, problem,
+                CASE WHEN NOT hosted THEN '' WHEN hosts = 0 THEN 'hosted by nobody'
+                    WHEN hosts = 1 THEN 'hosted' ELSE 'hosted by ' || hosts END) AS note
+        FROM types),
     busiest AS (
-        SELECT * FROM types
+        SELECT * FROM judged
         ORDER BY state = 'running', waiting + retrying = 0, letters = 0, rate DESC, name
         LIMIT %(types)s),
     workers AS (
         SELECT pid, role::text, state, coalesce(actor_type, '') AS type, message_id AS message,
             extract(epoch FROM clock_timestamp() - since) AS seconds
-        FROM djactor.worker ORDER BY pid)
+        FROM djactor.worker ORDER BY pid),
+    hosting AS (
+        SELECT id::text, pid, name, version, role::text, types, claims, state,
+            extract(epoch FROM clock_timestamp() - since) AS seconds,
+            extract(epoch FROM lease_until - clock_timestamp()) AS lease
+        FROM hosts ORDER BY name, pid)
     SELECT json_build_object(
         'at', extract(epoch FROM clock_timestamp()),
         'held', djactor.held(),
@@ -79,7 +97,9 @@ _SNAPSHOT = f"""
         'types', coalesce((SELECT json_agg(busiest ORDER BY name) FROM busiest), '[]'),
         'more_types', greatest(0, (SELECT count(*) FROM types) - %(types)s),
         'busy', (SELECT count(*) FROM workers WHERE state = 'busy'),
-        'workers', coalesce((SELECT json_agg(workers) FROM workers), '[]'))::text"""
+        'workers', coalesce((SELECT json_agg(workers) FROM workers), '[]'),
+        'claims', (SELECT coalesce(sum(claims), 0) FROM hosting),
+        'hosts', coalesce((SELECT json_agg(hosting) FROM hosting), '[]'))::text"""
 
 _MAILBOXES = f"""
     SELECT actor_type, actor_key, count(*) AS depth,
@@ -103,7 +123,7 @@ _PUT_OFF = f"""
             END AS error
         FROM sample LEFT JOIN djactor.put_off_list() locked
             ON locked.type_hash = djactor.name_hash(actor_type)
-            AND locked.key_hash = djactor.name_hash(actor_key)
+            AND locked.key_hash = djactor.name_hash(actor_key) AND locked.reason = 'lock'
         WHERE put_offs > 0 OR locked.times > 0
         GROUP BY actor_type, actor_key)
     SELECT * FROM boxes WHERE put_offs >= {PUT_OFFS}

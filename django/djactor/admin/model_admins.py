@@ -24,6 +24,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import DatabaseError, connections, models
 from django.db.models import QuerySet
+from django.db.models.expressions import RawSQL
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -187,7 +188,17 @@ def _type_state(row: ActorType) -> SafeString:
         return format_html("{} {}", _badge("warn", "paused"), row.paused_reason or "")
     if row.problem:
         return format_html("{} {}", _badge("bad", "problem"), row.problem)
-    return _badge("quiet", "running")
+    hosts, has_mail = getattr(row, "hosts", None), getattr(row, "has_mail", False)
+    if not row.hosted or hosts is None:
+        return _badge("quiet", "running")
+    if hosts == 0:
+        said = "hosted by nobody"
+        return (
+            format_html("{} {}", _badge("bad", "problem"), f"{said}, and messages wait")
+            if has_mail
+            else _badge("warn", said)
+        )
+    return format_html("{} {}", _badge("quiet", "running"), f"hosted by {hosts}")
 
 
 #
@@ -441,7 +452,7 @@ class JournalAdmin(_MailAdmin):
     )  # fmt: skip
     list_filter = (
         TypeFilter,
-        _by("outcome", "handled", "deferred", "duplicate", "expired"),
+        _by("outcome", "handled", "deferred", "duplicate", "coalesced", "expired"),
     )
     first = ("actor_type", "actor_key", "outcome", "payload", "reply")
 
@@ -458,13 +469,36 @@ class ReplyAdmin(ReadOnlyAdmin):
 class ActorTypeAdmin(PagesMixin, ReadOnlyAdmin):
     """Kinds of actors, to be paused and resumed; and the pages that show everything at once."""
 
-    list_display = ("name", "_run", "handler", "owner")
+    list_display = ("name", "_run", "_where", "handler", "owner")
     ordering = ("name",)
     sortable_by = ("name", "handler", "owner")
     actions = ("pause", "resume")
-    first = ("name", "handler", "owner", "paused", "paused_reason", "problem")
+    first = ("name", "handler", "hosted", "owner", "paused", "paused_reason", "problem")
 
     _run = _column("state", _type_state)
+    _where = _column("runs in", lambda row: "processes of Django" if row.hosted else "PostgreSQL")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        """With how many hosts there are for a hosted type, and whether mail waits."""
+        table = self.opts.db_table
+        rows: QuerySet = super().get_queryset(request)
+        found: QuerySet = rows.annotate(
+            hosts=RawSQL(
+                "(SELECT count(*) FROM djactor.host h"
+                f" WHERE {table}.name = ANY(h.types) AND h.state <> 'draining')",
+                [],
+            ),
+            has_mail=RawSQL(
+                f"(EXISTS (SELECT FROM djactor.message m WHERE m.actor_type = {table}.name))",
+                [],
+            ),
+        )
+        return found
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
+        """The state first, in a word; then the columns."""
+        name, *others = super().get_fields(request, obj)
+        return [name, "_run", *others]
 
     def links(self, row: ActorType) -> list[tuple[str, str]]:
         """Its actors, its mail, what of it was given up, and its timers."""

@@ -240,6 +240,24 @@
 		};
 	}
 
+	function hostRow(host) {
+		const [tr, name, version, role, state, since, claims, lease, types] =
+			tableRow(element("th", String(host.pid)), "", "", "", "", "n", "n", "n", "");
+		return {
+			tr,
+			update(now) {
+				say(name, now.name);
+				say(version, now.version);
+				say(role, now.role);
+				badge(state, now.state, "");
+				say(since, duration(now.seconds));
+				say(claims, count(now.claims));
+				say(lease, duration(Math.max(0, now.lease)));
+				say(types, now.types.join(", "));
+			},
+		};
+	}
+
 	const tiles = {
 		rate: new Tile("rate", count, "Turns a second"),
 		waiting: new Tile("waiting", count, "Messages that wait"),
@@ -250,6 +268,7 @@
 	};
 	let types = null;
 	let workers = null;
+	let hosts = null;
 
 	function show(now) {
 		const passed = before ? now.at - before.at : 0;
@@ -277,6 +296,9 @@
 		workers ??= new Rows(find("[data-workers]"), workerRow);
 		types.show(now.types, (type) => type.name);
 		workers.show(now.workers, (worker) => worker.pid);
+		hosts ??= new Rows(find("[data-hosts]"), hostRow);
+		hosts.show(now.hosts, (host) => host.id);
+		find("[data-hosting]").hidden = now.hosts.length === 0;
 		find("[data-none]").hidden = now.types.length > 0;
 		find("[data-idle-workers]").hidden = now.workers.length > 0;
 		find("[data-more]").hidden = !now.more_types;

@@ -1,4 +1,4 @@
-"""Plain Python classes as actors of djactor, inside PostgreSQL.
+"""Plain Python classes as actors of djactor, inside PostgreSQL and in hosts.
 
 The extension ``djactor_python`` runs this module in the sessions of djactor's
 workers (and of whoever calls ``djactor.drain()``).  A class needs nothing of it::
@@ -13,7 +13,8 @@ workers (and of whoever calls ``djactor.drain()``).  A class needs nothing of it
             return {"status": "ok", "count": len(self.messages)}
 
 One that wants more imports ``send``, ``reply``, ``set_timer``, ``cancel_timer``,
-``stop``, ``reject`` and ``current`` from here; they work inside a turn.
+``stop``, ``reject`` and ``current`` from here; they work inside a turn.  In a host, a process
+of Django that runs turns, they are those of ``djactor.hosting``, so that a class can move there.
 
 What always holds:
 
@@ -40,11 +41,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from uuid import UUID
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
+
+    from djactor.options import Handles, M_contra
 
 try:
     import plpy
@@ -56,6 +60,7 @@ __all__ = [
     "StateError",
     "cancel_timer",
     "current",
+    "progress",
     "reject",
     "reply",
     "send",
@@ -68,10 +73,36 @@ _MAX_TRACEBACK = 10_000  # characters
 _MAX_FRAMES = 30
 _MAX_INT_BITS = 14_000  # Python reads no number of more than 4,300 digits
 _MAX_FLOAT = 1e16  # from there on PostgreSQL writes a float as an int
+_MAX_PLAIN = 1 << 63  # ints below that need no closer look
 _ENCODINGS = ("UTF8", "SQL_ASCII")  # of databases; the second keeps UTF-8 as it is
 
 
 # ---------- state ----------
+
+
+def _make_encode() -> Callable[[Mapping[str, object]], str]:
+    """What writes a state as JSON; ``JSONEncoder.encode()`` makes an encoder for each call."""
+    slow = json.JSONEncoder(ensure_ascii=False)
+    try:
+        chunks: Any = json.encoder.c_make_encoder(  # type: ignore[attr-defined]  # not in its stub
+            None,  # there are no cycles in what has been looked at
+            slow.default,
+            json.encoder.encode_basestring,
+            None,
+            slow.key_separator,
+            slow.item_separator,
+            slow.sort_keys,
+            slow.skipkeys,
+            slow.allow_nan,
+        )
+        if "".join(chunks({"a": [1, "é"]}, 0)) != '{"a": [1, "é"]}':
+            return slow.encode
+    except (AttributeError, TypeError):  # another Python has another one
+        return slow.encode
+    return lambda attributes: "".join(chunks(attributes, 0))
+
+
+_encode = _make_encode()
 
 
 class StateError(ValueError):
@@ -116,7 +147,7 @@ def _float_problem(value: float) -> str | None:
     return f"float {value} would come back as an int"
 
 
-def _problem(value: Any) -> tuple[str, str] | None:  # noqa: ANN401
+def _problem(value: Any) -> tuple[str, str] | None:
     """Where below a value is something that JSON would change, and what; None is good."""
     kind = type(value)
     if kind is str:
@@ -165,6 +196,14 @@ def dump_state(attributes: Mapping[str, object], owner: str) -> str:
         StateError: JSON would change one of them; the error names it.
     """
     for name, value in attributes.items():
+        if (
+            type(value) is int
+            and -_MAX_PLAIN < value < _MAX_PLAIN
+            and type(name) is str
+            and name.isascii()
+            and name.isidentifier()
+        ):
+            continue  # most are so
         if type(name) is not str:
             raise StateError(f"attribute {_shown(name)} of {owner}: {_describe_key(name)}")
         try:
@@ -175,7 +214,7 @@ def dump_state(attributes: Mapping[str, object], owner: str) -> str:
             found = "", f"its name: {_string_problem(name)}"
         if found is not None:
             raise StateError(f'attribute "{name}{found[0]}" of {owner}: {found[1]}')
-    return json.dumps(attributes, ensure_ascii=False)
+    return _encode(attributes)
 
 
 def load_state(state: str) -> dict[str, Any]:
@@ -232,16 +271,38 @@ def key_converter(cls: type[Any]) -> Callable[[str], Any]:
     return wanted if wanted in (int, UUID) else str
 
 
+def receiver_of(cls: type[Any]) -> Any:
+    """What reads the messages of a class that takes typed ones; None for another class.
+
+    Raises:
+        TypeError: Its handlers are not as they should be.
+        ImportError: It takes typed messages, and there is no package djactor, which reads them.
+    """
+    try:
+        from djactor import messages
+    except ImportError:
+        handle = inspect.unwrap(getattr(cls, "handle_message", check_class))
+        for hint in inspect.get_annotations(handle).values():
+            kind = _evaluated(hint, handle)
+            if hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__pydantic_validator__"):
+                raise ImportError(
+                    f"{cls.__qualname__} takes typed messages: these need the package djactor,"
+                    " whose directory is not among those of djactor_python.path"
+                ) from None
+        return None
+    return messages.receiver_of(cls)
+
+
 def check_class(cls: object) -> None:
     """Check that something can be the class of an actor.
 
     Raises:
         TypeError: It is no class, has ``__slots__``, or its ``__init__`` does not take a key.
-        AttributeError: It has no ``handle_message``.
+        AttributeError: It has no ``handle_message``, nor a method with ``@djactor.handles``.
     """
     if not isinstance(cls, type):
         raise TypeError(f"it is of type {type(cls).__qualname__}, not a class")
-    if not callable(getattr(cls, "handle_message", None)):
+    if not callable(getattr(cls, "handle_message", None)) and receiver_of(cls) is None:
         raise AttributeError(f"class {cls.__qualname__} has no method handle_message")
     slots = {
         slot
@@ -266,8 +327,15 @@ class _Actor:
     cls: type[Any]
     name: str
     convert: Callable[[str], Any]
+    receiver: Any = None
 
-    def create(self, key: str, attributes: dict[str, Any]) -> Any:  # noqa: ANN401
+    def handle(self, obj: Any, message: Any) -> Any:
+        """What the handler of an object returns for a message."""
+        if self.receiver is None:
+            return obj.handle_message(message)
+        return self.receiver.handle(obj, message)
+
+    def create(self, key: str, attributes: dict[str, Any]) -> Any:
         """A new object: the attributes of initial_state, then ``__init__``.
 
         Raises:
@@ -285,10 +353,10 @@ class _Actor:
             obj.__init__(argument)
         return obj
 
-    def restore(self, attributes: dict[str, Any]) -> Any:  # noqa: ANN401
+    def restore(self, attributes: dict[str, Any]) -> Any:
         """An object as it was at the end of its last turn."""
         obj = self.cls.__new__(self.cls)  # type: ignore[call-overload]  # it takes cls for type
-        obj.__dict__.update(attributes)
+        obj.__dict__ = attributes
         return obj
 
 
@@ -325,7 +393,8 @@ def _load(path: str) -> _Actor:
             raise ValueError(f'"{path}" is not of the form package.module.Class')
         cls = getattr(importlib.import_module(module), name)
         check_class(cls)
-        actor = _actors[path] = _Actor(cls, cls.__name__, key_converter(cls))
+        actor = _Actor(cls, cls.__name__, key_converter(cls), receiver_of(cls))
+        _actors[path] = actor
     return actor
 
 
@@ -376,13 +445,16 @@ def _sqlstate(error: BaseException) -> str | None:
     return sqlstate if sqlstate and re.fullmatch("[0-9A-Z]{5}", sqlstate) else None
 
 
+_HOSTING = str(Path(__file__).parent / "djactor" / "hosting")
+
+
 def _keep_frames_of_users(trace: traceback.TracebackException) -> bool:
     """Drop our own frames and those of the import system; False if no other is left."""
     trace.stack[:] = [
         frame
         for frame in trace.stack
         if frame.filename not in (__file__, importlib.__file__)
-        and not frame.filename.startswith("<frozen importlib")
+        and not frame.filename.startswith(("<frozen importlib", _HOSTING))
     ]
     found = bool(trace.stack)
     earlier = trace.__cause__ or (None if trace.__suppress_context__ else trace.__context__)
@@ -460,18 +532,29 @@ def _wrong_encoding() -> BaseException | None:
 
 
 @functools.cache
-def _plan(sql: str, *types: str) -> Any:  # noqa: ANN401
+def _plan(sql: str, *types: str) -> Any:
     """A saved plan; the types are the server's own, whatever the search_path says."""
     return plpy.prepare(sql, [f"pg_catalog.{name}" for name in types])
 
 
-def _row(sql: str, types: str = "", *values: object) -> Any:  # noqa: ANN401
+def _row(sql: str, types: str = "", *values: object) -> Any:
     """The row that a query returns."""
     return _plan(sql, *types.split(", ") if types else ()).execute(list(values))[0]
 
 
+def _encoded(value: object) -> Any:
+    """A typed message as what JSON can hold; everything else as it is."""
+    if hasattr(value, "__dataclass_fields__") or hasattr(value, "__pydantic_validator__"):
+        from djactor import messages
+
+        return messages.encode(value)
+    return value
+
+
 def _json(value: object, what: str) -> str:
     try:
+        if not isinstance(value, dict):
+            value = _encoded(value)
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise type(error)(f"{what} is not JSON: {error}") from None
@@ -507,6 +590,30 @@ def _period(value: timedelta | float | str | None) -> str | None:
 # ---------- for handlers ----------
 
 
+def _turn_of_host() -> Any:
+    """The turn of a host that runs here; None if there is none."""
+    try:
+        from djactor.hosting.context import turn_or_none
+    except ImportError:
+        return None
+    return turn_or_none()
+
+
+def _hosted(name: str) -> Any:
+    """What the turn of a host, outside of the server, has of that name.
+
+    Raises:
+        RuntimeError: No turn runs here.
+    """
+    turn = _turn_of_host()
+    if turn is None:
+        raise RuntimeError(
+            f"{name}() works inside a turn, in PostgreSQL or in a host."
+            " Outside, use djactor.actor()."
+        )
+    return getattr(turn, name)
+
+
 @dataclass(frozen=True)
 class Current:
     """The turn that is running: its actor and its message."""
@@ -535,6 +642,9 @@ class Current:
 
 def current() -> Current | None:
     """The turn that is running; None outside of turns."""
+    if plpy is None:
+        hosted: Current | None = _turn_of_host()  # it has the same attributes
+        return hosted
     row = _row(
         "SELECT s.actor_type, s.actor_key AS key, s.turns, m.id AS message_id, m.kind, m.meta,"
         " m.headers, m.trace_id, m.priority, m.attempts, m.wants_reply, m.in_reply_to,"
@@ -556,9 +666,9 @@ def current() -> Current | None:
 
 
 def send(
-    actor_type: str,
+    actor_type: str | type[Handles[M_contra]],
     key: str | int | UUID,
-    payload: object = None,
+    payload: M_contra | None = None,
     *,
     priority: int = 0,
     deliver_at: datetime | None = None,
@@ -566,13 +676,17 @@ def send(
     idempotency_key: str | None = None,
     headers: Mapping[str, Any] | None = None,
     wants_reply: bool = False,
+    coalesce_key: str | None = None,
+    coalesce_mode: Literal["keep", "replace", "debounce"] | None = None,
+    debounce: timedelta | None = None,
+    debounce_limit: timedelta | None = None,
 ) -> int:
     """Send a message, with this turn's commit.
 
     Args:
-        actor_type: The type of the actor that gets it.
+        actor_type: The type of the actor that gets it: its name, or its registered class.
         key: The key of that actor, of 1 to 512 bytes as text.
-        payload: What JSON can hold (``{}`` if None).
+        payload: What JSON can hold (``{}`` if None), or a typed message.
         priority: Of the messages that are due, an actor handles the one with the highest first.
         deliver_at: When the message is due, with a time zone (default: now).
         expires_at: From when on it is no longer handled, with a time zone (default: never).
@@ -580,27 +694,61 @@ def send(
         headers: What goes on to everything that its turn sends (default: the headers of the message
             being handled).
         wants_reply: Whether the reply comes back to this actor, as a message.
+        coalesce_key: Waiting messages to the same actor with this key are merged into one.
+        coalesce_mode: ``"replace"`` (the default) takes the place of those that wait, ``"keep"``
+            gives way to them.
+        debounce: The message is handled when none with its ``coalesce_key`` has come for that long.
+        debounce_limit: How long others put it off, at most.
 
     Returns:
-        The id of the message.
+        The id of the message; None in an async turn of a host, which sends it when it ends.
 
     Raises:
-        TypeError: For a payload or headers that JSON cannot hold.
+        TypeError: For a payload or headers that JSON cannot hold, and for a payload that the class
+            does not take.
         ValueError: For NaN or an infinity in these, and for a time without a zone.
+        LookupError: The class is not registered, or under several names.
         plpy.Error: What the server refuses, such as an actor type that nobody has defined.
     """
+    if plpy is None:
+        return _hosted("send")(  # type: ignore[no-any-return]
+            actor_type,
+            key,
+            payload,
+            priority=priority,
+            deliver_at=deliver_at,
+            expires_at=expires_at,
+            idempotency_key=idempotency_key,
+            headers=headers,
+            wants_reply=wants_reply,
+            coalesce_key=coalesce_key,
+            coalesce_mode=coalesce_mode,
+            debounce=debounce,
+            debounce_limit=debounce_limit,
+        )
+    name: object = actor_type
+    value: object = payload
+    if not isinstance(actor_type, str):
+        from djactor import messages
+
+        name, value = messages.addressed(actor_type, payload)
     row = _row(
-        "SELECT djactor.send($1, $2, $3, $4, $5, $6, $7, $8, $9) AS id",
-        "text, text, jsonb, int4, timestamptz, timestamptz, text, jsonb, bool",
-        actor_type,
+        "SELECT djactor.send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS id",
+        "text, text, jsonb, int4, timestamptz, timestamptz, text, jsonb, bool, text, text,"
+        " interval, interval",
+        name,
         str(key),
-        _json({} if payload is None else payload, "payload"),
+        _json({} if value is None else value, "payload"),
         priority,
         _when(deliver_at),
         _when(expires_at),
         idempotency_key,
         None if headers is None else _json(headers, "headers"),
         wants_reply,
+        coalesce_key,
+        coalesce_mode,
+        _span(debounce),
+        _span(debounce_limit),
     )
     return int(row["id"])
 
@@ -617,6 +765,9 @@ def reply(payload: object, message_id: int | None = None) -> None:
         TypeError: For an answer that JSON cannot hold.
         ValueError: For NaN or an infinity in it.
     """
+    if plpy is None:
+        _hosted("reply")(payload, message_id)
+        return
     _row("SELECT djactor.reply($1, $2)", "jsonb, int8", _json(payload, "reply"), message_id)
 
 
@@ -649,6 +800,18 @@ def set_timer(
         ValueError: For NaN or an infinity in it, and for a time without a zone.
         plpy.Error: The server refuses the rule.
     """
+    if plpy is None:
+        _hosted("set_timer")(
+            name,
+            after,
+            payload,
+            every=every,
+            at=at,
+            cron=cron,
+            time_zone=time_zone,
+            catch_up=catch_up,
+        )
+        return
     _row(
         "SELECT djactor.set_timer($1, $2, $3, $4, $5, $6, $7, $8)",
         "text, interval, jsonb, interval, timestamptz, text, text, text",
@@ -664,8 +827,22 @@ def set_timer(
 
 
 def cancel_timer(name: str) -> bool:
-    """Cancel a timer of this actor; False when there was none."""
+    """Cancel a timer of this actor; False when there was none (None in an async turn of a host)."""
+    if plpy is None:
+        return _hosted("cancel_timer")(name)  # type: ignore[no-any-return]
     return bool(_row("SELECT djactor.cancel_timer($1) AS found", "text", name)["found"])
+
+
+def progress(value: object) -> None:
+    """Say how far the turn is; others see it at once, until the turn ends.
+
+    Args:
+        value: What JSON can hold, in 1,024 bytes at most.
+    """
+    if plpy is None:
+        _hosted("progress")(value)
+        return
+    _row("SELECT djactor.progress($1)", "jsonb", _json(value, "progress"))
 
 
 def stop(discard: bool = False) -> None:
@@ -674,6 +851,9 @@ def stop(discard: bool = False) -> None:
     Args:
         discard: Whether its waiting mail goes to dead_letter; if not, a fresh actor gets it.
     """
+    if plpy is None:
+        _hosted("stop")(discard)
+        return
     _row("SELECT djactor.stop($1)", "bool", discard)
 
 
@@ -683,6 +863,8 @@ def reject(reason: str) -> NoReturn:
     Raises:
         plpy.Error: Always, with SQLSTATE JA003.
     """
+    if plpy is None:
+        _hosted("reject")(reason)
     _row("SELECT djactor.reject($1)", "text", None if reason is None else _clean(str(reason)))
     raise AssertionError("djactor.reject() has returned")
 
@@ -729,7 +911,9 @@ def _turn(state: str, message: str) -> tuple[str | None, str | None] | BaseExcep
         obj = actor.create(row["actor_key"], attributes)
     else:
         obj = actor.restore(attributes)
-    answer = obj.handle_message(json.loads(message))
+    answer = actor.handle(obj, json.loads(message))
+    if answer is not None and not isinstance(answer, dict):
+        answer = _encoded(answer)
     if answer is not None and not isinstance(answer, dict):
         raise TypeError(
             f"{actor.name}.handle_message must return a dict, which is the reply, or None; "
@@ -762,13 +946,13 @@ def handle(state: str, message: str) -> tuple[str | None, str | None] | BaseExce
 
 _DEFINE_TYPES = (
     "text, text, jsonb, int4, text, int4, interval, interval, text, text, interval, int4, int4,"
-    " int4, text, int4, interval, interval, regrole, jsonb"
+    " int4, text, int4, interval, interval, regrole, jsonb, interval"
 )
 
 
 def _define(arguments: list[Any]) -> None:
     name, path, *options = arguments
-    owner = options[-2]
+    owner = options[-3]
     for role in _plan(
         "SELECT pg_catalog.quote_ident(rolname) AS name FROM pg_catalog.pg_roles"
         " WHERE oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid",
@@ -781,8 +965,8 @@ def _define(arguments: list[Any]) -> None:
         plpy.execute(f"GRANT SELECT ON djactor.python_actor TO {role['name']}")
     _row(
         "SELECT djactor.define_actor_type("
-        + ", ".join(f"${i}" for i in range(1, len(arguments) + 1))
-        + ")",
+        + ", ".join(f"${i}" for i in range(1, len(arguments)))
+        + f", idle_ttl => ${len(arguments)})",
         _DEFINE_TYPES,
         name,
         "djactor.handle_python(jsonb,jsonb)",

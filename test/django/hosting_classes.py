@@ -1,0 +1,233 @@
+"""Classes of actors whose turns run in processes of djactor_worker."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import threading
+import time
+
+from django.db import transaction
+
+import djactor
+from djactor.hosting import current
+from djactor.hosting.async_host import Claim
+from djactor_python import send as send_as_inside
+from shop.models import Sale
+
+logger = logging.getLogger("shop")
+
+
+class Counter:
+    """A sync one without effects."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.n = 0
+        self.seen = []
+
+    def handle_message(self, message: dict):
+        if message.get("fail"):
+            raise ValueError("told to fail")
+        if message.get("reject"):
+            raise djactor.Reject("not today")
+        self.seen.append(message.get("i"))
+        self.n += message.get("add", 1)
+        return {"n": self.n}
+
+
+class AsyncCounter(Counter):
+    """An async one."""
+
+    async def handle_message(self, message: dict):
+        await asyncio.sleep(message.get("sleep", 0.001))
+        return super().handle_message(message)
+
+
+class Seller:
+    """Writes with the ORM."""
+
+    sold = 0
+
+    def handle_message(self, message: dict):
+        Sale.objects.create(product=message["product"], amount=message.get("amount", 1))
+        self.sold += 1
+        if message.get("fail"):
+            raise ValueError("told to fail")
+        if message.get("leave_broken"):
+            transaction.set_rollback(True)
+        if message.get("send"):
+            djactor.actor("shop.counter", message["send"]).send({"add": 5})
+        time.sleep(message.get("sleep", 0))
+        return {"sold": self.sold}
+
+
+class AsyncSeller:
+    """Writes with the ORM in its final transaction."""
+
+    sold = 0
+
+    def sell(self, message):
+        sale = Sale.objects.create(product=message["product"], amount=1)
+        current().send("shop.counter", message["product"], {"add": 7})
+        return sale.pk
+
+    async def handle_message(self, message: dict):
+        await asyncio.sleep(0.001)
+        self.last = await current().in_commit(self.sell, message)
+        self.sold += 1
+        if message.get("fail"):
+            raise ValueError("told to fail")
+        return {"sold": self.sold}
+
+
+class Forwarder:
+    """An async one that acts, and knows what is said to it."""
+
+    def __init__(self, key: str):
+        self.key = key
+        self.kinds = []
+
+    async def handle_message(self, message: dict):
+        await asyncio.sleep(0.001)
+        turn = current()
+        self.kinds.append(turn.kind)
+        if turn.kind == "timer":
+            self.meta = turn.meta["name"]
+        elif message.get("to"):
+            turn.send("shop.counter", message["to"], {"add": 3}, headers={"tenant": "x"})
+            send_as_inside("shop.counter", message["to"], {"add": 4})
+        elif message.get("timer"):
+            turn.set_timer("later", 0.01)
+        elif message.get("nowhere"):
+            turn.send("shop.nowhere", 1)
+        elif message.get("stop"):
+            turn.stop()
+        elif message.get("answer"):
+            turn.reply({"by": "reply()"})
+        if message.get("execute"):
+            turn.execute("INSERT INTO shop_sale (product, amount) VALUES (%s, 1)", [77])
+
+
+class Asker:
+    """Tries to wait for another actor."""
+
+    async def handle_message(self, message: dict):
+        if message.get("when"):
+            self.sent_at = current().sent_at.isoformat()
+            return None
+        try:
+            await djactor.actor("shop.counter", 1).aask({"add": 1})
+        except djactor.AskInTransaction as error:
+            return {"error": str(error)}
+
+
+class SyncAsker:
+    def handle_message(self, message: dict):
+        if message.get("when"):
+            self.sent_at = current().sent_at.isoformat()
+            return None
+        try:
+            djactor.actor("shop.counter", 1).ask({"add": 1})
+        except djactor.AskInTransaction as error:
+            return {"error": str(error)}
+
+
+class Collected:
+    """Counts what is left of claims that have ended, while nobody collects garbage."""
+
+    async def handle_message(self, message: dict):
+        gc.disable()
+        if message.get("count"):
+            gc.enable()
+            return {"claims": sum(isinstance(one, Claim) for one in gc.get_objects())}
+
+
+class Careless:
+    """Does what should not be done."""
+
+    async def handle_message(self, message: dict):
+        what = message.get("do")
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif what == "block":
+            time.sleep(1.6)
+        elif what == "hang":
+            await asyncio.sleep(3600)
+        elif what == "swallow":
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(3600)
+        elif what == "tuple":
+            self.pair = (1, 2)
+        elif what == "log":
+            logger.warning("hello from %s", current().key)
+        await asyncio.sleep(message.get("sleep", 0))
+        self.did = what
+
+
+class SlowThread:
+    """A sync one that takes its time."""
+
+    def handle_message(self, message: dict):
+        time.sleep(message.get("sleep", 0))
+        if message.get("kill"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.thread = threading.current_thread().name
+
+
+class Versioned:
+    """Has had another state before."""
+
+    def __init__(self, key: str):
+        self.words = []
+
+    @staticmethod
+    def upgrade_state(state: dict, from_version: int):
+        return {"words": [f"v{from_version}", *state["text"].split()]}
+
+    def handle_message(self, message: dict):
+        self.words.append(message["word"])
+
+
+class Halting:
+    """Calls the debugger."""
+
+    def handle_message(self, message: dict):
+        if message.get("fail"):
+            raise ValueError("told to fail")
+        seen = []
+        breakpoint()
+        return {"seen": seen}
+
+
+class AsyncHalting:
+    """An async one that does so."""
+
+    async def handle_message(self, message: dict):
+        seen = []
+        await asyncio.sleep(0.01)
+        breakpoint()
+        return {"seen": seen}
+
+
+class Reporter(djactor.PythonActor):
+    """Says how far it is, and waits until it is told to end."""
+
+    def handle_message(self, message: dict):
+        self.progress({"done": 1})
+        self.progress({"done": message["done"]})
+        time.sleep(message["sleep"])
+
+
+class AsyncReporter(djactor.PythonActor):
+    """Likewise."""
+
+    async def handle_message(self, message: dict):
+        self.progress({"done": 1})
+        self.progress({"done": message["done"]})
+        await asyncio.sleep(message["sleep"])
+        if message.get("long"):
+            self.progress("x" * 2000)
