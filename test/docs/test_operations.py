@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from private_server import PrivateServer, ServerError
@@ -177,6 +178,22 @@ def a_type_stands_still(server: PrivateServer) -> None:
         app(server, "ALTER FUNCTION elsewhere RENAME TO work")
 
 
+def a_type_is_hosted_by_nobody(server: PrivateServer) -> None:
+    name = "A type is hosted by nobody, and has mail"
+    app(server, "SELECT djactor.define_actor_type('t.hosted', NULL, hosted => true)")
+    try:
+        assert alarm(server, name) == ""
+        app(server, "SELECT djactor.send('t.hosted', 'k')")
+        assert goes_off(server, name) == "t.hosted"
+        session = psycopg.connect(server.dsn("app", "app"), autocommit=True)
+        with session:
+            session.execute("SELECT djactor.host_open('{t.hosted}')")
+            assert alarm(server, name) == ""
+    finally:
+        app(server, "SELECT djactor.drop_actor_type('t.hosted', true)")
+    assert alarm(server, name) == ""
+
+
 def an_actor_stands_still(server: PrivateServer) -> None:
     options = "max_attempts => 1, on_exhausted => 'suspend'"
     app(server, f"SELECT djactor.define_actor_type('t', 'work', {options})")
@@ -269,6 +286,7 @@ FAULTS: dict[str, Callable[[PrivateServer], None]] = {
     "Mail is late": mail_is_late,
     "Mail is put off": mail_is_put_off,
     "A type stands still": a_type_stands_still,
+    "A type is hosted by nobody, and has mail": a_type_is_hosted_by_nobody,
     "An actor stands still": an_actor_stands_still,
     "Messages were given up within the hour": messages_were_given_up,
     "The clock was ahead": the_clock_was_ahead,
@@ -284,7 +302,7 @@ FAULTS: dict[str, Callable[[PrivateServer], None]] = {
 
 def test_each_block_is_run() -> None:
     places = [(title, language) for title, language, _ in BLOCKS]
-    once = ["Installing", "Backup, restore, copies", "Upgrading", "Removing it"]
+    once = ["Installing", "Backup, restore, copies", "Upgrading", "Erasing", "Removing it"]
     assert [
         title for title, language in places if language == "sql" and title != "Monitoring"
     ] == once
@@ -307,6 +325,16 @@ def test_the_monitoring_role_only_looks(server: PrivateServer) -> None:
     ):
         with pytest.raises(ServerError, match=r"permission denied|must be"):
             server.sql(refused, "app", MONITOR)
+
+
+def test_erasing(healthy: PrivateServer) -> None:
+    (erase,) = blocks("Erasing")
+    app(healthy, "SELECT djactor.send('t', 'k', wants_reply => true)")
+    assert app(healthy, "SELECT djactor.wait_idle('1 min')") == "t"
+    lines = app(healthy, erase.replace("'shop.cart', '7'", "'t', 'k'")).splitlines()
+    assert "actor|1" in lines
+    assert any(line.startswith("reply|") and line != "reply|0" for line in lines)
+    assert app(healthy, "SELECT count(*) FROM djactor.actor WHERE actor_key = 'k'") == "0"
 
 
 def test_versions(server: PrivateServer) -> None:
@@ -344,7 +372,7 @@ def test_the_log_lines_exist() -> None:
 
 def test_the_figures_of_the_settings_are_those_of_the_source() -> None:
     source = (TOP / "src/base/guc.c").read_text()
-    assert "64 bytes" in PAGE and "64 bytes each" in source
+    assert "84 bytes" in PAGE and "84 bytes each" in source
     assert "4,096 types or 512 pairs" in PAGE
     constants = "".join(
         (TOP / "src/shmem" / name).read_text() for name in ("run_queue.h", "slots.h")

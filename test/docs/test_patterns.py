@@ -63,7 +63,15 @@ def psql(server: PrivateServer, script: str) -> subprocess.CompletedProcess[str]
 
 def test_the_page_has_all_patterns() -> None:
     titles = [title.split(":")[0] for title, _ in examples()]
-    assert titles == ["Saga", "Aggregator", "Rate limiter", "Scheduler", "Fan-out"]
+    assert titles == [
+        "Saga",
+        "Aggregator",
+        "Rate limiter",
+        "Debounce",
+        "Scheduler",
+        "Fan-out",
+        "Progress",
+    ]
     for title, found in examples():
         assert any(example.shown for example in found), f"{title} shows no result"
 

@@ -1,0 +1,135 @@
+"""docs/cluster.md: its SQL runs on two servers, in the order of the page, and does what it says."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from private_server import PrivateServer
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+PATIENCE = 60.0  # seconds that the slowest machine may take
+
+
+def blocks(title: str) -> list[str]:
+    """The blocks of SQL of a section."""
+    section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    assert section is not None, title
+    return re.findall(r"^```sql\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
+
+
+def for_node(sql: str, number: int, other: PrivateServer) -> str:
+    """What the page has for node 1, for this node and the other server as it is."""
+    for old, new in (
+        ("set_up(1", f"set_up({number}"),
+        ("node2", f"node{3 - number}"),
+        ("add_node(2", f"add_node({3 - number}"),
+        ("two.example.com", other.host),
+        ("'5432'", f"'{other.port}'"),
+        ("password 'secret'", "password_required 'false'"),  # the private servers ask for none
+    ):
+        sql = sql.replace(old, new)
+    return sql
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[tuple[PrivateServer, PrivateServer]]:
+    """Two servers, set up as the page says."""
+    extension, set_up, connect = blocks("Setting up")
+    with PrivateServer(fsync=False) as one, PrivateServer(fsync=False) as two:
+        for number, here, other in ((1, one, two), (2, two, one)):
+            here.sql("CREATE ROLE shop LOGIN")
+            here.createdb("shop", owner="shop")
+            here.sql("CREATE EXTENSION djactor", "shop")
+            here.sql("ALTER SCHEMA public OWNER TO shop", "shop")
+            here.sql(extension, "shop")
+            here.sql(for_node(set_up, number, other), "shop")
+            here.sql(for_node(connect, number, other), "shop")
+        yield one, two
+
+
+def eventually(sql: Callable[[], str], value: str) -> None:
+    """Wait until a query returns a value."""
+    start = time.monotonic()
+    while (got := sql().strip()) != value:
+        assert time.monotonic() < start + PATIENCE, got
+        time.sleep(0.05)
+
+
+def test_the_page_runs(nodes: tuple[PrivateServer, PrivateServer]) -> None:
+    one, two = nodes
+
+    def shop(sql: str) -> str:
+        return one.sql(sql, "shop", user="shop")
+
+    execute_and_define = "\n".join(blocks("Types on all nodes"))
+    shop(execute_and_define)
+    for node in nodes:
+        node.sql(
+            "DO $$ BEGIN ASSERT (SELECT max_attempts FROM djactor.actor_type"
+            " WHERE name = 'shop.counter') = 3; END $$",
+            "shop",
+        )
+
+    send, grant = blocks("Sending")
+    shop(send)
+    one.sql(grant, "shop")
+    # 7 and 8 of the page, and keys enough for both nodes
+    shop(
+        "INSERT INTO djactor_cluster.message (actor_type, actor_key, payload)"
+        " SELECT 'shop.counter', g::text, '{\"add\": 1}' FROM generate_series(9, 40) g"
+    )
+    seven, by_node = re.findall(r".+?;\n", blocks("Reading")[0])
+    eventually(lambda: shop(seven.replace("node, state", "state")), "1")
+    eventually(
+        lambda: shop(
+            "SELECT count(*) FROM djactor_cluster.actor WHERE actor_type = 'shop.counter'"
+        ),
+        "34",
+    )
+    assert len(shop(by_node).splitlines()) == 2
+
+    waiting, in_outbox = re.findall(r".+?;\n", blocks("A node that is down")[0])
+    two.stop()
+    shop(
+        "INSERT INTO djactor_cluster.message (actor_type, actor_key, payload)"
+        " SELECT 'shop.counter', g::text, '{\"add\": 1}' FROM generate_series(9, 40) g"
+    )
+    start = time.monotonic()
+    while "could not connect to server" not in shop(waiting):
+        assert time.monotonic() < start + PATIENCE
+        time.sleep(0.05)
+    assert int(shop(in_outbox).split("|")[0]) > 5
+    two.start()
+    shop(re.findall(r"`(SELECT djactor\.resume\(.*?\))`", PAGE)[0])
+    eventually(lambda: shop("SELECT count(*) FROM djactor_cluster.message_2"), "0")
+    eventually(
+        lambda: shop(
+            "SELECT sum((state->>'n')::int) FROM djactor_cluster.actor"
+            " WHERE actor_type = 'shop.counter'"
+        ),
+        "66",
+    )
+
+
+def test_what_is_done_after_a_failover(nodes: tuple[PrivateServer, PrivateServer]) -> None:
+    one, _two = nodes
+    alter, accept = blocks("Backups and failover")
+    one.sql("BEGIN; " + alter + "; ROLLBACK", "shop")
+    one.sql(accept, "shop")
+
+
+def test_what_senders_get_is_enough(nodes: tuple[PrivateServer, PrivateServer]) -> None:
+    one, _two = nodes
+    for key in range(20, 24):
+        sent = one.sql(
+            "INSERT INTO djactor_cluster.message (actor_type, actor_key, payload, priority)"
+            f" VALUES ('shop.counter', '{key}', '{{\"add\": 0}}', 1) RETURNING id > 0",
+            "shop",
+            user="shop_web",
+        )
+        assert sent.startswith("t")
