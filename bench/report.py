@@ -28,6 +28,7 @@ RESULTS = HERE / "results"
 QUICK_RESULTS = RESULTS / "quick"  # of --quick: to try the programs, never shown as figures
 PLOTS = HERE / "plots"
 PAGE = HERE / "results.md"
+TASKS = HERE / "rivals" / "tasks.md"  # written by `make bench-rivals`
 DISTURBED = 0.2  # cores
 
 
@@ -211,7 +212,7 @@ def _markdown(where: Machine, result: Result) -> list[str]:
 
 
 def write_page(kept: list[tuple[Machine, Result]], path: Path = PAGE) -> None:
-    """All tables as one page."""
+    """All tables as one page, and at its end how tasks compare with those of rivals."""
     lines = [
         "# Results",
         "",
@@ -221,4 +222,6 @@ def write_page(kept: list[tuple[Machine, Result]], path: Path = PAGE) -> None:
     ]
     for where, result in kept:
         lines += _markdown(where, result)
+    if TASKS.exists():
+        lines.append(f"#{TASKS.read_text()}")
     path.write_text("\n".join(lines).rstrip() + "\n")

@@ -26,6 +26,7 @@ import psycopg
 import concurrency
 import cron
 import flatness
+import hosted
 import idle
 import idle_at_scale
 import latency
@@ -34,6 +35,7 @@ import memory
 import neighbours
 import notifies
 import plots
+import prepared
 import report
 import response
 import sender
@@ -48,7 +50,18 @@ STANDARD: dict[str, ModuleType] = {
 # Those that take long run when they are named, or with --all.
 LONG: dict[str, ModuleType] = {
     module.NAME: module
-    for module in (neighbours, latency, matrix, flatness, memory, idle_at_scale, sizes, cron)
+    for module in (
+        hosted,
+        neighbours,
+        latency,
+        matrix,
+        flatness,
+        memory,
+        idle_at_scale,
+        sizes,
+        cron,
+        prepared,
+    )
 }
 BENCHMARKS = STANDARD | LONG
 

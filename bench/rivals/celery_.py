@@ -1,7 +1,8 @@
 """Celery, with Redis and with RabbitMQ: Python, one worker with two processes (prefork).
 
-It has no order per key: the cases with keys run unordered here.  No result backend, which is the
-default.  Preload publishes what ``apply_async`` does, over one connection.
+It has no order per key: the cases with keys run unordered here.  There is no result backend, which
+is the default, except in the variant ``results kept``.  Preload publishes what ``apply_async``
+does, over one connection.
 
 A broker does not tell when the last message was acknowledged, so the clock is the tasks' own: it
 starts with the first task and stops with the end of the last one.  Acknowledgements that come
@@ -16,6 +17,17 @@ tuned     no gossip, mingle and heartbeats, 64 messages prefetched for each proc
 durable   tuned, and acknowledged after the task (``acks_late``), so that a crash repeats it;
           Redis with ``appendfsync always``.  RabbitMQ's queue and messages are durable in all
           three, but published without waiting for its confirmation.
+results kept
+          Only in the case ``tasks``, as the like of what djactor and django-tasks-db do there:
+          durable, and each task's result is a row of django-celery-results on the common server,
+          committed before the task is acknowledged.  It is checked that all are there.
+
+In no variant does a worker log a line for a task: that is so by default.  In the case ``tasks`` the
+other systems are told so, too.
+
+Where the handler sleeps, ``durable`` has a pool of 100 threads in one process instead, which is
+what its manual advises for tasks that wait.  In the case ``orm`` the tasks use Django, with
+connections that stay open, and without Celery's fixup for Django, which only costs time.
 """
 
 from __future__ import annotations
@@ -25,11 +37,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import BenchmarkError, require
+from common import BenchmarkError, number, require
 from rivals import installing
 from rivals.brokers import Broker, RabbitMQ, Redis
 from rivals.programs import Program, run_program
-from rivals.protocol import KEYS, Case, Plan, Rival, Site, Skip, Worker
+from rivals.protocol import DJANGO_PROJECT, KEYS, Case, Plan, Rival, Site, Skip, Worker
 
 _TUNED: dict[str, object] = {"worker_prefetch_multiplier": 64, "worker_disable_rate_limits": True}
 _OPTIONS = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -37,6 +49,15 @@ _SETTINGS: dict[str, dict[str, object]] = {
     "default": {"conf": {}, "options": ["-c", "2"]},
     "tuned": {"conf": _TUNED, "options": ["-c", "2", *_OPTIONS]},
     "durable": {"conf": {**_TUNED, "task_acks_late": True}, "options": ["-c", "2", *_OPTIONS]},
+}
+_KEPT = "results kept"
+_SETTINGS[_KEPT] = {
+    "conf": {**_TUNED, "task_acks_late": True, "result_backend": "django-db"},
+    "options": ["-c", "2", *_OPTIONS],
+}
+_THREADS: dict[str, object] = {
+    "conf": {**_TUNED, "worker_prefetch_multiplier": 4, "task_acks_late": True},
+    "options": ["--pool", "threads", "-c", "100", *_OPTIONS],
 }
 
 
@@ -66,6 +87,7 @@ class _Celery(Rival):
     """What both brokers share."""
 
     variants = ("default", "tuned", "durable")
+    has_django = True
     _broker: Broker
 
     def install(self) -> str:
@@ -86,38 +108,61 @@ class _Celery(Rival):
     def _wake(self, plan: Plan) -> None:
         self._broker.wake()
 
+    def variants_of(self, case: Case) -> Sequence[str]:
+        """In the case ``tasks`` one more."""
+        return [*super().variants_of(case), *([_KEPT] if case.handler == "tasks" else [])]
+
     def plan(self, variant: str, case: Case) -> Plan:
         """See the settings above."""
-        messages = {"noop": 4_000, "sleep": 400}.get(case.handler, 2_500)
+        messages = 4_000 if case.handler in ("noop", "tasks") else 2_500
+        if variant == _KEPT:
+            messages = 1_500
         order = "none: unordered" if case.keys else ""
-        return Plan(messages, _SETTINGS[variant], order)
+        threads = variant == "durable" and case.handler == "sleep"
+        return Plan(messages, _THREADS if threads else _SETTINGS[variant], order)
 
     def prepare(self, site: Site, case: Case, plan: Plan) -> None:
         """A queue of its own for each run."""
         self._wake(plan)
         self._runs += 1
+        kept = plan.settings is _SETTINGS[_KEPT]
         self._config: dict[str, object] = {
             "broker": self._url(),
             "queue": f"bench{self._runs}",
             "url": site.url(),
+            "host": site.private.host,
+            "database": site.dbname,
             "directory": str(site.directory),
-            "handler": case.handler,
+            "handler": "noop" if case.handler == "tasks" else case.handler,
+            "results": kept,
+            "starts": "" if plan.messages else str(site.directory),
             "messages": plan.messages,
             "keys": case.keys or KEYS,
             **plan.settings,
         }
+        if kept:
+            command = [self._python, self._program]
+            run_program(command, {**self._config, "mode": "schema"}, site.directory, DJANGO_PROJECT)
 
     def preload(self, site: Site, case: Case, plan: Plan) -> None:
         """A program of theirs publishes."""
         command = [self._python, self._program]
-        run_program(command, {**self._config, "mode": "preload"}, site.directory)
+        config = {**self._config, "mode": "preload"}
+        run_program(command, config, site.directory, DJANGO_PROJECT)
 
     def start(self, site: Site, case: Case, plan: Plan) -> Worker:
         """One worker."""
         config = {**self._config, "mode": "work"}
-        worker = _CeleryWorker([self._python, self._program], config, site.directory)
+        worker = _CeleryWorker(
+            [self._python, self._program], config, site.directory, DJANGO_PROJECT
+        )
         worker._directory = site.directory
         return worker
+
+    def send(self, site: Site, first: int, count: int, pause: float) -> str:
+        """By ``apply_async()``."""
+        config = {**self._config, "mode": "send", "first": first, "count": count, "pause": pause}
+        return run_program([self._python, self._program], config, site.directory, DJANGO_PROJECT)
 
     def left(self, site: Site) -> int:
         """What was sent less what was handled."""
@@ -131,8 +176,12 @@ class _Celery(Rival):
     def check_books(self, site: Site, case: Case, plan: Plan) -> None:
         """The broker has nothing left."""
         config = {**self._config, "mode": "left"}
-        left = run_program([self._python, self._program], config, site.directory)
+        left = run_program([self._python, self._program], config, site.directory, DJANGO_PROJECT)
         require(int(left) == 0, f"the broker still has {left.strip()} messages")
+        if plan.settings is _SETTINGS[_KEPT]:
+            query = "SELECT count(*) FROM django_celery_results_taskresult WHERE status = 'SUCCESS'"
+            kept = number(site.owner, query)
+            require(kept == plan.messages, f"{kept:.0f} results")
 
 
 class CeleryRedis(_Celery):
@@ -155,7 +204,7 @@ class CeleryRedis(_Celery):
 
     def _wake(self, plan: Plan) -> None:
         self._stop()
-        durable = plan.settings == _SETTINGS["durable"]
+        durable = plan.settings in (_SETTINGS["durable"], _SETTINGS[_KEPT], _THREADS)
         self._broker = Redis(self._directory / str(self._runs), durable)
 
     def _url(self) -> str:

@@ -5,8 +5,9 @@ ratios are of; the default of the server, four workers, stands beside it.  The e
 handler that updates the row of its key is one that returns the actor's new state.
 There are no messages without a key: where no order is asked for, they are spread over 1,000 keys.
 
-The sleeping handler stands for one that reaches outside the database; README.md advises
-``batch_size => 1`` for those, and one worker does one thing at a time.
+The sleeping handler stands for one that reaches outside the database; docs/sql.md advises
+``batch_size => 1`` for those, and one worker does one thing at a time.  Hosted types are for
+those; see hosted_.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 
 import psycopg
 
@@ -58,12 +60,16 @@ class Djactor(Rival):
 
     name = "djactor"
     about = "state, effects and acknowledgement in one durable commit for many messages"
-    variants = ("default", "one worker")
+    variants: tuple[str, ...] = ("default", "one worker")
     in_state = False  # but in its actors
 
     def install(self) -> str:
         """It is built by tools/with-env."""
         return "this tree"
+
+    def variants_of(self, case: Case) -> Sequence[str]:
+        """Both, in every case that can be had in the server."""
+        return () if case.handler in ("orm", "tasks") else self.variants
 
     def plan(self, variant: str, case: Case) -> Plan:
         """Few messages where the handler sleeps."""

@@ -10,14 +10,21 @@ Recovery  The case ``keys``.  Once a third of the messages is handled the worker
 Idle      CPU of server, worker and broker in a second, after some messages were handled and two
           seconds have passed.
 
-Both once for each rival, so what it had in hand at the kill is luck, with the tuned settings
+Start     The case ``tasks``.  An idle worker gets one task each 20 ms; measured is the time from
+          the sender's commit (Celery: from the end of ``apply_async()``) until the task's function
+          begins, by the clock of the machine, over 200 tasks after 20 that are not counted.  It is
+          below 0 if the task begins before the sender has heard that its commit is done.
+
+Each once for each rival, so what it had in hand at the kill is luck, with the tuned settings
 (Celery: the durable ones for recovery), so they say what happens, not how fast a machine is.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -26,9 +33,11 @@ import psycopg
 from common import BenchmarkError
 from rivals.measure import Ground, settle, wait_until_done
 from rivals.programs import cpu_seconds
-from rivals.protocol import CASES, Rival, Site
+from rivals.protocol import CASES, Rival, Site, Worker
 
 _KEYS = next(case for case in CASES if case.name == "keys")
+_TASKS = next(case for case in CASES if case.name == "tasks")
+_PAUSE = 0.02  # seconds between two tasks
 
 
 @dataclass
@@ -120,3 +129,53 @@ def idle(ground: Ground, rival: Rival, seconds: float) -> float:
                 worker.stop()
         finally:
             rival.suspend()
+
+
+@dataclass
+class Start:
+    """From the commit to the start, in milliseconds."""
+
+    median: float
+    p95: float
+    most: float
+
+
+def can_start(rival: Rival) -> bool:
+    """Whether a rival runs tasks that are sent one by one."""
+    return type(rival).send is not Rival.send
+
+
+def start(ground: Ground, rival: Rival, count: int) -> Start:
+    """Send tasks to an idle worker."""
+    plan = dataclasses.replace(rival.plan(rival.variants[-1], _TASKS), messages=0)
+    with ground.site() as site:
+        try:
+            rival.prepare(site, _TASKS, plan)
+            worker = rival.start(site, _TASKS, plan)
+            try:
+                rival.send(site, 1, 20, 0.0)
+                worker.go()
+                _started(site, worker, 1, 20)
+                time.sleep(0.5)
+                sent = json.loads(rival.send(site, 21, count, _PAUSE).splitlines()[-1])
+                began = _started(site, worker, 21, count)
+            finally:
+                worker.abandon()
+        finally:
+            rival.suspend()
+    taken = sorted(1000 * (began[int(i)] - at) for i, at in sent.items())
+    return Start(statistics.median(taken), taken[int(0.95 * len(taken))], taken[-1])
+
+
+def _started(site: Site, worker: Worker, first: int, count: int) -> dict[int, float]:
+    """When these tasks have begun, once all have."""
+    deadline = time.monotonic() + 30
+    while True:
+        words = " ".join(file.read_text() for file in site.directory.glob("*.starts")).split()
+        found = {int(i): float(at) for i, at in zip(words[::2], words[1::2], strict=False)}
+        if all(i in found for i in range(first, first + count)):
+            return found
+        worker.check()
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"{len(found)} tasks have begun within 30 s")
+        time.sleep(0.05)

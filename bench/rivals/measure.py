@@ -162,7 +162,7 @@ def run_once(ground: Ground, rival: Rival, case: Case, plan: Plan, limit: float)
                 f"its handler was called {counted} times for {plan.messages} messages",
             )
             rival.check_books(site, case, plan)
-            if case.handler == "update" and rival.in_state:
+            if case.handler == "orm" or (case.handler == "update" and rival.in_state):
                 check_state(site, plan.messages, case.keys)
         seconds = end - start
         return Run(handled, seconds, used / handled * 1e6, max(0.0, others / seconds), complete)

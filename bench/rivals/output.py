@@ -1,7 +1,7 @@
 """The comparison as tables and as a plot.
 
 What always holds: each figure is a median with its least and greatest value; the ratio beside it
-is that of the medians, djactor with one worker over the rival, and below 1 where the rival is
+is that of the medians, djactor (see BASES) over the rival, and below 1 where the rival is
 faster; a rival that was stopped by the time limit, or keeps no order where order was asked for,
 or acknowledges without durability, has that beside its figure.  Who could not be measured is
 listed, not left out.
@@ -14,11 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rivals.extras import Recovery
+from rivals.extras import Recovery, Start
 from rivals.measure import Run
 from rivals.protocol import Case, Plan, Rival
 
 BASE = ("djactor", "one worker")
+BASES = {
+    "sleep": ("djactor hosted", "one process"),
+    "orm": ("djactor hosted", "two processes"),
+    "tasks": ("djactor hosted", "two processes"),
+}
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Comparison:
     skipped: dict[str, str]
     recoveries: dict[str, Recovery | str]
     idle: dict[str, float | str]
+    starts: dict[str, Start | str]
     notes: list[str]
 
 
@@ -86,8 +92,9 @@ def _aligned(table: list[list[str]]) -> list[str]:
 
 def ratio(row: Row, rows: Sequence[Row]) -> float | None:
     """How many times djactor's rate is the row's."""
+    wanted = BASES.get(row.case.name, BASE)
     for base in rows:
-        if (base.rival.name, base.variant) == BASE and base.case == row.case and base.runs:
+        if (base.rival.name, base.variant) == wanted and base.case == row.case and base.runs:
             return base.median / row.median
     return None
 
@@ -138,6 +145,15 @@ def _extras(comparison: Comparison) -> list[str]:
             if found.effect == 1:
                 effect = "exactly what was sent"
             table.append([name, after, f"{found.waiting:,}", f"{found.stuck:,}", effect])
+        lines += _aligned(table)
+    if comparison.starts:
+        lines += ["", "### From the commit to the start of a task, an idle worker", ""]
+        table = [["", "median", "95%", "most"]]
+        for name, one in comparison.starts.items():
+            if isinstance(one, str):
+                table.append([name, "no figure", "", one])
+            else:
+                table.append([name, *(f"{ms:.2f} ms" for ms in (one.median, one.p95, one.most))])
         lines += _aligned(table)
     if comparison.idle:
         lines += ["", "### Idle", ""]
@@ -204,7 +220,8 @@ def plot(comparison: Comparison, path: Path) -> None:
             [row.median - min(row.rates) for row in rows],
             [max(row.rates) - row.median for row in rows],
         ]
-        colors = ["#1a7f5a" if row.rival.name == "djactor" else "#7a8ba6" for row in rows]
+        ours = [row.rival.name.startswith("djactor") for row in rows]
+        colors = ["#1a7f5a" if one else "#7a8ba6" for one in ours]
         places = range(len(rows))
         panel.barh(places, medians, xerr=spread, color=colors, ecolor="#333333", capsize=2)
         unordered = case.keys > 0
@@ -220,7 +237,7 @@ def plot(comparison: Comparison, path: Path) -> None:
         for place, row in zip(places, rows, strict=True):
             times = ratio(row, comparison.rows)
             text = f" {shown(row.median)}"
-            if times is not None and row.rival.name != "djactor":
+            if times is not None and not row.rival.name.startswith("djactor"):
                 text += f"   (djactor / this: {shown(times)})"
             panel.text(max(row.rates) * 1.1, place, text, va="center", fontsize=8)
         panel.set_title(case.title + (", * keeps no order" if unordered else ""), fontsize=10)

@@ -17,6 +17,8 @@ from common import Connection, number
 from private_server import PrivateServer
 
 KEYS = 1_000
+# Where the rivals that use Django find the benchmarks' project.
+DJANGO_PROJECT = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent / "project")}
 
 
 class Skip(Exception):
@@ -29,7 +31,8 @@ class Case:
 
     ``keys`` is 0 where no order is asked for: any message may go at any time.
     Handlers: ``noop`` returns; ``update`` adds to the row of the message's key in
-    the table ``state`` (djactor: to the actor's state); ``sleep`` waits 10 ms.
+    the table ``state`` (djactor: to the actor's state); ``sleep`` waits 10 ms; ``orm``
+    adds to the row with Django's ORM; ``tasks`` is a no-op task of a framework in Python.
     """
 
     name: str
@@ -44,7 +47,27 @@ CASES = (
     Case("noop", "no key, no-op", "noop", 0),
     Case("keys", "1,000 keys, in order per key, one row UPDATE each", "update", KEYS),
     Case("hot", "one hot key, in order, one row UPDATE each", "update", 1),
-    Case("sleep", "no key, the handler sleeps 10 ms", "sleep", 0, only_best=True),
+    Case(
+        "sleep",
+        "the handler sleeps 10 ms; no key (djactor: 1,000 keys, in order per key)",
+        "sleep",
+        0,
+        only_best=True,
+    ),
+    Case(
+        "orm",
+        "1,000 keys, in order per key, one row UPDATE each with Django's ORM, durable",
+        "orm",
+        KEYS,
+        only_best=True,
+    ),
+    Case(
+        "tasks",
+        "no-op tasks: Django's, whose results are kept (djactor, django-tasks-db), and others'",
+        "tasks",
+        0,
+        only_best=True,
+    ),
     Case(
         "snapshot",
         "1,000 keys, one row UPDATE each, an old snapshot held open",
@@ -120,6 +143,8 @@ class Rival(ABC):
     about: str  # what acknowledges, and how durable that is
     variants: tuple[str, ...] = ("default", "tuned")
     in_state = True  # the effect is in the table state
+    has_django = False  # handlers can use Django: it runs the cases orm and tasks
+    only_tasks = False  # it runs nothing but the case tasks
     version = ""
 
     @abstractmethod
@@ -140,6 +165,12 @@ class Rival(ABC):
         """Processes of open(), whose CPU counts."""
         return ()
 
+    def variants_of(self, case: Case) -> Sequence[str]:
+        """The variants that run a case."""
+        if case.handler in ("orm", "tasks") and not self.has_django:
+            return ()
+        return self.variants[-1:] if case.only_best else self.variants
+
     @abstractmethod
     def plan(self, variant: str, case: Case) -> Plan:
         """The settings for a case."""
@@ -159,6 +190,14 @@ class Rival(ABC):
     @abstractmethod
     def left(self, site: Site) -> int:
         """How many messages are not acknowledged yet."""
+
+    def send(self, site: Site, first: int, count: int, pause: float) -> str:
+        """Send so many messages of the case ``tasks``, each committed alone, at these intervals.
+
+        Returns:
+            JSON: when each was committed, by its number; from ``first`` on.
+        """
+        raise NotImplementedError
 
     def any_left(self, site: Site) -> bool:
         """The same, only whether; asked often, so it should be cheap."""

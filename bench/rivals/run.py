@@ -37,7 +37,9 @@ from private_server import ServerError
 from rivals import extras, output
 from rivals.celery_ import CeleryRabbitMQ, CeleryRedis
 from rivals.djactor_ import Djactor
+from rivals.django_tasks_ import DjangoTasksDb
 from rivals.graphile_worker import GraphileWorker
+from rivals.hosted_ import Hosted
 from rivals.measure import Ground, run_once
 from rivals.output import Comparison, Row
 from rivals.pg_boss import PgBoss
@@ -46,17 +48,19 @@ from rivals.procrastinate_ import Procrastinate
 from rivals.protocol import CASES, Rival, Skip
 from rivals.river_ import River
 
+OURS: tuple[type[Rival], ...] = (Djactor, Hosted)
 RIVALS: tuple[type[Rival], ...] = (
-    Djactor,
+    *OURS,
     GraphileWorker,
     PgBoss,
     Procrastinate,
+    DjangoTasksDb,
     CeleryRedis,
     CeleryRabbitMQ,
     Pgq,
     River,
 )
-EXTRAS = ("recovery", "idle")
+EXTRAS = ("recovery", "idle", "start")
 PLOT = report.HERE / "plots" / "rivals.png"
 TABLE = report.HERE / "rivals" / "results.md"
 _FAILED = (BenchmarkError, ServerError, psycopg.Error, OSError)
@@ -64,7 +68,7 @@ _FAILED = (BenchmarkError, ServerError, psycopg.Error, OSError)
 
 def parse_arguments() -> argparse.Namespace:
     """What the command line says."""
-    names = [rival.name.lower() for rival in RIVALS]
+    names = [rival.name.lower() for rival in RIVALS if rival not in OURS]
     cases = [case.name for case in CASES]
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -91,6 +95,11 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.runs < 1:
         parser.error("--runs starts at 1")
     arguments.partial = arguments.partial or arguments.runs < 5
+    arguments.tasks = (
+        sorted(arguments.cases) == ["start", "tasks"]
+        and arguments.runs >= 5
+        and not arguments.quick
+    )
     if arguments.limit is None:
         arguments.limit = 1.0 if arguments.quick else 3.0
     return arguments
@@ -100,7 +109,7 @@ def install(names: list[str], skipped: dict[str, str]) -> list[Rival]:
     """Those that can be had; djactor always."""
     rivals = []
     for kind in RIVALS:
-        if kind.name != "djactor" and kind.name.lower() not in names:
+        if kind not in OURS and kind.name.lower() not in names:
             continue
         rival = kind()
         try:
@@ -119,10 +128,7 @@ def rows_of(rivals: list[Rival], cases: list[str], quick: bool) -> list[Row]:
     rows = []
     for case in CASES:
         for rival in rivals if case.name in cases else []:
-            for variant in rival.variants:
-                best = variant == rival.variants[-1] or rival.name == "djactor"
-                if case.only_best and not best:
-                    continue
+            for variant in rival.variants_of(case):
                 plan = rival.plan(variant, case)
                 if quick:
                     plan = dataclasses.replace(plan, messages=max(20, plan.messages // 10))
@@ -148,10 +154,19 @@ def measure(ground: Ground, rows: list[Row], runs: int, limit: float) -> None:
 def measure_extras(
     ground: Ground, rivals: list[Rival], comparison: Comparison, arguments: argparse.Namespace
 ) -> None:
-    """Recovery and idle, once for each."""
+    """Recovery, idle and the start of tasks, once for each."""
     quick = arguments.quick
     for rival in rivals:
         label = f"{rival.name}, {rival.variants[-1]}"
+        if "start" in arguments.cases and extras.can_start(rival):
+            try:
+                count = 50 if quick else 200
+                comparison.starts[label] = extras.start(ground, rival, count)
+            except _FAILED as error:
+                comparison.starts[label] = f"FAIL {str(error).splitlines()[0]}"
+            print(f"start     {label}: {comparison.starts[label]}", flush=True)
+        if rival.only_tasks:
+            continue
         if "recovery" in arguments.cases:
             try:
                 limit, divisor = (5.0, 10) if quick else (10.0, 1)
@@ -175,8 +190,9 @@ def head_of(where: report.Machine) -> str:
     return text.getvalue().rstrip()
 
 
-def save(where: report.Machine, comparison: Comparison, partial: bool) -> None:
+def save(where: report.Machine, comparison: Comparison, arguments: argparse.Namespace) -> None:
     """Tables, plot and all values."""
+    partial = arguments.partial
     report.RESULTS.mkdir(exist_ok=True)
     stamp = where.date[:19].replace(":", "").replace("T", "-")
     values = [
@@ -200,11 +216,17 @@ def save(where: report.Machine, comparison: Comparison, partial: bool) -> None:
             for name, found in comparison.recoveries.items()
         },
         "idle": comparison.idle,
+        "start": {
+            name: found if isinstance(found, str) else dataclasses.asdict(found)
+            for name, found in comparison.starts.items()
+        },
     }
     raw = report.RESULTS / f"{stamp}-rivals.json"
     raw.write_text(json.dumps(everything, indent=1))
     table = report.RESULTS / f"{stamp}-rivals.md" if partial else TABLE
     picture = report.RESULTS / f"{stamp}-rivals.png" if partial else PLOT
+    if arguments.tasks:
+        table = report.TASKS
     table.write_text(output.markdown(comparison))
     output.plot(comparison, picture)
     print(f"\nwritten: {table}, {picture}, {raw}")
@@ -214,7 +236,7 @@ def main() -> int:
     """Install, measure, print, write."""
     arguments = parse_arguments()
     where = report.machine()
-    comparison = Comparison(head_of(where), [], {}, {}, {}, [])
+    comparison = Comparison(head_of(where), [], {}, {}, {}, {}, [])
     print(comparison.head)
     rivals = install(arguments.names, comparison.skipped)
     began = time.monotonic()
@@ -247,14 +269,20 @@ def main() -> int:
         f" {arguments.limit:g} s; its figure is the rate until then. Other work on the machine"
         f" during the runs: {statistics.median(others):.2f} cores at the median,"
         f" {max(others):.2f} at most.",
-        "Ratios are those of the medians; djactor's is the one with one worker.",
+        "Ratios are those of the medians; djactor's is the one with one worker, in the case `sleep`"
+        " the hosted type in one process, in the cases `orm` and `tasks` in two.",
     ]
+    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        comparison.notes.append(
+            "Everything that was measured ran at a real-time priority: other programs had what it"
+            " left."
+        )
     if statistics.median(others) > report.DISTURBED:
         comparison.notes.append("WARNING: the machine was disturbed; do not use these figures.")
     if arguments.quick:
         comparison.notes.append("QUICK: made to try the programs, no measurement.")
     print("\n" + output.markdown(comparison))
-    save(where, comparison, arguments.partial)
+    save(where, comparison, arguments)
     print(f"{time.monotonic() - began:.0f} s")
     return 1 if any(row.error for row in comparison.rows) else 0
 

@@ -1,4 +1,6 @@
-"""Celery: ``preload`` publishes, ``work`` runs one worker, ``left`` counts what the broker has.
+"""Celery: ``preload`` and ``send`` publish, ``work`` runs one worker, ``left`` asks the broker.
+
+``schema`` makes the table of results, where they are kept.
 
 The tasks count themselves, since a broker does not tell when the last message was acknowledged:
 each process of the worker has a file with the number of tasks that it has finished, and when it
@@ -7,6 +9,7 @@ started the first and finished the last one.
 
 from __future__ import annotations
 
+import importlib
 import json
 import mmap
 import os
@@ -68,7 +71,11 @@ def connection() -> psycopg.Connection:
 @app.task(name="noop")
 def noop(key: str, n: int) -> None:
     """Nothing."""
-    tally.done(time.time())
+    began = time.time()
+    if CONFIG["starts"]:
+        with Path(f"{CONFIG['starts']}/{os.getpid()}.starts").open("a") as file:
+            file.write(f"{n} {began}\n")
+    tally.done(began)
 
 
 @app.task(name="update")
@@ -87,6 +94,31 @@ def sleep(key: str, n: int) -> None:
     tally.done(began)
 
 
+if CONFIG["handler"] == "orm" or CONFIG["results"]:
+    os.environ |= {
+        "DJANGO_SETTINGS_MODULE": "bench_settings",
+        "BENCH_HOST": CONFIG["host"],
+        "BENCH_DATABASE": CONFIG["database"],
+    }
+    if CONFIG["results"]:
+        os.environ["BENCH_CELERY_RESULTS"] = "1"
+    import django
+
+    django.setup()
+
+if CONFIG["handler"] == "orm":
+    from django.db.models import F
+
+    State = importlib.import_module("load.models").State
+
+    @app.task(name="orm")
+    def orm(key: str, n: int) -> None:
+        """One row, with the ORM."""
+        began = time.time()
+        State.objects.filter(key=key).update(total=F("total") + n)
+        tally.done(began)
+
+
 def preload() -> None:
     """Publish over one connection what ``apply_async`` would publish, with less ado."""
     with app.producer_pool.acquire(block=True) as producer:
@@ -103,6 +135,23 @@ def preload() -> None:
                 delivery_mode=2,
                 **message.properties,
             )
+
+
+def send() -> None:
+    """Publish one after the other, and tell when each was sent."""
+    sent = {}
+    for i in range(CONFIG["first"], CONFIG["first"] + CONFIG["count"]):
+        noop.apply_async(("0", i))
+        sent[i] = time.time()
+        time.sleep(CONFIG["pause"])
+    print(json.dumps(sent))
+
+
+def schema() -> None:
+    """Make the table of results."""
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
 
 
 def work() -> None:
@@ -131,4 +180,5 @@ def left() -> None:
             channel.queue_delete(queue=QUEUE)
 
 
-{"preload": preload, "work": work, "left": left}[CONFIG["mode"]]()
+MODES = {"schema": schema, "preload": preload, "work": work, "send": send, "left": left}
+MODES[CONFIG["mode"]]()

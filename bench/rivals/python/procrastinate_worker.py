@@ -1,10 +1,15 @@
-"""Procrastinate: ``schema`` applies its schema, ``work`` runs one worker process."""
+"""Procrastinate: ``schema`` applies its schema, ``work`` runs a worker process, ``send`` defers."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import os
 import sys
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import procrastinate
@@ -18,6 +23,7 @@ app = procrastinate.App(
     connector=procrastinate.PsycopgConnector(conninfo=CONFIG["url"], max_size=POOL)
 )
 handled = 0
+lock = threading.Lock()
 state: psycopg_pool.AsyncConnectionPool
 
 
@@ -25,6 +31,10 @@ state: psycopg_pool.AsyncConnectionPool
 async def noop(key: str, n: int) -> None:
     """Nothing."""
     global handled
+    if CONFIG.get("starts"):
+        now = time.time()
+        with Path(f"{CONFIG['starts']}/{os.getpid()}.starts").open("a") as file:
+            file.write(f"{n} {now}\n")
     handled += 1
 
 
@@ -45,10 +55,44 @@ async def sleep(key: str, n: int) -> None:
     await asyncio.sleep(0.01)
 
 
+if CONFIG.get("handler") == "orm":
+    os.environ |= {
+        "DJANGO_SETTINGS_MODULE": "bench_settings",
+        "BENCH_HOST": CONFIG["host"],
+        "BENCH_DATABASE": CONFIG["database"],
+    }
+    import django
+
+    django.setup()
+
+    from django.db.models import F
+
+    State = importlib.import_module("load.models").State
+
+    @app.task(name="orm")
+    def orm(key: str, n: int) -> None:
+        """One row, with the ORM."""
+        global handled
+        with lock:
+            handled += 1
+        State.objects.filter(key=key).update(total=F("total") + n)
+
+
 async def schema() -> None:
     """Its tables."""
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
+
+
+async def send() -> None:
+    """Defer one after the other, and tell when each was committed."""
+    sent = {}
+    async with app.open_async():
+        for i in range(CONFIG["first"], CONFIG["first"] + CONFIG["count"]):
+            await noop.defer_async(key="0", n=i)
+            sent[i] = time.time()
+            await asyncio.sleep(CONFIG["pause"])
+    print(json.dumps(sent))
 
 
 async def work() -> None:
@@ -70,4 +114,4 @@ async def work() -> None:
     print(handled, flush=True)
 
 
-asyncio.run({"schema": schema, "work": work}[CONFIG["mode"]]())
+asyncio.run({"schema": schema, "work": work, "send": send}[CONFIG["mode"]]())

@@ -1,0 +1,1 @@
+"""The app of the benchmarks' project: a table, and classes of actors."""
