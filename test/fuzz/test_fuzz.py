@@ -38,8 +38,8 @@ SECONDS = float(os.environ.get("DJACTOR_FUZZ_SECONDS", "10"))
 PATIENCE = float(os.environ.get("DJACTOR_PATIENCE", "60"))
 TIMEOUT = 2.0  # seconds, of a statement
 
-# Errors that may come: those that README.md lists, and those that PostgreSQL itself raises for such
-# arguments, in such transactions and when it is told to stop.
+# Errors that may come: those that docs/sql.md lists, and those that PostgreSQL itself raises for
+# such arguments, in such transactions and when it is told to stop.
 CODES = """
     22003 22004 22023 25006 2BP01 2D000 42501 42602 42704 42883 42P13 53400 54000 55000 55P03
     JA001 JA002 JA003
