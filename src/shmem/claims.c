@@ -303,6 +303,10 @@ dja_is_of_pool(int type_queue, int pool)
  * queue whose next mailbox has to wait for the next batch, it may have no more
  * turns, since mailboxes behind that one must not overtake it.
  *
+ * A worker that has been asked to end gets none, and its batch ends: what was sent
+ * after ALTER ROLE ... SET is for a session that has seen it.  Who asks does so under
+ * the lock, so no mailbox that was queued afterwards slips through.
+ *
  * Takes the lock itself, since it may allocate.
  */
 int
@@ -318,6 +322,12 @@ dja_queue_pop(int pool, int turns, TimestampTz now, int *limit)
 	*limit = PG_INT32_MAX;
 	dja_claims = dja_grow(TopMemoryContext, dja_claims, sizeof(int), dja_nclaims, &dja_max_claims);
 	dja_lock();
+	if (dja_my_worker->stop)
+	{
+		dja_unlock();
+		*limit = turns;
+		return DJA_NO_MAILBOX;
+	}
 	if (turns == 0 && dja_is_of_pool(dja_passed_over, pool))
 		queue->pool_rotor[pool] = dja_passed_over;
 	if (turns == 0)
