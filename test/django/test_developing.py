@@ -68,7 +68,7 @@ def test_breakpoints_work_in_a_worker_that_debugs(debugged, cls):
     assert djactor.actor("host.halting", 1).ask({}, timeout=60) == {"seen": [5]}
     thread.join()
     assert worker.hosts() == [] and worker.children() == []
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
 
 
 def test_who_leaves_the_debugger_ends_the_worker_and_charges_nobody(debugged):

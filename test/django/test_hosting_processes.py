@@ -63,7 +63,7 @@ def test_it_says_what_it_serves_and_ends_with_status_0(types, start):
     worker = start("--types", "host.counter", "host.acounter", hosts=2)
     worker.says("serves host.acounter: hosting_classes.AsyncCounter, async")
     worker.says("serves host.counter: hosting_classes.Counter, sync")
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
     assert worker.hosts() == []
 
 
@@ -108,7 +108,7 @@ def test_a_second_signal_ends_at_once(types, start):
     time.sleep(0.5)
     assert worker.process.poll() is None
     began = time.monotonic()
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
     assert time.monotonic() - began < 10
     until(lambda: worker.hosts() == [])
     query("SELECT djactor.cancel(id) FROM djactor.message")
@@ -153,7 +153,7 @@ def test_a_killed_process_loses_nothing_and_repeats_nothing(types, start, cls):
     for key in range(keys):
         seen = state("host.counter", key)["seen"]
         assert seen == [i for i in range(1, total + 1) if i % keys == key]
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
     assert "has died (SIGKILL)" in worker.log()
 
 
@@ -176,7 +176,7 @@ def test_a_message_that_kills_its_process_is_given_up_and_others_are_not_charged
     assert worker.log().count("has died") <= 4, worker.log()
     turns = "SELECT count(*), min(turns), max(turns) FROM djactor.actor WHERE actor_type = %s"
     assert query(turns, "host.careless") == [(99, 1, 1)]
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
 
 
 def test_one_that_swallows_cancellation_is_named_and_its_process_replaced(types, start):
@@ -262,7 +262,7 @@ def test_it_comes_back_when_the_server_restarts(types, start, fresh):
     assert djactor.actor("host.counter", 1).ask({"add": 1}, timeout=30) == {"n": 1}
     assert djactor.actor("host.acounter", 1).ask({"add": 1}, timeout=30) == {"n": 1}
     assert len(worker.children()) == 1
-    assert worker.end() == 0
+    assert worker.end() == 0, worker.log()
 
 
 def test_a_terminated_session_is_opened_anew(types, start):
@@ -426,6 +426,6 @@ def test_two_releases_that_share_a_state_version_run_side_by_side(releases):
     until(lambda: len(query("SELECT 1 FROM djactor.host")) == 2)
     for key in range(20):
         assert djactor.actor("host.released", key).ask({}, timeout=60)["release"] == 1
-    assert first.end() == 0
+    assert first.end() == 0, first.log()
     assert djactor.actor("host.released", "a").ask({}, timeout=60)["state"] == {"v1": 2}
-    assert second.end() == 0
+    assert second.end() == 0, second.log()

@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from bdb import BdbQuit
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -41,6 +42,8 @@ class Debugger:
         self._alias = alias
         self._types = types
         self._failures = 0
+        self._ending = False
+        self._interruptible = False
 
     def run(self) -> None:
         """Run turns until Ctrl-C, SIGTERM, or ``q`` in the debugger.
@@ -50,15 +53,17 @@ class Debugger:
         Raises:
             DatabaseError: The role may not do this.
         """
-        before = signal.signal(signal.SIGTERM, _told)
+        before = {one: signal.signal(one, self._told) for one in (signal.SIGTERM, signal.SIGINT)}
         try:
-            while True:
-                if not self._round():
-                    time.sleep(LOOK)
+            while not self._ending:
+                if not self._round() and not self._ending:
+                    with self._may_be_interrupted():
+                        time.sleep(LOOK)
         except (KeyboardInterrupt, BdbQuit, SystemExit):
             pass
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for one, handler in before.items():
+                signal.signal(one, handler)
             connections.close_all()
         if threading.active_count() > 1:  # an async handler that has been left
             sys.stdout.flush()
@@ -72,6 +77,8 @@ class Debugger:
         """
         found = False
         for hosted in self._types.values():
+            if self._ending:
+                break
             try:
                 found |= self._turn(hosted)
                 self._failures = 0
@@ -99,11 +106,13 @@ class Debugger:
             turn = turns.turn_of(taken)
             verdict = "done"
             try:
-                with transaction.atomic(using=self._alias):
+                with transaction.atomic(using=self._alias), self._may_be_interrupted():
                     turns.run_turn(turn, hosted.cls, self._alias)
             except BdbQuit:
                 raise  # who debugs has left; nobody has failed
             except Exception as error:
+                if self._ending:  # what the handler has made of the interruption
+                    raise KeyboardInterrupt from error
                 verdict = self._failed(taken, turn, error)
         turns.tell(turn, verdict)
         return True
@@ -125,9 +134,24 @@ class Debugger:
     def _lost(self, error: Exception) -> None:
         logs.logger.warning("connecting anew: %s", str(error).strip())
         connections[self._alias].close()
-        time.sleep(BACKOFF[min(self._failures, len(BACKOFF) - 1)])
+        with self._may_be_interrupted():
+            time.sleep(BACKOFF[min(self._failures, len(BACKOFF) - 1)])
         self._failures += 1
 
+    @contextmanager
+    def _may_be_interrupted(self) -> Iterator[None]:
+        """Let a signal end what runs here; elsewhere the first one waits until it is over.
 
-def _told(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+        An exception in the middle of a commit, or of a driver's reading, would leave the
+        connection in a state that neither Django nor psycopg expects.
+        """
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def _told(self, number: int, frame: Any) -> None:
+        again, self._ending = self._ending, True
+        if self._interruptible or again:
+            raise KeyboardInterrupt
