@@ -39,7 +39,7 @@ example:
 	@tools/with-env python tools/example.py $(NAME) $(ARGS)
 
 test:
-	@tools/run-tests $(T)
+	@tools/run-tests $(ARGS) $(T)
 
 test-matrix:
 	@tools/test-matrix $(ARGS)
