@@ -65,6 +65,9 @@ dist:
 dist-check:
 	@tools/dist-check
 
+dist-try:
+	@tools/dist-try
+
 docs:
 	@tools/docs
 
@@ -116,6 +119,7 @@ help:
 	@echo 'make deb        build a Debian package, into .build/deb'
 	@echo 'make dist       all packages of a release, into .build/dist     (ARGS=--no-deb)'
 	@echo 'make dist-check the same twice, which must be the same bytes'
+	@echo 'make dist-try   install them in an empty Debian tree, and follow the quick start'
 	@echo 'make docs       the pages of docs/ as a site, into .build/docs'
 	@echo 'make reference  writes docs/catalog.md from the comments of the catalog'
 	@echo 'make screenshot takes docs/live.png, the picture of the live page, anew'
@@ -129,7 +133,7 @@ help:
 	@echo 'make format     repair the style of C and Python'
 	@echo 'make clean      remove what was built; distclean: the virtual environment too'
 
-.PHONY: all install uninstall demo example test test-matrix test-peers test-citus docs reference screenshot bench bench-rivals deb dist dist-check asserts sanitize valgrind soak soak-hosts lint tidy format clean distclean help
+.PHONY: all install uninstall demo example test test-matrix test-peers test-citus docs reference screenshot bench bench-rivals deb dist dist-check dist-try asserts sanitize valgrind soak soak-hosts lint tidy format clean distclean help
 
 else
 #

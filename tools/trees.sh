@@ -18,13 +18,19 @@ run_apart() {
 # copy_project TREE [NAME]: into TREE/djactor, or that name, everything but what was made here; what was made
 # there is kept, but not what a run that was ended at once has left.
 copy_project() {
-    local tree=$1 copy=$1/${2:-djactor} file
+    local tree=$1 copy=$1/${2:-djactor}
 
     rm -rf "$tree"/tmp/djactor-*
     mkdir -p "$copy"
     find "$copy" -mindepth 1 -maxdepth 1 ! -name .build ! -name .venv -exec rm -rf {} +
     tar -C "$TOP" --exclude=./.git --exclude=./.build --exclude=./.venv -cf - . | tar -C "$copy" -xf -
-    # The network, and whom this machine trusts there.
+    lend_network "$tree"
+}
+
+# lend_network TREE: names of hosts, and whom this machine trusts there.
+lend_network() {
+    local tree=$1 file
+
     mkdir -p "$tree/etc/ssl"
     for file in /etc/resolv.conf /etc/hosts; do
         cp -L "$file" "$tree$file"
@@ -32,6 +38,18 @@ copy_project() {
     if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
         cp -L /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/djactor.pem"
     fi
+}
+
+# bootstrap TREE SUITE LOG: makes a tree of Debian with nothing in it.
+bootstrap() {
+    run_apart debootstrap --variant=minbase "$2" "$1" >"$3" 2>&1 || {
+        tail -n 20 "$3" >&2
+        return 1
+    }
+    # Nobody needs these files after a crash of the machine.
+    echo force-unsafe-io >"$1/etc/dpkg/dpkg.cfg.d/djactor"
+    # A mirror that lags behind here lags behind there.
+    apt-config dump Acquire::Check-Valid-Until >"$1/etc/apt/apt.conf.d/90djactor"
 }
 
 # in_tree TREE COMMAND [ARGUMENT...]: a line of bash, in the project's copy there,
@@ -63,7 +81,7 @@ enter() {
         fi
     done
     if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
-        keep+=(PIP_CERT=/etc/ssl/djactor.pem) # copy_project has put it there
+        keep+=(PIP_CERT=/etc/ssl/djactor.pem) # lend_network has put it there
     fi
     # shellcheck disable=SC2016  # expanded in there
     run_apart bash -c '
