@@ -946,13 +946,13 @@ def handle(state: str, message: str) -> tuple[str | None, str | None] | BaseExce
 
 _DEFINE_TYPES = (
     "text, text, jsonb, int4, text, int4, interval, interval, text, text, interval, int4, int4,"
-    " int4, text, int4, interval, interval, regrole, jsonb, interval"
+    " int4, text, int4, interval, interval, regrole, jsonb, interval, interval"
 )
 
 
 def _define(arguments: list[Any]) -> None:
     name, path, *options = arguments
-    owner = options[-3]
+    owner = options[-4]
     for role in _plan(
         "SELECT pg_catalog.quote_ident(rolname) AS name FROM pg_catalog.pg_roles"
         " WHERE oid OPERATOR(pg_catalog.=) $1::pg_catalog.oid",
@@ -965,8 +965,8 @@ def _define(arguments: list[Any]) -> None:
         plpy.execute(f"GRANT SELECT ON djactor.python_actor TO {role['name']}")
     _row(
         "SELECT djactor.define_actor_type("
-        + ", ".join(f"${i}" for i in range(1, len(arguments)))
-        + f", idle_ttl => ${len(arguments)})",
+        + ", ".join(f"${i}" for i in range(1, len(arguments) - 1))
+        + f", idle_ttl => ${len(arguments) - 1}, wait_target => ${len(arguments)})",
         _DEFINE_TYPES,
         name,
         "djactor.handle_python(jsonb,jsonb)",

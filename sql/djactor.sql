@@ -98,6 +98,7 @@ CREATE TABLE djactor.actor_type
 	rate text,
 	rate_by text,
 	fair_by text,
+	wait_target interval,
 	handler_owner pg_catalog.regrole NOT NULL,
 	paused boolean NOT NULL DEFAULT false,
 	paused_reason text,
@@ -116,6 +117,7 @@ COMMENT ON COLUMN djactor.actor_type.idle_ttl IS 'an actor without a turn for th
 COMMENT ON COLUMN djactor.actor_type.rate IS 'at most so many turns begin in so long a time, by all workers and hosts together: a number, a slash and a period, such as 100/min or 10/30 s; NULL = any number';
 COMMENT ON COLUMN djactor.actor_type.rate_by IS 'the rate counts for each value of a header (header:NAME) or of the key up to a separator (key:SEPARATOR), which also take turns; NULL = for the whole type';
 COMMENT ON COLUMN djactor.actor_type.fair_by IS 'values of a header (header:NAME) or of the key up to a separator (key:SEPARATOR) take turns, however much mail each has; NULL = mail is served in the order in which it came';
+COMMENT ON COLUMN djactor.actor_type.wait_target IS 'how long 95 of 100 messages are to wait at most; beyond it wait_p95 is shown in red; NULL = no target';
 COMMENT ON COLUMN djactor.actor_type.max_attempts IS 'failed attempts after which a message is given up';
 COMMENT ON COLUMN djactor.actor_type.backoff IS 'wait before the first retry; doubled for each further retry';
 COMMENT ON COLUMN djactor.actor_type.backoff_max IS 'longest wait between two attempts';
@@ -495,6 +497,37 @@ COMMENT ON COLUMN djactor.home.database IS 'OID of the database';
 COMMENT ON COLUMN djactor.home.instance IS 'value of the setting djactor.instance';
 COMMENT ON COLUMN djactor.home.restored IS 'identifies the cluster''s last start from a backup; 0 = none';
 
+/* pg_dump leaves it out: like the server's own statistics it tells of this server, not of the data. */
+CREATE TABLE djactor.stat_history
+(
+	actor_type text COLLATE pg_catalog."C" NOT NULL,
+	at timestamptz NOT NULL,
+	minutes smallint NOT NULL,
+	handled bigint NOT NULL,
+	failed bigint NOT NULL,
+	retried bigint NOT NULL,
+	dead bigint NOT NULL,
+	duplicates bigint NOT NULL,
+	expired bigint NOT NULL,
+	coalesced bigint NOT NULL,
+	wait int[] NOT NULL,
+	run int[] NOT NULL,
+	CONSTRAINT stat_history_pkey PRIMARY KEY (minutes, at, actor_type)
+);
+COMMENT ON TABLE djactor.stat_history IS 'what djactor.stat counts, by minutes for a day and by hours for thirty days; a span in which nothing was counted for a type has no row';
+COMMENT ON COLUMN djactor.stat_history.actor_type IS 'kind of actor; rows outlive their type';
+COMMENT ON COLUMN djactor.stat_history.at IS 'when the span begins: a full minute, or a full hour of UTC';
+COMMENT ON COLUMN djactor.stat_history.minutes IS 'length of the span: 1, or 60 for what is older than a day';
+COMMENT ON COLUMN djactor.stat_history.handled IS 'successful turns in the span';
+COMMENT ON COLUMN djactor.stat_history.failed IS 'failed attempts';
+COMMENT ON COLUMN djactor.stat_history.retried IS 'attempts to be made again, including transient errors';
+COMMENT ON COLUMN djactor.stat_history.dead IS 'messages that workers have given up';
+COMMENT ON COLUMN djactor.stat_history.duplicates IS 'messages discarded because of their idempotency key';
+COMMENT ON COLUMN djactor.stat_history.expired IS 'asks not run because they were past their expires_at';
+COMMENT ON COLUMN djactor.stat_history.coalesced IS 'messages merged into others of their coalesce_key';
+COMMENT ON COLUMN djactor.stat_history.wait IS 'how long messages had waited for their turns: a histogram for stat_percentile()';
+COMMENT ON COLUMN djactor.stat_history.run IS 'how long turns took: likewise';
+
 /* ---------- triggers that refuse manual writes, with a hint ---------- */
 
 CREATE FUNCTION djactor.refuse_write() RETURNS trigger
@@ -523,6 +556,8 @@ CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.watch
 CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.idempotency
 	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
 CREATE TRIGGER refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON djactor.home
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
+CREATE TRIGGER refuse BEFORE UPDATE OR TRUNCATE ON djactor.stat_history
 	FOR EACH STATEMENT EXECUTE FUNCTION djactor.refuse_write();
 
 /* ---------- sending ---------- */
@@ -604,11 +639,12 @@ CREATE FUNCTION djactor.define_actor_type
 	idle_ttl interval DEFAULT NULL,
 	rate text DEFAULT NULL,
 	rate_by text DEFAULT NULL,
-	fair_by text DEFAULT NULL
+	fair_by text DEFAULT NULL,
+	wait_target interval DEFAULT NULL
 ) RETURNS void
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_define_actor_type';
-COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) IS
+COMMENT ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text, interval) IS
 'defines a kind of actor, or changes it: an omitted option gets its default again, paused never changes';
 
 /* The defaults mean "unchanged".  Where NULL is a value of the option, the default is one that the option cannot have. */
@@ -639,12 +675,13 @@ CREATE FUNCTION djactor.alter_actor_type
 	idle_ttl interval DEFAULT '-1 s'::interval,
 	rate text DEFAULT ''::text,
 	rate_by text DEFAULT ''::text,
-	fair_by text DEFAULT ''::text
+	fair_by text DEFAULT ''::text,
+	wait_target interval DEFAULT '-1 s'::interval
 ) RETURNS void
 	LANGUAGE c VOLATILE
 	AS 'MODULE_PATHNAME', 'dja_alter_actor_type';
-COMMENT ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) IS
-'changes only the named options of a kind of actor; NULL for batch_size, concurrency, mailbox_limit, breaker_failures, journal, idle_ttl, upgrade_handler, rate, rate_by or fair_by means none';
+COMMENT ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text, interval) IS
+'changes only the named options of a kind of actor; NULL for batch_size, concurrency, mailbox_limit, breaker_failures, journal, idle_ttl, upgrade_handler, rate, rate_by, fair_by or wait_target means none';
 
 CREATE FUNCTION djactor.drop_actor_type(name text, discard boolean DEFAULT false) RETURNS void
 	LANGUAGE c VOLATILE STRICT
@@ -1316,10 +1353,11 @@ CREATE FUNCTION djactor.stat_list
 COMMENT ON FUNCTION djactor.stat_list() IS 'counters, rates and times of the actor types of this database, from shared memory';
 
 CREATE VIEW djactor.stat AS
-	SELECT actor_type, handled, failed, retried, dead, duplicates, expired, turns_per_second,
-		wait_p50, wait_p95, wait_p99, run_p50, run_p95, run_p99, since,
-		conflicts, batch_limit, worker_limit, coalesced
-	FROM djactor.stat_list();
+	SELECT s.actor_type, s.handled, s.failed, s.retried, s.dead, s.duplicates, s.expired, s.turns_per_second,
+		s.wait_p50, s.wait_p95, s.wait_p99, s.run_p50, s.run_p95, s.run_p99, s.since,
+		s.conflicts, s.batch_limit, s.worker_limit, s.coalesced, t.wait_target
+	FROM djactor.stat_list() s
+	LEFT JOIN djactor.actor_type t ON t.name OPERATOR(pg_catalog.=) s.actor_type;
 COMMENT ON VIEW djactor.stat IS 'what workers have done for each actor type since the server started, and how fast in the last one to two minutes; only committed work, without that of drain()';
 COMMENT ON COLUMN djactor.stat.actor_type IS 'kind of actor';
 COMMENT ON COLUMN djactor.stat.handled IS 'successful turns';
@@ -1341,6 +1379,27 @@ COMMENT ON COLUMN djactor.stat.conflicts IS 'batches that held the locks of seve
 COMMENT ON COLUMN djactor.stat.batch_limit IS 'maximum number of turns that share a transaction, lowered by conflicts and long turns; grows again when they cease; NULL = no limit beyond djactor.batch_size and the type''s own batch_size';
 COMMENT ON COLUMN djactor.stat.worker_limit IS 'maximum number of workers that run the type at once, lowered by conflicts between them; grows again when these cease; NULL = no limit beyond djactor.max_workers and the type''s concurrency';
 COMMENT ON COLUMN djactor.stat.coalesced IS 'messages merged into others of their coalesce_key';
+COMMENT ON COLUMN djactor.stat.wait_target IS 'the type''s target for wait_p95; NULL = none';
+
+CREATE FUNCTION djactor.stat_percentile_add(internal, counts int[], part double precision) RETURNS internal
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'dja_stat_percentile_add';
+COMMENT ON FUNCTION djactor.stat_percentile_add(internal, int[], double precision) IS 'adds a histogram, for stat_percentile()';
+
+CREATE FUNCTION djactor.stat_percentile_end(internal) RETURNS interval
+	LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'dja_stat_percentile_end';
+COMMENT ON FUNCTION djactor.stat_percentile_end(internal) IS 'result of stat_percentile()';
+
+CREATE AGGREGATE djactor.stat_percentile(counts int[], part double precision)
+(
+	SFUNC = djactor.stat_percentile_add,
+	STYPE = internal,
+	FINALFUNC = djactor.stat_percentile_end,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE djactor.stat_percentile(int[], double precision) IS
+'time that the given part of all turns did not exceed (0.95 is the 95th percentile), over the histograms wait or run of any rows of djactor.stat_history; exact to a quarter; NULL without turns';
 
 CREATE FUNCTION djactor.put_off_list
 (
@@ -1390,29 +1449,31 @@ GRANT USAGE ON SCHEMA djactor TO PUBLIC;
 GRANT USAGE ON SCHEMA djactor TO pg_database_owner WITH GRANT OPTION;
 GRANT SELECT ON djactor.actor_type, djactor.actor, djactor.actor_identity, djactor.message,
 	djactor.dead_letter, djactor.reply, djactor.timer, djactor.watch, djactor.idempotency,
-	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.host, djactor.progress, djactor.stat TO pg_database_owner WITH GRANT OPTION;
+	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.host, djactor.progress, djactor.stat, djactor.stat_history TO pg_database_owner WITH GRANT OPTION;
 /* pg_dump reads these sequences, too */
 GRANT SELECT ON SEQUENCE djactor.actor_identity_id_seq, djactor.message_id_seq TO pg_database_owner WITH GRANT OPTION;
 GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
 		idempotency_key, wants_reply, in_reply_to, trace_id, coalesce_key, coalesce_mode, coalesce_until)
 	ON djactor.message TO pg_database_owner WITH GRANT OPTION;
 GRANT UPDATE (state) ON djactor.actor TO pg_database_owner WITH GRANT OPTION;
-GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal TO pg_database_owner WITH GRANT OPTION;
+GRANT DELETE ON djactor.dead_letter, djactor.reply, djactor.journal, djactor.stat_history TO pg_database_owner WITH GRANT OPTION;
 
-REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.worker_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.host_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.progress_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.hosted_state(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.stat_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.put_off_list() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.stat_percentile_add(internal, int[], double precision) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.stat_percentile_end(internal) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_sent() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.message_arrived() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.home_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.refuse_write() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) TO pg_database_owner WITH GRANT OPTION;
-GRANT EXECUTE ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text) TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.define_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text, interval) TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.alter_actor_type(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, boolean, boolean, interval, text, text, text, interval) TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.worker_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.host_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.progress_list() TO pg_database_owner WITH GRANT OPTION;

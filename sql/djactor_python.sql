@@ -75,7 +75,8 @@ CREATE FUNCTION djactor.define_python_actor
 	journal interval DEFAULT NULL,
 	owner pg_catalog.regrole DEFAULT (pg_catalog.quote_ident(CURRENT_USER::text))::pg_catalog.regrole,
 	settings jsonb DEFAULT NULL,
-	idle_ttl interval DEFAULT NULL
+	idle_ttl interval DEFAULT NULL,
+	wait_target interval DEFAULT NULL
 ) RETURNS void
 	LANGUAGE plpython3u VOLATILE AS $$
 	import sys
@@ -87,12 +88,12 @@ CREATE FUNCTION djactor.define_python_actor
 	if isinstance(result, BaseException):
 		raise result
 $$;
-COMMENT ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, interval) IS
+COMMENT ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, interval, interval) IS
 'defines a kind of actor whose handler is a Python class, or changes it; options as for define_actor_type()';
 
 GRANT SELECT ON djactor.python_actor TO pg_database_owner;
 REVOKE ALL ON FUNCTION djactor.python_directory() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.handle_python(jsonb, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.define_python_actor(text, text, jsonb, int, text, int, interval, interval, text, text, interval, int, int, int, text, int, interval, interval, regrole, jsonb, interval, interval) FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('djactor.python_actor', '');

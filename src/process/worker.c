@@ -40,6 +40,7 @@
 #include "base/python.h"
 #include "process/batch.h"
 #include "process/crash_record.h"
+#include "process/history.h"
 #include "process/idle.h"
 #include "process/retention.h"
 #include "process/timekeeper.h"
@@ -230,10 +231,12 @@ static bool
 dja_go_idle(DjaPoolState state, TimestampTz *next_due)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz history_due;
 	bool		idle;
 
 	dja_lock();
-	idle = !dja_queue_has_work(dja_my_pool, true, now);
+	history_due = dja_history_due(dja_my_pool, now);
+	idle = !dja_queue_has_work(dja_my_pool, true, now) && history_due > now;
 	if (idle)
 	{
 		DjaPool    *pool = dja_pool(dja_my_pool);
@@ -242,7 +245,7 @@ dja_go_idle(DjaPoolState state, TimestampTz *next_due)
 		if (state == DJA_POOL_ASLEEP && pool->state != DJA_POOL_ASLEEP)
 			pool->rung = false;
 		pool->state = state;
-		*next_due = dja_queue_next_due(dja_my_pool, now);
+		*next_due = Min(dja_queue_next_due(dja_my_pool, now), history_due);
 	}
 	dja_unlock();
 	return idle;
@@ -506,6 +509,7 @@ dja_worker_loop(void)
 			busy |= dja_release_due(dja_my_pool);
 			busy |= dja_sweep(dja_my_pool);
 			busy |= dja_stop_idle(dja_my_pool);
+			busy |= dja_history_write(dja_my_pool);
 			if (GetCurrentTimestamp() >= purge_at)
 			{
 				if (dja_purge())

@@ -127,10 +127,10 @@ dja_transaction_commit(DjaBatch *batch)
 
 /*
  * Runs step(arg) in a transaction of its own.  Returns false, logged, if that
- * failed.  Then dja_had_trouble() is true, once.
+ * failed.
  */
 bool
-dja_in_transaction(void (*step) (void *arg), void *arg)
+dja_try_in_transaction(void (*step) (void *arg), void *arg)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "djactor step",
 												  ALLOCSET_SMALL_SIZES);
@@ -156,11 +156,24 @@ dja_in_transaction(void (*step) (void *arg), void *arg)
 		DjaError   *error = dja_recover(context);
 
 		ereport(LOG, (errcode(error->sqlerrcode), errmsg("%s", error->message)));
-		dja_trouble = true;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextDelete(context);
+	return done;
+}
+
+/*
+ * Likewise, for what mail depends on.  After a failure dja_had_trouble() is true,
+ * once.
+ */
+bool
+dja_in_transaction(void (*step) (void *arg), void *arg)
+{
+	bool		done = dja_try_in_transaction(step, arg);
+
+	if (!done)
+		dja_trouble = true;
 	return done;
 }
 

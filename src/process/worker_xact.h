@@ -15,6 +15,7 @@ extern DjaError *dja_recover(MemoryContext context);
 
 /* of another duty */
 extern bool dja_in_transaction(void (*step) (void *arg), void *arg);
+extern bool dja_try_in_transaction(void (*step) (void *arg), void *arg);
 extern bool dja_had_trouble(void);
 
 #endif							/* DJA_WORKER_XACT_H */

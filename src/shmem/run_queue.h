@@ -168,6 +168,9 @@ typedef struct DjaTypeQueue
 	TimestampTz idle_due;		/* when to look for actors that are idle for
 								 * their type's idle_ttl */
 
+	TimestampTz history_from;	/* the minute since which the type's history
+								 * lacks something; DJA_NEVER = it has all */
+
 	int64		failure_part;	/* breaker.c: the latest part of the window */
 	uint32		failures[DJA_BREAKER_PARTS];	/* failed attempts in each */
 } DjaTypeQueue;

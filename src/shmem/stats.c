@@ -13,6 +13,13 @@
  * one for the last.  So reading both covers the last one to two minutes, and
  * nothing has to be aged.
  *
+ * What the history has not taken yet is what was counted less what was taken.  The
+ * counters have that in taken[].  Of the histograms there is no sum that runs from
+ * the start of the server, so owed has what minutes that are over have left behind,
+ * less what was taken: with the two present histograms added, it is what can be
+ * taken.  owed alone may be below zero; its numbers wrap around, as uint32 do.
+ * history_from of the type queue says whether anything is there to be taken.
+ *
  * A worker's own part belongs to its DjaStatOfType.  Parts that are not empty are
  * listed, so that a flush touches no other.
  *
@@ -50,6 +57,8 @@ typedef struct DjaStat
 	TimestampTz since;
 	uint64		counters[DJA_STAT_NCOUNTERS];
 	DjaStatWindow windows[2];	/* even and odd minutes */
+	uint64		taken[DJA_STAT_NCOUNTERS];	/* by the history */
+	DjaStatTimes owed;			/* to the history, with the windows added */
 } DjaStat;
 
 struct DjaStats
@@ -126,15 +135,18 @@ dja_stat_usec(int bucket)
 }
 
 /*
- * Returns the time that the given part of all turns did not exceed.  n is their
- * number, not 0.
+ * Returns the time that the given part of all turns did not exceed.  There must be
+ * some.
  */
 int64
-dja_stat_percentile(const uint32 *buckets, uint64 n, double part)
+dja_stat_percentile(const uint64 *buckets, double part)
 {
 	uint64		seen = 0;
+	uint64		n = 0;
 	int			i = 0;
 
+	for (int bucket = 0; bucket < DJA_STAT_BUCKETS; bucket++)
+		n += buckets[bucket];
 	while (i < DJA_STAT_BUCKETS - 1 && (double) (seen += buckets[i]) < part * (double) n)
 		i++;
 	return dja_stat_usec(i);
@@ -269,6 +281,21 @@ dja_stat_clear(DjaStatPart *part)
 }
 
 /*
+ * Notes that the history lacks something of a type.  A resident that sleeps does
+ * not know that it has to wake when the minute is over.
+ */
+static void
+dja_stat_owe(DjaTypeQueue *type_queue, TimestampTz now)
+{
+	if (type_queue->history_from != DJA_NEVER)
+		return;
+	type_queue->history_from = dja_stat_begin(now, DJA_STAT_WINDOW);
+	if (type_queue->pool >= 0 && dja_pool(type_queue->pool)->resident >= 0 &&
+		dja_worker(dja_pool(type_queue->pool)->resident) != dja_my_worker)
+		dja_wake(dja_worker(dja_pool(type_queue->pool)->resident)->procno);
+}
+
+/*
  * Adds what this process has counted of one type.  Needs the lock.
  */
 static void
@@ -295,11 +322,13 @@ dja_stat_add(DjaStatPart *part, TimestampTz now)
 	}
 	for (int i = 0; i < DJA_STAT_NCOUNTERS; i++)
 		slot->counters[i] += part->counters[i];
+	dja_stat_owe(dja_type_queue(at), now);
 	if (part->counters[DJA_STAT_HANDLED] == 0)
 		return;
 	window = &slot->windows[minute & 1];
 	if (window->minute != minute)
 	{
+		dja_stat_add_times(&slot->owed, &window->times);
 		memset(window, 0, sizeof(DjaStatWindow));
 		window->minute = minute;
 	}
@@ -381,4 +410,106 @@ dja_stats_read(uint64 type_hash, TimestampTz now, DjaStatSums *sums)
 			dja_stat_add_times(&sums->times, &stat.windows[i].times);
 	for (int i = 0; i < DJA_STAT_BUCKETS; i++)
 		sums->turns += sums->times.run[i];
+}
+
+/* ---------- for the history ---------- */
+
+/*
+ * Returns when the history of a pool's types is to be written next: when the
+ * present minute is over, or at once if an earlier one, or a later one by a clock
+ * that was set back, has left something.
+ */
+TimestampTz
+dja_stats_due(int pool, TimestampTz now)
+{
+	TimestampTz minute = dja_stat_begin(now, DJA_STAT_WINDOW);
+	TimestampTz due = DJA_NEVER;
+
+	dja_assert_locked();
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
+		if (dja_type_queue(i)->history_from == minute)
+			due = Min(due, minute + DJA_STAT_WINDOW);
+		else if (dja_type_queue(i)->history_from != DJA_NEVER)
+			return now;
+	return due;
+}
+
+static bool
+dja_stat_is_of(const DjaStat *slot, uint64 type_hash)
+{
+	return slot->type_hash == type_hash && slot->database == MyDatabaseId;
+}
+
+static void
+dja_stat_take(DjaStat *slot, DjaStatShare *share)
+{
+	for (int i = 0; i < DJA_STAT_NCOUNTERS; i++)
+	{
+		share->counters[i] = slot->counters[i] - slot->taken[i];
+		slot->taken[i] = slot->counters[i];
+	}
+	share->times = slot->owed;
+	dja_stat_add_times(&share->times, &slot->windows[0].times);
+	dja_stat_add_times(&share->times, &slot->windows[1].times);
+	for (int i = 0; i < DJA_STAT_BUCKETS; i++)
+	{
+		slot->owed.wait[i] -= share->times.wait[i];
+		slot->owed.run[i] -= share->times.run[i];
+	}
+}
+
+/*
+ * Takes what minutes other than the present one have left of the types of a pool,
+ * of at most max types, for the history.  Returns of how many.
+ */
+int
+dja_stats_take(int pool, TimestampTz now, DjaStatShare *shares, int max)
+{
+	TimestampTz minute = dja_stat_begin(now, DJA_STAT_WINDOW);
+	int			n = 0;
+
+	dja_lock();
+	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0 && n < max; i = dja_type_queue(i)->next_in_pool)
+	{
+		DjaTypeQueue *type_queue = dja_type_queue(i);
+		DjaStat    *slot = &dja_shared->stats->slots[i];
+		TimestampTz from = type_queue->history_from;
+
+		if (from == minute || from == DJA_NEVER)
+			continue;
+		type_queue->history_from = DJA_NEVER;
+		if (!dja_stat_is_of(slot, type_queue->type_hash))
+			continue;
+		shares[n].type_hash = type_queue->type_hash;
+		shares[n].at = Min(from, minute);
+		dja_stat_take(slot, &shares[n++]);
+	}
+	dja_unlock();
+	return n;
+}
+
+/*
+ * Gives back what could not be written, to be taken again.
+ */
+void
+dja_stats_give_back(const DjaStatShare *shares, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		const DjaStatShare *share = &shares[i];
+		int			at;
+
+		dja_lock();
+		at = dja_type_queue_slot(MyDatabaseId, share->type_hash);
+		if (at >= 0 && dja_stat_is_of(&dja_shared->stats->slots[at], share->type_hash))
+		{
+			DjaStat    *slot = &dja_shared->stats->slots[at];
+
+			for (int counter = 0; counter < DJA_STAT_NCOUNTERS; counter++)
+				slot->taken[counter] -= share->counters[counter];
+			dja_stat_add_times(&slot->owed, &share->times);
+			dja_type_queue(at)->history_from = Min(dja_type_queue(at)->history_from, share->at);
+		}
+		dja_unlock();
+	}
 }

@@ -8,6 +8,9 @@
  * does a transaction that ends turns of hosts.  In other processes these calls do
  * nothing.  So drain() counts
  * nothing, since its transaction may be rolled back much later.
+ *
+ * djactor.stat_history has the same by minutes.  Its writer takes what was counted
+ * since it last did, and gives back what it could not write.
  */
 #ifndef DJA_STATS_H
 #define DJA_STATS_H
@@ -61,6 +64,17 @@ typedef struct DjaStatSums
 	DjaPace		pace;
 } DjaStatSums;
 
+/* What the history does not have of a type yet. */
+typedef struct DjaStatShare
+{
+	uint64		type_hash;
+	TimestampTz at;				/* the minute in which counting it began */
+	uint64		counters[DJA_STAT_NCOUNTERS];
+	DjaStatTimes times;
+} DjaStatShare;
+
+#define DJA_STAT_SHARES 16		/* taken under one acquisition of the lock */
+
 extern Size dja_stats_size(void);
 extern void dja_stats_setup(void *memory);
 extern void dja_stats_init(void);
@@ -78,6 +92,20 @@ extern void dja_stat_forget(void);
 
 /* reading */
 extern void dja_stats_read(uint64 type_hash, TimestampTz now, DjaStatSums *sums);
-extern int64 dja_stat_percentile(const uint32 *buckets, uint64 n, double part);
+extern int64 dja_stat_percentile(const uint64 *buckets, double part);
+
+/* for the history: when to take next, which needs the lock; and taking, which takes it */
+extern TimestampTz dja_stats_due(int pool, TimestampTz now);
+extern int	dja_stats_take(int pool, TimestampTz now, DjaStatShare *shares, int max);
+extern void dja_stats_give_back(const DjaStatShare *shares, int n);
+
+/*
+ * The beginning of the minute, or of the hour, that a moment is in.
+ */
+static inline TimestampTz
+dja_stat_begin(TimestampTz at, int64 usec)
+{
+	return at - ((at % usec) + usec) % usec;
+}
 
 #endif							/* DJA_STATS_H */

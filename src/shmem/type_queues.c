@@ -88,6 +88,8 @@ dja_type_queue_create(Oid database, uint64 type_hash, int pool)
 
 	/* counts that others keep from the slot's earlier life stay */
 	type_queue = dja_type_queue(i);
+	if (type_queue->type_hash != type_hash || type_queue->database != database)
+		type_queue->history_from = DJA_NEVER;
 	type_queue->in_use = true;
 	type_queue->database = database;
 	type_queue->type_hash = type_hash;

@@ -41,6 +41,7 @@ dja_has_argument(FunctionCallInfo fcinfo, int arg)
 			return VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(arg)) > 0;
 		case DJA_ARG_JOURNAL:
 		case DJA_ARG_IDLE_TTL:
+		case DJA_ARG_WAIT_TARGET:
 			return DJA_INTERVAL_INFINITE(PG_GETARG_INTERVAL_P(arg)) ||
 				dja_interval_usec(PG_GETARG_INTERVAL_P(arg)) != -USECS_PER_SEC;
 		default:

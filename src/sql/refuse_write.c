@@ -22,6 +22,7 @@ static const struct
 	{"dead_letter", "A dead letter can be deleted, not changed; see djactor.redrive() and discard()."},
 	{"reply", "Its rows can be deleted, not changed."},
 	{"journal", "Its rows can be deleted, not changed."},
+	{"stat_history", "Its rows can be deleted, not changed."},
 	{"timer", "Use djactor.schedule() and unschedule(), or in a turn set_timer() and cancel_timer(); djactor.cancel() takes a firing back."},
 	{"watch", "An actor watches with djactor.watch() and unwatch()."},
 	{"idempotency", "It is djactor's own bookkeeping."},

@@ -30,11 +30,14 @@ PG_FUNCTION_INFO_V1(dja_stat_list);
 #define DJA_STAT_NCOLUMNS (DJA_STAT_MERGED + 1)
 
 static Datum
-dja_stat_interval(const uint32 *buckets, uint64 turns, double part)
+dja_stat_interval(const uint32 *buckets, double part)
 {
 	Interval   *interval = palloc0(sizeof(Interval));
+	uint64		counts[DJA_STAT_BUCKETS];
 
-	interval->time = dja_stat_percentile(buckets, turns, part);
+	for (int i = 0; i < DJA_STAT_BUCKETS; i++)
+		counts[i] = buckets[i];
+	interval->time = dja_stat_percentile(counts, part);
 	return IntervalPGetDatum(interval);
 }
 
@@ -54,8 +57,8 @@ dja_stat_row(DjaType *type, DjaStatSums *sums, TimestampTz now, Datum *values, b
 		nulls[DJA_STAT_WAIT + i] = nulls[DJA_STAT_RUN + i] = sums->turns == 0;
 		if (sums->turns == 0)
 			continue;
-		values[DJA_STAT_WAIT + i] = dja_stat_interval(sums->times.wait, sums->turns, parts[i]);
-		values[DJA_STAT_RUN + i] = dja_stat_interval(sums->times.run, sums->turns, parts[i]);
+		values[DJA_STAT_WAIT + i] = dja_stat_interval(sums->times.wait, parts[i]);
+		values[DJA_STAT_RUN + i] = dja_stat_interval(sums->times.run, parts[i]);
 	}
 	values[DJA_STAT_SINCE] = TimestampTzGetDatum(sums->since);
 	values[DJA_STAT_CONFLICTS] = Int64GetDatum((int64) sums->pace.conflicts);

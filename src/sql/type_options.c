@@ -24,7 +24,7 @@ static const char *const dja_arg_names[DJA_NARGS] = {
 	"name", "handler", "initial_state", "state_version", "upgrade_handler", "max_attempts", "backoff", "backoff_max",
 	"retry_order", "on_exhausted", "handler_timeout", "batch_size", "concurrency",
 	"mailbox_limit", "on_full", "breaker_failures", "breaker_window", "journal", "owner", "settings", "hosted", "stateless",
-	"idle_ttl", "rate", "rate_by", "fair_by"
+	"idle_ttl", "rate", "rate_by", "fair_by", "wait_target"
 };
 
 /*
@@ -39,7 +39,7 @@ dja_argument_column(int arg)
 		arg == DJA_ARG_HOSTED ? DJA_TYPE_HOSTED : arg == DJA_ARG_STATELESS ? DJA_TYPE_STATELESS :
 		arg == DJA_ARG_IDLE_TTL ? DJA_TYPE_IDLE_TTL :
 		arg == DJA_ARG_RATE ? DJA_TYPE_RATE : arg == DJA_ARG_RATE_BY ? DJA_TYPE_RATE_BY :
-		arg == DJA_ARG_FAIR_BY ? DJA_TYPE_FAIR_BY :
+		arg == DJA_ARG_FAIR_BY ? DJA_TYPE_FAIR_BY : arg == DJA_ARG_WAIT_TARGET ? DJA_TYPE_WAIT_TARGET :
 		DJA_TYPE_INITIAL_STATE + arg - DJA_ARG_INITIAL_STATE;
 }
 
@@ -69,6 +69,22 @@ dja_check_interval(FunctionCallInfo fcinfo, int arg)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be negative", dja_arg_names[arg])));
+}
+
+/*
+ * Every turn would miss a target of no time at all.
+ */
+static void
+dja_check_wait_target(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(DJA_ARG_WAIT_TARGET))
+		return;
+	dja_check_interval(fcinfo, DJA_ARG_WAIT_TARGET);
+	if (dja_interval_usec(PG_GETARG_INTERVAL_P(DJA_ARG_WAIT_TARGET)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("wait_target must be positive"),
+				 errhint("Use NULL for types without a target.")));
 }
 
 /*
@@ -172,7 +188,7 @@ dja_may_be_null(int arg)
 	return arg == DJA_ARG_HANDLER || arg == DJA_ARG_UPGRADE_HANDLER || arg == DJA_ARG_BATCH_SIZE || arg == DJA_ARG_CONCURRENCY ||
 		arg == DJA_ARG_MAILBOX_LIMIT || arg == DJA_ARG_BREAKER_FAILURES || arg == DJA_ARG_JOURNAL ||
 		arg == DJA_ARG_SETTINGS || arg == DJA_ARG_IDLE_TTL || arg == DJA_ARG_RATE || arg == DJA_ARG_RATE_BY ||
-		arg == DJA_ARG_FAIR_BY;
+		arg == DJA_ARG_FAIR_BY || arg == DJA_ARG_WAIT_TARGET;
 }
 
 void
@@ -204,6 +220,7 @@ dja_check_options(FunctionCallInfo fcinfo)
 	dja_check_interval(fcinfo, DJA_ARG_BREAKER_WINDOW);
 	dja_check_interval(fcinfo, DJA_ARG_JOURNAL);
 	dja_check_idle_ttl(fcinfo);
+	dja_check_wait_target(fcinfo);
 	dja_check_word(fcinfo, DJA_ARG_RETRY_ORDER, "hold", "skip");
 	dja_check_word(fcinfo, DJA_ARG_ON_EXHAUSTED, "dead_letter", "suspend");
 	dja_check_word(fcinfo, DJA_ARG_ON_FULL, "raise", "dead_letter");

@@ -58,6 +58,7 @@ static const struct
 	[DJA_ONCE_TABLE] = {"idempotency", DJA_ONCE_NATTS},
 	[DJA_JOURNAL_TABLE] = {"journal", DJA_JOURNAL_NATTS},
 	[DJA_HOME_TABLE] = {"home", DJA_HOME_NATTS},
+	[DJA_HISTORY_TABLE] = {"stat_history", DJA_HISTORY_NATTS},
 };
 
 static const struct
@@ -85,6 +86,7 @@ static const struct
 	[DJA_ONCE_COMPLETED_AT_INDEX] = {DJA_ONCE_TABLE, "idempotency_completed_at"},
 	[DJA_JOURNAL_PKEY] = {DJA_JOURNAL_TABLE, "journal_pkey"},
 	[DJA_JOURNAL_FINISHED_AT_INDEX] = {DJA_JOURNAL_TABLE, "journal_finished_at"},
+	[DJA_HISTORY_PKEY] = {DJA_HISTORY_TABLE, "stat_history_pkey"},
 };
 
 static struct

@@ -30,6 +30,7 @@ static const bool dja_updates[DJA_NTABLES] = {
 	[DJA_MESSAGE_TABLE] = true,
 	[DJA_TIMER_TABLE] = true,
 	[DJA_ONCE_TABLE] = true,
+	[DJA_HISTORY_TABLE] = true,
 };
 
 /*
@@ -72,7 +73,8 @@ dja_refuse_unheard(Relation rel, CmdType command)
 }
 
 /*
- * Likewise for all tables, and for each command that djactor uses on them.
+ * Likewise for all tables that mail needs, and for each command that djactor uses on
+ * them.
  */
 void
 dja_check_published(void)
@@ -83,8 +85,11 @@ dja_check_published(void)
 		return;
 	for (DjaTable t = 0; t < DJA_NTABLES; t++)
 	{
-		Relation	rel = table_open(dja_table_oid(t), AccessShareLock);
+		Relation	rel;
 
+		if (t == DJA_HISTORY_TABLE)
+			continue;
+		rel = table_open(dja_table_oid(t), AccessShareLock);
 		if (dja_updates[t])
 			dja_refuse_unheard(rel, CMD_UPDATE);
 		dja_refuse_unheard(rel, CMD_DELETE);

@@ -227,6 +227,23 @@ def turns_are_slow(server: PrivateServer) -> None:
     assert goes_off(server, "Turns are slow", "10 seconds", "0.2 s").startswith("t|")
 
 
+def a_type_misses_its_target(server: PrivateServer) -> None:
+    name = "A type has missed its wait_target for most of the last ten minutes"
+    app(server, "SELECT djactor.define_actor_type('late', 'work', wait_target => '1 s')")
+    for n in range(2, 8):
+        server.sql(
+            "INSERT INTO djactor.stat_history"
+            f" SELECT 'late', date_trunc('minute', now()) - interval '{n} min', 1, 9, 0, 0, 0, 0,"
+            " 0, 0, array_fill(0, ARRAY[60]) || 9, '{9}'",
+            "app",
+        )
+        assert (alarm(server, name) != "") == (n == 7)
+    assert alarm(server, name) == "late|6|00:00:01"
+    app(server, "SELECT djactor.alter_actor_type('late', wait_target => '1 h')")
+    assert alarm(server, name) == ""
+    app(server, "SELECT djactor.drop_actor_type('late')")
+
+
 def the_database_is_a_copy(server: PrivateServer) -> None:
     name = "The database is a copy, and its mail is held"
     app(server, "SELECT djactor.pause('t'); SELECT djactor.send('t', 'k')")
@@ -292,6 +309,7 @@ FAULTS: dict[str, Callable[[PrivateServer], None]] = {
     "The clock was ahead": the_clock_was_ahead,
     "A batch is open for more than a minute": a_batch_is_open,
     "Turns are slow": turns_are_slow,
+    "A type has missed its wait_target for most of the last ten minutes": a_type_misses_its_target,
     "The database is a copy, and its mail is held": the_database_is_a_copy,
     "A prepared transaction is forgotten": a_prepared_transaction_is_forgotten,
     "Dead rows pile up": dead_rows_pile_up,

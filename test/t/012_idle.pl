@@ -34,6 +34,7 @@ my @pids;
 ok(wait_until('nobody else', sub {
 	@pids = (process_ids($node, 'djactor launcher'), process_ids($node, 'djactor worker'));
 	@pids == 3 }), 'a launcher and two residents');
+ok(wait_written($node, $_), "the history of $_ is written, though nobody wakes its resident") for 'app', 'app2';
 sleep 4;
 
 # user and system time of these processes, in ticks of 10 ms; and the transactions of both databases,

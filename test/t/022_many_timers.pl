@@ -43,6 +43,7 @@ my @pids;
 ok(wait_until('nobody else', sub {
 	@pids = (process_ids($node, 'djactor launcher'), process_ids($node, 'djactor worker'));
 	@pids == 2 }), 'a launcher and a resident');
+ok(wait_written($node, 'app'), 'the history is written');
 sleep 4;
 
 sub ticks

@@ -88,7 +88,8 @@ sub inventory
 
 	return $node->safe_psql($database, q{
 		SET search_path = pg_catalog;
-		SELECT pg_get_functiondef(oid), proacl FROM pg_proc WHERE pronamespace = 'djactor'::regnamespace ORDER BY 1;
+		SELECT CASE WHEN prokind = 'a' THEN (SELECT format('%s: %s %s', p.oid::regprocedure, aggtransfn, aggfinalfn) FROM pg_aggregate WHERE aggfnoid = p.oid)
+			ELSE pg_get_functiondef(oid) END, proacl FROM pg_proc p WHERE pronamespace = 'djactor'::regnamespace ORDER BY 1;
 		SELECT attrelid::regclass, attname, atttypid::regtype, attcollation::regcollation, attnotnull, pg_get_expr(adbin, adrelid), attacl
 			FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
 			WHERE relnamespace = 'djactor'::regnamespace AND attnum > 0 ORDER BY 1, attnum;

@@ -107,7 +107,7 @@ as_role($node, 'app', 'app', q{SELECT djactor.resume('t.work')});
 ok(wait_drained($node, 'app'), 'and what waits is found in it');
 is($node->safe_psql('app', q{
 	SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc
-	WHERE pronamespace = 'djactor'::regnamespace AND proparallel = 's'}), 'cron_next every_next mailbox_position name_hash result',
+	WHERE pronamespace = 'djactor'::regnamespace AND proparallel = 's'}), 'cron_next every_next mailbox_position name_hash result stat_percentile stat_percentile_add stat_percentile_end',
 	'only what depends on nothing but its arguments is parallel safe');
 
 #

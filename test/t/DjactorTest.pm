@@ -31,7 +31,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(new_server new_database new_app define_work start_ticking send_broken as_role session wait_until wait_drained
+our @EXPORT = qw(new_server new_database new_app define_work start_ticking send_broken as_role session wait_until wait_drained wait_written
   start_sender stop_senders check_ledger workers worker_pids process_ids log_since log_count kill_backend has_extension
   copy_server put_file);
 
@@ -253,6 +253,19 @@ sub wait_until
 		sleep $pause;
 		$pause = 0.2 if ($pause *= 1.5) > 0.2;
 	}
+}
+
+# wait_written($node, $database): until djactor.stat_history has all that was counted since the server's first start. That takes up to a
+# minute, and after it the server is idle.
+sub wait_written
+{
+	my ($node, $database) = @_;
+
+	return wait_until("the history of $database is written", sub {
+		$node->safe_psql($database, q{
+			SELECT coalesce(sum(handled + failed + retried + dead + duplicates + expired + coalesced), 0) FROM djactor.stat
+			EXCEPT SELECT coalesce(sum(handled + failed + retried + dead + duplicates + expired + coalesced), 0) FROM djactor.stat_history}) eq ''
+	}, 2 * $PATIENCE + 60);
 }
 
 # wait_drained($node, $database [, $seconds]): until no message waits.
