@@ -443,6 +443,7 @@ class ActorType(models.Model):
     breaker_window = fields.IntervalField()
     journal = fields.IntervalField(null=True)
     idle_ttl = fields.IntervalField(null=True)
+    wait_target = fields.IntervalField(null=True)
     settings = models.JSONField()
     paused = models.BooleanField()
     paused_reason = models.TextField(null=True)
@@ -612,6 +613,7 @@ class Stat(models.Model):
     batch_limit = models.IntegerField(null=True)
     worker_limit = models.IntegerField(null=True)
     coalesced = models.BigIntegerField()
+    wait_target = models.DurationField(null=True)
 
     class Meta:
         managed = False

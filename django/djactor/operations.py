@@ -44,6 +44,7 @@ _INTERVALS = {
     "breaker_window",
     "journal",
     "idle_ttl",
+    "wait_target",
 }
 _PLAIN = {
     "state_version": "int",

@@ -133,6 +133,8 @@ class TypeOptions(TypedDict, total=False):
         rate_by: The rate counts for each value of a header (``"header:tenant"``), or of the key up
             to a separator (``"key:-"``).  None: for the whole type.
         fair_by: Such values take turns, however much mail each has.  None: they do not.
+        wait_target: How long 95 of 100 messages are to wait at most; where they wait longer, the
+            live page shows it in red.  None: no target.
     """
 
     initial_state: Any
@@ -158,6 +160,7 @@ class TypeOptions(TypedDict, total=False):
     rate: str | None
     rate_by: str | None
     fair_by: str | None
+    wait_target: timedelta | None
 
 
 class RuleOptions(TypedDict, total=False):

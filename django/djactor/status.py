@@ -68,8 +68,16 @@ def _type(row: dict[str, Any]) -> tuple[object, ...]:
         f"{row['failed']:,}",
         f"{row['rate']:,.0f}",
         duration(row["run"]),
-        row["note"] or ("" if row["state"] == "running" else row["state"]),
+        "; ".join(filter(None, (row["note"] or _state(row), _late(row)))),
     )
+
+
+def _state(row: dict[str, Any]) -> str:
+    return "" if row["state"] == "running" else row["state"]
+
+
+def _late(row: dict[str, Any]) -> str:
+    return f"waits {duration(row['wait'])}, target {duration(row['target'])}" if row["late"] else ""
 
 
 def _worker(row: dict[str, Any]) -> tuple[object, ...]:

@@ -179,6 +179,64 @@ def test_failures_show_in_the_row_of_their_type(site, visit):
     site.sql("DELETE FROM djactor.dead_letter WHERE actor_key LIKE 'fay-%'")
 
 
+def test_charts_begin_with_the_past_and_go_back_further(site, visit):
+    site.server.sql(
+        """INSERT INTO djactor.stat_history
+        SELECT 'shop.mail', date_trunc('minute', now()) - make_interval(mins => 30 * n - 5), 1,
+            60 * n, 0, 0, 0, 0, 0, 0, '{0,0,0,9}', '{9}' FROM generate_series(1, 20) n
+        ON CONFLICT DO NOTHING""",
+        site.database,
+    )
+    page = visit(LIVE)
+    tile = page.locator("[data-tile='rate']")
+    expect(tile.locator(".axis")).to_contain_text("1 h ago")
+    expect(tile.locator("path.line")).to_have_attribute("d", re.compile("M([^L]*L){59}"))
+    expect(tile.locator(".peak")).to_have_text("peak 2")
+    wait = page.get_by_role("row", name="shop.mail").locator("td.spark").nth(2)
+    expect(wait.locator("path.line")).to_have_attribute("d", re.compile("^M.*h.5"))  # with gaps
+    tab_to(page, page.get_by_label("Charts show the last"))
+    for reach, points, peak in (("6 hours", 71, "peak 2.4"), ("day", 95, "peak 1.3")):
+        page.keyboard.press("ArrowDown")
+        expect(page.get_by_label("Charts show the last")).to_have_value(reach)
+        expect(tile.locator("path.line")).to_have_attribute("d", re.compile(f"M([^L]*L){{{points}}}"))
+        expect(tile.locator(".peak")).to_have_text(peak)
+    expect(tile.locator(".axis")).to_contain_text("1 d ago")
+    expect(tile.locator("svg")).to_have_attribute("aria-label", re.compile("the last 1 d: at most"))
+    expect(page.locator("[data-tile='waiting'] .axis")).to_contain_text("2 min ago")
+    page.keyboard.press("End")
+    expect(tile.locator(".axis")).to_contain_text("2 min ago")
+    site.sql("DELETE FROM djactor.stat_history WHERE actor_type = 'shop.mail'")
+
+
+def test_only_a_wait_beyond_its_target_is_red(site, visit, accessible, screenshot):
+    site.sql("SELECT djactor.alter_actor_type('shop.stock', wait_target => '1 us')")
+    site.sql("SELECT djactor.send('shop.stock', '4711', '{}')")
+    for look in ("light", "dark"):
+        page = visit(LIVE, **LOOKS[look])
+        late = page.locator(".late")
+        expect(late).to_contain_text("> 1 µs")
+        expect(page.locator("[data-tile='failures'] path.line")).to_have_attribute(
+            "d", re.compile("^M")
+        )
+        accessible(page, advice=False, within="main")
+        screenshot(page, f"admin-live-late-{look}", whole=False)
+        red = page.evaluate(
+            """() => {
+                const probe = document.body.appendChild(document.createElement("i"));
+                probe.style.color = "var(--error-fg)";
+                const red = getComputedStyle(probe).color;
+                return [...document.querySelectorAll("#djactor-live *")].filter(each => {
+                    const style = getComputedStyle(each);
+                    return each.checkVisibility()
+                        && [style.color, style.stroke, style.fill].includes(red);
+                }).map(each => each.className);
+            }"""
+        )
+        assert red == ["n late"]
+    site.sql("SELECT djactor.alter_actor_type('shop.stock', wait_target => NULL)")
+    expect(page.locator(".late")).to_have_count(0)
+
+
 def test_a_refresh_moves_neither_rows_nor_focus(site, visit):
     page = visit(LIVE)
     expect(page.locator("[data-status]")).to_contain_text("every 2 s")
@@ -356,7 +414,7 @@ def test_tab_reaches_all_there_is_and_leaves_again(site, visit, path):
         page.keyboard.press("Enter")
         page.evaluate("document.activeElement.blur()")
     there = page.evaluate(
-        "[...document.querySelectorAll('a[href], button, input, [tabindex=\"0\"]')].filter("
+        "[...document.querySelectorAll('a[href], button, input, select, [tabindex=\"0\"]')].filter("
         "element => element.checkVisibility() && element.type !== 'hidden').length"
     )
     page.evaluate("window.visited = new Set()")

@@ -167,7 +167,7 @@ def test_who_may_only_look_does_nothing(fresh):
 def test_pages_want_the_permission_of_what_they_show(fresh):
     client = with_permissions("view_reply")
     for name, *arguments in (
-        ("live",), ("live_data",), ("mailboxes",), ("trace", uuid4())
+        ("live",), ("live_data",), ("history_data",), ("mailboxes",), ("trace", uuid4())
     ):  # fmt: skip
         url = reverse(f"admin:djactor_{name}", args=arguments)
         assert client.get(url).status_code == 403
@@ -185,6 +185,76 @@ def test_the_live_page_shows_what_waits_and_who_works(browser, paused):
     data = browser.get(reverse("admin:djactor_live_data")).json()
     assert data["waiting"] == 3 and data["more"] is False and data["oldest"] >= 0
     assert data["workers"] and data["workers"][0]["role"] == "shop"
+
+
+def test_the_charts_begin_with_what_the_server_has_kept(browser, fresh):
+    ago = {"2 min": 60, "30 min": 30, "5 h": 600, "3 d": 7200, "40 d": 1}
+    for age, handled in ago.items():
+        unit, minutes = ("hour", 60) if age.endswith("d") else ("minute", 1)
+        fresh.sql(
+            f"""INSERT INTO djactor.stat_history SELECT 'past', date_trunc('{unit}', now())
+            - interval '{age}', {minutes}, {handled}, 6, 0, 0, 0, 0, 0,
+            '{{0,0,0,0,0,0,0,0,0,0,{handled}}}', '{{{handled}}}'""",
+            "shop",
+        )
+
+    def seen(name):
+        url = reverse("admin:djactor_history_data")
+        data = browser.get(url, {"range": name}).json()
+        assert (data["spans"], data["step"]) == live.RANGES[name]
+        total = {span: handled for span, handled, _ in data["all"]}
+        for span, handled, failed, wait in data["types"]["past"]:
+            assert total[span] >= handled and failed % 6 == 0
+            assert 32e-6 <= wait <= 48e-6  # in seconds: the eleventh bucket
+        return {span: handled for span, handled, *_ in data["types"]["past"]}
+
+    found = seen("hour")
+    assert sorted(found.values()) == [30, 60]
+    # The latest minute counts when it has been over for ten seconds.
+    assert set(found) in ({58, 30}, {59, 31})
+    assert sorted(seen("6 hours").values()) == [30, 60, 600]
+    assert sum(seen("day").values()) == 690
+    assert max(seen("30 days").values()) == 7200
+    assert 7800 <= sum(seen("30 days").values()) <= 7890  # the present hour comes later
+    assert browser.get(reverse("admin:djactor_history_data"), {"range": "year"}).status_code == 400
+    fresh.sql("DELETE FROM djactor.stat_history WHERE actor_type = 'past'", "shop")
+    assert "past" not in browser.get(reverse("admin:djactor_history_data")).json()["types"]
+
+
+def test_the_past_may_be_out_of_reach(browser, project):
+    project.sql("REVOKE SELECT ON djactor.stat_history FROM pg_database_owner", "shop")
+    try:
+        answer = browser.get(reverse("admin:djactor_history_data"))
+        assert answer.status_code == 503 and "stat_history" in answer.json()["error"]
+        assert browser.get(reverse("admin:djactor_live_data")).status_code == 200
+    finally:
+        project.sql(
+            "GRANT SELECT ON djactor.stat_history TO pg_database_owner WITH GRANT OPTION", "shop"
+        )
+
+
+def test_a_wait_beyond_the_target_is_said(browser):
+    with connection.cursor() as cursor:
+
+        def aim(target):
+            cursor.execute(
+                "SELECT djactor.alter_actor_type('shop.counter', wait_target => %s)", [target]
+            )
+
+        try:
+            aim(timedelta(microseconds=1))
+            djactor.actor("shop.counter", 1).send({"add": 1})
+            until(lambda: Stat.objects.get(actor_type="shop.counter").wait_p95 is not None)
+            (row,) = (one for one in live.snapshot("default")["types"] if one["late"])
+            assert row["name"] == "shop.counter" and row["target"] == 1e-6 < row["wait"]
+            page = text(browser.get(reverse("admin:djactor_live")))
+            assert re.search(r'<td class="n late">[\d.]+ .?s &gt; 1 µs</td>', page)
+            assert re.search(r"waits [\d.]+ .?s, target 1 µs", "\n".join(status.lines("default")))
+            aim(timedelta(days=1))
+            assert not any(one["late"] for one in live.snapshot("default")["types"])
+            assert "n late" not in text(browser.get(reverse("admin:djactor_live")))
+        finally:
+            aim(None)
 
 
 def test_the_live_page_counts_no_further_than_its_sample(browser, paused, monkeypatch):

@@ -49,6 +49,7 @@ ALL_OPTIONS = {
     "rate": "100/min",
     "rate_by": "header:tenant",
     "fair_by": "header:tenant",
+    "wait_target": timedelta(seconds=2),
 }
 
 

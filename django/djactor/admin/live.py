@@ -23,6 +23,9 @@ TYPES = 200  # shown on the live page, the busiest
 SHOWN = 100  # mailboxes, and timers
 PUT_OFFS = 3  # what is put off less often may be over in a moment
 
+# What the charts of the live page may show: spans, and how many seconds each takes.
+RANGES = {"hour": (60, 60), "6 hours": (72, 300), "day": (96, 900), "30 days": (120, 21_600)}
+
 # An ask whose reply is to come, its duplicates, and those that were merged wait for nobody's turn.
 _MAIL = (
     "(aside IS NULL OR aside NOT IN ('deferred', 'duplicate', 'coalesced', 'held deferred',"
@@ -53,6 +56,8 @@ _SNAPSHOT = f"""
             coalesce(s.handled, 0) AS handled, coalesce(s.failed, 0) AS failed,
             coalesce(s.turns_per_second, 0) AS rate,
             extract(epoch FROM s.wait_p95) AS wait, extract(epoch FROM s.run_p95) AS run,
+            extract(epoch FROM t.wait_target) AS target,
+            coalesce(s.wait_p95 > t.wait_target, false) AS late,
             t.paused, t.problem, t.paused_reason
         FROM djactor.actor_type t
         LEFT JOIN mail m ON m.actor_type = t.name
@@ -60,7 +65,7 @@ _SNAPSHOT = f"""
         LEFT JOIN djactor.stat s ON s.actor_type = t.name),
     judged AS (
         SELECT name, hosted, hosts, waiting, oldest, retrying, scheduled, letters, handled, failed,
-            rate, wait, run,
+            rate, wait, run, target, late,
             CASE WHEN paused THEN 'paused' WHEN problem IS NOT NULL THEN 'problem'
                 WHEN hosted AND hosts = 0 AND waiting > 0 THEN 'problem'
                 ELSE 'running' END AS state,
@@ -100,6 +105,33 @@ _SNAPSHOT = f"""
         'workers', coalesce((SELECT json_agg(workers) FROM workers), '[]'),
         'claims', (SELECT coalesce(sum(claims), 0) FROM hosting),
         'hosts', coalesce((SELECT json_agg(hosting) FROM hosting), '[]'))::text"""
+
+# The latest minute may not be written yet, so it counts when it has been over for ten seconds.
+_HISTORY = """
+    WITH bounds AS (
+        SELECT date_trunc(%(unit)s, clock_timestamp() - interval '10 s', 'UTC') AS until),
+    spans AS MATERIALIZED (
+        SELECT h.actor_type, (%(spans)s - ceil(extract(epoch FROM b.until - h.at) / %(step)s))::int
+            AS span, sum(h.handled) AS handled, sum(h.failed) AS failed,
+            extract(epoch FROM djactor.stat_percentile(h.wait, 0.95)) AS wait
+        FROM bounds b, djactor.stat_history h
+        WHERE h.minutes IN (1, 60) AND h.at < b.until
+            AND h.at >= b.until - make_interval(secs => %(spans)s * %(step)s)
+        GROUP BY h.actor_type, span),
+    busiest AS (
+        SELECT actor_type FROM spans GROUP BY actor_type
+        ORDER BY sum(handled + failed) DESC, actor_type LIMIT %(types)s),
+    types AS (
+        SELECT s.actor_type, json_agg(json_build_array(s.span, s.handled, s.failed, s.wait)
+            ORDER BY s.span) AS spans
+        FROM spans s JOIN busiest USING (actor_type) GROUP BY s.actor_type),
+    totals AS (
+        SELECT json_build_array(span, sum(handled), sum(failed)) AS total
+        FROM spans GROUP BY span ORDER BY span)
+    SELECT json_build_object(
+        'until', (SELECT extract(epoch FROM until) FROM bounds),
+        'all', coalesce((SELECT json_agg(total) FROM totals), '[]'),
+        'types', coalesce((SELECT json_object_agg(actor_type, spans) FROM types), '{}'))::text"""
 
 _MAILBOXES = f"""
     SELECT actor_type, actor_key, count(*) AS depth,
@@ -177,6 +209,31 @@ def snapshot(using: str) -> dict[str, Any]:
         cursor.execute(_SNAPSHOT, {"sample": SAMPLE, "letters": LETTERS, "types": TYPES})
         found: dict[str, Any] = json.loads(cursor.fetchone()[0])
         return found
+
+
+def history(using: str, name: str) -> dict[str, Any]:
+    """What was counted in one of ``RANGES``, in spans of equal length.
+
+    Args:
+        using: Alias of the database.
+        name: Of the range.
+
+    Returns:
+        ``step``, the seconds of a span, and ``spans``, their number; ``until``, the end of the
+        last; ``all``, a list of ``[span, handled, failed]``, and ``types``, a dict of such lists
+        by type, each with the 95th percentile of the wait in seconds.  Spans count from 0; those
+        without turns and failures are left out.  Of types only the busiest, ``TYPES`` of them.
+
+    Raises:
+        KeyError: There is no such range.
+        DatabaseError: The role may not read the history.
+    """
+    spans, step = RANGES[name]
+    unit = "minute" if step < 3600 else "hour"
+    with connections[using].cursor() as cursor:
+        cursor.execute(_HISTORY, {"spans": spans, "step": step, "unit": unit, "types": TYPES})
+        found: dict[str, Any] = json.loads(cursor.fetchone()[0])
+    return found | {"spans": spans, "step": step}
 
 
 def mailboxes(using: str) -> list[dict[str, Any]]:

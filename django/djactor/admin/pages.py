@@ -51,6 +51,7 @@ class PagesMixin(admin.ModelAdmin):
         return [
             path("live/", wrap(self.live_view), name="djactor_live"),
             path("live.json", wrap(self.live_data), name="djactor_live_data"),
+            path("history.json", wrap(self.history_data), name="djactor_history_data"),
             path("mailboxes/", wrap(self.mailboxes_view), name="djactor_mailboxes"),
             path("timers/", wrap(self.timers_view), name="djactor_timers"),
             path("timer/", wrap(self.timer_view), name="djactor_timer"),
@@ -65,7 +66,11 @@ class PagesMixin(admin.ModelAdmin):
             request,
             "djactor/live.html",
             "Live",
-            lambda using: {"now": live.snapshot(using), "interval": int(INTERVAL * 1000)},
+            lambda using: {
+                "now": live.snapshot(using),
+                "interval": int(INTERVAL * 1000),
+                "ranges": live.RANGES,
+            },
         )
 
     def live_data(self, request: HttpRequest) -> JsonResponse:
@@ -73,6 +78,17 @@ class PagesMixin(admin.ModelAdmin):
         _may(request, "actortype")
         try:
             return JsonResponse(live.snapshot(conf.get("DATABASE")))
+        except DatabaseError as error:
+            return JsonResponse({"error": str(error)}, status=503)
+
+    def history_data(self, request: HttpRequest) -> JsonResponse:
+        """What the charts show of the past, for ``?range=`` one of ``live.RANGES``."""
+        _may(request, "actortype")
+        name = request.GET.get("range", "hour")
+        if name not in live.RANGES:
+            return JsonResponse({"error": "no such range"}, status=400)
+        try:
+            return JsonResponse(live.history(conf.get("DATABASE"), name))
         except DatabaseError as error:
             return JsonResponse({"error": str(error)}, status=503)
 

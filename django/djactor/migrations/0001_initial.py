@@ -69,6 +69,7 @@ class Migration(migrations.Migration):
                 ("breaker_window", djactor.fields.IntervalField()),
                 ("journal", djactor.fields.IntervalField(null=True)),
                 ("idle_ttl", djactor.fields.IntervalField(null=True)),
+                ("wait_target", djactor.fields.IntervalField(null=True)),
                 ("settings", models.JSONField()),
                 ("paused", models.BooleanField()),
                 ("paused_reason", models.TextField(null=True)),
@@ -297,6 +298,7 @@ class Migration(migrations.Migration):
                 ("batch_limit", models.IntegerField(null=True)),
                 ("worker_limit", models.IntegerField(null=True)),
                 ("coalesced", models.BigIntegerField()),
+                ("wait_target", models.DurationField(null=True)),
             ],
             options={
                 "db_table": '"djactor"."stat"',

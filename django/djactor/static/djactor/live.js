@@ -1,8 +1,9 @@
 /*
- * The live page: asks for a snapshot every other second and shows what changed.
+ * The live page: asks for a snapshot every other second and shows what changed.  Once a minute it asks for
+ * what the server has counted in the past, for the charts.
  *
  * Without this script the page shows one snapshot.  Nothing is asked for while the page is hidden or
- * stopped, nor before the last answer has come.  Rows stay where they are and only their texts change,
+ * stopped (but what somebody chooses is), nor before the last answer has come.  Rows stay where they are and only their texts change,
  * so that neither focus nor selection is lost.  Text is set as text, never as markup.
  */
 "use strict";
@@ -12,7 +13,8 @@
 	if (!page)
 		return;
 	const interval = Number(page.dataset.interval); // milliseconds
-	const KEPT = 60; // points of a chart
+	const KEPT = 60; // points of a chart that shows what the page itself has seen
+	const AGAIN = 60; // seconds until the past is asked for again
 	const SVG = "http://www.w3.org/2000/svg";
 	const language = document.documentElement.lang || undefined;
 	const whole = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
@@ -59,13 +61,17 @@
 			node.textContent = text;
 	}
 
-	/* A line of the last two minutes, with the area below it, on a base line. */
+	/*
+	 * A line with the area below it, on a base line: of the last two minutes, as the page has seen them, or
+	 * of the past as the server has it, and then one point for the mean of what the page has seen since.
+	 * A null is a gap.
+	 */
 	class Chart {
 		constructor(height) {
-			this.points = [];
+			this.points = []; // of [time, value]
+			this.past = null;
 			this.height = height;
 			this.svg = document.createElementNS(SVG, "svg");
-			this.svg.setAttribute("viewBox", `0 0 ${KEPT - 1} ${height}`);
 			this.svg.setAttribute("preserveAspectRatio", "none");
 			this.svg.setAttribute("class", "djactor-chart");
 			for (const [name, kind] of [["path", "area"], ["path", "line"], ["path", "base"]]) {
@@ -73,22 +79,55 @@
 				this[kind].setAttribute("class", kind);
 				this.svg.append(this[kind]);
 			}
-			this.base.setAttribute("d", `M0 ${height}H${KEPT - 1}`);
 			this.svg.setAttribute("aria-hidden", "true");
 		}
 
-		get peak() {
-			return Math.max(0, ...this.points);
+		get shown() {
+			if (!this.past)
+				return this.points.map(([, value]) => value);
+			const since = this.points.filter(([at, value]) => at > this.past.until && value !== null);
+			const mean = since.reduce((sum, [, value]) => sum + value, 0) / since.length;
+			return [...this.past.values, since.length ? mean : null];
 		}
 
-		add(value) {
-			this.points = [...this.points, value].slice(-KEPT);
+		get peak() {
+			return Math.max(0, ...this.shown.filter((n) => n !== null));
+		}
+
+		add(at, value) {
+			this.points = [...this.points, [at, value]].slice(-KEPT);
+			this.draw();
+		}
+
+		/* What the server has of the past, with the time where that ends; null: nothing but what was seen. */
+		show(past) {
+			this.past = past;
+			this.draw();
+		}
+
+		draw() {
+			const shown = this.shown;
+			const width = (this.past ? shown.length : KEPT) - 1;
 			const top = this.peak || 1;
-			const left = KEPT - this.points.length;
-			const line = this.points.map((n, at) =>
-				`${at ? "L" : "M"}${left + at} ${(this.height - (this.height - 2) * n / top).toFixed(2)}`).join("");
+			const left = width + 1 - shown.length;
+			const place = (n, at) => `${left + at} ${(this.height - (this.height - 2) * n / top).toFixed(2)}`;
+			let line = "";
+			let area = "";
+			for (let at = 0; at < shown.length; at++) {
+				if (shown[at] === null)
+					continue;
+				const first = at;
+				while (at + 1 < shown.length && shown[at + 1] !== null)
+					at++;
+				// a point between two gaps gets some width
+				const part = shown.slice(first, at + 1).map((n, i) => place(n, first + i)).join("L") + (first === at ? "h.5" : "");
+				line += `M${part}`;
+				area += `M${part}V${this.height}H${left + first}Z`;
+			}
+			this.svg.setAttribute("viewBox", `0 0 ${width} ${this.height}`);
+			this.base.setAttribute("d", `M0 ${this.height}H${width}`);
 			this.line.setAttribute("d", line);
-			this.area.setAttribute("d", `${line}V${this.height}H${left}Z`);
+			this.area.setAttribute("d", area);
 		}
 	}
 
@@ -107,19 +146,36 @@
 			const axis = element("p", undefined, "axis");
 			for (const hidden of [this.peak, axis])
 				hidden.setAttribute("aria-hidden", "true");
-			axis.append(element("span", `${duration(KEPT * interval / 1000)} ago`), element("span", "now"));
+			this.from = element("span");
+			axis.append(this.from, element("span", "now"));
+			this.reaches(null);
 			this.section.append(this.small, this.peak, this.chart.svg, axis);
 		}
 
 		/* A value that is no point of the chart is but a figure: the first, which is of another kind. */
-		show(value, { more = "", small = "", isPoint = true } = {}) {
+		show(at, value, { more = "", small = "", isPoint = true } = {}) {
+			this.value = value;
 			if (isPoint)
-				this.chart.add(value);
-			const peak = this.format(this.chart.peak);
-			say(this.peak, this.chart.points.length ? `peak ${peak}` : "");
-			this.chart.svg.setAttribute("aria-label", `${this.about}, the last minutes: at most ${peak}, now ${this.format(value)}`);
+				this.chart.add(at, value);
+			this.describe();
 			say(this.figure, this.format(value) + more);
 			say(this.small, small);
+		}
+
+		reaches(past) {
+			this.span = duration(past ? past.seconds : KEPT * interval / 1000);
+			say(this.from, `${this.span} ago`);
+			this.chart.show(past);
+			this.describe();
+		}
+
+		describe() {
+			const peak = this.format(this.chart.peak);
+			const any = this.chart.shown.length > 0;
+			say(this.peak, any ? `peak ${peak}` : "");
+			if (any && this.value !== undefined)
+				this.chart.svg.setAttribute("aria-label",
+					`${this.about}, the last ${this.span}: at most ${peak}, now ${this.format(this.value)}`);
 		}
 	}
 
@@ -187,18 +243,19 @@
 	function typeRow(type) {
 		const head = element("th");
 		head.append(link(type.name, address(page.dataset.typeUrl, "TYPE", type.name)));
-		const [tr, state, waiting, oldest, retrying, scheduled, rateChart, rate, failuresChart, failures, wait, run, letters] =
-			tableRow(head, "", "n", "n", "n", "n", "spark", "n", "spark bad", "n", "n", "n", "n");
-		const turns = new Chart(20);
-		const failed = new Chart(20);
-		rateChart.append(turns.svg);
-		failuresChart.append(failed.svg);
+		const [tr, state, waiting, oldest, retrying, scheduled, rateChart, rate, failuresChart, failures, waitChart, wait, run, letters] =
+			tableRow(head, "", "n", "n", "n", "n", "spark", "n", "spark", "n", "spark", "n", "n", "n");
+		const charts = { turns: new Chart(20), failures: new Chart(20), wait: new Chart(20) };
+		rateChart.append(charts.turns.svg);
+		failuresChart.append(charts.failures.svg);
+		waitChart.append(charts.wait.svg);
 		const number = (cell, n, more) => {
 			say(cell, n ? count(n) + more : "0");
 			cell.classList.toggle("zero", !n);
 		};
 		return {
 			tr,
+			charts,
 			update(now) {
 				badge(state, now.state, now.note);
 				number(waiting, now.waiting, "");
@@ -208,10 +265,12 @@
 				number(rate, now.turns, "");
 				number(failures, now.failures, "");
 				if (now.measured) {
-					turns.add(now.turns);
-					failed.add(now.failures);
+					charts.turns.add(now.at, now.turns);
+					charts.failures.add(now.at, now.failures);
 				}
-				say(wait, duration(now.wait));
+				charts.wait.add(now.at, now.wait);
+				say(wait, duration(now.wait) + (now.late ? ` > ${duration(now.target)}` : ""));
+				wait.classList.toggle("late", now.late);
 				say(run, duration(now.run));
 				const text = now.letters ? count(now.letters) + (now.more_letters ? "+" : "") : "0";
 				if (letters.textContent !== text)
@@ -266,6 +325,7 @@
 		letters: new Tile("letters", count, "Dead letters"),
 		busy: new Tile("busy", count, "Workers at work"),
 	};
+	const range = find("[data-range] select");
 	let types = null;
 	let workers = null;
 	let hosts = null;
@@ -276,6 +336,7 @@
 		const was = new Map((before ? before.types : []).map((type) => [type.name, type]));
 		for (const type of now.types) {
 			const known = was.get(type.name);
+			type.at = now.at;
 			type.turns = known ? perSecond(known.handled, type.handled) : type.rate;
 			type.measured = Boolean(known);
 			type.failures = perSecond(known && known.failed, type.failed);
@@ -285,16 +346,17 @@
 		}
 		const later = [[now.retrying, "to be retried"], [now.scheduled, "scheduled"]]
 			.filter(([n]) => n > 0).map(([n, words]) => `+ ${count(n)} ${words}`).join(", ");
-		tiles.rate.show(before ? perSecond(before.handled, now.handled) : now.rate, { isPoint: Boolean(before) });
-		tiles.waiting.show(now.waiting, { more: now.more ? "+" : "", small: later });
-		tiles.oldest.show(now.oldest || 0);
-		tiles.failures.show(perSecond(before ? before.failed : undefined, now.failed), { isPoint: Boolean(before) });
-		tiles.letters.show(now.letters, { more: now.more_letters ? "+" : "" });
-		tiles.busy.show(now.busy, { small: `of ${now.workers.length} that run` });
+		tiles.rate.show(now.at, before ? perSecond(before.handled, now.handled) : now.rate, { isPoint: Boolean(before) });
+		tiles.waiting.show(now.at, now.waiting, { more: now.more ? "+" : "", small: later });
+		tiles.oldest.show(now.at, now.oldest || 0);
+		tiles.failures.show(now.at, perSecond(before ? before.failed : undefined, now.failed), { isPoint: Boolean(before) });
+		tiles.letters.show(now.at, now.letters, { more: now.more_letters ? "+" : "" });
+		tiles.busy.show(now.at, now.busy, { small: `of ${now.workers.length} that run` });
 
 		types ??= new Rows(find("[data-types]"), typeRow);
 		workers ??= new Rows(find("[data-workers]"), workerRow);
 		types.show(now.types, (type) => type.name);
+		showPast();
 		workers.show(now.workers, (worker) => worker.pid);
 		hosts ??= new Rows(find("[data-hosts]"), hostRow);
 		hosts.show(now.hosts, (host) => host.id);
@@ -305,6 +367,62 @@
 		say(find("[data-more] span"), count(now.more_types));
 		find("[data-held]").hidden = !now.held;
 		before = now;
+	}
+
+	let past = null; // what the server has answered last
+	let pastAt = 0; // when it was asked, by the page's clock
+	let pastShown = "";
+
+	/* Charts of the past: of the tiles, and of the rows that there are, which may come and go. */
+	function showPast() {
+		const seconds = past && past.spans * past.step;
+		const chart = (spans, figure, missing) => {
+			if (!past)
+				return null;
+			const values = new Array(past.spans).fill(missing);
+			for (const span of spans)
+				values[span[0]] = figure(span);
+			return { values, seconds, until: past.until };
+		};
+		const turns = ([, handled]) => handled / past.step;
+		const failures = ([, , failed]) => failed / past.step;
+		const shown = past ? `${range.value} ${past.until}` : "";
+		if (shown !== pastShown) {
+			tiles.rate.reaches(chart(past && past.all, turns, 0));
+			tiles.failures.reaches(chart(past && past.all, failures, 0));
+		}
+		for (const [name, row] of types ? types.rows : []) {
+			if (row.past === shown)
+				continue;
+			const spans = past ? past.types[name] || [] : [];
+			row.charts.turns.show(chart(spans, turns, 0));
+			row.charts.failures.show(chart(spans, failures, 0));
+			row.charts.wait.show(chart(spans, ([, , , wait]) => wait, null));
+			row.past = shown;
+		}
+		pastShown = shown;
+	}
+
+	/* Asks for the past when it is time, or another range was chosen.  Without an answer the charts stay as they are. */
+	async function askPast() {
+		const asked = range.value;
+		if (!asked) {
+			past = null;
+			showPast();
+			return;
+		}
+		pastAt = performance.now();
+		try {
+			const answer = await fetch(`${page.dataset.historyUrl}?range=${encodeURIComponent(asked)}`,
+				{ headers: { Accept: "application/json" } });
+			const data = await answer.json();
+			if (answer.ok && range.value === asked) {
+				past = data;
+				showPast();
+			}
+		} catch {
+			// the next snapshot says what is the matter
+		}
 	}
 
 	function complain(text) {
@@ -329,6 +447,8 @@
 				complain("The server does not answer, or you are no longer logged in. The figures are old.");
 			}
 			status();
+			if (range.value && performance.now() - pastAt > AGAIN * 1000)
+				await askPast();
 		}
 		setTimeout(refresh, interval);
 	}
@@ -344,5 +464,8 @@
 	idle.hidden = false;
 	idle.firstElementChild.addEventListener("change", (event) =>
 		find(".djactor-types").classList.toggle("active-only", event.target.checked));
+	find("[data-range]").hidden = false;
+	range.addEventListener("change", askPast);
+	askPast();
 	refresh();
 })();
