@@ -40,12 +40,13 @@ def test_each_sqlstate_is_explained() -> None:
     assert [state for state in states if state not in explained] == []
 
 
-# Defaults of columns, triggers, parts of indexes and views, and what the server calls itself.
+# Defaults of columns, triggers, parts of indexes, views and aggregates, and what the server calls itself.
 INTERNAL = {
     *("check_preload", "handle_python", "python_directory", "progress_list"),
     *("current_cause", "current_headers", "current_sender_key", "current_sender_type"),
     *("current_trace", "mailbox_position", "name_hash"),
     *("home_changed", "message_arrived", "message_sent", "refuse_write"),
+    *("stat_percentile_add", "stat_percentile_end"),
 }
 
 
@@ -80,6 +81,9 @@ def server() -> Iterator[PrivateServer]:
             "SELECT djactor.send('r', 'k', '{\"fail\": 1}');"
             "SELECT djactor.send('t', 'later', deliver_at => now() + '1 day');"
             "SELECT djactor.send('p', 'k');"
+            "INSERT INTO djactor.stat_history SELECT 't', date_trunc('minute', now())"
+            " - interval '1 h' * n, 1, 7, 2, 0, 0, 0, 0, 0, '{0,0,0,0,7}', '{7}'"
+            " FROM generate_series(1, 2) n;"
         )
         server.sql(
             "DO $$BEGIN WHILE NOT EXISTS (SELECT FROM djactor.dead_letter)"
@@ -91,7 +95,7 @@ def server() -> Iterator[PrivateServer]:
 
 def test_the_queries_run(server: PrivateServer, blocks: Blocks) -> None:
     shown = [server.sql(query).splitlines() for query in blocks(ROWS, "sql")]
-    why, actors, dead, journal, workers, sizes = shown
+    why, actors, dead, journal, history, workers, sizes = shown
     assert len(why) == 3
     assert any("|attempt 2 at " in line and line.endswith(": told to fail") for line in why)
     assert any("|scheduled for " in line for line in why)
@@ -99,5 +103,6 @@ def test_the_queries_run(server: PrivateServer, blocks: Blocks) -> None:
     assert any(line.startswith("t|1|1|") for line in actors)
     assert dead[0].startswith("t|failed|P0001|told to fail|1|")
     assert journal[0].startswith("t|1|")
+    assert sum(line.endswith("|t|7|2|00:00:00.000005") for line in history) == 2
     assert workers
     assert len(sizes) >= 11
