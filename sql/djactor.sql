@@ -1401,6 +1401,25 @@ CREATE AGGREGATE djactor.stat_percentile(counts int[], part double precision)
 COMMENT ON AGGREGATE djactor.stat_percentile(int[], double precision) IS
 'time that the given part of all turns did not exceed (0.95 is the 95th percentile), over the histograms wait or run of any rows of djactor.stat_history; exact to a quarter; NULL without turns';
 
+CREATE FUNCTION djactor.stat_times_list
+(
+	OUT actor_type text, OUT waited interval, OUT ran interval,
+	OUT up_to interval[], OUT waits bigint[], OUT runs bigint[]
+) RETURNS SETOF record
+	LANGUAGE c VOLATILE ROWS 100
+	AS 'MODULE_PATHNAME', 'dja_stat_times_list';
+COMMENT ON FUNCTION djactor.stat_times_list() IS 'rows of the view djactor.stat_times';
+
+CREATE VIEW djactor.stat_times AS
+	SELECT actor_type, waited, ran, up_to, waits, runs FROM djactor.stat_times_list();
+COMMENT ON VIEW djactor.stat_times IS 'how long the successful turns of each actor type have waited and run since the time that djactor.stat calls since, as histograms for monitoring systems';
+COMMENT ON COLUMN djactor.stat_times.actor_type IS 'kind of actor';
+COMMENT ON COLUMN djactor.stat_times.waited IS 'sum of the times that the messages had waited, as wait_p50 of djactor.stat counts them';
+COMMENT ON COLUMN djactor.stat_times.ran IS 'sum of the durations of the turns';
+COMMENT ON COLUMN djactor.stat_times.up_to IS 'where the buckets of waits and runs end: 2 us, 4 us, 8 us and so on; the last one has no end';
+COMMENT ON COLUMN djactor.stat_times.waits IS 'number of turns in each bucket, by how long their messages had waited';
+COMMENT ON COLUMN djactor.stat_times.runs IS 'number of turns in each bucket, by how long they took';
+
 CREATE FUNCTION djactor.put_off_list
 (
 	OUT type_hash bigint, OUT key_hash bigint, OUT times int, OUT until timestamptz, OUT reason text
@@ -1449,7 +1468,8 @@ GRANT USAGE ON SCHEMA djactor TO PUBLIC;
 GRANT USAGE ON SCHEMA djactor TO pg_database_owner WITH GRANT OPTION;
 GRANT SELECT ON djactor.actor_type, djactor.actor, djactor.actor_identity, djactor.message,
 	djactor.dead_letter, djactor.reply, djactor.timer, djactor.watch, djactor.idempotency,
-	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.host, djactor.progress, djactor.stat, djactor.stat_history TO pg_database_owner WITH GRANT OPTION;
+	djactor.journal, djactor.home, djactor.mailbox, djactor.worker, djactor.host, djactor.progress, djactor.stat,
+	djactor.stat_history, djactor.stat_times TO pg_database_owner WITH GRANT OPTION;
 /* pg_dump reads these sequences, too */
 GRANT SELECT ON SEQUENCE djactor.actor_identity_id_seq, djactor.message_id_seq TO pg_database_owner WITH GRANT OPTION;
 GRANT INSERT (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
@@ -1465,6 +1485,7 @@ REVOKE ALL ON FUNCTION djactor.host_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.progress_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.hosted_state(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.stat_list() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor.stat_times_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.put_off_list() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.stat_percentile_add(internal, int[], double precision) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor.stat_percentile_end(internal) FROM PUBLIC;
@@ -1479,6 +1500,7 @@ GRANT EXECUTE ON FUNCTION djactor.host_list() TO pg_database_owner WITH GRANT OP
 GRANT EXECUTE ON FUNCTION djactor.progress_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.hosted_state(bigint) TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.stat_list() TO pg_database_owner WITH GRANT OPTION;
+GRANT EXECUTE ON FUNCTION djactor.stat_times_list() TO pg_database_owner WITH GRANT OPTION;
 GRANT EXECUTE ON FUNCTION djactor.put_off_list() TO pg_database_owner WITH GRANT OPTION;
 
 /* ---------- pg_dump includes the users' data ---------- */

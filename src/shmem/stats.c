@@ -11,7 +11,9 @@
  * Times go into histograms with two buckets for each power of two, which is exact
  * to a quarter.  There is one histogram for the present minute by the clock and
  * one for the last.  So reading both covers the last one to two minutes, and
- * nothing has to be aged.
+ * nothing has to be aged.  When a minute's histogram is reused, its turns join
+ * the totals, which have one bucket for each power of two.  So totals and both
+ * histograms have all turns since counting began.
  *
  * What the history has not taken yet is what was counted less what was taken.  The
  * counters have that in taken[].  Of the histograms there is no sum that runs from
@@ -59,6 +61,7 @@ typedef struct DjaStat
 	DjaStatWindow windows[2];	/* even and odd minutes */
 	uint64		taken[DJA_STAT_NCOUNTERS];	/* by the history */
 	DjaStatTimes owed;			/* to the history, with the windows added */
+	DjaStatTotals totals;		/* the buckets without those of the windows */
 } DjaStat;
 
 struct DjaStats
@@ -74,6 +77,8 @@ struct DjaStatPart
 	bool		listed;
 	uint64		type_hash;
 	uint32		counters[DJA_STAT_NCOUNTERS];
+	uint64		wait_usec;
+	uint64		run_usec;
 	DjaStatTimes times;
 };
 
@@ -165,6 +170,19 @@ dja_stat_add_times(DjaStatTimes *sum, const DjaStatTimes *times)
 	}
 }
 
+/*
+ * Adds a histogram to totals.
+ */
+static void
+dja_stat_add_totals(DjaStatTotals *totals, const DjaStatTimes *times)
+{
+	for (int i = 0; i < DJA_STAT_BUCKETS; i++)
+	{
+		totals->wait[i / 2] += times->wait[i];
+		totals->run[i / 2] += times->run[i];
+	}
+}
+
 /* ---------- counting ---------- */
 
 static DjaStatPart *
@@ -219,6 +237,8 @@ dja_stat_handled(DjaStatOfType *type, int64 wait_usec, int64 run_usec)
 		return;
 	part = dja_stat_part(type);
 	part->counters[DJA_STAT_HANDLED]++;
+	part->wait_usec += Max(wait_usec, 0);
+	part->run_usec += Max(run_usec, 0);
 	part->times.wait[dja_stat_bucket(wait_usec)]++;
 	part->times.run[dja_stat_bucket(run_usec)]++;
 }
@@ -277,6 +297,7 @@ dja_stat_clear(DjaStatPart *part)
 {
 	part->listed = false;
 	memset(part->counters, 0, sizeof(part->counters));
+	part->wait_usec = part->run_usec = 0;
 	memset(&part->times, 0, sizeof(part->times));
 }
 
@@ -325,10 +346,13 @@ dja_stat_add(DjaStatPart *part, TimestampTz now)
 	dja_stat_owe(dja_type_queue(at), now);
 	if (part->counters[DJA_STAT_HANDLED] == 0)
 		return;
+	slot->totals.wait_usec += part->wait_usec;
+	slot->totals.run_usec += part->run_usec;
 	window = &slot->windows[minute & 1];
 	if (window->minute != minute)
 	{
 		dja_stat_add_times(&slot->owed, &window->times);
+		dja_stat_add_totals(&slot->totals, &window->times);
 		memset(window, 0, sizeof(DjaStatWindow));
 		window->minute = minute;
 	}
@@ -512,4 +536,27 @@ dja_stats_give_back(const DjaStatShare *shares, int n)
 		}
 		dja_unlock();
 	}
+}
+
+/*
+ * Copies the times of all turns of a type of this database since counting began;
+ * all zero if there were none.  Takes the lock.
+ */
+void
+dja_stats_read_totals(uint64 type_hash, DjaStatTotals *totals)
+{
+	DjaStat		stat = {0};
+	int			at;
+
+	memset(totals, 0, sizeof(*totals));
+	dja_lock();
+	at = dja_type_queue_slot(MyDatabaseId, type_hash);
+	if (at >= 0)
+		stat = dja_shared->stats->slots[at];
+	dja_unlock();
+	if (stat.type_hash != type_hash || stat.database != MyDatabaseId)
+		return;
+	*totals = stat.totals;
+	for (int i = 0; i < 2; i++)
+		dja_stat_add_totals(totals, &stat.windows[i].times);
 }

@@ -43,6 +43,17 @@ typedef struct DjaStatTimes
 	uint32		run[DJA_STAT_BUCKETS];
 } DjaStatTimes;
 
+#define DJA_STAT_OCTAVES (DJA_STAT_BUCKETS / 2)
+
+/* The same since counting began, in buckets that end at powers of two. */
+typedef struct DjaStatTotals
+{
+	uint64		wait_usec;
+	uint64		run_usec;
+	uint64		wait[DJA_STAT_OCTAVES];
+	uint64		run[DJA_STAT_OCTAVES];
+} DjaStatTotals;
+
 /* Where a process counts for a type; lives as long as the process. */
 typedef struct DjaStatPart DjaStatPart;
 
@@ -92,6 +103,7 @@ extern void dja_stat_forget(void);
 
 /* reading */
 extern void dja_stats_read(uint64 type_hash, TimestampTz now, DjaStatSums *sums);
+extern void dja_stats_read_totals(uint64 type_hash, DjaStatTotals *totals);
 extern int64 dja_stat_percentile(const uint64 *buckets, double part);
 
 /* for the history: when to take next, which needs the lock; and taking, which takes it */

@@ -55,6 +55,15 @@ CALL wait_until($$(SELECT handled >= 142 FROM djactor.stat WHERE actor_type = 's
 SELECT handled FROM djactor.stat WHERE actor_type = 'stat';
 SELECT turns FROM djactor.actor WHERE actor_type = 'stat' AND actor_key = 'drained';
 
+-- # Histograms of all turns since then: as many in each as were handled; the buckets end at powers of two
+SELECT up_to[1:3] AS first, cardinality(up_to) + 1 = cardinality(waits) AND cardinality(waits) = cardinality(runs) AS last_has_no_end,
+	(SELECT sum(n) FROM unnest(waits) n) AS waits, (SELECT sum(n) FROM unnest(runs) n) AS runs
+FROM djactor.stat_times WHERE actor_type = 'stat';
+-- # ... and their sums lie between what the buckets allow
+SELECT waited < (SELECT sum(n * coalesce(e, interval '1 day')) FROM unnest(waits, up_to) b (n, e)) AND waited >= (SELECT sum(n * e / 2) FROM unnest(waits, up_to) b (n, e) WHERE e > '2 us') AS waited,
+	ran < (SELECT sum(n * coalesce(e, interval '1 day')) FROM unnest(runs, up_to) b (n, e)) AND ran >= (SELECT sum(n * e / 2) FROM unnest(runs, up_to) b (n, e) WHERE e > '2 us') AS ran
+FROM djactor.stat_times WHERE actor_type = 'stat';
+
 -- # A type that is defined again goes on counting; one that is dropped has no row
 SELECT djactor.define_actor_type('stat', 'stat_handler');
 SELECT handled FROM djactor.stat WHERE actor_type = 'stat';
@@ -66,6 +75,8 @@ CREATE ROLE regress_dja_stat;
 SET ROLE regress_dja_stat;
 CALL fails('SELECT count(*) FROM djactor.stat');
 CALL fails('SELECT count(*) FROM djactor.stat_list()');
+CALL fails('SELECT count(*) FROM djactor.stat_times');
+CALL fails('SELECT count(*) FROM djactor.stat_times_list()');
 RESET ROLE;
 DROP ROLE regress_dja_stat;
 

@@ -121,6 +121,7 @@ refused("... and to many", 'mallory', '42501', "SELECT djactor.wait_replies('{$a
 refused("outcome() of another's message", 'mallory', '42501', "SELECT djactor.outcome($dead)");
 refused('trace()', 'mallory', '42501', 'SELECT djactor.trace(gen_random_uuid())');
 refused('stat_list()', 'mallory', '42501', 'SELECT djactor.stat_list()');
+refused('stat_times_list()', 'mallory', '42501', 'SELECT djactor.stat_times_list()');
 refused('worker_list()', 'mallory', '42501', 'SELECT djactor.worker_list()');
 refused('progress_list()', 'mallory', '42501', 'SELECT djactor.progress_list()');
 refused('put_off_list()', 'mallory', '42501', 'SELECT djactor.put_off_list()');
