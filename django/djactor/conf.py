@@ -4,6 +4,7 @@
 ``LISTEN``          whether ``aask()`` may LISTEN; False behind a pooler in transaction mode
 ``POLL_INTERVAL``   seconds between two looks for answers while listening, a safety net (1.0)
 ``STREAM_INTERVAL`` seconds between two looks for states that are streamed to browsers (0.25)
+``METRICS_TOKEN``   what Prometheus sends to be told the figures; without it a login is needed ("")
 
 Entries that nobody knows, and values of another type, are found by the system checks.
 """
@@ -19,6 +20,7 @@ DEFAULTS: dict[str, Any] = {
     "LISTEN": True,
     "POLL_INTERVAL": 1.0,
     "STREAM_INTERVAL": 0.25,
+    "METRICS_TOKEN": "",
 }
 
 
