@@ -22,7 +22,7 @@ from django.db import connections
 from django.db.utils import Error as DatabaseError
 from django.db.utils import InterfaceError, OperationalError
 
-from djactor import conf, messages, schedules
+from djactor import conf, messages, schedules, tracing
 from djactor.exceptions import AskFailed, AskInTransaction, AskTimeout
 from djactor.fields import dump_payload, load_payload, normalise_key
 from djactor.hosting.context import in_turn
@@ -415,6 +415,7 @@ class ActorRef(Generic[M_contra]):
                 " Ask outside atomic(), or send() and look at the answer later; with"
                 " ATOMIC_REQUESTS the view needs @transaction.non_atomic_requests."
             )
+        headers = tracing.headers(headers)
         with connection.cursor() as cursor:
             # The server's clock decides when the ask expires, as it does when that has passed.
             cursor.execute(

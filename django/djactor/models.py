@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from asgiref.sync import sync_to_async
 from django.db import connections, models, router, transaction
 
-from djactor import conf, fields, schedules
+from djactor import conf, fields, schedules, tracing
 from djactor.exceptions import DjactorError, MessageSent, StateChanged
 
 
@@ -199,6 +199,7 @@ class MessageQuerySet(models.QuerySet["Message"]):
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
     def _batched_insert(self, objs: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
+        tracing.stamp(objs)
         return super()._batched_insert(objs, _used(fields, objs), *args, **kwargs)  # type: ignore[misc]
 
 
@@ -284,6 +285,7 @@ class Message(models.Model):
     def _do_insert(
         self, manager: Any, using: str, fields: Any, returning_fields: Any, raw: bool
     ) -> Any:
+        tracing.stamp([self])
         fields = _used(fields, [self])
         told = [self._meta.get_field(name) for name in ("trace_id", "sent_at")]
         rows = super()._do_insert(manager, using, fields, [*returning_fields, *told], raw)  # type: ignore[misc]

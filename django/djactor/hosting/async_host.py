@@ -23,6 +23,7 @@ from typing import Any
 
 import psycopg
 
+from djactor import tracing
 from djactor.hosting import calls, logs
 from djactor.hosting.classes import Hosted, loads, unchanged_from
 from djactor.hosting.committers import Committers, InCommit, TurnGone
@@ -440,10 +441,11 @@ class AsyncHost:
                 words[slot] = steps.message = row[ID]
                 current_turn.set(turn)
                 try:
-                    obj = hosted.object_for(row, state)
-                    answer = await hosted.handle(obj, loads(row[PAYLOAD]))
-                    before = unchanged_from(row) if state is None else state
-                    new, reply = hosted.ended(obj, answer, before)
+                    with tracing.turn(turn):
+                        obj = hosted.object_for(row, state)
+                        answer = await hosted.handle(obj, loads(row[PAYLOAD]))
+                        before = unchanged_from(row) if state is None else state
+                        new, reply = hosted.ended(obj, answer, before)
                     if turn.timed_out:
                         raise TimeLimit
                     if turn.answer is not None:

@@ -249,10 +249,11 @@ class Turn:
             ValueError: For NaN or an infinity in these, and for a time without a zone.
             LookupError: The class is not registered, or under several names.
         """
-        from djactor import messages
+        from djactor import messages, tracing
         from djactor.hosting import calls
 
         name, value = messages.addressed(actor_type, payload)
+        headers = tracing.headers(headers)
         found = self._do(
             calls.SEND,
             (

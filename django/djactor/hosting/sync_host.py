@@ -33,6 +33,7 @@ import psycopg
 from django.conf import settings
 from django.db import connections, reset_queries, transaction
 
+from djactor import tracing
 from djactor.hosting import logs, turns, wire
 from djactor.hosting.classes import Hosted, loads, unchanged_from
 from djactor.hosting.context import (
@@ -503,13 +504,14 @@ class _Thread(threading.Thread):
         token = running.set(turn)
         try:
             before = self._states.get(claim)
-            obj = hosted.object_for(row, before)
-            answer = hosted.handle(obj, loads(row[PAYLOAD]))
-            if answer is not None and not isinstance(answer, dict):
-                turns.check_sync(answer, hosted.label)
-            state, reply = hosted.ended(
-                obj, answer, unchanged_from(row) if before is None else before
-            )
+            with tracing.turn(turn):
+                obj = hosted.object_for(row, before)
+                answer = hosted.handle(obj, loads(row[PAYLOAD]))
+                if answer is not None and not isinstance(answer, dict):
+                    turns.check_sync(answer, hosted.label)
+                state, reply = hosted.ended(
+                    obj, answer, unchanged_from(row) if before is None else before
+                )
             turns.check_usable(self._alias)
         finally:
             turn.over = True

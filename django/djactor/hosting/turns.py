@@ -11,6 +11,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections
 from django.db.transaction import TransactionManagementError
 
+from djactor import tracing
 from djactor.hosting import context, logs, wire
 from djactor.hosting.classes import Hosted, loads, unchanged_from
 from djactor.hosting.context import ID, PAYLOAD, TIME_LIMIT, TOKEN, TYPE, Call, Row, Turn
@@ -152,7 +153,7 @@ def _run_turn(alias: str, hosted: Hosted, turn: Turn) -> None:
     wire.run(raw, wire.begin_turn(row[TOKEN], row[ID]))
     if not hosted.is_async:
         turn._execute = execute
-    with as_current(turn):
+    with as_current(turn), tracing.turn(turn):
         obj = hosted.object_for(row, None)
         message = loads(row[PAYLOAD])
         if hosted.is_async:
