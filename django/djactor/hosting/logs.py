@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from djactor import sentry
 from djactor.hosting.context import ID, KEY, TYPE, Turn, running
 
 logger = logging.getLogger("djactor.worker")
@@ -75,7 +76,7 @@ def about(turn: Turn) -> Iterator[None]:
 def failed(turn: Turn, error: BaseException, verdict: str = "") -> None:
     """Log that a turn has failed, with its traceback, for Sentry and the like."""
     row = turn.row
-    with about(turn):
+    with about(turn), sentry.about(turn):
         logger.error(
             "turn of %s %s failed, message %d, attempt %d%s",
             row[TYPE],
