@@ -110,6 +110,8 @@ def test_the_wheel_has_the_app_its_licence_and_its_extras(made: tuple[Path, Path
     assert not [name for name in names if name.endswith(".pyc")]
     assert f"djactor-{__version__}.dist-info/licenses/LICENSE" in names
     assert set(re.findall(r"^Provides-Extra: (.*)$", header, re.MULTILINE)) == {
+        "otel",
+        "prometheus",
         "psycopg",
         "tasks",
         "uvloop",
