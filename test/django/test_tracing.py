@@ -254,6 +254,7 @@ def test_a_turn_of_drain_is_a_span_too(request_span):
         with transaction.atomic():
             djactor.actor("host.drained", 1).send({"add": 1})
             drain()
+            assert trace.get_current_span().get_span_context() == request_span
             transaction.set_rollback(True)
     finally:
         drop("host.drained")

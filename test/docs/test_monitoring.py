@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import promql_parser
 import yaml
 from django.core.management import load_command_class
 
@@ -48,6 +49,7 @@ def test_the_project_works_and_has_the_metrics(
     for language in ("promql", "yaml"):
         assert blocks(language)
     for query in queries():
+        promql_parser.parse(query)  # raises
         assert METRIC.findall(query) and set(METRIC.findall(query)) <= known
 
 
