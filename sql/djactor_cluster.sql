@@ -2,8 +2,8 @@
  * djactor_cluster.sql
  *
  * Actors on several servers, the nodes of a cluster; docs/cluster.md is for users.
- * Each key lives on one node.  Who sends inserts into djactor_cluster.message, which is
- * partitioned by node:
+ * Each key lives on one node.  Who sends to another node inserts into
+ * djactor_cluster.message, as djactor.send() does, which is partitioned by node:
  *
  * - message_here, for this node: its triggers put each row into djactor.message;
  * - message_N, for another node, by transport "outbox": an ordinary table, whose rows an
@@ -14,8 +14,8 @@
  * They belong to the database, not to the extension, and so come with a dump.  The
  * rules of djactor.sql hold here as well.
  *
- * Order: places, tables, triggers, sending, forwarding, answers, types, views,
- * setting up, grants, dump configuration.
+ * Order: places, tables, triggers, forwarding, answers, types, views, setting up,
+ * tables of users, grants, dump configuration.
  */
 
 \echo Use "CREATE EXTENSION djactor_cluster" to load this file. \quit
@@ -77,9 +77,6 @@ COMMENT ON FUNCTION djactor_cluster.partition_hash(text, bigint) IS 'hash of a k
 CREATE OPERATOR CLASS djactor_cluster.by_node FOR TYPE text USING hash AS
 	OPERATOR 1 pg_catalog.= (text, text),
 	FUNCTION 2 djactor_cluster.partition_hash(text, bigint);
-
-/* Who would send past the cluster makes a double of an actor. */
-ALTER TABLE djactor.message ADD CONSTRAINT lives_here CHECK (djactor_cluster.is_here(actor_key));
 
 /* ---------- tables ---------- */
 
@@ -186,51 +183,6 @@ BEGIN
 	RETURN NEW;
 END $$;
 COMMENT ON FUNCTION djactor_cluster.note_ask() IS 'trigger: keeps the return address of an ask from another node';
-
-/* ---------- sending ---------- */
-
-CREATE FUNCTION djactor_cluster.send
-(
-	actor_type text,
-	actor_key text,
-	payload jsonb DEFAULT '{}'::pg_catalog.jsonb,
-	priority int DEFAULT 0,
-	deliver_at timestamptz DEFAULT NULL,
-	expires_at timestamptz DEFAULT NULL,
-	idempotency_key text DEFAULT NULL,
-	headers jsonb DEFAULT NULL,
-	wants_reply boolean DEFAULT false,
-	coalesce_key text DEFAULT NULL,
-	coalesce_mode text DEFAULT NULL,
-	debounce interval DEFAULT NULL,
-	debounce_limit interval DEFAULT NULL
-) RETURNS bigint
-	LANGUAGE plpgsql VOLATILE
-	AS $$
-#variable_conflict use_column
-DECLARE
-	sent bigint;
-BEGIN
-	IF djactor_cluster.is_here($2) THEN
-		RETURN djactor.send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
-	END IF;
-	IF $12 IS NOT NULL OR $13 IS NOT NULL THEN
-		IF $12 IS NULL OR $5 IS NOT NULL OR $11 OPERATOR(pg_catalog.<>) 'debounce' THEN
-			RAISE EXCEPTION 'debounce goes neither with deliver_at nor with another coalesce_mode, and debounce_limit needs it'
-				USING ERRCODE = 'invalid_parameter_value';
-		END IF;
-		$5 := djactor.now() OPERATOR(pg_catalog.+) $12;
-		$11 := 'debounce';
-	END IF;
-	INSERT INTO djactor_cluster.message (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
-			idempotency_key, wants_reply, coalesce_key, coalesce_mode, coalesce_until)
-		VALUES ($1, $2, $3, COALESCE($8, djactor.current_headers()), COALESCE($4, 0)::pg_catalog.int2, $5, $6, $7, COALESCE($9, false), $10, $11,
-			djactor.now() OPERATOR(pg_catalog.+) $13)
-		RETURNING id INTO sent;
-	RETURN sent;
-END $$;
-COMMENT ON FUNCTION djactor_cluster.send(text, text, jsonb, int, timestamptz, timestamptz, text, jsonb, boolean, text, text, interval, interval) IS
-'sends as djactor.send() does, to an actor of any node, and returns the id by which its answer is known here';
 
 /* ---------- forwarding ---------- */
 
@@ -616,6 +568,63 @@ END $$;
 COMMENT ON FUNCTION djactor_cluster.add_node(int, name, text) IS
 'tells this node of another one, at a server of postgres_fdw; transport is outbox (no sender waits for the other node) or direct';
 
+/* ---------- tables of users ---------- */
+
+/*
+ * The table becomes the partition of this node, and another one takes its name.
+ * Functions and Django find that by name.
+ */
+CREATE FUNCTION djactor_cluster.spread_table(spread regclass, key name) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	c pg_class;
+	schema name;
+	whole text;
+	local text;
+	number record;
+	other record;
+	here int := djactor_cluster.this_node();
+BEGIN
+	SELECT * INTO c FROM pg_class WHERE oid = spread;
+	SELECT nspname INTO schema FROM pg_namespace WHERE oid = c.relnamespace;
+	whole := format('%I.%I', schema, c.relname);
+	local := format('%I.%I', schema, c.relname || '_here');
+	IF here IS NULL THEN
+		RAISE EXCEPTION 'this database is not a node of a cluster'
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up() first.';
+	ELSIF c.relkind <> 'r' OR c.relispartition OR length(c.relname || '_here') > 63 THEN
+		RAISE EXCEPTION '% is no ordinary table, or its name is longer than 58 bytes', spread USING ERRCODE = 'wrong_object_type';
+	END IF;
+	FOR number IN SELECT attname, atttypid FROM pg_attribute WHERE attrelid = spread AND attidentity <> '' AND NOT attisdropped LOOP
+		IF number.atttypid <> 'int8'::regtype THEN
+			RAISE EXCEPTION 'identity column "%" of % is no bigint', number.attname, spread
+				USING ERRCODE = 'wrong_object_type', HINT = 'Each node numbers rows in a range of its own, for which others have no room.';
+		END IF;
+	END LOOP;
+
+	EXECUTE format('ALTER TABLE %s RENAME TO %I', spread, c.relname || '_here');
+	EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY)
+		PARTITION BY HASH (%I djactor_cluster.by_node)', whole, local, key);
+	EXECUTE format('ALTER TABLE %s OWNER TO %I', whole, pg_get_userbyid(c.relowner));
+	FOR number IN SELECT attname FROM pg_attribute WHERE attrelid = spread AND attidentity <> '' AND NOT attisdropped LOOP
+		EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP IDENTITY', local, number.attname);
+		EXECUTE format('SELECT greatest(max(%I) + 1, $1) AS next FROM %s', number.attname, local) INTO other USING djactor_cluster.first_id(here);
+		EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET MINVALUE %s SET MAXVALUE %s SET START %3$s RESTART %5$s', whole, number.attname,
+			djactor_cluster.first_id(here), djactor_cluster.first_id(here + 1) - 1, other.next);
+	END LOOP;
+	EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES WITH (MODULUS 64, REMAINDER %s)', whole, local, here);
+	FOR other IN SELECT n.node, n.server FROM djactor_cluster.node n WHERE n.server IS NOT NULL ORDER BY n.node LOOP
+		EXECUTE format('CREATE FOREIGN TABLE %I.%I PARTITION OF %s FOR VALUES WITH (MODULUS 64, REMAINDER %s)
+			SERVER %I OPTIONS (schema_name %L, table_name %L, batch_size ''1000'')', schema, c.relname || '_' || other.node,
+			whole, other.node, other.server, schema, c.relname || '_here');
+		EXECUTE format('ALTER FOREIGN TABLE %I.%I OWNER TO %I', schema, c.relname || '_' || other.node, pg_get_userbyid(c.relowner));
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.spread_table(regclass, name) IS
+'makes a table of yours one over all nodes: a row lives on the node of the key in this column; call it on each node';
+
 /* ---------- grants ---------- */
 
 GRANT USAGE ON SCHEMA djactor_cluster TO PUBLIC;
@@ -642,6 +651,7 @@ REVOKE ALL ON FUNCTION djactor_cluster.post() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.accept(int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.set_up(int, int[], regrole) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.add_node(int, name, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.spread_table(regclass, name) FROM PUBLIC;
 
 /* ---------- pg_dump includes the users' data ---------- */
 

@@ -38,6 +38,7 @@
 #include "shmem/waiters.h"
 #include "sql/wait.h"
 #include "tables/message.h"
+#include "tables/place.h"
 #include "turn/failure.h"
 #include "turn/turn.h"
 
@@ -177,6 +178,8 @@ dja_check_ask(int64 id)
 													 &isnull));
 		asks = DatumGetBool(find.slot->tts_values[DJA_MSG_WANTS_REPLY - 1]);
 	}
+	else
+		dja_refuse_id_of_other_node(id);
 	dja_find_end(&find);
 	if (!asks)
 		ereport(ERROR,

@@ -24,6 +24,7 @@
 #include "shmem/hosts.h"
 #include "shmem/slots.h"
 #include "tables/message.h"
+#include "tables/place.h"
 #include "turn/reply.h"
 #include "turn/row_lock.h"
 #include "turn/timer.h"
@@ -187,7 +188,10 @@ dja_cancel_message(int64 id, bool running)
 		return DJA_GONE;
 	where = dja_take_back(id, running, &message, &type);
 	if (where == DJA_GONE)
+	{
+		dja_refuse_id_of_other_node(id);
 		return DJA_GONE;
+	}
 	if (where == DJA_HOSTED)
 	{
 		char		payload[32];

@@ -1,8 +1,8 @@
 /*
  * cluster.c
  *
- * What the extension djactor_cluster needs of the library: on which node of a cluster
- * an actor lives, and the triggers of djactor_cluster.message.
+ * What the extension djactor_cluster calls of the library: where an actor lives
+ * (place.c), and the triggers of djactor_cluster.message.
  *
  * That table is partitioned by node.  Its partition for this node keeps nothing:
  * arrive() puts each row into djactor.message, and leave() removes it
@@ -10,22 +10,16 @@
  * it and RETURNING has its id.  A partition for another node is either a foreign
  * table, or an outbox: there post() numbers the rows, and wakes the actor that
  * forwards them.
- *
- * A key has a slot, the low byte of its hash, and djactor_cluster.here says which node
- * has which slot.  That row is read once in a transaction.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -39,6 +33,7 @@
 #include "base/json.h"
 #include "sql/send.h"
 #include "tables/message.h"
+#include "tables/place.h"
 #include "tables/rows.h"
 #include "turn/system_message.h"
 #include "xact/copy_check.h"
@@ -53,15 +48,6 @@ PG_FUNCTION_INFO_V1(dja_cluster_leave);
 PG_FUNCTION_INFO_V1(dja_cluster_post);
 PG_FUNCTION_INFO_V1(dja_cluster_keep_answer);
 
-#define DJA_SLOTS 256
-#define DJA_NO_NODE (-1)
-
-/* Columns of djactor_cluster.here. */
-enum
-{
-	DJA_HERE_NODE = 1, DJA_HERE_SLOTS
-};
-
 /* Columns of djactor_cluster.message; those up to cause_id are djactor.message's. */
 enum
 {
@@ -72,101 +58,6 @@ enum
 };
 
 /* ---------- where an actor lives ---------- */
-
-static struct
-{
-	LocalTransactionId xact;	/* for which it was read */
-	int			node;			/* this node */
-	int16		slots[DJA_SLOTS];
-}			dja_here = {InvalidLocalTransactionId, DJA_NO_NODE, {0}};
-
-static void
-dja_read_slots(Datum array)
-{
-	Datum	   *elements;
-	bool	   *nulls;
-	int			n;
-
-	deconstruct_array(DatumGetArrayTypeP(array), INT2OID, sizeof(int16), true, TYPALIGN_SHORT,
-					  &elements, &nulls, &n);
-	if (n != DJA_SLOTS)
-		elog(ERROR, "djactor_cluster.here has %d slots", n);
-	for (int i = 0; i < n; i++)
-		dja_here.slots[i] = nulls[i] ? 0 : DatumGetInt16(elements[i]);
-}
-
-/*
- * Returns this node's number; DJA_NO_NODE if the database is none of a cluster.
- */
-static int
-dja_this_node(void)
-{
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	if (dja_here.node != DJA_NO_NODE && dja_here.xact == dja_my_xact())
-		return dja_here.node;
-	dja_here.node = DJA_NO_NODE;
-	rel = table_open(get_relname_relid("here", get_namespace_oid("djactor_cluster", false)), AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-	{
-		bool		isnull;
-
-		dja_read_slots(heap_getattr(tuple, DJA_HERE_SLOTS, RelationGetDescr(rel), &isnull));
-		dja_here.node = DatumGetInt16(heap_getattr(tuple, DJA_HERE_NODE, RelationGetDescr(rel), &isnull));
-		dja_here.xact = dja_my_xact();
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return dja_here.node;
-}
-
-static bool
-dja_is_node(int node)
-{
-	for (int i = 0; i < DJA_SLOTS; i++)
-		if (dja_here.slots[i] == node)
-			return true;
-	return false;
-}
-
-/*
- * Keys "@N" and "@N/..." live on node N, if there is one; those of djactor's own
- * actors are such.
- */
-static int
-dja_node_in_key(const text *key)
-{
-	const char *p = VARDATA_ANY(key);
-	const char *end = p + VARSIZE_ANY_EXHDR(key);
-	int			node = 0;
-	int			digits = 0;
-
-	if (p == end || *p != '@')
-		return DJA_NO_NODE;
-	for (p++; p < end && *p >= '0' && *p <= '9' && digits < 3; p++, digits++)
-		node = node * 10 + (*p - '0');
-	if (digits == 0 || (p < end && *p != '/') || !dja_is_node(node))
-		return DJA_NO_NODE;
-	return node;
-}
-
-static int
-dja_node_of_key(const text *key)
-{
-	int			node;
-
-	if (dja_this_node() == DJA_NO_NODE)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this database is not a node of a cluster"),
-				 errhint("Call djactor_cluster.set_up() first.")));
-	node = dja_node_in_key(key);
-	return node != DJA_NO_NODE ? node : dja_here.slots[dja_hash_text(key) % DJA_SLOTS];
-}
 
 /*
  * this_node(): NULL if the database is no node.
@@ -196,9 +87,7 @@ dja_cluster_node_of_key(PG_FUNCTION_ARGS)
 Datum
 dja_cluster_is_here(PG_FUNCTION_ARGS)
 {
-	int			here = dja_this_node();
-
-	PG_RETURN_BOOL(here == DJA_NO_NODE || dja_node_of_key(PG_GETARG_TEXT_PP(0)) == here);
+	PG_RETURN_BOOL(dja_lives_here(PG_GETARG_TEXT_PP(0)));
 }
 
 /*

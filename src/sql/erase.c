@@ -30,6 +30,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "tables/place.h"
 #include "turn/reply.h"
 #include "turn/row_lock.h"
 #include "turn/turn.h"
@@ -299,6 +300,7 @@ dja_erase(PG_FUNCTION_ARGS)
 	erasure.key = PG_GETARG_TEXT_PP(1);
 	erasure.type = dja_require_type(erasure.name);
 	dja_check_can_act_for(erasure.type->owner);
+	dja_require_here(erasure.key);
 	if (dja_turn.actor != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -16,6 +16,7 @@
 #include "sql/type_change.h"
 #include "tables/actor.h"
 #include "tables/message.h"
+#include "tables/place.h"
 #include "turn/row_lock.h"
 #include "turn/turn.h"
 #include "turn/turn_effects.h"
@@ -167,6 +168,7 @@ dja_set_actor_paused(text *name, text *key, bool paused)
 	bool		exists;
 
 	type = dja_require_own_type(name, paused ? "djactor.pause()" : "djactor.resume()");
+	dja_require_here(key);
 	actor = dja_batch_actor(type, key);
 	in_batch = actor != NULL;
 	if (!in_batch)

@@ -12,6 +12,7 @@
 #include "base/compat.h"
 #include "shmem/run_queue.h"
 #include "tables/message.h"
+#include "tables/place.h"
 #include "xact/pending.h"
 
 PG_FUNCTION_INFO_V1(dja_redrive);
@@ -70,10 +71,13 @@ dja_take_dead_letter(int64 id, bool need_type, Datum *values, bool *nulls)
 
 	dja_find_begin(&find, DJA_DEAD_LETTER_TABLE, DJA_DEAD_PKEY, 1, &key, NULL);
 	if (!dja_find_next(&find))
+	{
+		dja_refuse_id_of_other_node(id);
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("there is no dead letter " INT64_FORMAT, id),
 				 errhint("See the column id of djactor.dead_letter.")));
+	}
 	name = DatumGetTextPP(find.slot->tts_values[DJA_MSG_ACTOR_TYPE - 1]);
 	type = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
 	dja_check_dead_letter_rights(type);

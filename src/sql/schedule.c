@@ -29,6 +29,7 @@
 #include "shmem/run_queue.h"
 #include "sql/send.h"
 #include "sql/type_change.h"
+#include "tables/place.h"
 #include "turn/row_lock.h"
 #include "turn/timer.h"
 #include "turn/turn.h"
@@ -135,6 +136,7 @@ dja_schedule_lock_firing(DjaType *type, text *key, text *name)
 static DjaTimer *
 dja_schedule_lock(DjaType *type, text *key, text *name)
 {
+	dja_require_here(key);
 	while (dja_batch_actor(type, key) == NULL &&
 		   !dja_actor_locked(type, key, dja_hash_text(key), LockTupleNoKeyExclusive)->exists &&
 		   !dja_schedule_lock_firing(type, key, name))

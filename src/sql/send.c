@@ -26,6 +26,7 @@
 #include "sql/mailbox_limit.h"
 #include "sql/send.h"
 #include "tables/message.h"
+#include "tables/place.h"
 #include "xact/copy_check.h"
 #include "xact/pending.h"
 
@@ -159,6 +160,7 @@ dja_note_sent(TupleTableSlot *slot, DjaType **last, CommandId cid, bool limited)
 	text	   *key = DatumGetTextPP(values[DJA_MSG_ACTOR_KEY - 1]);
 	int64		id = DatumGetInt64(values[DJA_MSG_ID - 1]);
 
+	dja_require_here(key);
 	if (type == NULL || (limited && !dja_take_mailbox_room(type, key, id, cid)))
 		return;
 	if (slot->tts_isnull[DJA_MSG_DELIVER_AT - 1])

@@ -2,8 +2,9 @@
  * message_send.c
  *
  * Sending: the INSERT of send().  It is one as any user would write it, and runs with
- * the caller's rights.  Its plans are kept until the session ends or the table is
- * renamed.
+ * the caller's rights.  It goes into djactor.message, or into djactor_cluster.message if
+ * the actor lives on another node.  Its plans are kept until the session ends or the
+ * table is renamed.
  */
 #include "postgres.h"
 
@@ -13,29 +14,33 @@
 #include "utils/memutils.h"
 
 #include "tables/message.h"
+#include "tables/place.h"
 
-static SPIPlanPtr dja_send_plans[1 << DJA_SEND_OPTIONS];	/* by options given */
-static char *dja_send_plans_table = NULL;	/* what they insert into */
+static struct DjaSendPlans
+{
+	SPIPlanPtr	plans[1 << DJA_SEND_OPTIONS];	/* by options given */
+	char	   *table;			/* what they insert into; NULL: there are none */
+}			dja_send_here, dja_send_there;
 
 /*
  * Forgets the plans if the table has another name now.
  */
 static void
-dja_send_check_plans(const char *table)
+dja_send_check_plans(struct DjaSendPlans *send, const char *table)
 {
 	char	   *renamed;
 
-	if (dja_send_plans_table != NULL && strcmp(dja_send_plans_table, table) == 0)
+	if (send->table != NULL && strcmp(send->table, table) == 0)
 		return;
 	renamed = MemoryContextStrdup(TopMemoryContext, table);
-	if (dja_send_plans_table != NULL)
-		pfree(dja_send_plans_table);
-	dja_send_plans_table = renamed;
-	for (size_t i = 0; i < lengthof(dja_send_plans); i++)
+	if (send->table != NULL)
+		pfree(send->table);
+	send->table = renamed;
+	for (size_t i = 0; i < lengthof(send->plans); i++)
 	{
-		if (dja_send_plans[i] != NULL)
-			SPI_freeplan(dja_send_plans[i]);
-		dja_send_plans[i] = NULL;
+		if (send->plans[i] != NULL)
+			SPI_freeplan(send->plans[i]);
+		send->plans[i] = NULL;
 	}
 }
 
@@ -43,7 +48,7 @@ dja_send_check_plans(const char *table)
  * Returns the plan of an INSERT that names these options.  Needs SPI to be connected.
  */
 static SPIPlanPtr
-dja_send_plan(const char *table, int given)
+dja_send_plan(struct DjaSendPlans *send, int given)
 {
 	static const char *const options[DJA_SEND_OPTIONS] = {
 		"idempotency_key", "wants_reply", "headers", "coalesce_key", "coalesce_mode", "coalesce_until"
@@ -56,8 +61,8 @@ dja_send_plan(const char *table, int given)
 	StringInfoData parameters;
 	SPIPlanPtr	plan;
 
-	if (dja_send_plans[given] != NULL)
-		return dja_send_plans[given];
+	if (send->plans[given] != NULL)
+		return send->plans[given];
 	initStringInfo(&columns);
 	initStringInfo(&parameters);
 	for (int i = 0; i < DJA_SEND_OPTIONS; i++)
@@ -70,11 +75,11 @@ dja_send_plan(const char *table, int given)
 	plan = SPI_prepare(psprintf("INSERT INTO %s"
 								" (actor_type, actor_key, payload, priority, deliver_at, expires_at%s)"
 								" VALUES ($1, $2, $3, $4, $5, $6%s) RETURNING id",
-								table, columns.data, parameters.data),
+								send->table, columns.data, parameters.data),
 					   DJA_SEND_NARGS, types);
 	if (plan == NULL || SPI_keepplan(plan) != 0)
 		elog(ERROR, "could not prepare the INSERT of djactor.send()");
-	dja_send_plans[given] = plan;
+	send->plans[given] = plan;
 	return plan;
 }
 
@@ -86,7 +91,8 @@ dja_send_plan(const char *table, int given)
 int64
 dja_message_send(Datum *values, const bool *nulls)
 {
-	char	   *table = dja_table_name(DJA_MESSAGE_TABLE);
+	struct DjaSendPlans *send = &dja_send_here;
+	const char *table = dja_table_name(DJA_MESSAGE_TABLE);
 	char		flags[DJA_SEND_NARGS + 1] = {0};
 	int			given = 0;
 	bool		isnull;
@@ -97,14 +103,19 @@ dja_message_send(Datum *values, const bool *nulls)
 	for (int i = 0; i < DJA_SEND_OPTIONS; i++)
 		if (!nulls[DJA_SEND_NARGS - DJA_SEND_OPTIONS + i])
 			given |= 1 << i;
-	dja_send_check_plans(table);
+	if (!nulls[1] && !dja_lives_here(DatumGetTextPP(values[1])))
+	{
+		send = &dja_send_there;
+		table = "djactor_cluster.message";
+	}
+	dja_send_check_plans(send, table);
 	SPI_connect();
 
 	/*
 	 * no row limit: an INSERT that is stopped at its first row fires no
 	 * statement trigger
 	 */
-	if (SPI_execute_plan(dja_send_plan(table, given), values, flags, false, 0) != SPI_OK_INSERT_RETURNING ||
+	if (SPI_execute_plan(dja_send_plan(send, given), values, flags, false, 0) != SPI_OK_INSERT_RETURNING ||
 		SPI_processed != 1)
 		elog(ERROR, "djactor.send() inserted no row");
 	id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));

@@ -17,6 +17,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/compat.h"
+#include "tables/place.h"
 #include "turn/dead_letter.h"
 #include "turn/reply.h"
 #include "turn/row_lock.h"
@@ -166,6 +167,7 @@ dja_stop_actor(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("djactor.stop_actor()");
 	type = dja_require_type(PG_GETARG_TEXT_PP(0));
 	dja_check_can_act_for(type->owner);
+	dja_require_here(key);
 	actor = dja_batch_actor(type, key);
 	if (actor != NULL)
 	{

@@ -19,6 +19,7 @@
 
 #include "base/compat.h"
 #include "base/json.h"
+#include "tables/place.h"
 #include "turn/row_lock.h"
 #include "turn/system_message.h"
 #include "turn/turn.h"
@@ -195,6 +196,7 @@ dja_watch(PG_FUNCTION_ARGS)
 	if (type == dja_turn.actor->type && dja_text_equal(key, dja_turn.actor->key))
 		PG_RETURN_VOID();		/* an actor is not told of itself */
 	dja_check_may_watch(type);
+	dja_require_here(key);
 	if (!dja_actor_stays(type, key))
 	{
 		dja_tell_down(cstring_to_text(dja_turn.actor->type->name), dja_turn.actor->key, name, key,

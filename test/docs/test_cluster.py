@@ -116,6 +116,23 @@ def test_the_page_runs(nodes: tuple[PrivateServer, PrivateServer]) -> None:
     )
 
 
+def test_a_table_of_ones_own(nodes: tuple[PrivateServer, PrivateServer]) -> None:
+    create, spread = blocks("Your own tables")
+    for node in nodes:
+        node.sql(create, "shop", user="shop")
+        node.sql(spread, "shop")
+    one, two = nodes
+    one.sql(
+        "INSERT INTO sale (counter, amount) SELECT g::text, g FROM generate_series(1, 40) g",
+        "shop",
+        user="shop",
+    )
+    assert two.sql("SELECT count(*), sum(amount) FROM sale", "shop", user="shop") == "40|820"
+    counts = [int(node.sql("SELECT count(*) FROM sale_here", "shop")) for node in nodes]
+    assert sum(counts) == 40
+    assert min(counts) > 5
+
+
 def test_what_is_done_after_a_failover(nodes: tuple[PrivateServer, PrivateServer]) -> None:
     one, _two = nodes
     alter, accept = blocks("Backups and failover")

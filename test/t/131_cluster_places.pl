@@ -100,7 +100,7 @@ for my $view ('actor', 'mail', 'dead_letter')
 	is(() = as_role($one, 'app', 'app', "EXPLAIN SELECT * FROM djactor_cluster.$view") =~ /Foreign Scan/g, 2, '... and all without');
 }
 as_role($two, 'app', 'app', 'SELECT djactor.pause($$t.work$$)');
-as_role($one, 'app', 'app', qq{SELECT djactor_cluster.send('t.work', '$there', '{"waits": 1}')});
+as_role($one, 'app', 'app', qq{SELECT djactor.send('t.work', '$there', '{"waits": 1}')});
 ok(wait_until('mail', sub { as_role($three, 'app', 'app', "SELECT node, payload FROM djactor_cluster.mail WHERE actor_key = '$there'") eq '2|{"waits": 1}' }), 'mail of another node');
 
 #

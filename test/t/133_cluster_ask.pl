@@ -45,7 +45,7 @@ for my $transport ('outbox', 'direct')
 			m djactor.message := djactor.message();
 		BEGIN
 			IF m.kind = 'user' THEN
-				RETURN state || jsonb_build_object('asked', djactor_cluster.send('t.adds', message->>'to', message->'say', wants_reply => true));
+				RETURN state || jsonb_build_object('asked', djactor.send('t.adds', message->>'to', message->'say', wants_reply => true));
 			END IF;
 			RETURN state || jsonb_build_object('kind', m.kind, 'answer', message, 'answered', m.in_reply_to, 'by', m.sender_key, 'reason', m.meta->'reason',
 				'answers', coalesce((state->>'answers')::int, 0) + 1, 'headers', m.headers);
@@ -73,18 +73,18 @@ for my $transport ('outbox', 'direct')
 	# sent, then committed, then waited for
 	my $outside = sub {
 		my ($say) = @_;
-		my $id = as_role($one, 'app', 'app', qq{SELECT djactor_cluster.send('t.adds', '$adder', '$say', wants_reply => true)});
+		my $id = as_role($one, 'app', 'app', qq{SELECT djactor.send('t.adds', '$adder', '$say', wants_reply => true)});
 		my (undef, $reply, $error) = $one->psql('app', "SELECT djactor.wait_reply($id, '20 s')", extra_params => [ '-U', 'app' ]);
 
 		return $reply . $error;
 	};
 	is($outside->('{"add": 5}'), '{"sum": 12}', 'who asks from outside gets the answer');
 	like($outside->('{"fail": 1}'), qr/was answered by an error.*told to fail/s, '... or an error');
-	my $late = as_role($one, 'app', 'app', qq{SELECT djactor_cluster.send('t.adds', '$adder', '{"later": 1}', wants_reply => true)});
-	as_role($one, 'app', 'app', qq{SELECT djactor_cluster.send('t.adds', '$adder', '{"now": 1}')});
+	my $late = as_role($one, 'app', 'app', qq{SELECT djactor.send('t.adds', '$adder', '{"later": 1}', wants_reply => true)});
+	as_role($one, 'app', 'app', qq{SELECT djactor.send('t.adds', '$adder', '{"now": 1}')});
 	is(as_role($one, 'app', 'app', "SELECT djactor.wait_reply($late, '20 s')"), '"late"', '... or one that was deferred');
 	as_role($two, 'app', 'app', q{SELECT djactor.pause('t.adds')});
-	my $cancelled = as_role($one, 'app', 'app', qq{SELECT djactor_cluster.send('t.adds', '$adder', '{}', wants_reply => true)});
+	my $cancelled = as_role($one, 'app', 'app', qq{SELECT djactor.send('t.adds', '$adder', '{}', wants_reply => true)});
 	ok(wait_until('it has arrived', sub { $two->safe_psql('app', q{SELECT count(*) FROM djactor.message WHERE actor_type = 't.adds'}) eq '1' }), 'an ask waits');
 	as_role($two, 'app', 'app', q{SELECT djactor.cancel(id) FROM djactor.message WHERE actor_type = 't.adds'});
 	like(($one->psql('app', "SELECT djactor.wait_reply($cancelled, '20 s')", extra_params => [ '-U', 'app' ]))[2], qr/answered by an error.*cancelled/s, '... and is cancelled there');
@@ -92,13 +92,13 @@ for my $transport ('outbox', 'direct')
 
 	# on the own node nothing is different
 	my $near = key_of($one, 1, 'near');
-	my $id = as_role($one, 'app', 'app', qq{SELECT djactor_cluster.send('t.adds', '$near', '{"add": 1}', wants_reply => true)});
+	my $id = as_role($one, 'app', 'app', qq{SELECT djactor.send('t.adds', '$near', '{"add": 1}', wants_reply => true)});
 	is(as_role($one, 'app', 'app', "SELECT djactor.wait_reply($id, '20 s')"), '{"sum": 1}', 'an ask on the own node');
 
 	if ($transport eq 'outbox')
 	{
 		as_role($one, 'app', 'app', q{SELECT djactor.define_actor_type('t.only_here', 'asks')});
-		$id = as_role($one, 'app', 'app', qq{SELECT djactor_cluster.send('t.only_here', '$adder', wants_reply => true)});
+		$id = as_role($one, 'app', 'app', qq{SELECT djactor.send('t.only_here', '$adder', wants_reply => true)});
 		like(($one->psql('app', "SELECT djactor.wait_reply($id, '20 s')", extra_params => [ '-U', 'app' ]))[2],
 			qr/answered by an error.*actor type .*t\.only_here.* does not exist.*rejected/s, 'an ask that the other node does not take');
 	}

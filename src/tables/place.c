@@ -1,0 +1,207 @@
+/*
+ * place.c
+ *
+ * On which node of a cluster an actor lives.
+ *
+ * A database is a node if it has the extension djactor_cluster, and a row in
+ * djactor_cluster.here.  A key has a slot, the low byte of its hash, and that row says
+ * which node has which slot.  It is read once in a transaction.  Every other database
+ * has all actors, and pays a look into the system cache to know that.
+ *
+ * Anybody who may send gets here, and the table is found by name.  So it counts only
+ * if it is the extension's and a superuser's.
+ *
+ * An id names the node that has given it, by its range.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "tables/catalog.h"
+#include "tables/place.h"
+
+#define DJA_SLOTS 256
+#define DJA_ID_BITS 42			/* of an id below the node's number */
+
+/* Columns of djactor_cluster.here. */
+enum
+{
+	DJA_HERE_NODE = 1, DJA_HERE_SLOTS, DJA_HERE_ROLE,
+	DJA_HERE_NATTS = DJA_HERE_ROLE
+};
+
+static struct
+{
+	LocalTransactionId xact;	/* for which it was read */
+	int			node;			/* this node */
+	int16		slots[DJA_SLOTS];
+}			dja_here = {InvalidLocalTransactionId, DJA_NO_NODE, {0}};
+
+/*
+ * Finds djactor_cluster.here; InvalidOid if there is no such table of the extension.
+ */
+static Oid
+dja_here_table(Oid schema)
+{
+	HeapTuple	tuple = SearchSysCache2(RELNAMENSP, CStringGetDatum("here"), ObjectIdGetDatum(schema));
+	Oid			table = InvalidOid;
+	Form_pg_class class;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	class = (Form_pg_class) GETSTRUCT(tuple);
+	if (class->relkind == RELKIND_RELATION && class->relnatts == DJA_HERE_NATTS && superuser_arg(class->relowner))
+		table = class->oid;
+	ReleaseSysCache(tuple);
+	if (OidIsValid(table))
+	{
+		Oid			extension = getExtensionOfObject(RelationRelationId, table);
+
+		if (!OidIsValid(extension) || extension != get_extension_oid("djactor_cluster", true))
+			table = InvalidOid;
+	}
+	return table;
+}
+
+static void
+dja_read_slots(Datum array)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(array), INT2OID, sizeof(int16), true, TYPALIGN_SHORT,
+					  &elements, &nulls, &n);
+	if (n != DJA_SLOTS)
+		elog(ERROR, "djactor_cluster.here has %d slots", n);
+	for (int i = 0; i < n; i++)
+		dja_here.slots[i] = nulls[i] ? 0 : DatumGetInt16(elements[i]);
+}
+
+static void
+dja_read_here(Oid table)
+{
+	Relation	rel = table_open(table, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple = systable_getnext(scan);
+
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+
+		dja_read_slots(heap_getattr(tuple, DJA_HERE_SLOTS, RelationGetDescr(rel), &isnull));
+		dja_here.node = DatumGetInt16(heap_getattr(tuple, DJA_HERE_NODE, RelationGetDescr(rel), &isnull));
+		dja_here.xact = dja_my_xact();
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+int
+dja_this_node(void)
+{
+	Oid			schema = get_namespace_oid("djactor_cluster", true);
+	Oid			table;
+
+	if (!OidIsValid(schema))
+		return DJA_NO_NODE;
+	if (dja_here.node != DJA_NO_NODE && dja_here.xact == dja_my_xact())
+		return dja_here.node;
+	dja_here.node = DJA_NO_NODE;
+	table = dja_here_table(schema);
+	if (OidIsValid(table))
+		dja_read_here(table);
+	return dja_here.node;
+}
+
+static bool
+dja_is_node(int64 node)
+{
+	for (int i = 0; i < DJA_SLOTS; i++)
+		if (dja_here.slots[i] == node)
+			return true;
+	return false;
+}
+
+/*
+ * Keys "@N" and "@N/..." live on node N, if there is one; those of djactor's own
+ * actors are such.
+ */
+static int
+dja_node_in_key(const text *key)
+{
+	const char *p = VARDATA_ANY(key);
+	const char *end = p + VARSIZE_ANY_EXHDR(key);
+	int			node = 0;
+	int			digits = 0;
+
+	if (p == end || *p != '@')
+		return DJA_NO_NODE;
+	for (p++; p < end && *p >= '0' && *p <= '9' && digits < 3; p++, digits++)
+		node = node * 10 + (*p - '0');
+	if (digits == 0 || (p < end && *p != '/') || !dja_is_node(node))
+		return DJA_NO_NODE;
+	return node;
+}
+
+int
+dja_node_of_key(const text *key)
+{
+	int			node;
+
+	if (dja_this_node() == DJA_NO_NODE)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database is not a node of a cluster"),
+				 errhint("Call djactor_cluster.set_up() first.")));
+	node = dja_node_in_key(key);
+	return node != DJA_NO_NODE ? node : dja_here.slots[dja_hash_text(key) % DJA_SLOTS];
+}
+
+bool
+dja_lives_here(const text *key)
+{
+	int			here = dja_this_node();
+
+	return here == DJA_NO_NODE || dja_node_of_key(key) == here;
+}
+
+void
+dja_require_here(const text *key)
+{
+	if (!dja_lives_here(key))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("actors with the key \"%s\" live on node %d", text_to_cstring(key), dja_node_of_key(key)),
+				 errdetail("This is node %d of the cluster.", dja_this_node()),
+				 errhint("Send with djactor.send() or into djactor_cluster.message. Do everything else on their node.")));
+}
+
+void
+dja_refuse_id_of_other_node(int64 id)
+{
+	int			here = dja_this_node();
+	int64		node = id >> DJA_ID_BITS;
+
+	if (here != DJA_NO_NODE && node != here && dja_is_node(node))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no message " INT64_FORMAT " on node %d", id, here),
+				 errdetail("Its id was given by node %d.", (int) node),
+				 errhint("Call the function there.")));
+}
