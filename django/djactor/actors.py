@@ -22,7 +22,7 @@ from django.db import connections
 from django.db.utils import Error as DatabaseError
 from django.db.utils import InterfaceError, OperationalError
 
-from djactor import conf, messages, schedules, tracing
+from djactor import cluster, conf, messages, schedules, tracing
 from djactor.exceptions import AskFailed, AskInTransaction, AskTimeout
 from djactor.fields import dump_payload, load_payload, normalise_key
 from djactor.hosting.context import in_turn
@@ -532,7 +532,8 @@ def cancel(
     Args:
         message_id: What ``send()`` has returned.
         running: Whether a turn that handles it is broken off: its transaction is rolled back.
-        using: Alias of the database (default: ``DJACTOR["DATABASE"]``).
+        using: Alias of the database (default: ``DJACTOR["DATABASE"]``; in a cluster the node that
+            the id names).
 
     Returns:
         Where the message was: ``"gone"`` if it is no longer there, since it was handled, given up
@@ -541,7 +542,8 @@ def cancel(
     Raises:
         DatabaseError: The role may not act for the type's owner.
     """
-    with connections[using or conf.get("DATABASE")].cursor() as cursor:
+    alias = using or cluster.alias_of_id(message_id, conf.get("DATABASE"))
+    with connections[alias].cursor() as cursor:
         cursor.execute("SELECT djactor.cancel(%s, %s)", [message_id, running])
         where: Literal["waiting", "running", "gone"] = cursor.fetchone()[0]
         return where

@@ -24,20 +24,25 @@ class DjactorConfig(AppConfig):
 
     def ready(self) -> None:
         """Make checks and errors known, import ``actors.py``, register the queues of TASKS."""
-        from djactor import checks, declared, developing, exceptions  # noqa: F401
+        from djactor import checks, cluster, declared, developing, exceptions  # noqa: F401
         from djactor.tasks import queues
 
         connection_created.connect(exceptions.install, dispatch_uid="djactor.exceptions")
         post_migrate.connect(declared.after_migrate, self, dispatch_uid="djactor.declared")
         autoreload_started.connect(developing.watch, dispatch_uid="djactor.developing")
         file_changed.connect(developing.changed, dispatch_uid="djactor.developing")
+        cluster.set_tables()
         declared.discover()
         queues.register_queues()
-        setting_changed.connect(_settings_changed, dispatch_uid="djactor.tasks")
+        setting_changed.connect(_settings_changed, dispatch_uid="djactor.settings")
 
 
 def _settings_changed(setting: str, **kwargs: Any) -> None:
-    """Tests change TASKS; the types of new queues are defined by ``define_types()``."""
+    """Tests change TASKS, whose types ``define_types()`` defines, and DJACTOR."""
+    if setting == "DJACTOR":
+        from djactor import cluster
+
+        cluster.set_tables()
     if setting == "TASKS":
         from djactor.tasks import queues
 

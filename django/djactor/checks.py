@@ -17,7 +17,7 @@ from django.core.checks import CheckMessage, Error, Info, Tags, Warning, registe
 from django.db import OperationalError, ProgrammingError, connections, router
 from django.db.migrations.exceptions import BadMigrationError, NodeNotFoundError
 
-from djactor import __version__, conf, declared
+from djactor import __version__, cluster, conf, declared
 from djactor import messages as messages_of
 from djactor.definitions import Definition, WholeLoader, differences, last_definitions
 from djactor.registry import (
@@ -64,6 +64,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             )
     if any(message.id == "djactor.E005" for message in messages):
         return messages
+    messages += _nodes()
     alias = conf.get("DATABASE")
     if alias not in connections:
         messages.append(
@@ -88,6 +89,31 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
                 f" {_routed()!r}",
                 hint='Add "djactor.router.DjactorRouter" to DATABASE_ROUTERS.',
                 id="djactor.W005",
+            )
+        )
+    return messages
+
+
+def _nodes() -> list[CheckMessage]:
+    """``NODES``: numbers of nodes, and aliases of databases."""
+    messages: list[CheckMessage] = []
+    for number, alias in conf.get("NODES").items():
+        right = isinstance(number, int) and 0 <= number <= 63 and isinstance(alias, str)
+        if not right or alias not in connections:
+            messages.append(
+                Error(
+                    f"settings.DJACTOR['NODES'] has {number!r}: {alias!r}, which is no number of a"
+                    " node and alias of its database",
+                    hint=f"Nodes are 0 to 63, databases are {', '.join(connections)}.",
+                    id="djactor.E011",
+                )
+            )
+    if conf.get("NODES") and not conf.get("CLUSTER"):
+        messages.append(
+            Warning(
+                "settings.DJACTOR has NODES, and no CLUSTER",
+                hint='Set "CLUSTER": True, or leave NODES out.',
+                id="djactor.W020",
             )
         )
     return messages
@@ -253,6 +279,7 @@ def check_database(databases: Iterable[str] | None = None, **kwargs: Any) -> lis
                 return messages
             return [
                 *messages,
+                *_cluster(alias, cursor),
                 *_running(alias, cursor),
                 *_defined(alias, cursor),
                 *_registered(alias, cursor),
@@ -320,7 +347,64 @@ def _extension(alias: str, cursor: Any) -> tuple[list[CheckMessage], bool]:
     return messages, version is not None and not messages
 
 
+def _cluster(alias: str, cursor: Any) -> list[CheckMessage]:
+    """Whether settings and database agree on what the cluster is."""
+    if not isinstance(conf.get("NODES"), dict) or any(one.id == "djactor.E011" for one in _nodes()):
+        return []
+    cursor.execute("SELECT to_regclass('djactor_cluster.node') IS NOT NULL")
+    here, known = None, {}
+    if cursor.fetchone()[0]:
+        cursor.execute(
+            "SELECT node, node = djactor_cluster.this_node()"
+            " FROM djactor_cluster.node ORDER BY node"
+        )
+        known = dict(cursor.fetchall())
+        here = next((node for node, is_here in known.items() if is_here), None)
+    if not cluster.on():
+        if here is None or len(known) == 1:
+            return []
+        return [
+            Warning(
+                f"the database {alias!r} is node {here} of a cluster, and settings.DJACTOR does not"
+                " say so: sending to actors of other nodes is refused",
+                hint='Set "CLUSTER": True.',
+                id="djactor.W021",
+            )
+        ]
+    if here is None:
+        return [
+            Error(
+                f"settings.DJACTOR has CLUSTER, and the database {alias!r} is no node of a cluster",
+                hint="CREATE EXTENSION djactor_cluster, and djactor_cluster.set_up(): see"
+                " docs/cluster.md.",
+                id="djactor.E012",
+            )
+        ]
+    nodes = cluster.nodes()
+    if nodes and (nodes.keys() != known.keys() or nodes[here] != alias):
+        return [
+            Error(
+                f"settings.DJACTOR['NODES'] is {nodes!r}, and the database {alias!r} is node"
+                f" {here} of {', '.join(map(str, known))}",
+                hint="Name the alias of each node by its number.",
+                id="djactor.E013",
+            )
+        ]
+    return []
+
+
 def _may_send(cursor: Any) -> bool:
+    if cluster.on():
+        cursor.execute(
+            """
+            SELECT to_regclass('djactor_cluster.message') IS NULL
+                OR has_column_privilege('djactor_cluster.message', 'payload', 'INSERT')
+                AND has_column_privilege('djactor_cluster.message', 'id', 'SELECT')
+                AND has_column_privilege('djactor_cluster.message', 'trace_id', 'SELECT')
+                AND has_column_privilege('djactor_cluster.message', 'sent_at', 'SELECT')"""
+        )
+        if not cursor.fetchone()[0]:
+            return False
     cursor.execute(
         """
         SELECT has_schema_privilege('djactor', 'USAGE')

@@ -5,6 +5,8 @@
 ``POLL_INTERVAL``   seconds between two looks for answers while listening, a safety net (1.0)
 ``STREAM_INTERVAL`` seconds between two looks for states that are streamed to browsers (0.25)
 ``METRICS_TOKEN``   what Prometheus sends to be told the figures; without it a login is needed ("")
+``CLUSTER``         whether the database is a node of ``djactor_cluster`` (False)
+``NODES``           the aliases of the cluster's nodes, by their numbers ({})
 
 Entries that nobody knows, and values of another type, are found by the system checks.
 """
@@ -21,6 +23,8 @@ DEFAULTS: dict[str, Any] = {
     "POLL_INTERVAL": 1.0,
     "STREAM_INTERVAL": 0.25,
     "METRICS_TOKEN": "",
+    "CLUSTER": False,
+    "NODES": {},
 }
 
 

@@ -29,7 +29,7 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.loader import MigrationLoader
 from django.utils.module_loading import module_has_submodule
 
-from djactor import conf
+from djactor import cluster, conf
 from djactor.operations import CreateDjactor, DefineActorType, DefinePythonActorType, alter
 from djactor.registry import (
     HostedType,
@@ -154,7 +154,7 @@ def define_registered(
     for change in found:
         if change.refused is None:
             try:
-                _make(change, editor)
+                _make(change, cluster.everywhere(editor))
             except Exception as error:
                 if sys.version_info >= (3, 11):
                     error.add_note(f"while defining the registered type {change.type.name}")
@@ -169,6 +169,8 @@ def _changes_of(only: Collection[str] | None, cursor: Any, alias: str) -> list[C
 def after_migrate(sender: Any, using: str, verbosity: int = 1, **kwargs: Any) -> None:
     """What ``migrate`` does at its end (the signal ``post_migrate``)."""
     if not all_declared() or connections[using].vendor != "postgresql" or not installed(using):
+        return
+    if cluster.defined_elsewhere(using):
         return
     stdout = kwargs.get("stdout") or sys.stdout
     with connections[using].schema_editor() as editor:

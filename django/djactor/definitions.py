@@ -21,7 +21,7 @@ from django.db.migrations.loader import MIGRATIONS_MODULE_NAME, MigrationLoader
 from django.db.migrations.operations import SeparateDatabaseAndState
 from django.db.migrations.operations.base import Operation
 
-from djactor import conf, declared
+from djactor import cluster, conf, declared
 from djactor.operations import (
     CreateDjactor,
     DefineActorType,
@@ -112,20 +112,21 @@ def define_types(using: str | None = None, only: Collection[str] | None = None) 
         with editor.connection.cursor() as cursor:
             cursor.execute("SELECT name FROM djactor.actor_type")
             there = {name for (name,) in cursor.fetchall()}
+        everywhere = cluster.everywhere(editor)
         loader = WholeLoader(None)
         for name, definition in last_definitions(loader, alias).items():
             if name in there or is_registered(name) or (only is not None and name not in only):
                 continue
             if definition.made_by is not None:
-                definition.made_by.run_file(definition.app_label, editor)
-            definition.operation.define(editor)
+                definition.made_by.run_file(definition.app_label, everywhere)
+            definition.operation.define(everywhere)
             made.append(name)
         for change in declared.define_registered(alias, only, editor):
             if change.made and change.refused is None:
                 made.append(change.type.name)
         for schedule in last_schedules(loader, alias):
             if schedule.actor_type in made:
-                schedule.forwards("djactor", editor)
+                schedule.forwards("djactor", cluster.everywhere(editor, schedule.actor_key))
     return made
 
 

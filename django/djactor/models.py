@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from asgiref.sync import sync_to_async
 from django.db import connections, models, router, transaction
 
-from djactor import conf, fields, schedules, tracing
+from djactor import cluster, conf, fields, schedules, tracing
 from djactor.exceptions import DjactorError, MessageSent, StateChanged
 
 
@@ -26,6 +26,11 @@ def _written_in(row: models.Model) -> str:
     if row._state.db is None:
         return str(conf.get("DATABASE"))
     return router.db_for_write(type(row), instance=row)
+
+
+def _node_of(row: models.Model) -> str:
+    """The alias to do something by that concerns one message: in a cluster that of its node."""
+    return cluster.alias_of_id(row.pk, _written_in(row))
 
 
 class ActorQuerySet(models.QuerySet["Actor"]):
@@ -110,8 +115,12 @@ class Actor(models.Model):
             )
         kwargs["update_fields"] = ["state"]
         self._forced = force
+        alias = kwargs.get("using") or _written_in(self)
+        if cluster.on():
+            kwargs["using"] = alias = cluster.alias_of_key(self.actor_key, alias)
         try:
-            super().save(*args, **kwargs)
+            with cluster.writing_actor(alias):
+                super().save(*args, **kwargs)
         finally:
             self._forced = False
 
@@ -200,7 +209,8 @@ class MessageQuerySet(models.QuerySet["Message"]):
 
     def _batched_insert(self, objs: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
         tracing.stamp(objs)
-        return super()._batched_insert(objs, _used(fields, objs), *args, **kwargs)  # type: ignore[misc]
+        with cluster.sending(self.db):
+            return super()._batched_insert(objs, _used(fields, objs), *args, **kwargs)  # type: ignore[misc]
 
 
 class Message(models.Model):
@@ -288,7 +298,8 @@ class Message(models.Model):
         tracing.stamp([self])
         fields = _used(fields, [self])
         told = [self._meta.get_field(name) for name in ("trace_id", "sent_at")]
-        rows = super()._do_insert(manager, using, fields, [*returning_fields, *told], raw)  # type: ignore[misc]
+        with cluster.sending(using):
+            rows = super()._do_insert(manager, using, fields, [*returning_fields, *told], raw)  # type: ignore[misc]
         self._written = self._written | dict(
             zip(("trace_id", "sent_at"), rows[0][-2:], strict=True)
         )
@@ -310,14 +321,15 @@ class Message(models.Model):
         """Take it back.
 
         Args:
-            using: Alias of the database (default: where routers have it written).
+            using: Alias of the database (default: where routers have it written; in a cluster the
+                node that its id names).
             running: Whether a turn that handles it is broken off; ``djactor.cancel()`` tells
                 where the message was.
 
         Returns:
             Whether it was still there, to be taken back.
         """
-        with connections[using or _written_in(self)].cursor() as cursor:
+        with connections[using or _node_of(self)].cursor() as cursor:
             if running:
                 cursor.execute("SELECT djactor.cancel(%s, true) <> 'gone'", [self.pk])
             else:
@@ -383,12 +395,12 @@ class DeadLetter(_Kept):
         """Send it again, under the id it had.
 
         Args:
-            using: Alias of the database (default: where routers have it written).
+            using: As that of ``Message.cancel()``.
 
         Returns:
             That id.
         """
-        with connections[using or _written_in(self)].cursor() as cursor:
+        with connections[using or _node_of(self)].cursor() as cursor:
             cursor.execute("SELECT djactor.redrive(%s)", [self.pk])
             return int(cursor.fetchone()[0])
 

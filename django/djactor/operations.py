@@ -23,7 +23,7 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from djactor import schedules
+from djactor import cluster, schedules
 from djactor.exceptions import DjactorError
 from djactor.fields import Interval, normalise_key
 from djactor.options import Key, ScheduleOptions, ServerSetting, TypeOptions
@@ -135,6 +135,31 @@ class _DatabaseOperation(Operation):
         raise NotImplementedError
 
 
+class _Everywhere(_DatabaseOperation):
+    """An operation that a cluster's nodes have in common: it is done from one, on all of them."""
+
+    actor_key: str | None = None  # of one that concerns the node of an actor
+
+    def _concerns(self, editor: BaseDatabaseSchemaEditor, app_label: str) -> bool:
+        return super()._concerns(editor, app_label) and not cluster.defined_elsewhere(
+            editor.connection.alias
+        )
+
+    def database_forwards(
+        self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Do it on all nodes, or on none."""
+        editor = cluster.everywhere(schema_editor, self.actor_key)
+        super().database_forwards(app_label, editor, from_state, to_state)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        """Undo it on all nodes, or on none."""
+        editor = cluster.everywhere(schema_editor, self.actor_key)
+        super().database_backwards(app_label, editor, from_state, to_state)
+
+
 class CreateDjactor(_DatabaseOperation):
     """CREATE EXTENSION djactor, unless it is there.
 
@@ -223,7 +248,7 @@ class UpdateDjactor(_DatabaseOperation):
         return f"Updates the extension djactor to {self.version}"
 
 
-class DefineActorType(_DatabaseOperation):
+class DefineActorType(_Everywhere):
     """djactor.define_actor_type(): defines a kind of actor, or changes it.
 
     Besides the arguments below it takes the options of ``define_actor_type``, which has the
@@ -439,7 +464,7 @@ class DefinePythonActorType(DefineActorType):
         return handler if isinstance(handler, str) else dotted_path(handler)
 
 
-class DropActorType(_DatabaseOperation):
+class DropActorType(_Everywhere):
     """djactor.drop_actor_type(): refused by the server while actors or mail exist.
 
     Args:
@@ -478,7 +503,7 @@ class DropActorType(_DatabaseOperation):
         return f"Drops the actor type {self.name}"
 
 
-class Schedule(_DatabaseOperation):
+class Schedule(_Everywhere):
     """djactor.schedule(): sets a timer of an actor, or changes its rule.
 
     Besides the arguments below it takes ``ScheduleOptions``.  A timer that has
@@ -511,7 +536,7 @@ class Schedule(_DatabaseOperation):
     ) -> None:
         super().__init__(hints)
         self.actor_type = actor_type
-        self.actor_key = normalise_key(actor_key)
+        self.actor_key: str = normalise_key(actor_key)
         self.name = name
         self.previous = previous
         self.rule = schedules.arguments(rule)
@@ -542,7 +567,7 @@ class Schedule(_DatabaseOperation):
         return f"Schedules {self.name} of the actor {self.actor_type} {self.actor_key}"
 
 
-class Unschedule(_DatabaseOperation):
+class Unschedule(_Everywhere):
     """djactor.unschedule(): ends a timer of an actor; does nothing if it is gone already.
 
     Args:
@@ -567,7 +592,7 @@ class Unschedule(_DatabaseOperation):
     ) -> None:
         super().__init__(hints)
         self.actor_type = actor_type
-        self.actor_key = normalise_key(actor_key)
+        self.actor_key: str = normalise_key(actor_key)
         self.name = name
         self.previous = previous
         self.reversible = previous is not None  # type: ignore[misc]  # Django's RunSQL does so, too

@@ -31,7 +31,7 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.http import StreamingHttpResponse
 
-from djactor import conf, listener
+from djactor import cluster, conf, listener
 from djactor.actors import ActorRef
 from djactor.exceptions import AskFailed, AskTimeout
 from djactor.fields import dump_payload, load_payload
@@ -51,7 +51,7 @@ _CHANGED = """
 _CHANGED_OF_TYPE = """
     SELECT coalesce(a.actor_key, w.actor_key), a.id, a.turns, a.state::text
     FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w(actor_key, id, turns)
-    FULL JOIN (SELECT * FROM djactor.actor WHERE actor_type = %s) a
+    FULL JOIN (SELECT * FROM {actor} WHERE actor_type = %s) a
         ON a.actor_key = w.actor_key COLLATE "C"
     WHERE (a.id, a.turns) IS DISTINCT FROM (w.id, w.turns)"""
 
@@ -169,9 +169,11 @@ class States:
             self._tell((actor_type, key), key, _Seen(*seen))
 
     async def _at_type(self, connection: psycopg.AsyncConnection[Any], scope: _Scope) -> None:
+        from djactor.models import Actor
+
         known = self._known.get(scope, {})
         cursor = await connection.execute(
-            _CHANGED_OF_TYPE,
+            _CHANGED_OF_TYPE.format(actor=Actor._meta.db_table),
             [
                 list(known),
                 [seen.id for seen in known.values()],
@@ -307,7 +309,10 @@ def state_events(
 
     async def events() -> AsyncIterator[bytes]:
         sent = None
-        with _states(actor.using).watch((actor.type, actor.key)) as watcher:
+        using = actor.using
+        if cluster.on():
+            using = await sync_to_async(cluster.alias_of_key)(actor.key, using)
+        with _states(using).watch((actor.type, actor.key)) as watcher:
             while True:
                 news = await watcher.news()
                 if not news:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import OperationalError, connections
+
+from djactor import cluster
 from djactor.admin import live
 from djactor.admin.display import duration, shortened
 
@@ -22,6 +25,30 @@ _PUT_OFF = ("put off", "key", "times", "oldest", "why")
 _MOST = 10  # mailboxes that were put off
 _WORKERS = ("worker", "role", "state", "for", "type", "message")
 _HOSTS = ("host", "name", "version", "role", "state", "for", "claims", "lease", "types")
+
+
+def of_all(using: str | None, default: str) -> list[str]:
+    """``lines()`` of a database, or of each node of a cluster.
+
+    Args:
+        using: Alias of the database; None means all nodes.
+        default: Alias of the database, if there is no cluster.
+
+    Raises:
+        DatabaseError: The role may not read the views; or the only database cannot be reached.
+    """
+    nodes = cluster.nodes()
+    if using is not None or not nodes:
+        return lines(using or default)
+    out: list[str] = []
+    for number, alias in sorted(nodes.items()):
+        out += [*([""] if out else []), f"node {number}, {alias}", ""]
+        try:
+            out += lines(alias)
+        except OperationalError as error:
+            connections[alias].close()
+            out.append(f"no connection: {str(error).strip()}")
+    return out
 
 
 def lines(using: str) -> list[str]:

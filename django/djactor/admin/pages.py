@@ -22,7 +22,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonRes
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
-from djactor import conf, schedules
+from djactor import cluster, conf, schedules
 from djactor.admin import diagram, live
 from djactor.admin.display import pretty
 from djactor.models import Timer
@@ -67,9 +67,11 @@ class PagesMixin(admin.ModelAdmin):
             "djactor/live.html",
             "Live",
             lambda using: {
-                "now": live.snapshot(using),
+                "now": live.snapshot(_node(request, using)),
                 "interval": int(INTERVAL * 1000),
                 "ranges": live.RANGES,
+                "nodes": cluster.nodes(),
+                "node": _node(request, using),
             },
         )
 
@@ -77,7 +79,7 @@ class PagesMixin(admin.ModelAdmin):
         """The same as JSON; status 503 with ``error`` while the database cannot be read."""
         _may(request, "actortype")
         try:
-            return JsonResponse(live.snapshot(conf.get("DATABASE")))
+            return JsonResponse(live.snapshot(_node(request, conf.get("DATABASE"))))
         except DatabaseError as error:
             return JsonResponse({"error": str(error)}, status=503)
 
@@ -88,7 +90,7 @@ class PagesMixin(admin.ModelAdmin):
         if name not in live.RANGES:
             return JsonResponse({"error": "no such range"}, status=400)
         try:
-            return JsonResponse(live.history(conf.get("DATABASE"), name))
+            return JsonResponse(live.history(_node(request, conf.get("DATABASE")), name))
         except DatabaseError as error:
             return JsonResponse({"error": str(error)}, status=503)
 
@@ -235,6 +237,12 @@ class PagesMixin(admin.ModelAdmin):
                 **found,
             },
         )
+
+
+def _node(request: HttpRequest, using: str) -> str:
+    """The node of a cluster that a request names, by its alias; else the project's own."""
+    named = request.GET.get("node", using)
+    return named if named in cluster.nodes().values() else using
 
 
 def _may(request: HttpRequest, model: str) -> None:

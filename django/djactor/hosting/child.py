@@ -51,6 +51,10 @@ def main() -> int:
     import django
 
     django.setup()
+    if configuration["node"] is not None:
+        from djactor import cluster
+
+        cluster.move_to(configuration["node"])
 
     from djactor.hosting import logs, served
     from djactor.hosting.notes import Notes

@@ -39,7 +39,9 @@ class Plan:
     Attributes:
         options: What the hosts are told.
         types: Names of types; None means all that are registered as hosted.
-        processes: How many processes.
+        nodes: Aliases of a cluster's nodes, each of which gets its processes; None stands for the
+            database of ``options``.
+        processes: How many processes for each.
         health: The port of the health endpoint; None means none.
         autoreload: Whether to start anew when code has changed.
         uvloop: Whether to use uvloop if it is installed.
@@ -48,6 +50,7 @@ class Plan:
 
     options: Options
     types: Sequence[str] | None
+    nodes: Sequence[str | None] = (None,)
     processes: int = 1
     health: int | None = None
     autoreload: bool = False
@@ -58,6 +61,7 @@ class Plan:
 @dataclass
 class _Child:
     process: subprocess.Popen[bytes]
+    node: str | None
     notes: notes.Notes
     notes_fd: int
     lifeline: int
@@ -73,7 +77,7 @@ class Supervisor:
         self._plan = plan
         self._children: list[_Child] = []
         self._retired: list[_Child] = []  # ending, and replaced already
-        self._start_at: list[float] = []  # when to start another one
+        self._start_at: list[tuple[float, str | None]] = []  # when, and for which node
         self._failures = 0
         self._ending = 0  # signals
         self._was_ready = False
@@ -99,7 +103,7 @@ class Supervisor:
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._ring)
         wakeup = signal.set_wakeup_fd(self._rope, warn_on_full_buffer=False)
         try:
-            self._start_at = [0.0] * self._plan.processes
+            self._start_at = [(0.0, node) for node in self._plan.nodes] * self._plan.processes
             while self._step():
                 with contextlib.suppress(InterruptedError):
                     select.select([self._bell], [], [], self._pause())
@@ -116,7 +120,7 @@ class Supervisor:
         return self._status
 
     def _pause(self) -> float:
-        soonest = min(self._start_at, default=float("inf"))
+        soonest = min((due for due, _ in self._start_at), default=float("inf"))
         return max(0.0, min(_LOOK, soonest - time.monotonic()))
 
     def _step(self) -> bool:
@@ -137,17 +141,18 @@ class Supervisor:
                     self._replace(one, overdue, now)
         if self._ending:
             return bool(self._children or self._retired)
-        for due in [due for due in self._start_at if due <= now]:
-            self._start_at.remove(due)
-            self._children.append(self._start())
+        for start in [start for start in self._start_at if start[0] <= now]:
+            self._start_at.remove(start)
+            self._children.append(self._start(start[1]))
         return bool(self._children or self._retired or self._start_at)
 
-    def _start(self) -> _Child:
+    def _start(self, node: str | None) -> _Child:
         plan = self._plan
         fd = notes.create()
         theirs, ours = os.pipe()
         configuration = {
             "alias": plan.options.alias,
+            "node": node,
             "settings": settings.SETTINGS_MODULE,
             "types": None if plan.types is None else list(plan.types),
             "options": asdict(plan.options),
@@ -164,7 +169,7 @@ class Supervisor:
             pass_fds=(fd, theirs),
         )
         os.close(theirs)
-        return _Child(process, notes.Notes(fd), fd, ours, time.monotonic())
+        return _Child(process, node, notes.Notes(fd), fd, ours, time.monotonic())
 
     def _ended(self, one: _Child, now: float) -> None:
         """A child has ended."""
@@ -176,7 +181,9 @@ class Supervisor:
         os.close(one.lifeline)
         os.close(one.notes_fd)
         served = one.notes.words[notes.READY] or one.notes.words[notes.DRAINING]
-        if status == child.WRONG and not served and not self._plan.autoreload:
+        # A node of a cluster may be down while others are served.
+        wrong = status == child.WRONG and one.node is None
+        if wrong and not served and not self._plan.autoreload:
             # It has said why; another one would say it again.
             if not self._was_ready:
                 self._status = 1
@@ -189,13 +196,13 @@ class Supervisor:
             return
         if status == child.RELOAD:
             logs.logger.info("code or types have changed: starting anew")
-            self._start_at.append(now)
+            self._start_at.append((now, one.node))
             return
         if now - one.started > _SOON:
             self._failures = 0
         pause = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
         self._failures += 1
-        self._start_at.append(now + pause)
+        self._start_at.append((now + pause, one.node))
 
     def _replace(self, one: _Child, overdue: list[int], now: float) -> None:
         """Replace a child of which a turn cannot be ended."""
@@ -210,7 +217,7 @@ class Supervisor:
         self._children.remove(one)
         self._retired.append(one)
         one.process.terminate()
-        self._start_at.append(now)
+        self._start_at.append((now, one.node))
 
     def _report(self, one: _Child, status: int, executing: list[int], hosts: list[int]) -> None:
         """Tell the server which message a dead process was executing."""
@@ -224,11 +231,12 @@ class Supervisor:
         )
         if len(charged) > 1:
             return  # nobody knows which one it was: each runs alone next
+        alias = one.node or self._plan.options.alias
         try:
             with psycopg.connect(
-                **listener.parameters(self._plan.options.alias, "supervisor") | {"autocommit": True}
+                **listener.parameters(alias, "supervisor") | {"autocommit": True}
             ) as connection:
-                listener.become_role(connection, self._plan.options.alias)
+                listener.become_role(connection, alias)
                 for host in hosts:
                     if host:
                         connection.execute("SELECT djactor.host_crashed(%s, %s)", (host, charged))
@@ -264,5 +272,6 @@ class Supervisor:
             if one.notes.words[notes.READY]
             and any(one.notes.words[notes.ASYNC_HOST : notes.SYNC_HOST + 1])
         ]
-        well = len(ready) == self._plan.processes and not self._ending
+        wanted = self._plan.processes * len(self._plan.nodes)
+        well = len(ready) == wanted and not self._ending
         return well, {"ready": ready, "ending": bool(self._ending)}

@@ -15,9 +15,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """The database."""
-        parser.add_argument("--database", help="alias of the database")
+        parser.add_argument(
+            "--database", help="alias of the database (default: all nodes of a cluster)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print it."""
-        for line in status.lines(options["database"] or conf.get("DATABASE")):
+        for line in status.of_all(options["database"], conf.get("DATABASE")):
             self.stdout.write(line)

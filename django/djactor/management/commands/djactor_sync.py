@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from djactor import conf, declared
+from djactor import cluster, conf, declared
 
 
 class Command(BaseCommand):
@@ -31,6 +31,10 @@ class Command(BaseCommand):
         alias = options["database"] or conf.get("DATABASE")
         if alias not in connections:
             raise CommandError(f"there is no database {alias!r} in settings.DATABASES")
+        if not options["check"] and cluster.defined_elsewhere(alias):
+            raise CommandError(
+                f"the types of a cluster are defined from {conf.get('DATABASE')!r}, on all nodes"
+            )
         connection = connections[alias]
         if connection.vendor != "postgresql" or not declared.installed(alias, create=False):
             raise CommandError(f"the database {alias!r} has no djactor for this role: run migrate")

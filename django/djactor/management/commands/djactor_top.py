@@ -35,7 +35,8 @@ class Command(BaseCommand):
         """
         if options["interval"] <= 0:
             raise CommandError("--interval is a number of seconds greater than 0")
-        using = options["database"] or conf.get("DATABASE")
+        named = options["database"]
+        using = named or conf.get("DATABASE")
         terminal = self.stdout.isatty()
         if terminal:
             self.stdout.write(_ENTER, ending="")
@@ -43,7 +44,7 @@ class Command(BaseCommand):
             shown = 0
             while True:
                 head = f"djactor on {using}, {time.strftime('%H:%M:%S')}"
-                self._show([head, "", *self._lines(using)], terminal)
+                self._show([head, "", *self._lines(named, using)], terminal)
                 shown += 1
                 if shown == options["count"]:
                     return
@@ -54,9 +55,9 @@ class Command(BaseCommand):
             if terminal:
                 self.stdout.write(_LEAVE, ending="")
 
-    def _lines(self, using: str) -> list[str]:
+    def _lines(self, named: str | None, using: str) -> list[str]:
         try:
-            return status.lines(using)
+            return status.of_all(named, using)
         except OperationalError as error:  # the server may come back
             connections[using].close()
             return [f"no connection: {error}"]

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from djactor import conf
+from djactor import cluster, conf
 
 
 class Command(BaseCommand):
@@ -20,7 +20,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--types", nargs="+", metavar="TYPE", help="actor types (default: all that are hosted)"
         )
-        parser.add_argument("--processes", type=int, default=1, help="processes (default 1)")
+        parser.add_argument(
+            "--processes",
+            type=int,
+            default=1,
+            help="processes, for each node of a cluster (default 1)",
+        )
         parser.add_argument(
             "--concurrency", type=int, default=100, help="async turns at once (default 100)"
         )
@@ -75,7 +80,12 @@ class Command(BaseCommand):
             options["processes"] > 1 or options["autoreload"] or options["health"] is not None
         ):
             raise CommandError("--debug goes without --processes, --autoreload, --health")
-        alias = options["database"] or conf.get("DATABASE")
+        nodes = self._nodes(options["database"])
+        alias = conf.get("DATABASE")
+        if options["debug"] and nodes[-1] is not None:
+            cluster.move_to(options["database"] or alias)
+        elif nodes[-1] is None:
+            alias = options["database"] or alias
         try:
             types = served.served(alias, options["types"])
         except served.CannotServe as error:
@@ -95,6 +105,7 @@ class Command(BaseCommand):
                 version=options["code_version"],
             ),
             options["types"],
+            nodes,
             options["processes"],
             options["health"],
             options["autoreload"],
@@ -103,7 +114,9 @@ class Command(BaseCommand):
         )
         self._say(types)
         self.stdout.write(
-            f"on {alias}, {plan.processes} process{'es' if plan.processes != 1 else ''},"
+            f"on {', '.join(node or alias for node in nodes)},"
+            f" {plan.processes} process{'es' if plan.processes != 1 else ''}"
+            f"{' for each' if len(nodes) > 1 else ''},"
             f" {options['concurrency']} async turns and {options['threads']} sync turns at once in"
             " each"
         )
@@ -114,6 +127,14 @@ class Command(BaseCommand):
             raise CommandError(f"cannot serve: {error}") from error
         if status:
             sys.exit(status)
+
+    @staticmethod
+    def _nodes(named: str | None) -> list[str | None]:
+        """Whom processes are started for: nodes of a cluster, or a database that is none."""
+        nodes = list(cluster.nodes().values())
+        if named is not None:
+            return [named if named in nodes else None]
+        return [*nodes] or [None]
 
     def _say(self, types: dict[str, Any]) -> None:
         for name, one in sorted(types.items()):

@@ -413,8 +413,9 @@
 		}
 		pastAt = performance.now();
 		try {
-			const answer = await fetch(`${page.dataset.historyUrl}?range=${encodeURIComponent(asked)}`,
-				{ headers: { Accept: "application/json" } });
+			const url = new URL(page.dataset.historyUrl, window.location.href);
+			url.searchParams.set("range", asked);
+			const answer = await fetch(url, { headers: { Accept: "application/json" } });
 			const data = await answer.json();
 			if (answer.ok && range.value === asked) {
 				past = data;
