@@ -69,7 +69,7 @@ class DjangoSite:
     def __enter__(self) -> DjangoSite:
         self.server.createuser(self.database)
         self.server.createdb(self.database, owner=self.database)
-        self.manage("migrate", "--verbosity", "0")
+        self.prepare()
         # The listening socket is ours, so the port is lost to no other program, not even while
         # the pages are not served; who asks then waits.
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -93,6 +93,10 @@ class DjangoSite:
         self.close()
         if self._listening is not None:
             self._listening.close()
+
+    def prepare(self) -> None:
+        """Make the empty database what the pages need.  Errors: ServerError."""
+        self.manage("migrate", "--verbosity", "0")
 
     def manage(self, *arguments: str, **environment: str) -> str:
         """Run a management command; the result is its output.  Errors: ServerError."""

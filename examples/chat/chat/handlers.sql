@@ -1,5 +1,5 @@
 -- handlers.sql
---     The handlers of the chat's actors, run by the migration 0002.
+--     The handlers of the chat's actors, run by migrate, see actors.py.
 --
 -- A handler gets the actor's state and a message's payload, and returns the new
 -- state.  What it writes, what it sends, its state and the removal of the message
@@ -20,8 +20,7 @@ BEGIN
     VALUES (room, posts, author, message ->> 'text', (djactor.message()).id);
 
   -- Sending is an insert, here as in Django.
-  INSERT INTO djactor.message (actor_type, actor_key, payload)
-    VALUES ('chat.user', author, jsonb_build_object('room', room));
+  PERFORM djactor.send('chat.user', author, jsonb_build_object('room', room));
 
   RETURN jsonb_build_object(
     'count', posts,
