@@ -29,20 +29,25 @@ CREATE TABLE djactor_cluster.here
 (
 	node smallint NOT NULL,
 	slots smallint[] NOT NULL,
-	role regrole NOT NULL
+	role regrole NOT NULL,
+	nodes smallint[] NOT NULL
 );
 CREATE UNIQUE INDEX here_once ON djactor_cluster.here ((true));
 COMMENT ON TABLE djactor_cluster.here IS 'one row, written by set_up(): which node this is, and where keys live';
 COMMENT ON COLUMN djactor_cluster.here.node IS 'number of this node, 0 to 63';
 COMMENT ON COLUMN djactor_cluster.here.slots IS 'node of each of the 256 slots; the slot of a key is the low byte of its hash';
 COMMENT ON COLUMN djactor_cluster.here.role IS 'role that forwards mail, and as which other nodes connect';
+COMMENT ON COLUMN djactor_cluster.here.nodes IS 'all nodes: also those without slots, on which keys live that name them';
 
 CREATE FUNCTION djactor_cluster.this_node() RETURNS int
 	LANGUAGE c STABLE PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_cluster_this_node';
 COMMENT ON FUNCTION djactor_cluster.this_node() IS 'number of this node; NULL before set_up()';
 
-/* Immutable, as partition pruning wants it: set_up() is called once. */
+/*
+ * Immutable, as partition pruning wants it: set_up() is called once, and a node that is
+ * added later gets no key that has an actor.
+ */
 CREATE FUNCTION djactor_cluster.node_of_key(actor_key text) RETURNS int
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_cluster_node_of_key';
@@ -268,7 +273,7 @@ BEGIN
 			idempotency_key, wants_reply, in_reply_to, trace_id, kind, meta, sender_type, sender_key, cause_id, sent_at,
 			coalesce_key, coalesce_mode, coalesce_until, $1, id
 		FROM jsonb_populate_recordset(NULL::djactor_cluster.message, $2);
-EXCEPTION WHEN undefined_object OR configuration_limit_exceeded OR invalid_parameter_value THEN
+EXCEPTION WHEN undefined_object OR configuration_limit_exceeded OR invalid_parameter_value OR check_violation THEN
 	IF jsonb_array_length($2) > 1 THEN
 		FOR one IN SELECT jsonb_array_elements($2) LOOP
 			PERFORM djactor_cluster.deliver($1, jsonb_build_array(one));
@@ -467,14 +472,15 @@ BEGIN
 	IF djactor_cluster.this_node() IS NOT NULL THEN
 		RAISE EXCEPTION 'this database is node % of a cluster already', djactor_cluster.this_node()
 			USING ERRCODE = 'object_not_in_prerequisite_state';
-	ELSIF cardinality(sorted) IS DISTINCT FROM cardinality(nodes) OR (node = ANY (sorted)) IS NOT TRUE THEN
-		RAISE EXCEPTION 'nodes must be different numbers from 0 to 63, and node one of them'
+	ELSIF cardinality(sorted) IS DISTINCT FROM cardinality(nodes) OR cardinality(sorted) = 0 OR (node BETWEEN 0 AND 63) IS NOT TRUE THEN
+		RAISE EXCEPTION 'node and nodes must be numbers from 0 to 63, and nodes different ones'
 			USING ERRCODE = 'invalid_parameter_value';
 	ELSIF owner IS NULL THEN
 		RAISE EXCEPTION 'role must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	INSERT INTO djactor_cluster.here
-		VALUES (node, array(SELECT sorted[1 + slot % cardinality(sorted)] FROM generate_series(0, 255) slot), role);
+		VALUES (node, array(SELECT sorted[1 + slot % cardinality(sorted)] FROM generate_series(0, 255) slot), role,
+			array(SELECT unnest(sorted) UNION SELECT node));
 	INSERT INTO djactor_cluster.node (node) VALUES (node);
 
 	SELECT format('%s "%s"', k.actor_type, k.actor_key) INTO stray
@@ -518,7 +524,7 @@ BEGIN
 		backoff => '1 s', backoff_max => '30 s', breaker_failures => NULL, stateless => true, owner => role);
 END $$;
 COMMENT ON FUNCTION djactor_cluster.set_up(int, int[], regrole) IS
-'makes this database one of the nodes of a cluster; role owns the actors that forward mail, and is the one as which other nodes connect';
+'makes this database a node of a cluster, nodes being those that share the keys which name no node; role owns the actors that forward mail, and is the one as which other nodes connect';
 
 CREATE FUNCTION djactor_cluster.add_node(node int, server name, transport text DEFAULT 'outbox') RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -527,18 +533,39 @@ CREATE FUNCTION djactor_cluster.add_node(node int, server name, transport text D
 DECLARE
 	own djactor_cluster.here;
 	remote text[];
+	stray text;
 BEGIN
 	SELECT * INTO own FROM djactor_cluster.here;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'this database is not a node of a cluster'
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up() first.';
-	ELSIF node = own.node OR (node = ANY (own.slots)) IS NOT TRUE THEN
-		RAISE EXCEPTION 'node % is none of the other nodes that set_up() was told of', node USING ERRCODE = 'invalid_parameter_value';
+	ELSIF node = own.node OR (node BETWEEN 0 AND 63) IS NOT TRUE THEN
+		RAISE EXCEPTION 'node must be the number of another node, from 0 to 63' USING ERRCODE = 'invalid_parameter_value';
 	ELSIF (transport IN ('outbox', 'direct')) IS NOT TRUE THEN
 		RAISE EXCEPTION 'invalid value for transport: "%"', transport
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use "outbox" or "direct".';
 	END IF;
 	INSERT INTO djactor_cluster.node (node, server, transport) VALUES (node, server, transport);
+
+	IF node <> ALL (own.nodes) THEN
+		-- waits for all who have looked where keys live, to send
+		LOCK TABLE djactor_cluster.here IN ACCESS EXCLUSIVE MODE;
+		SELECT format('%s "%s"', k.actor_type, k.actor_key) INTO stray
+			FROM (SELECT actor_type, actor_key FROM djactor.actor_identity
+				UNION ALL SELECT actor_type, actor_key FROM djactor.message
+				UNION ALL SELECT actor_type, actor_key FROM djactor.dead_letter
+				UNION ALL SELECT actor_type, actor_key FROM djactor.timer
+				UNION ALL SELECT actor_type, actor_key FROM djactor_cluster.message) k
+			WHERE split_part(k.actor_key, '/', 1) = '@' || node
+			LIMIT 1;
+		IF FOUND THEN
+			RAISE EXCEPTION 'actor %, or its mail, would be stranded', stray
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+					DETAIL = format('Keys that begin with "@%s" would live on node %1$s from now on.', node),
+					HINT = 'Take another number for the node.';
+		END IF;
+		UPDATE djactor_cluster.here h SET nodes = h.nodes || node::smallint;
+	END IF;
 
 	FOREACH remote SLICE 1 IN ARRAY '{{remote_actor,actor},{remote_message,message},{remote_dead_letter,dead_letter}}'::text[] LOOP
 		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.%s_%s PARTITION OF djactor_cluster.%1$s

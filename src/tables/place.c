@@ -4,9 +4,11 @@
  * On which node of a cluster an actor lives.
  *
  * A database is a node if it has the extension djactor_cluster, and a row in
- * djactor_cluster.here.  A key has a slot, the low byte of its hash, and that row says
- * which node has which slot.  It is read once in a transaction.  Every other database
- * has all actors, and pays a look into the system cache to know that.
+ * djactor_cluster.here.  A key may name its node.  Every other one has a slot, the low
+ * byte of its hash, and that row says which node has which slot.  It is read once in a
+ * transaction, and stays locked until its end: add_node() changes it when nobody relies
+ * on it.  Every other database has all actors, and pays a look into the system cache to
+ * know that.
  *
  * Anybody who may send gets here, and the table is found by name.  So it counts only
  * if it is the extension's and a superuser's.
@@ -41,16 +43,17 @@
 /* Columns of djactor_cluster.here. */
 enum
 {
-	DJA_HERE_NODE = 1, DJA_HERE_SLOTS, DJA_HERE_ROLE,
-	DJA_HERE_NATTS = DJA_HERE_ROLE
+	DJA_HERE_NODE = 1, DJA_HERE_SLOTS, DJA_HERE_ROLE, DJA_HERE_NODES,
+	DJA_HERE_NATTS = DJA_HERE_NODES
 };
 
 static struct
 {
 	LocalTransactionId xact;	/* for which it was read */
 	int			node;			/* this node */
+	uint64		nodes;			/* a bit for each node */
 	int16		slots[DJA_SLOTS];
-}			dja_here = {InvalidLocalTransactionId, DJA_NO_NODE, {0}};
+}			dja_here = {InvalidLocalTransactionId, DJA_NO_NODE, 0, {0}};
 
 /*
  * Finds djactor_cluster.here; InvalidOid if there is no such table of the extension.
@@ -78,19 +81,30 @@ dja_here_table(Oid schema)
 	return table;
 }
 
-static void
-dja_read_slots(Datum array)
+static int
+dja_read_numbers(Datum array, Datum **numbers)
 {
-	Datum	   *elements;
-	bool	   *nulls;
 	int			n;
 
 	deconstruct_array(DatumGetArrayTypeP(array), INT2OID, sizeof(int16), true, TYPALIGN_SHORT,
-					  &elements, &nulls, &n);
+					  numbers, NULL, &n);
+	return n;
+}
+
+static void
+dja_read_arrays(Datum slots, Datum nodes)
+{
+	Datum	   *numbers;
+	int			n = dja_read_numbers(slots, &numbers);
+
 	if (n != DJA_SLOTS)
 		elog(ERROR, "djactor_cluster.here has %d slots", n);
 	for (int i = 0; i < n; i++)
-		dja_here.slots[i] = nulls[i] ? 0 : DatumGetInt16(elements[i]);
+		dja_here.slots[i] = DatumGetInt16(numbers[i]);
+	n = dja_read_numbers(nodes, &numbers);
+	dja_here.nodes = 0;
+	for (int i = 0; i < n; i++)
+		dja_here.nodes |= UINT64CONST(1) << (DatumGetInt16(numbers[i]) & 63);
 }
 
 static void
@@ -104,12 +118,13 @@ dja_read_here(Oid table)
 	{
 		bool		isnull;
 
-		dja_read_slots(heap_getattr(tuple, DJA_HERE_SLOTS, RelationGetDescr(rel), &isnull));
+		dja_read_arrays(heap_getattr(tuple, DJA_HERE_SLOTS, RelationGetDescr(rel), &isnull),
+						heap_getattr(tuple, DJA_HERE_NODES, RelationGetDescr(rel), &isnull));
 		dja_here.node = DatumGetInt16(heap_getattr(tuple, DJA_HERE_NODE, RelationGetDescr(rel), &isnull));
 		dja_here.xact = dja_my_xact();
 	}
 	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	table_close(rel, NoLock);
 }
 
 int
@@ -132,10 +147,7 @@ dja_this_node(void)
 static bool
 dja_is_node(int64 node)
 {
-	for (int i = 0; i < DJA_SLOTS; i++)
-		if (dja_here.slots[i] == node)
-			return true;
-	return false;
+	return node >= 0 && node < 64 && (dja_here.nodes & (UINT64CONST(1) << node)) != 0;
 }
 
 /*

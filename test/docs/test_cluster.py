@@ -133,6 +133,47 @@ def test_a_table_of_ones_own(nodes: tuple[PrivateServer, PrivateServer]) -> None
     assert min(counts) > 5
 
 
+def test_how_it_grows(nodes: tuple[PrivateServer, PrivateServer]) -> None:
+    out_of_service, address, set_up, connect = blocks("Growing")
+    one, two = nodes
+    two.sql("CREATE DATABASE spare OWNER shop")
+    spare = out_of_service.replace("DATABASE shop", "DATABASE spare").replace("'shop'", "'spare'")
+    two.sql(spare)
+    two.sql("ALTER ROLE shop LOGIN")
+    one.sql("BEGIN; " + address + "; ROLLBACK", "shop")
+    with PrivateServer(fsync=False) as three:
+        three.sql("CREATE ROLE shop LOGIN")
+        three.createdb("shop", owner="shop")
+        three.sql("CREATE EXTENSION djactor_cluster CASCADE", "shop")
+        three.sql(set_up, "shop")
+        for number, node in ((1, one), (2, two)):
+            back = connect.replace("node3", f"node{number}")
+            back = back.replace("add_node(3", f"add_node({number}")
+            three.sql(elsewhere(back, node), "shop")
+            node.sql(elsewhere(connect, three), "shop")
+        three.sql(
+            "CREATE FUNCTION counter_handle(state jsonb, message jsonb) RETURNS jsonb"
+            " LANGUAGE sql AS 'SELECT message';"
+            "SELECT djactor.define_actor_type('shop.counter', 'counter_handle')",
+            "shop",
+            user="shop",
+        )
+        one.sql("SELECT djactor.send('shop.counter', '@3/x', '{\"n\": 1}')", "shop", user="shop")
+        read = "SELECT node FROM djactor_cluster.actor WHERE actor_key = '@3/x'"
+        eventually(lambda: two.sql(read, "shop", user="shop"), "3")
+
+
+def elsewhere(sql: str, other: PrivateServer) -> str:
+    """A block that connects a node to another one, to that server as it is."""
+    for old, new in (
+        ("three.example.com", other.host),
+        ("'5432'", f"'{other.port}'"),
+        ("password 'secret'", "password_required 'false'"),
+    ):
+        sql = sql.replace(old, new)
+    return sql
+
+
 def test_what_is_done_after_a_failover(nodes: tuple[PrivateServer, PrivateServer]) -> None:
     one, _two = nodes
     alter, accept = blocks("Backups and failover")
