@@ -59,9 +59,14 @@ def sending(alias: str) -> contextlib.AbstractContextManager[Any]:
     return _instead(alias, '"djactor_cluster"."mail"', '"djactor_cluster"."message"')
 
 
-def writing_actor(alias: str) -> contextlib.AbstractContextManager[Any]:
-    """As long as the block lasts, an UPDATE of an ``Actor`` concerns those of this node."""
-    return _instead(alias, '"djactor_cluster"."actor"', '"djactor"."actor"')
+def writing(table: str, alias: str) -> contextlib.AbstractContextManager[Any]:
+    """As long as the block lasts, an UPDATE or DELETE concerns rows of this connection's node.
+
+    Args:
+        table: ``"actor"`` or ``"dead_letter"``.
+        alias: The connection.
+    """
+    return _instead(alias, f'"djactor_cluster"."{table}"', f'"djactor"."{table}"')
 
 
 def _instead(alias: str, view: str, table: str) -> contextlib.AbstractContextManager[Any]:

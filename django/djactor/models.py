@@ -119,7 +119,7 @@ class Actor(models.Model):
         if cluster.on():
             kwargs["using"] = alias = cluster.alias_of_key(self.actor_key, alias)
         try:
-            with cluster.writing_actor(alias):
+            with cluster.writing("actor", alias):
                 super().save(*args, **kwargs)
         finally:
             self._forced = False
@@ -374,6 +374,24 @@ class _Kept(models.Model):
         raise DjactorError(f"{self._meta.verbose_name} rows are written by djactor alone")
 
 
+class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
+    """Dead letters; in a cluster each is deleted on its node."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Discard them.
+
+        Returns:
+            How many, as Django's ``delete()`` does.
+        """
+        if not cluster.on():
+            return super().delete()
+        deleted = sum(letter.delete()[0] for letter in self)
+        return deleted, {self.model._meta.label: deleted}
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+
 class DeadLetter(_Kept):
     """A message that was given up, and why."""
 
@@ -384,12 +402,30 @@ class DeadLetter(_Kept):
     failed_at = models.DateTimeField()
     actor = fields.ActorRelation(related_name="dead_letters")
 
+    objects = DeadLetterQuerySet.as_manager()
+
     class Meta:
         managed = False
         db_table = '"djactor"."dead_letter"'
 
     def __str__(self) -> str:
         return f"{self.pk} to {self.actor_type} {self.actor_key}: {self.reason}"
+
+    def delete(
+        self, using: str | None = None, keep_parents: bool = False
+    ) -> tuple[int, dict[str, int]]:
+        """Discard it.
+
+        Args:
+            using: As that of ``Message.cancel()``.
+            keep_parents: As that of Django's ``delete()``; it has no parents.
+
+        Returns:
+            How many were deleted, as Django's ``delete()`` does.
+        """
+        alias = using or _node_of(self)
+        with cluster.writing("dead_letter", alias):
+            return super().delete(alias, keep_parents)
 
     def redrive(self, using: str | None = None) -> int:
         """Send it again, under the id it had.

@@ -160,8 +160,23 @@ def test_mail_and_letters_of_other_nodes_are_read_and_what_is_done_about_one_is_
     until(lambda: DeadLetter.objects.filter(actor_key=there).exists())
     letter = DeadLetter.objects.get(actor_key=there)
     assert letter.redrive() == letter.pk
-    sql("two", "CALL djactor.wait_idle('60 s', NULL, NULL)")
-    sql("two", "SELECT djactor.discard(id) FROM djactor.dead_letter")
+    assert settled("two", there) == 1
+    call_command("djactor_redrive", str(letter.pk), stdout=io.StringIO())
+    assert settled("two", there) == 1
+    here = key(1)
+    djactor.actor(TYPE, here).send({"fail": True})
+    until(lambda: DeadLetter.objects.filter(actor_key=here).exists())
+    (found,) = [one for one in DeadLetter.objects.all() if one.pk == letter.pk]
+    assert found.delete() == (1, {"djactor.DeadLetter": 1})
+    assert settled("two", there) == 0
+    assert DeadLetter.objects.filter(actor_key=here).delete() == (1, {"djactor.DeadLetter": 1})
+    assert settled("one", here) == 0
+
+
+def settled(alias, key):
+    """How many dead letters a node has of a key, once it has nothing to do."""
+    sql(alias, "CALL djactor.wait_idle('60 s', NULL, NULL)")
+    return sql(alias, "SELECT count(*) FROM djactor.dead_letter WHERE actor_key = %s", key)[0][0]
 
 
 def test_a_state_is_changed_on_the_node_of_its_actor():
@@ -308,6 +323,31 @@ def test_each_node_has_its_processes_which_work_in_its_database(project):
         assert worker.end() == 0, worker.log()
     finally:
         worker.kill()
+        for alias in NODES.values():
+            sql(alias, "DELETE FROM shop_sale")
+            sql(alias, "SELECT djactor.drop_actor_type('host.seller', discard => true)")
+
+
+def test_a_node_that_is_down_when_workers_start_is_served_later_and_others_at_once(project):
+    sql(
+        "one",
+        "SELECT djactor_cluster.execute($$SELECT djactor.define_actor_type('host.seller',"
+        " 'hosting_classes.Seller', hosted => true)$$)",
+    )
+    project.sql("ALTER DATABASE two ALLOW_CONNECTIONS false")
+    worker = Worker(project, "--types", "host.seller", settings="cluster_settings")
+    try:
+        seller = djactor.actor("host.seller", key(1))
+        assert seller.ask({"product": 1004}, timeout=PATIENCE) == {"sold": 1}
+        worker.says("not currently accepting connections")
+        project.sql("ALTER DATABASE two ALLOW_CONNECTIONS true")
+        seller = djactor.actor("host.seller", key(2))
+        assert seller.ask({"product": 1004}, timeout=PATIENCE) == {"sold": 1}
+        assert [sold(alias, 1004) for alias in ("one", "two")] == [1, 1]
+        assert worker.end() == 0, worker.log()
+    finally:
+        worker.kill()
+        project.sql("ALTER DATABASE two ALLOW_CONNECTIONS true")
         for alias in NODES.values():
             sql(alias, "DELETE FROM shop_sale")
             sql(alias, "SELECT djactor.drop_actor_type('host.seller', discard => true)")

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from djactor import conf
+from djactor import cluster, conf
 from djactor.models import DeadLetter
 
 
@@ -46,6 +46,6 @@ class Command(BaseCommand):
             raise CommandError(f"no such dead letter: {', '.join(map(str, missing))}")
         for letter in found:
             if not options["dry_run"]:
-                letter.redrive(using=letters.db)
+                letter.redrive(using=options["database"] or (None if cluster.on() else letters.db))
             self.stdout.write(str(letter))
         self.stdout.write(f"{len(found)} {'found' if options['dry_run'] else 'redriven'}")
