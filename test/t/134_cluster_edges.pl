@@ -124,8 +124,8 @@ is($one->safe_psql('app', q{SELECT count(*) FROM pg_constraint WHERE conrelid = 
 $one->safe_psql('app', 'ALTER DATABASE app OWNER TO app; GRANT CREATE ON DATABASE app TO app');
 as_role($one, 'app', 'app', q{
 	CREATE SCHEMA djactor_cluster;
-	CREATE TABLE djactor_cluster.here (node text, slots text, role text);
-	INSERT INTO djactor_cluster.here VALUES ('x', 'y', 'z')});
+	CREATE TABLE djactor_cluster.here (node text, slots text, role text, nodes text);
+	INSERT INTO djactor_cluster.here VALUES ('x', 'y', 'z', 'n')});
 is($one->safe_psql('app', qq{SELECT djactor.send('t.passes', '$there') > 0}), 't', 'a table of the same name means nothing');
 $_->stop for @nodes;
 done_testing();
