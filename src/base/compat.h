@@ -78,53 +78,56 @@
  */
 #define dja_proc_count() (MaxBackends + NUM_AUXILIARY_PROCS)
 
-/* Makes index entries for a new row. */
+/* Which index entries a row needs that was written. */
+typedef enum DjaIndexUpdate
+{
+	DJA_INDEX_NONE,
+	DJA_INDEX_INSERTED,			/* in all: it is new */
+	DJA_INDEX_UPDATED,			/* in all: it is a new version */
+	DJA_INDEX_SUMMARIZING		/* a new version, in those that summarize
+								 * pages */
+} DjaIndexUpdate;
+
 static inline void
-dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate)
+dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate, DjaIndexUpdate update)
 {
 #if PG_VERSION_NUM >= 190000
-	list_free(ExecInsertIndexTuples(rri, estate, 0, slot, NIL, NULL));
+	bits32		flags = update == DJA_INDEX_INSERTED ? 0 :
+	update == DJA_INDEX_UPDATED ? EIIT_IS_UPDATE : EIIT_IS_UPDATE | EIIT_ONLY_SUMMARIZING;
+
+	list_free(ExecInsertIndexTuples(rri, estate, flags, slot, NIL, NULL));
 #elif PG_VERSION_NUM >= 160000
-	list_free(ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false));
+	list_free(ExecInsertIndexTuples(rri, slot, estate, update != DJA_INDEX_INSERTED, false, NULL, NIL,
+									update == DJA_INDEX_SUMMARIZING));
 #else
-	list_free(ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL));
+	list_free(ExecInsertIndexTuples(rri, slot, estate, update != DJA_INDEX_INSERTED, false, NULL, NIL));
 #endif
 }
 
-/* Makes a new version of a row, with the index entries that it needs. */
+/* Makes a new version of a row; *update says which index entries it needs. */
 static inline TM_Result
-dja_table_tuple_update(ResultRelInfo *rri, EState *estate, ItemPointer tid,
-					   TupleTableSlot *slot, CommandId cid, Snapshot snapshot,
-					   TM_FailureData *failure)
+dja_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, CommandId cid,
+					   Snapshot snapshot, TM_FailureData *failure, DjaIndexUpdate *update)
 {
-	Relation	rel = rri->ri_RelationDesc;
 	LockTupleMode lockmode;
 	TM_Result	result;
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes indexes = TU_None;
 #if PG_VERSION_NUM >= 190000
-	TU_UpdateIndexes update = TU_None;
-
 	result = table_tuple_update(rel, tid, slot, cid, 0, snapshot, InvalidSnapshot,
-								true, failure, &lockmode, &update);
-	if (result == TM_Ok && update != TU_None)
-		list_free(ExecInsertIndexTuples(rri, estate,
-										update == TU_Summarizing ?
-										EIIT_IS_UPDATE | EIIT_ONLY_SUMMARIZING : EIIT_IS_UPDATE,
-										slot, NIL, NULL));
-#elif PG_VERSION_NUM >= 160000
-	TU_UpdateIndexes update = TU_None;
-
-	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
-								true, failure, &lockmode, &update);
-	if (result == TM_Ok && update != TU_None)
-		list_free(ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
-										update == TU_Summarizing));
+								true, failure, &lockmode, &indexes);
 #else
-	bool		update = false;
+	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
+								true, failure, &lockmode, &indexes);
+#endif
+	*update = indexes == TU_None ? DJA_INDEX_NONE :
+		indexes == TU_Summarizing ? DJA_INDEX_SUMMARIZING : DJA_INDEX_UPDATED;
+#else
+	bool		indexes = false;
 
 	result = table_tuple_update(rel, tid, slot, cid, snapshot, InvalidSnapshot,
-								true, failure, &lockmode, &update);
-	if (result == TM_Ok && update)
-		list_free(ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL));
+								true, failure, &lockmode, &indexes);
+	*update = indexes ? DJA_INDEX_UPDATED : DJA_INDEX_NONE;
 #endif
 	return result;
 }

@@ -78,17 +78,58 @@ dja_writer_open(DjaTable table, LOCKMODE lockmode)
 	writer->estate = CreateExecutorState();
 	writer->rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(writer->rri, writer->rel, 0, NULL, 0);	/* no range table */
-	ExecOpenIndices(writer->rri, false);
+	writer->context = CurrentMemoryContext;
+	writer->owner = CurrentResourceOwner;
+	writer->indexed = false;
 	writer->slot = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
 	writer->may_update = writer->may_delete = false;
 	return writer;
+}
+
+/*
+ * Opens the indexes of a writer, for as long as its table is open: a subtransaction may
+ * have begun meanwhile.
+ */
+static void
+dja_writer_open_indexes(DjaWriter *writer)
+{
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+	ResourceOwner owner = CurrentResourceOwner;
+
+	CurrentResourceOwner = writer->owner;
+	PG_TRY();
+	{
+		ExecOpenIndices(writer->rri, false);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	writer->indexed = true;
+}
+
+/*
+ * Makes entries in the indexes for a row that was written; update says what for, as
+ * dja_table_tuple_update() does.
+ */
+static void
+dja_writer_index(DjaWriter *writer, DjaIndexUpdate update)
+{
+	if (update == DJA_INDEX_NONE)
+		return;
+	if (!writer->indexed)
+		dja_writer_open_indexes(writer);
+	dja_insert_index_tuples(writer->rri, writer->slot, writer->estate, update);
 }
 
 void
 dja_writer_close(DjaWriter *writer)
 {
 	ExecDropSingleTupleTableSlot(writer->slot);
-	ExecCloseIndices(writer->rri);
+	if (writer->indexed)
+		ExecCloseIndices(writer->rri);
 	FreeExecutorState(writer->estate);
 	table_close(writer->rel, NoLock);
 	pfree(writer);
@@ -195,7 +236,7 @@ dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
 {
 	dja_writer_fill(writer, values, nulls);
 	simple_table_tuple_insert(writer->rel, writer->slot);
-	dja_insert_index_tuples(writer->rri, writer->slot, writer->estate);
+	dja_writer_index(writer, DJA_INDEX_INSERTED);
 	ResetPerTupleExprContext(writer->estate);
 }
 
@@ -295,6 +336,7 @@ dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, cons
 {
 	CommandId	cid = GetCurrentCommandId(true);
 	TM_FailureData failure;
+	DjaIndexUpdate update;
 	TM_Result	result;
 
 	Assert(ItemPointerIsValid(tid));
@@ -306,8 +348,10 @@ dja_row_try_update(DjaWriter *writer, ItemPointer tid, const Datum *values, cons
 	if (dja_row_is_locked(writer->rel, tid, cid, true))
 		return TM_BeingModified;
 	dja_writer_fill(writer, values, nulls);
-	result = dja_table_tuple_update(writer->rri, writer->estate, tid, writer->slot,
-									cid, GetActiveSnapshot(), &failure);
+	result = dja_table_tuple_update(writer->rel, tid, writer->slot, cid, GetActiveSnapshot(), &failure,
+									&update);
+	if (result == TM_Ok)
+		dja_writer_index(writer, update);
 	ResetPerTupleExprContext(writer->estate);
 	return result;
 }

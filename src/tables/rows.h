@@ -19,13 +19,15 @@
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapshot.h"
 
 #include "tables/catalog.h"
 
 /*
  * An open table with all that writing needs.  It lives until the transaction's
- * end.
+ * end.  Its indexes are opened by the first row that needs an entry in them, which
+ * a row that is deleted does not, nor one that is updated in its page.
  */
 typedef struct DjaWriter
 {
@@ -33,6 +35,9 @@ typedef struct DjaWriter
 	EState	   *estate;
 	ResultRelInfo *rri;
 	TupleTableSlot *slot;
+	MemoryContext context;		/* in which it lives */
+	ResourceOwner owner;		/* for which it is open */
+	bool		indexed;		/* its indexes are open */
 	bool		may_update;		/* its publications were checked */
 	bool		may_delete;
 } DjaWriter;
