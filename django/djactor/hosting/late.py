@@ -106,10 +106,13 @@ class Batch:
         """
         if not self.is_open:
             return self.salvage()
-        if self._sql:
-            wire.run(self._raw, self._sql)
-        refused = self._complete(self._ends[self._told :])
-        wire.run(self._raw, "COMMIT")
+        sql, self._sql = self._sql, ""
+        refused: list[Row] = []
+        left = self._ends[self._told :]
+        if left:
+            refused = self._complete(left, sql)
+            sql = ""
+        wire.run(self._raw, sql + "COMMIT")
         return refused
 
     def salvage(self) -> list[Row]:
@@ -128,10 +131,10 @@ class Batch:
         """The messages of turns that had no statement."""
         return [end.row for end in self._ends]
 
-    def _complete(self, ends: list[End]) -> list[Row]:
+    def _complete(self, ends: list[End], before: str = "") -> list[Row]:
         if not ends:
             return []
-        said = wire.value(self._raw, _complete(ends)) or "{}"
+        said = wire.value(self._raw, before + _complete(ends)) or "{}"
         verdicts = said.strip("{}").split(",")
         return [end.row for end, verdict in zip(ends, verdicts, strict=True) if verdict != "done"]
 
