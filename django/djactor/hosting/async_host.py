@@ -222,7 +222,7 @@ class AsyncHost:
         self.draining = False
         self.outdated: Callable[[], None] = lambda: None  # when this process has to begin anew
         self.bell = Bell()
-        self.session = AsyncSession(options, types, self.bell.ring, self._cancelled)
+        self.session = AsyncSession(options, types, self._rung, self._cancelled)
         self._early: list[int] | None = None  # cancels that came while mail was being taken
         self._active = 0  # tasks
         self._low = max(1, options.concurrency // (20 if options.concurrency <= 200 else 8))
@@ -352,6 +352,10 @@ class AsyncHost:
     async def _break(self) -> None:
         """End the session; the taker opens another one."""
         await self.session.close()
+        self._rung()
+
+    def _rung(self) -> None:
+        """There may be mail, or the session is lost."""
         self.bell.ring()
         self._room.ring()
 
@@ -364,14 +368,9 @@ class AsyncHost:
         Raises:
             psycopg.Error: The session is lost.
         """
-        loop = asyncio.get_running_loop()
-        fileno = self.session.fileno()
-        loop.add_reader(fileno, bell.ring)
-        try:
-            rung = await bell.wait(until - time.monotonic())
-        finally:
-            loop.remove_reader(fileno)
-        self.session.hear()
+        self.session.listen()
+        rung = await bell.wait(until - time.monotonic())
+        self.session.listen()
         return rung
 
     async def _beat(self) -> None:

@@ -15,7 +15,6 @@ turns, would deadlock.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from djactor.hosting import logs
 from djactor.hosting.context import ID, TOKEN, Turn
 from djactor.hosting.errors import ENDED, Failure, describe
 from djactor.hosting.session import BACKOFF, Options, connect
+from djactor.hosting.trips import Trips, numbered
 
 if TYPE_CHECKING:
     from djactor.hosting.async_host import Claim
@@ -34,10 +34,13 @@ MOST = 1000  # ends in one commit
 _COMPLETE = (
     "SELECT djactor.complete(%s::bigint[], %s::bigint[], %s::jsonb[], %s::jsonb[], %s::bigint[])"
 )
+_COMPLETE_ALONE = numbered(_COMPLETE)
 _BEGIN = "SELECT djactor.begin_turn(%s::bigint, %s::bigint)"
 _END = "CALL djactor.end_turn(%s::jsonb, %s::jsonb)"
-_FAIL = "SELECT djactor.fail(%s::bigint, %s::bigint, %s::text, %s::text, %s::text, %s::jsonb)"
-_RELEASE = "SELECT djactor.release(%s::bigint[])"
+_FAIL = numbered(
+    "SELECT djactor.fail(%s::bigint, %s::bigint, %s::text, %s::text, %s::text, %s::jsonb)"
+)
+_RELEASE = numbered("SELECT djactor.release(%s::bigint[])")
 
 End = tuple["Claim", Turn, "str | None", "str | None", int, "Failure | bool | None"]
 """Claim, turn, state, reply, microseconds, and a failure; True: give the claim back."""
@@ -52,8 +55,7 @@ class Completer:
         self._ends: list[End] = []
         self._bell = asyncio.Event()
         self._busy = False
-        self._connection: psycopg.AsyncConnection[Any] | None = None
-        self._cursor: Any = None
+        self._trips: Trips | None = None
 
     def put(self, end: End) -> None:
         """Have a turn ended."""
@@ -86,15 +88,19 @@ class Completer:
         Raises:
             psycopg.Error: There is no connection to be had.
         """
-        if self._connection is None:
-            self._connection = await connect(self._options)
-            self._cursor = self._connection.cursor()
+        if self._trips is None:
+            connection = await connect(self._options)
+            self._trips = Trips(connection, prepares=self._prepares())
 
     async def _disconnect(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            with contextlib.suppress(psycopg.Error):
-                await connection.close()
+        if self._trips is not None:
+            trips, self._trips = self._trips, None
+            await trips.close()
+
+    def _connected(self) -> Trips:
+        if self._trips is None:
+            raise psycopg.OperationalError("the connection is closed")
+        return self._trips
 
     async def _end_all(self, ends: list[End]) -> None:
         """End these, whatever becomes of the connection meanwhile."""
@@ -127,7 +133,7 @@ class Completer:
         await self._disconnect()
         try:
             await self.connect()
-            await self._cursor.execute(_RELEASE, ([turn.row[TOKEN] for _, turn, *_ in ends],))
+            await self._release(ends)
         except psycopg.Error:
             logs.logger.exception("claims cannot be given back: the session is opened anew")
             await self._broken()
@@ -164,7 +170,7 @@ class Completer:
             else:
                 released.append(end)
         if released:
-            await self._cursor.execute(_RELEASE, ([turn.row[TOKEN] for _, turn, *_ in released],))
+            await self._release(released)
             for claim, turn, *_ in released:
                 claim.settle(turn, "released")
 
@@ -186,25 +192,23 @@ class Completer:
             end[0].settle(end[1], verdict)
 
     async def _completed(self, ends: list[End]) -> Sequence[str]:
-        cursor = self._cursor
-        await cursor.execute(_COMPLETE, _arrays(ends), prepare=self._prepares())
-        verdicts: Sequence[str] = (await cursor.fetchone())[0]
+        verdicts: Sequence[str] = await self._connected().value(_COMPLETE_ALONE, *_arrays(ends))
         return verdicts
 
     # Turns that do something besides.
 
     async def _act(self, plain: list[End], acting: list[End]) -> None:
         """All of them in one transaction; if that fails, each in its own."""
-        connection = self._connection
-        if connection is None:
-            raise psycopg.OperationalError("the connection is closed")
+        connection = self._connected().connection
+        cursor = connection.cursor()
         try:
             async with connection.pipeline(), connection.transaction():
                 first: Any = connection.cursor()
                 if plain:
                     await first.execute(_COMPLETE, _arrays(plain), prepare=self._prepares())
                 for end in acting:
-                    await self._begin_to_end(end)
+                    await self._begin(cursor, end)
+                    await self._do_and_end(cursor, end)
             verdicts = (await first.fetchone())[0] if plain else ()
         except psycopg.Error as error:
             if self._lost():
@@ -220,31 +224,31 @@ class Completer:
         for claim, turn, *_ in acting:
             claim.settle(turn, "done")
 
-    async def _begin_to_end(self, end: End, *, begin: bool = True) -> None:
+    async def _begin(self, cursor: Any, end: End) -> None:
+        row = end[1].row
+        await cursor.execute(_BEGIN, (row[TOKEN], row[ID]), prepare=self._prepares())
+
+    async def _do_and_end(self, cursor: Any, end: End) -> None:
         _, turn, state, reply, _, _ = end
-        execute = self._cursor.execute
         prepare = self._prepares()
-        if begin:
-            await execute(_BEGIN, (turn.row[TOKEN], turn.row[ID]), prepare=prepare)
         for sql, params in turn.calls or ():
-            await execute(sql, params, prepare=prepare)
-        await execute(_END, (state, reply), prepare=prepare)
+            await cursor.execute(sql, params, prepare=prepare)
+        await cursor.execute(_END, (state, reply), prepare=prepare)
 
     async def _act_alone(self, end: End) -> None:
         claim, turn = end[0], end[1]
-        connection = self._connection
-        if connection is None:
-            raise psycopg.OperationalError("the connection is closed")
+        connection = self._connected().connection
         if claim.dead:
             claim.settle(turn, "stale")
             return
+        cursor = connection.cursor()
         begun = False
         try:
             async with connection.transaction():
-                await self._cursor.execute(_BEGIN, (turn.row[TOKEN], turn.row[ID]))
+                await self._begin(cursor, end)
                 begun = True
                 async with connection.pipeline():
-                    await self._begin_to_end(end, begin=False)
+                    await self._do_and_end(cursor, end)
         except psycopg.Error as error:
             if self._lost():
                 raise
@@ -262,17 +266,23 @@ class Completer:
 
     async def _fail(self, end: End, failure: Failure, error: BaseException | None) -> None:
         claim, turn = end[0], end[1]
-        await self._cursor.execute(_FAIL, (turn.row[TOKEN], turn.row[ID], *failure))
-        verdict = (await self._cursor.fetchone())[0]
+        verdict = await self._connected().value(
+            _FAIL, str(turn.row[TOKEN]), str(turn.row[ID]), *failure
+        )
         if error is not None:
             logs.failed(turn, error, verdict)
         claim.settle(turn, verdict)
 
-    def _lost(self) -> bool:
-        return self._connection is None or self._connection.closed
+    async def _release(self, ends: Sequence[End]) -> None:
+        tokens = ",".join(str(turn.row[TOKEN]) for _, turn, *_ in ends)
+        await self._connected().execute(_RELEASE, f"{{{tokens}}}")
 
-    def _prepares(self) -> bool | None:
-        return True if self._options.alias == self._options.direct else None
+    def _lost(self) -> bool:
+        return self._trips is None or self._trips.closed
+
+    def _prepares(self) -> bool:
+        """Whether statements can be prepared: not through a pooler."""
+        return self._options.alias == self._options.direct
 
 
 def _arrays(ends: Sequence[End]) -> tuple[str, str, str, str | None, str]:

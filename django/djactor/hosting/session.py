@@ -24,6 +24,7 @@ from psycopg.types.string import TextLoader
 from djactor import listener
 from djactor.hosting.classes import Hosted
 from djactor.hosting.context import Row
+from djactor.hosting.trips import Trips, numbered
 from djactor.hosting.turns import COLUMNS
 
 # As long as the server takes to come back, at growing intervals.
@@ -39,8 +40,8 @@ _LISTEN = "LISTEN djactor_host"
 _VERSIONS = """
     SELECT name, state_version FROM djactor.actor_type
     WHERE name = ANY (%s::text[]) ORDER BY name"""
-_BEAT = "SELECT djactor.heartbeat(%s)"
-_DRAIN = "SELECT djactor.host_drain(%s)"
+_BEAT = "SELECT djactor.heartbeat(%s::bigint)"
+_DRAIN = "SELECT djactor.host_drain(%s::bigint)"
 _CLOSE = "SELECT djactor.host_close()"
 
 
@@ -165,7 +166,7 @@ class AsyncSession:
 
     Attributes:
         host: The host's id.
-        bell: What is called when the server says that there may be mail.
+        bell: What is called when the server says that there may be mail, or the session is lost.
         cancelled: What is called with the id of a message that was cancelled.
     """
 
@@ -181,9 +182,8 @@ class AsyncSession:
         self.cancelled = cancelled
         self._options = options
         self._types = types
-        self._connection: psycopg.AsyncConnection[Any] | None = None
-        self._cursor: Any = None
-        self._take = ""
+        self._trips: Trips | None = None
+        self._take = b""
 
     async def open(self) -> None:
         """Connect and register.
@@ -195,7 +195,7 @@ class AsyncSession:
         """
         await self.close()
         connection = await psycopg.AsyncConnection.connect(**_parameters(self._options.direct))
-        self._connection = connection
+        self._trips = Trips(connection, prepares=True, notified=self._notified, lost=self.bell)
         row = await (await connection.execute(_PID, prepare=False)).fetchone()
         if row is not None and row[0] != connection.info.backend_pid:
             await asyncio.to_thread(_check_pooler, self._options.direct)
@@ -203,9 +203,8 @@ class AsyncSession:
         _prepare(connection)
         connection.add_notify_handler(lambda notify: self._notified(notify.payload))
         cursor: Any = connection.cursor()
-        self._cursor = cursor
         await cursor.execute(_KNOWN)
-        self._take = _statement((await cursor.fetchone())[0])
+        self._take = numbered(_statement((await cursor.fetchone())[0]))
         await cursor.execute(
             _OPEN,
             (list(self._types), _name("async"), self._options.lease, self._options.version),
@@ -221,10 +220,12 @@ class AsyncSession:
         Raises:
             psycopg.Error: The session is lost.
         """
-        cursor = self._cursor
-        await cursor.execute(self._take, (mailboxes, messages))
-        rows: list[Row] = await cursor.fetchall()
-        return rows
+        return await self._opened().rows(self._take, str(mailboxes), str(messages))
+
+    def _opened(self) -> Trips:
+        if self._trips is None:
+            raise psycopg.OperationalError("the connection is closed")
+        return self._trips
 
     def _notified(self, payload: str) -> None:
         if payload.isdigit():
@@ -232,18 +233,13 @@ class AsyncSession:
         else:
             self.bell()
 
-    def hear(self) -> None:
-        """Read what the server has said, without a question.
+    def listen(self) -> None:
+        """Hear what the server says without a question.
 
         Raises:
             psycopg.Error: The session is lost.
         """
-        if self._connection is None:
-            raise psycopg.OperationalError("the connection is closed")
-        pgconn = self._connection.pgconn
-        pgconn.consume_input()
-        while (notify := pgconn.notifies()) is not None:
-            self._notified(notify.extra.decode())
+        self._opened().listen()
 
     async def beat(self) -> None:
         """Say that this process is alive.
@@ -252,37 +248,24 @@ class AsyncSession:
             Lost: The server has given its claims to others.
             psycopg.Error: The session is lost.
         """
-        await self._cursor.execute(_BEAT, (self.host,))
-        if not (await self._cursor.fetchone())[0]:
+        if not await self._opened().value(numbered(_BEAT), str(self.host)):
             raise Lost("the server has not heard of this host for too long")
 
     async def drain(self) -> None:
         """Have ``take()`` find nothing from now on."""
-        await self._cursor.execute(_DRAIN, (self.host,))
+        await self._opened().execute(numbered(_DRAIN), str(self.host))
 
     async def leave(self) -> None:
         """Give back what is left, unregister and disconnect."""
         with contextlib.suppress(psycopg.Error):
-            if self._connection is not None and not self._connection.closed:
-                await self._cursor.execute(_CLOSE)
+            await self._opened().execute(numbered(_CLOSE))
         await self.close()
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            with contextlib.suppress(psycopg.Error):
-                await connection.close()
-
-    def fileno(self) -> int:
-        """The socket, which can be read when the server has something to say.
-
-        Raises:
-            psycopg.Error: There is none any more.
-        """
-        if self._connection is None:
-            raise psycopg.OperationalError("the connection is closed")
-        return self._connection.fileno()
+        if self._trips is not None:
+            trips, self._trips = self._trips, None
+            await trips.close()
 
 
 class SyncSession:
