@@ -926,6 +926,11 @@ CREATE FUNCTION djactor.redrive(id bigint) RETURNS bigint
 COMMENT ON FUNCTION djactor.redrive(bigint) IS
 'puts a dead letter back into its mailbox, under its id, as if it had never failed; many: SELECT djactor.redrive(id) FROM djactor.dead_letter WHERE ...';
 
+CREATE FUNCTION djactor.redrive(id bigint, payload jsonb) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_redrive_changed';
+COMMENT ON FUNCTION djactor.redrive(bigint, jsonb) IS
+'puts a dead letter back as redrive(id) does, with another payload; for roles that may act for the owner of its type';
+
 CREATE FUNCTION djactor.discard(id bigint) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dja_discard';
 COMMENT ON FUNCTION djactor.discard(bigint) IS 'deletes a dead letter';

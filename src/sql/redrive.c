@@ -8,6 +8,7 @@
 #include "access/htup_details.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 
 #include "base/compat.h"
 #include "shmem/run_queue.h"
@@ -16,16 +17,18 @@
 #include "xact/pending.h"
 
 PG_FUNCTION_INFO_V1(dja_redrive);
+PG_FUNCTION_INFO_V1(dja_redrive_changed);
 PG_FUNCTION_INFO_V1(dja_discard);
 
 /*
  * Raises 42501 unless the user may act for the owner of the dead letter's type,
- * or delete from the table.  type is NULL if the type is gone.
+ * or delete from the table.  To change what a dead letter says is to speak for
+ * its sender, so changes need the former.  type is NULL if the type is gone.
  */
 static void
-dja_check_dead_letter_rights(DjaType *type)
+dja_check_dead_letter_rights(DjaType *type, bool changes)
 {
-	if (dja_table_right(DJA_DEAD_LETTER_TABLE, ACL_DELETE))
+	if ((type == NULL || !changes) && dja_table_right(DJA_DEAD_LETTER_TABLE, ACL_DELETE))
 		return;
 	if (type == NULL)
 		ereport(ERROR,
@@ -39,7 +42,7 @@ dja_check_dead_letter_rights(DjaType *type)
  * afterwards tells whether the type is there, and whose it is.
  */
 static void
-dja_lock_dead_letter_type(int64 id)
+dja_lock_dead_letter_type(int64 id, bool changes)
 {
 	Datum		key = Int64GetDatum(id);
 	DjaFind		find;
@@ -50,7 +53,7 @@ dja_lock_dead_letter_type(int64 id)
 		text	   *name = DatumGetTextPP(find.slot->tts_values[DJA_MSG_ACTOR_TYPE - 1]);
 
 		/* a user without the right need not wait */
-		dja_check_dead_letter_rights(dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)));
+		dja_check_dead_letter_rights(dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)), changes);
 		dja_type_lock(dja_hash_text(name), AccessShareLock);
 	}
 	dja_find_end(&find);
@@ -61,7 +64,7 @@ dja_lock_dead_letter_type(int64 id)
  * this is an error.  Fills values and nulls with its row, DJA_DEAD_NATTS columns.
  */
 static DjaType *
-dja_take_dead_letter(int64 id, bool need_type, Datum *values, bool *nulls)
+dja_take_dead_letter(int64 id, bool need_type, bool changes, Datum *values, bool *nulls)
 {
 	Datum		key = Int64GetDatum(id);
 	DjaWriter  *writer;
@@ -80,7 +83,7 @@ dja_take_dead_letter(int64 id, bool need_type, Datum *values, bool *nulls)
 	}
 	name = DatumGetTextPP(find.slot->tts_values[DJA_MSG_ACTOR_TYPE - 1]);
 	type = dja_type_lookup(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
-	dja_check_dead_letter_rights(type);
+	dja_check_dead_letter_rights(type, changes);
 	if (type == NULL && need_type)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -97,14 +100,13 @@ dja_take_dead_letter(int64 id, bool need_type, Datum *values, bool *nulls)
 }
 
 /*
- * redrive(id): puts a dead letter back into its mailbox, under the same id, as
- * if it had never failed.  Its ask has been answered already, and its time to
- * expire is over.
+ * Puts a dead letter back into its mailbox, under the same id, as if it had never
+ * failed, with another payload unless that is NULL.  Its ask has been answered
+ * already, and its time to expire is over.
  */
-Datum
-dja_redrive(PG_FUNCTION_ARGS)
+static void
+dja_send_again(int64 id, Jsonb *payload)
 {
-	int64		id = PG_GETARG_INT64(0);
 	Datum		values[Max(DJA_DEAD_NATTS, DJA_MSG_NATTS)];
 	bool		nulls[Max(DJA_DEAD_NATTS, DJA_MSG_NATTS)];
 	DjaType    *type;
@@ -112,8 +114,10 @@ dja_redrive(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("djactor.redrive()");
 	dja_require_installed();
-	dja_lock_dead_letter_type(id);
-	type = dja_take_dead_letter(id, true, values, nulls);
+	dja_lock_dead_letter_type(id, payload != NULL);
+	type = dja_take_dead_letter(id, true, payload != NULL, values, nulls);
+	if (payload != NULL)
+		values[DJA_MSG_PAYLOAD - 1] = JsonbPGetDatum(payload);
 	nulls[DJA_MSG_DELIVER_AT - 1] = nulls[DJA_MSG_EXPIRES_AT - 1] = nulls[DJA_MSG_RETRY_AT - 1] = true;
 	values[DJA_MSG_WANTS_REPLY - 1] = BoolGetDatum(false);
 	values[DJA_MSG_ATTEMPTS - 1] = Int32GetDatum(0);
@@ -129,6 +133,29 @@ dja_redrive(PG_FUNCTION_ARGS)
 	key_hash = dja_hash_text(DatumGetTextPP(values[DJA_MSG_ACTOR_KEY - 1]));
 	dja_pending_mailbox(type, key_hash, dja_position(DatumGetInt16(values[DJA_MSG_PRIORITY - 1]), id), 1);
 	dja_pending_tenant(type, key_hash, values, nulls);
+}
+
+/*
+ * redrive(id)
+ */
+Datum
+dja_redrive(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+
+	dja_send_again(id, NULL);
+	PG_RETURN_INT64(id);
+}
+
+/*
+ * redrive(id, payload)
+ */
+Datum
+dja_redrive_changed(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+
+	dja_send_again(id, PG_GETARG_JSONB_P(1));
 	PG_RETURN_INT64(id);
 }
 
@@ -143,6 +170,6 @@ dja_discard(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("djactor.discard()");
 	dja_require_installed();
-	(void) dja_take_dead_letter(PG_GETARG_INT64(0), false, values, nulls);
+	(void) dja_take_dead_letter(PG_GETARG_INT64(0), false, false, values, nulls);
 	PG_RETURN_VOID();
 }

@@ -105,9 +105,10 @@ RESET ROLE;
 DROP POLICY of_some ON djactor.reply;
 ALTER TABLE djactor.reply DISABLE ROW LEVEL SECURITY;
 ALTER TABLE djactor.dead_letter DISABLE ROW LEVEL SECURITY;
--- # Who may delete dead letters may bring them back, too
+-- # Who may delete dead letters may bring them back, too, but not change what they say
 SET ROLE regress_dja_cleaner;
 CALL tries('discard', 'dead 4');
+CALL refused(format('SELECT djactor.redrive(%s, ''{}'')', id_of('dead 5')));
 CALL tries('redrive', 'dead 5');
 CALL tries('cancel', 'waits 3');
 RESET ROLE;

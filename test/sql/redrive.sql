@@ -127,6 +127,31 @@ VACUUM djactor.dead_letter;
 CALL idle('redrive.large');
 SELECT state FROM djactor.actor WHERE actor_type = 'redrive.large';
 
+-- # With another payload, and nothing else changed
+SELECT put('misspelt', 'redrive', 'a', '{"n": "misspelt", "do": "SELECT djactor.reject(''no'')"}', wants_reply => false, priority => 3, idempotency_key => 'key');
+CALL idle('redrive');
+SELECT djactor.redrive(id_of('misspelt'), NULL) IS NULL AS null;
+BEGIN;
+SELECT djactor.redrive(id_of('misspelt'), '{"n": "corrected"}') = id_of('misspelt') AS same_id;
+SELECT payload, priority, idempotency_key, redrives, kind FROM djactor.message WHERE id = id_of('misspelt');
+SELECT count(*) FROM djactor.dead_letter WHERE id = id_of('misspelt');
+COMMIT;
+CALL idle('redrive');
+SELECT h ->> 'n' AS n FROM handled('redrive', 'a') h WHERE h ->> 'n' = 'corrected';
+CALL fails('SELECT djactor.redrive(-1, ''{}'')');
+-- stored out of line, and JSON null, which is a value
+UPDATE switch SET broken = 0;
+SELECT djactor.send('redrive.large', 'b', headers => large('headers')) AS one, djactor.send('redrive.large', 'c') AS other \gset
+CALL idle('redrive.large');
+UPDATE switch SET broken = 1;
+SELECT djactor.redrive(:one, large('payload')) = :one AS same_id;
+CALL idle('redrive.large');
+SELECT state FROM djactor.actor WHERE actor_type = 'redrive.large' AND actor_key = 'b';
+BEGIN;
+SELECT djactor.redrive(:other, 'null') = :other AS same_id;
+SELECT payload FROM djactor.message WHERE id = :other;
+ROLLBACK;
+
 SELECT djactor.drop_actor_type('redrive.large', true);
 SELECT djactor.drop_actor_type('redrive', true), djactor.drop_actor_type('redrive.gone', true);
 DELETE FROM djactor.dead_letter WHERE actor_type LIKE 'redrive%';
