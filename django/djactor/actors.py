@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Generic, Literal, TypeAlias, cast, overload
+from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.db import connections
@@ -98,7 +99,8 @@ class ActorRef(Generic[M_contra]):
                 an object of a dataclass or of a pydantic model its fields and ``@type``.
             **options: ``priority``, ``deliver_at`` or ``delay``, ``expires_at``,
                 ``idempotency_key``, ``headers``, ``wants_reply``; ``coalesce_key``,
-                ``coalesce_mode``, ``debounce``, ``debounce_limit``: see ``SendOptions``.
+                ``coalesce_mode``, ``debounce``, ``debounce_limit``; ``trace_id``: see
+                ``SendOptions``.
 
         Returns:
             The id of the message.
@@ -108,7 +110,7 @@ class ActorRef(Generic[M_contra]):
                 option that does not exist.
             ValueError: For NaN, an infinity or a cycle in the payload; for a negative ``delay``,
                 or one beside ``deliver_at``; for a ``debounce`` that is not positive, or beside
-                one of these.
+                one of these; for a ``trace_id`` that is no UUID.
             UnknownActorType: Nobody has defined the type.
             MailboxFull: The actor has as much mail as its type allows.
         """
@@ -381,6 +383,9 @@ class ActorRef(Generic[M_contra]):
         limit = columns.pop("debounce_limit", None)
         if debounce is not None or limit is not None:
             set_debounce(columns, debounce, limit)
+        trace_id = columns.pop("trace_id", None)
+        if trace_id is not None:
+            columns["trace_id"] = _uuid(trace_id)
         return {
             "actor_type": self.type,
             "actor_key": self.key,
@@ -506,6 +511,17 @@ class ActorRef(Generic[M_contra]):
             return None, None
         error = AskFailed(message_id, load_payload(answered[0])).error
         return error["attempts"], error["last_error"]
+
+
+def _uuid(value: object) -> UUID:
+    if isinstance(value, UUID):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"trace_id is a UUID or its text, not {value!r}")
+    try:
+        return UUID(value)
+    except ValueError:
+        raise ValueError(f"trace_id is no UUID: {value!r}") from None
 
 
 def statement_timeout(alias: str) -> float:

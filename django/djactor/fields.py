@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import FullResultSet, ObjectDoesNotExist, ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import NotSupportedError, models
-from django.db.models.expressions import Col
+from django.db.models.expressions import Col, Func
 from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor
 from django.db.models.fields.related_lookups import RelatedIn
 from django.db.models.fields.tuple_lookups import TupleIn
@@ -471,3 +471,19 @@ class ServerDateTimeField(_WrittenByServer, models.DateTimeField):
 
 class ServerUUIDField(_WrittenByServer, models.UUIDField):
     """A UUID that the server writes."""
+
+
+class TraceField(ServerUUIDField):
+    """The trace of a message: that of its transaction or turn, unless its sender names another."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """What the sender has said, as a UUID, else what the server says.
+
+        Raises:
+            ValidationError: It is no UUID.
+        """
+        given = self.to_python(model_instance.__dict__.get(self.attname))
+        if given is None:
+            return Func(function="djactor.current_trace")
+        setattr(model_instance, self.attname, given)
+        return given

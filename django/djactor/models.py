@@ -147,9 +147,12 @@ _Sent = TypeVar("_Sent", bound=models.Model)
 def _used(fields: Iterable[Any], messages: Collection[Any]) -> list[Any]:
     """Those of the columns of an INSERT that some message uses.
 
-    Few messages have a coalesce key.  The others are sent quicker without it, and by senders that
-    have no right to it.
+    Few messages have a coalesce key, or a trace that their sender has named.  The others are sent
+    quicker without these, and by senders that have no right to them.
     """
+    fields = [*fields]
+    if any(message.__dict__.get("trace_id") is not None for message in messages):
+        fields.append(Message._meta.get_field("trace_id"))
     seldom = {
         name
         for name in ("coalesce_key", "coalesce_mode", "coalesce_until")
@@ -238,7 +241,7 @@ class Message(models.Model):
     coalesce_until = models.DateTimeField(null=True, blank=True)
 
     in_reply_to = fields.ServerIntegerField(null=True)
-    trace_id = fields.ServerUUIDField()
+    trace_id = fields.TraceField()
     kind = fields.ServerTextField()
     meta = fields.ServerJSONField(null=True, decoder=fields.PayloadDecoder)
     sender_type = fields.ServerTextField(null=True)
@@ -392,6 +395,9 @@ class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
     delete.queryset_only = True  # type: ignore[attr-defined]
 
 
+_SAME: Any = object()  # the payload that a dead letter has
+
+
 class DeadLetter(_Kept):
     """A message that was given up, and why."""
 
@@ -427,17 +433,27 @@ class DeadLetter(_Kept):
         with cluster.writing("dead_letter", alias):
             return super().delete(alias, keep_parents)
 
-    def redrive(self, using: str | None = None) -> int:
+    def redrive(self, using: str | None = None, *, payload: Any = _SAME) -> int:
         """Send it again, under the id it had.
 
         Args:
             using: As that of ``Message.cancel()``.
+            payload: Another payload than it had, as that of ``send()``.
 
         Returns:
             That id.
+
+        Raises:
+            TypeError: For a payload that JSON cannot hold.
+            ValueError: For NaN, an infinity or a cycle in the payload.
+            DatabaseError: The role may not do it.
         """
         with connections[using or _node_of(self)].cursor() as cursor:
-            cursor.execute("SELECT djactor.redrive(%s)", [self.pk])
+            if payload is _SAME:
+                cursor.execute("SELECT djactor.redrive(%s)", [self.pk])
+            else:
+                text = fields.dump_payload(payload)
+                cursor.execute("SELECT djactor.redrive(%s, %s::jsonb)", [self.pk, text])
             return int(cursor.fetchone()[0])
 
 

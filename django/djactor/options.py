@@ -88,9 +88,12 @@ class SendOptions(MessageOptions, total=False):
 
     Attributes:
         delay: How long after now the message is due, instead of ``deliver_at``.
+        trace_id: The trace that the message, and all that it causes, belongs to, such as the id of
+            a request: a UUID, or its text.  By default that of the transaction, or of the turn.
     """
 
     delay: timedelta | None
+    trace_id: UUID | str | None
 
 
 class AskOptions(TypedDict, total=False):

@@ -239,7 +239,7 @@ class Migration(migrations.Migration):
                 ("coalesce_mode", models.TextField(blank=True, null=True)),
                 ("coalesce_until", models.DateTimeField(blank=True, null=True)),
                 ("in_reply_to", djactor.fields.ServerIntegerField(null=True)),
-                ("trace_id", djactor.fields.ServerUUIDField()),
+                ("trace_id", djactor.fields.TraceField()),
                 ("kind", djactor.fields.ServerTextField()),
                 (
                     "meta",
