@@ -16,6 +16,7 @@ from django.core import mail
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 from django.db import OperationalError, ProgrammingError, connections, router
 from django.db.migrations.exceptions import BadMigrationError, NodeNotFoundError
+from django.utils.module_loading import import_string
 
 from djactor import __version__, cluster, conf, declared
 from djactor import messages as messages_of
@@ -52,6 +53,8 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
                     id="djactor.W004",
                 )
             )
+        elif name in conf.FUNCTIONS:
+            messages += _function(name, value)
         elif not _fits(value, conf.DEFAULTS[name]):
             kind = type(conf.DEFAULTS[name]).__name__
             messages.append(
@@ -117,6 +120,25 @@ def _nodes() -> list[CheckMessage]:
             )
         )
     return messages
+
+
+def _function(name: str, value: object) -> list[CheckMessage]:
+    """What is wrong with a setting that is a function, or names one."""
+    wrong = ""
+    if isinstance(value, str):
+        try:
+            value = import_string(value)
+        except ImportError as error:
+            wrong = str(error)
+    if not wrong and callable(value):
+        return []
+    return [
+        Error(
+            f"settings.DJACTOR[{name!r}] is no function: {wrong or repr(value)}",
+            hint="It is a function of an actor type and JSON, or the dotted path of one.",
+            id="djactor.E005",
+        )
+    ]
 
 
 def _routed() -> str:

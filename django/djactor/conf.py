@@ -7,6 +7,8 @@
 ``METRICS_TOKEN``   what Prometheus sends to be told the figures; without it a login is needed ("")
 ``CLUSTER``         whether the database is a node of ``djactor_cluster`` (False)
 ``NODES``           the aliases of the cluster's nodes, by their numbers ({})
+``STATE_SUMMARY``   a function, or its dotted path: what the admin's lists show of a state
+``MESSAGE_SUMMARY`` the same for a message, in lists and traces: see ``djactor.summaries``
 
 Entries that nobody knows, and values of another type, are found by the system checks.
 """
@@ -25,7 +27,12 @@ DEFAULTS: dict[str, Any] = {
     "METRICS_TOKEN": "",
     "CLUSTER": False,
     "NODES": {},
+    "STATE_SUMMARY": "djactor.summaries.of_state",
+    "MESSAGE_SUMMARY": "djactor.summaries.of_message",
 }
+
+# Those that are functions, or name one.
+FUNCTIONS = ("STATE_SUMMARY", "MESSAGE_SUMMARY")
 
 
 def given() -> dict[str, Any]:

@@ -405,6 +405,74 @@ def test_a_timer_is_paused_and_resumed_with_the_keyboard(site, visit):
         assert site.sql(monthly) == paused
 
 
+def test_a_dead_letter_is_edited_and_redriven_with_the_keyboard(site, visit, accessible):
+    site.sql("""SELECT djactor.send('shop.payment', 'ivy', '{"card": "stolen"}')""")
+    until(site, "SELECT count(*) = 1 FROM djactor.dead_letter WHERE actor_key = 'ivy'")
+    page = visit(f"{ADMIN}/deadletter/?q=ivy")
+    tab_to(page, page.locator("#result_list tbody th a"))
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_role("link", name="Edit and redrive"))
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_label("Payload"))
+    page.keyboard.press("Control+A")
+    page.keyboard.type('{"card": visa}')
+    tab_to(page, page.get_by_role("button", name="Redrive"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("This is not JSON")
+    expect(page.get_by_label("Payload")).to_have_value('{"card": visa}')
+    accessible(page, advice=False, within="main")
+    tab_to(page, page.get_by_label("Payload"))
+    page.keyboard.press("Control+A")
+    page.keyboard.type('{"card": "visa", "customer": "ivy"}')
+    tab_to(page, page.get_by_role("button", name="Redrive"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".messagelist")).to_contain_text("was redriven with a payload")
+    until(site, "SELECT count(*) = 1 FROM djactor.journal WHERE actor_type = 'shop.payment'"
+        " AND actor_key = 'ivy'")  # fmt: skip
+
+
+def test_a_group_is_redriven_and_discarded_with_the_keyboard(site, visit, accessible, screenshot):
+    site.sql(
+        """SELECT djactor.send('shop.payment', 'kim-' || i, jsonb_build_object('card', 'stolen',
+            'number', 'of Kim ' || i)) FROM generate_series(1, 30) i"""
+    )
+    kims = "SELECT count(*) = {} FROM djactor.dead_letter WHERE actor_key LIKE 'kim-%'"
+    until(site, kims.format(30))
+    site.sql("SELECT djactor.pause('shop.payment')")
+    page = visit(f"{ADMIN}/actortype/failures/")
+    kim = page.get_by_role("row", name="card of Kim # is reported stolen")
+    expect(kim).to_contain_text("30")
+    tab_to(page, kim.get_by_role("button", name="Redrive one"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".messagelist")).to_have_text("1 dead letter redriven.")
+    assert site.sql(kims.format(29)) == "t"
+    tab_to(page, kim.get_by_role("button", name="Discard"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("29 dead letters will be deleted")).to_be_visible()
+    accessible(page, advice=False, within="main")
+    screenshot(page, "admin-discard-a-group")
+    tab_to(page, page.get_by_role("button", name="Discard dead letters"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".messagelist")).to_have_text("29 dead letters discarded.")
+    site.sql("SELECT djactor.cancel(id) FROM djactor.message WHERE actor_key LIKE 'kim-%'")
+    site.sql("SELECT djactor.resume('shop.payment')")
+
+
+def test_an_actor_is_stopped_with_the_keyboard_after_a_question(site, visit):
+    site.sql("SELECT djactor.send('shop.mail', 'tom')")
+    until(site, "SELECT count(*) = 1 FROM djactor.actor WHERE actor_key = 'tom'")
+    page = visit(f"{ADMIN}/actor/?q=tom")
+    tab_to(page, page.locator("#result_list tbody th a"))
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_role("button", name="Stop"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Their states and timers are deleted")).to_be_visible()
+    tab_to(page, page.get_by_role("button", name="Stop an actor"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".messagelist")).to_have_text("1 actor stopped.")
+    assert site.sql("SELECT count(*) FROM djactor.actor WHERE actor_key = 'tom'") == "0"
+
+
 @pytest.mark.parametrize("path", [LIVE, f"{ADMIN}/actortype/mailboxes/"])
 def test_tab_reaches_all_there_is_and_leaves_again(site, visit, path):
     page = visit(path)
@@ -444,7 +512,11 @@ def pages(site):
     return {
         "app": f"{ADMIN}/",
         "live": LIVE,
+        "failures": f"{ADMIN}/actortype/failures/",
         "mailboxes": f"{ADMIN}/actortype/mailboxes/",
+        "life": f"{ADMIN}/actortype/life/?type=shop.payment&key=bob",
+        "send": f"{ADMIN}/message/add/?type=shop.order&key=A-1",
+        "edit-and-redrive": f"{ADMIN}/deadletter/{letter}/redrive/",
         "timers": f"{ADMIN}/actortype/timers/",
         "timer": f"{ADMIN}/actortype/timer/?type=shop.report&key=all&name=monthly",
         "trace": f"{ADMIN}/actortype/trace/{trace}/",
@@ -465,7 +537,8 @@ def pages(site):
 def test_every_page_is_for_everybody(site, visit, accessible, fits, screenshot, look):
     wanted = pages(site)
     if look == "dark":  # the others have no colours of djactor's that "phone" would not show
-        wanted = {name: wanted[name] for name in ("live", "mailboxes", "timer", "trace", "actor")}
+        dark = ("live", "failures", "mailboxes", "timer", "trace", "actor", "send")
+        wanted = {name: wanted[name] for name in dark}
     page = visit(LIVE, **LOOKS[look])
     for name, path in wanted.items():
         page.goto(site.url + path)
@@ -498,6 +571,28 @@ def test_what_was_put_off_is_for_everybody_too(site, visit, accessible, fits, sc
         "SELECT djactor.drop_actor_type('shop.invoice', true);"
         " DROP FUNCTION shop_invoice_handle(jsonb, jsonb)"
     )
+
+
+@pytest.mark.parametrize("model", ["message", "deadletter", "journal", "actor", "actortype"])
+def test_lists_and_their_filters_fit_into_1280_pixels(site, visit, fits, model):
+    page = visit(f"{ADMIN}/{model}/")
+    table = page.locator("#result_list")
+    assert table.evaluate("e => e.scrollWidth <= e.closest('.results').clientWidth")
+    fits(page)
+
+
+def test_a_list_is_filtered_with_the_keyboard(site, visit):
+    page = visit(f"{ADMIN}/deadletter/")
+    tab_to(page, page.get_by_label("Reason"))
+    page.keyboard.type("rejected")
+    tab_to(page, page.get_by_label("Key"))
+    page.keyboard.type("bob")
+    page.keyboard.press("Enter")
+    expect(page.locator("#result_list tbody tr")).to_have_count(1)
+    expect(page.get_by_label("Reason")).to_have_value("rejected")
+    expect(page.get_by_label("Key")).to_have_value("bob")
+    page.get_by_role("link", name="Show all").click()
+    expect(page.get_by_label("Reason")).to_have_value("")
 
 
 def test_the_admins_own_switch_of_light_and_dark_counts(site, visit, accessible):

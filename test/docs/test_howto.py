@@ -115,6 +115,7 @@ TESTS = {
     "from-celery": 2,
     "from-procrastinate": 1,
     "mocks": 7,
+    "repairing": 4,
     "time-zones": 3,
 }
 

@@ -1,4 +1,4 @@
-"""How the admin's pages write spans of time, names and JSON: short, with units, never too long.
+"""How the admin's pages write times, spans, names and JSON: short, with units, never too long.
 
 Pure functions; ``static/djactor/live.js`` writes spans in the same way.
 """
@@ -6,7 +6,11 @@ Pure functions; ``static/djactor/live.js`` writes spans in the same way.
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from djactor.fields import Interval, PayloadEncoder
 
@@ -42,6 +46,22 @@ def duration(span: timedelta | float | None) -> str:
     return _both(whole // 60, "min", whole % 60, "s")
 
 
+def clock(value: datetime | None) -> SafeString | str:
+    """A time to the second, in the current time zone; the rest is in the tooltip.
+
+    All times of all pages are written by this, but for those in the zone of a timer's rule.
+    """
+    if value is None:
+        return ""
+    local = timezone.localtime(value) if timezone.is_aware(value) else value
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        local.isoformat(),
+        local.strftime("%Y-%m-%d %H:%M:%S.%f %Z"),
+        local.strftime("%Y-%m-%d %H:%M:%S"),
+    )
+
+
 def _both(most: int, unit: str, rest: int, lesser: str) -> str:
     return f"{most:,} {unit} {rest} {lesser}" if rest else f"{most:,} {unit}"
 
@@ -55,6 +75,11 @@ def shortened(text: str, limit: int = NAME_LIMIT) -> str:
     """The text on one line, at most so many characters, with an ellipsis if that cuts it."""
     line = " ".join(text.split()) or text
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def first_line(text: str) -> str:
+    """The first line of an error, without its traceback."""
+    return shortened(text.lstrip().split("\n", 1)[0], 2 * NAME_LIMIT)
 
 
 def pretty(value: object) -> tuple[str, int]:

@@ -191,8 +191,25 @@ _TIMES = """
     WHERE at < '9999-12-30 00:00:00+00'"""
 
 _TRACE = """
-    SELECT id, cause_id, actor_type, actor_key, kind, status, sent_at, wait, run, error
-    FROM djactor.trace(%s) ORDER BY sent_at, id LIMIT %s"""
+    SELECT t.id, t.cause_id, t.actor_type, t.actor_key, t.kind, t.status, t.sent_at, t.finished_at,
+        t.wait, t.run, t.error, m.sender_type, m.sender_key, m.meta::text AS meta,
+        CASE WHEN pg_column_size(m.payload) <= 10000 THEN m.payload::text END AS payload,
+        r.created_at AS answered_at, r.error IS NOT NULL AS answered_badly,
+        CASE WHEN r.error IS NULL THEN 'answer' ELSE left(coalesce(r.error ->> 'reason',
+            r.error::text), 100) END AS answer,
+        receiver.journal IS NULL AS unseen, sender.journal IS NULL AS sender_unseen
+    FROM (SELECT * FROM djactor.trace(%s) ORDER BY sent_at, id LIMIT %s) t
+        LEFT JOIN LATERAL (
+            SELECT sender_type, sender_key, meta, payload FROM djactor.journal WHERE id = t.id
+            UNION ALL
+            SELECT sender_type, sender_key, meta, payload FROM djactor.message WHERE id = t.id
+            UNION ALL
+            SELECT sender_type, sender_key, meta, payload FROM djactor.dead_letter WHERE id = t.id
+            LIMIT 1) m ON true
+        LEFT JOIN djactor.reply r ON r.message_id = t.id
+        LEFT JOIN djactor.actor_type receiver ON receiver.name = t.actor_type
+        LEFT JOIN djactor.actor_type sender ON sender.name = m.sender_type
+    ORDER BY t.sent_at, t.id"""
 
 
 def snapshot(using: str) -> dict[str, Any]:
@@ -321,8 +338,19 @@ def type_names(using: str) -> list[str]:
 
 
 def trace(using: str, trace_id: UUID | str, limit: int) -> list[dict[str, Any]]:
-    """The messages of a trace as they were sent, at most ``limit`` of them."""
-    return _rows(using, _TRACE, [trace_id, limit])
+    """The messages of a trace as they were sent, at most ``limit`` of them.
+
+    Returns:
+        The columns of ``djactor.trace()``, and for each message its ``payload`` and ``meta`` as
+        Python has them (a large payload is None), its sender, the ``answer`` to an ask from outside
+        (``answered_at`` is None if there is none), and whether the types of receiver and sender
+        keep no journal (``unseen``, ``sender_unseen``).
+    """
+    found = _rows(using, _TRACE, [trace_id, limit])
+    for row in found:
+        for name in ("payload", "meta"):
+            row[name] = None if row[name] is None else load_payload(row[name])
+    return found
 
 
 def _rows(using: str, sql: str, arguments: list[Any]) -> list[dict[str, Any]]:

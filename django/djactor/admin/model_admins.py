@@ -1,18 +1,18 @@
 """The models in Django's admin: what waits, what failed, and the few things to do about it.
 
-Everything is for looking at, but for what djactor allows: redriving and discarding dead
-letters, pausing and resuming types.  What was done, and by whom, is in the admin's log.  The live
-page, the mailboxes, the timers and the diagram of a trace are pages of the ``ActorType`` admin.
+Everything is for looking at, but for what djactor allows: redriving and discarding dead letters,
+pausing, resuming and stopping, sending and cancelling.  What was done, and by whom, is in the
+admin's log.  The live page, the groups of dead letters, the mailboxes, the timers and the diagram
+of a trace are pages of the ``ActorType`` admin.
 
 What always holds: nobody sees or does anything here without Django's permission for the model
-(``view``; ``change`` to redrive, pause and resume; ``delete`` to discard), and no page reads more
-than a bounded number of rows, however much waits.
+(``view``; ``change`` to redrive, pause and resume; ``delete`` to discard, cancel and stop; ``add``
+to send), and no page reads more than a bounded number of rows, however much waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, ClassVar, cast
 from urllib.parse import urlencode
 
@@ -21,22 +21,29 @@ from django.contrib.admin.actions import delete_selected
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db import DatabaseError, connections, models
+from django.db import DatabaseError, connections, models, transaction
 from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
-from django.utils import timezone
+from django.db.models.functions import Now
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import path, reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
-from djactor import conf
-from djactor.admin.display import duration, pretty, shortened
-from djactor.admin.pages import PagesMixin
+from djactor import conf, summaries
+from djactor.admin import repair
+from djactor.admin.display import clock, duration, pretty, shortened
+from djactor.admin.pages import PagesMixin, confirmation, life_of
+from djactor.admin.writing import RedriveForm, SendForm, send_message, written
+from djactor.fields import PayloadDecoder
 from djactor.models import Actor, ActorType, DeadLetter, Message
+
+TEXT_LIMIT = 100_000  # characters of an error on a page
+STOPPED_AT_ONCE = 1000  # actors that are stopped with one question
 
 
 class BoundedPaginator(Paginator):
@@ -52,12 +59,34 @@ class BoundedPaginator(Paginator):
 
 
 class LeanList(ChangeList):
-    """A list without the JSON, which may be large and is not in any column."""
+    """A list without the JSON, which may be large; what is summed up is read if it is small."""
 
     def get_queryset(self, *arguments: Any, **named: Any) -> QuerySet:
-        """The rows, JSON deferred."""
+        """The rows, JSON deferred, with ``brief``: the JSON to sum up, or None if it is large."""
         json = [f.name for f in self.opts.concrete_fields if isinstance(f, models.JSONField)]
-        return super().get_queryset(*arguments, **named).defer(*json)
+        rows: QuerySet = super().get_queryset(*arguments, **named).defer(*json)
+        column = cast("ReadOnlyAdmin", self.model_admin).summed_up
+        if column:
+            whole = f"{self.opts.db_table}.{column}"
+            rows = rows.annotate(
+                brief=RawSQL(
+                    f"CASE WHEN pg_column_size({whole}) <= {repair.JSON_BYTES} THEN {whole} END",
+                    [],
+                    output_field=models.JSONField(null=True, decoder=PayloadDecoder),
+                ),
+            )
+        return rows
+
+
+class TypeList(LeanList):
+    """The types, each with the class that it runs, if it is one of Python's."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """The rows of a page."""
+        super().get_results(request)
+        classes = repair.python_classes(conf.get("DATABASE"))
+        for row in self.result_list:
+            row.python_class = classes.get(row.name)
 
 
 class TypeFilter(admin.SimpleListFilter):
@@ -91,6 +120,37 @@ class WordFilter(admin.SimpleListFilter):
         return queryset.filter(**{column: self.value()}) if self.value() else queryset
 
 
+class ErrorFilter(admin.SimpleListFilter):
+    """By the error that dead letters of a group have in common; the page of groups links here.
+
+    The value begins with ``=``, since there are groups without an error.
+    """
+
+    title = "error"
+    parameter_name = "error"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The one that was asked for."""
+        given = request.GET.get(str(self.parameter_name), "")
+        return [(given, shortened(given[1:]) or "none")] if given else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        """Those of the latest dead letters that have it."""
+        error = self.value()
+        return queryset.filter(pk__in=repair.with_error(error[1:])) if error else queryset
+
+
+class PausedFilter(WordFilter):
+    """By whether an actor is paused."""
+
+    title = parameter_name = "paused"
+    words = ("yes", "no")
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        """Those that are, or are not."""
+        return queryset.filter(paused=self.value() == "yes") if self.value() else queryset
+
+
 def _by(column: str, *words: str) -> type[WordFilter]:
     return type(
         f"{column.capitalize()}Filter",
@@ -112,35 +172,35 @@ def _column(name: str, show: Callable[[Any], object], order: str | None = None) 
     return staticmethod(column)
 
 
-def _time(value: datetime) -> SafeString:
-    """To the second, in the current time zone; the rest is in the tooltip."""
-    local = timezone.localtime(value) if timezone.is_aware(value) else value
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>',
-        local.isoformat(),
-        local.strftime("%Y-%m-%d %H:%M:%S.%f %Z"),
-        local.strftime("%Y-%m-%d %H:%M:%S"),
-    )
-
-
 def _json(value: object) -> SafeString:
     text, left_off = pretty(value)
     more = f"\n… {left_off:,} more characters" if left_off else ""
     return format_html('<pre class="djactor-json" tabindex="0">{}{}</pre>', text, more)
 
 
+def _text(value: object) -> SafeString:
+    """A traceback, or where a function was: the lines as they are."""
+    text = str(value)
+    left_off = max(0, len(text) - TEXT_LIMIT)
+    more = f"\n… {left_off:,} more characters" if left_off else ""
+    return format_html('<pre class="djactor-json" tabindex="0">{}{}</pre>', text[:TEXT_LIMIT], more)
+
+
 # How values are shown that Django would show otherwise.
 _SHOWN: list[tuple[type[models.Field], Callable[[Any], object]]] = [
     (models.JSONField, _json),
-    (models.DateTimeField, _time),
+    (models.DateTimeField, clock),
     (models.DurationField, duration),
     (models.BooleanField, lambda value: "yes" if value else "no"),
 ]
+_TEXTS = ("error", "last_error", "context")
 
 
 def _shown(field: models.Field) -> Any:
     """A column for a field, or None where Django's own will do."""
     show = next((show for kind, show in _SHOWN if isinstance(field, kind)), None)
+    if field.name in _TEXTS:
+        show = _text
     if show is None:
         return None
     return _column(
@@ -168,13 +228,34 @@ def _actor_name(actor_type: str, key: str) -> SafeString:
 
 
 def _message_state(row: Message) -> SafeString:
-    now = timezone.now()
+    now = row.now  # type: ignore[attr-defined]  # the server's, as all other times here
     if row.retry_at is not None and row.retry_at > now:
         return _badge("warn", f"retry in {duration(row.retry_at - now)}")
     if row.deliver_at is not None and row.deliver_at > now and row.attempts == 0:
         return _badge("", f"due in {duration(row.deliver_at - now)}")
     since = max(filter(None, (row.sent_at, row.deliver_at)))
     return _badge("quiet", f"waits for {duration(now - since)}")
+
+
+def _tries(row: Message) -> str:
+    """How many attempts have failed; put off is what seems to be nobody's fault."""
+    return f"{row.attempts}, {row.put_offs} put off" if row.put_offs else str(row.attempts)
+
+
+def _summary(setting: str) -> Any:
+    """A column: a few words instead of JSON."""
+
+    def show(row: Any) -> str:
+        if row.brief is None:
+            return "(large)"
+        return summaries.summary(setting, row.actor_type, row.brief)
+
+    return _column(setting.removesuffix("_SUMMARY").lower(), show)
+
+
+def _type_handler(row: ActorType) -> str:
+    """The class of a type that is Python's, else its function."""
+    return getattr(row, "python_class", None) or row.handler or ""
 
 
 def _actor_state(row: Actor) -> SafeString:
@@ -218,6 +299,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     sortable_by: ClassVar[tuple[str, ...]] = ("id", "failed_at_shown")
     empty_value_display = ""
     first: tuple[str, ...] = ()  # columns that a row's page begins with
+    summed_up = ""  # the column with the JSON that a list shows a summary of
 
     _actor = _column("actor", lambda row: _actor_name(row.actor_type, row.actor_key))
 
@@ -258,7 +340,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return [
             f"{name}_shown" if hasattr(self, f"{name}_shown") else name
             for name in names
-            if obj is None or getattr(obj, name) is not None
+            if obj is None or name not in fields or getattr(obj, name) is not None
         ]
 
     def get_readonly_fields(
@@ -283,6 +365,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         """Whether the user may run the actions: with Django's permission to change."""
         return request.user.has_perm(f"djactor.change_{self.opts.model_name}")
 
+    def has_end_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may run actions that end something: with the permission to delete."""
+        return request.user.has_perm(f"djactor.delete_{self.opts.model_name}")
+
     def change_view(
         self,
         request: HttpRequest,
@@ -294,15 +380,21 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         row = self.get_object(request, unquote(object_id))
         context = {
             "title": capfirst(self.opts.verbose_name),
-            "djactor_links": [] if row is None else list(self.links(row)),
+            "djactor_links": [] if row is None else list(self.links(request, row)),
             "show_delete": False,  # it is among the actions, under djactor's word for it
             "djactor_actions": [] if row is None else self.row_actions(request, row),
         }
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
-    def links(self, row: Any) -> list[tuple[str, str]]:
+    def links(self, request: HttpRequest, row: Any) -> list[tuple[str, str]]:
         """Words and addresses of what belongs to the row."""
         return []
+
+    def send_link(self, request: HttpRequest, **named: str) -> list[tuple[str, str]]:
+        """A link to the page that sends a message, for those who may."""
+        if not request.user.has_perm("djactor.add_message"):
+            return []
+        return [("Send a message", f"{self.address('message_add')}?{urlencode(named)}")]
 
     def row_actions(self, request: HttpRequest, row: Any) -> list[tuple[str, str]]:
         """Names and words of the actions that make sense for the row, of those the user may run."""
@@ -329,20 +421,24 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         )
 
     def each(
-        self, request: HttpRequest, queryset: QuerySet, function: str, what: str, done: str
+        self, request: HttpRequest, queryset: QuerySet, call: str, what: str, done: str
     ) -> None:
-        """Call a function of djactor for each selected row, all or none; log it, say how many."""
+        """Call a function of djactor for each selected row, all or none; log it, say how many.
+
+        Args:
+            request: The request.
+            queryset: The selected rows.
+            call: The call, such as ``redrive(id)``.
+            what: A row, in a word.
+            done: What was done then.
+        """
         rows = list(queryset.order_by("pk"))
         column = connections[queryset.db].ops.quote_name(str(self.opts.pk.column))
         try:
-            with connections[queryset.db].cursor() as cursor:
-                # Over the table: what is gone meanwhile is passed over.
-                cursor.execute(
-                    f"SELECT djactor.{function}({column}) FROM {self.opts.db_table}"
-                    f" WHERE {column} = ANY(%s) ORDER BY {column}",
-                    [[row.pk for row in rows]],
+            with transaction.atomic(using=queryset.db):
+                count = repair.call_each(
+                    queryset.db, call, self.opts.db_table, column, [row.pk for row in rows]
                 )
-                count = cursor.rowcount
         except DatabaseError as error:
             self.message_user(request, f"Nothing was {done}: {error}", messages.ERROR)
             return
@@ -358,23 +454,90 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
 
 class ActorAdmin(ReadOnlyAdmin):
-    """Actors and their states."""
+    """Actors: their states, their lives, and what may be done with them."""
 
-    list_display = ("_actor", "_status", "turns", "failures", "updated_at_shown")
-    list_filter = (TypeFilter, _by("status", "active", "suspended"), "paused")
+    list_display = ("_actor", "_status", "_brief", "turns", "failures", "updated_at_shown")
+    list_filter = (TypeFilter, _by("status", "active", "suspended"), PausedFilter)
     search_fields = ("actor_key__exact",)
     search_help_text = "The whole key of an actor."
-    first = ("actor_type", "actor_key", "state", "status", "last_error")
+    actions = ("resume", "pause", "stop")
+    first = ("state", "_status", "last_error", "failures", "turns")
+    summed_up = "state"
+    change_form_template = "admin/djactor/actor/change_form.html"
 
     _status = _column("status", _actor_state)
+    _brief = _summary("STATE_SUMMARY")
 
-    def links(self, row: Actor) -> list[tuple[str, str]]:
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The state, and then the life."""
+        row = self.get_object(request, unquote(object_id))
+        found = {} if row is None else life_of(self, request, row.actor_type, row.actor_key)
+        return super().change_view(request, object_id, form_url, found | (extra_context or {}))
+
+    def get_fieldsets(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        """What stands before the life, and the rest, which stands behind it."""
+        names = self.get_fields(request, obj)
+        before = [name for name in names if name.removesuffix("_shown") in self.first]
+        told = ("status", "paused_shown")  # in a word, before
+        return [
+            (None, {"fields": before}),
+            ("More", {"fields": [name for name in names if name not in (*before, *told)]}),
+        ]
+
+    def links(self, request: HttpRequest, row: Actor) -> list[tuple[str, str]]:
         """Its mail, what of it was given up, what it has handled, and its timers."""
         query = {"type": row.actor_type, "q": row.actor_key}
         return [
             *self.lists(query, message="Messages", deadletter="Dead letters", journal="Journal"),
             ("Timers", f"{self.address('timers')}?{urlencode(query)}"),
+            *self.send_link(request, type=row.actor_type, key=row.actor_key),
         ]
+
+    def row_actions(self, request: HttpRequest, row: Actor) -> list[tuple[str, str]]:
+        """Resume or pause; stop."""
+        stands = row.paused or row.status != "active"
+        words = {"resume": "Resume"} if stands else {"pause": "Pause"}
+        words |= {"stop": "Stop"}
+        return [(name, words[name]) for name in words if name in self.get_actions(request)]
+
+    @admin.action(permissions=["operate"], description="Resume selected actors")
+    def resume(self, request: HttpRequest, queryset: QuerySet) -> None:
+        """End a pause or a suspension; what failed is tried again."""
+        self.each(request, queryset, "resume(actor_type, actor_key)", "actor", "resumed")
+
+    @admin.action(permissions=["operate"], description="Pause selected actors")
+    def pause(self, request: HttpRequest, queryset: QuerySet) -> None:
+        """No turn begins any more; mail waits."""
+        self.each(request, queryset, "pause(actor_type, actor_key)", "actor", "paused")
+
+    @admin.action(permissions=["end"], description="Stop selected actors")
+    def stop(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
+        """State and timers go, after a question."""
+        if "post" in request.POST:
+            self.each(request, queryset, "stop_actor(actor_type, actor_key)", "actor", "stopped")
+            return None
+        rows = list(queryset.order_by("pk")[: STOPPED_AT_ONCE + 1])
+        if len(rows) > STOPPED_AT_ONCE:
+            self.message_user(
+                request, f"Select at most {STOPPED_AT_ONCE:,} actors to stop.", messages.ERROR
+            )
+            return None
+        return confirmation(
+            self,
+            request,
+            title="Stop actors" if len(rows) > 1 else "Stop an actor",
+            question="Their states and timers are deleted, and cannot be brought back."
+            " Mail that waits goes to fresh actors. Who watches them is told.",
+            things=[str(row) for row in rows],
+            fields=[("action", "stop"), *(("_selected_action", str(row.pk)) for row in rows)],
+            back=self.address("actor_changelist"),
+        )
 
 
 class _MailAdmin(ReadOnlyAdmin):
@@ -382,39 +545,90 @@ class _MailAdmin(ReadOnlyAdmin):
 
     search_fields = ("actor_key__exact",)
     search_help_text = "The whole key of an actor."
+    summed_up = "payload"
 
-    def links(self, row: Any) -> list[tuple[str, str]]:
+    _brief = _summary("MESSAGE_SUMMARY")
+
+    def links(self, request: HttpRequest, row: Any) -> list[tuple[str, str]]:
         """The trace it belongs to, and its actor."""
+        actor = urlencode({"type": row.actor_type, "key": row.actor_key})
         return [
             ("Trace", self.address("trace", row.trace_id)),
-            *self.lists({"type": row.actor_type, "q": row.actor_key}, actor="Actor"),
+            ("Actor", f"{self.address('life')}?{actor}"),
         ]
 
 
 class MessageAdmin(_MailAdmin):
-    """What waits."""
+    """What waits, to be cancelled; and what is to be sent."""
 
     list_display = (
-        "id", "_actor", "kind", "_waits", "attempts", "put_offs", "sent_at_shown", "trace"
+        "id", "_actor", "kind", "_brief", "_waits", "_tries", "sent_at_shown", "trace"
     )  # fmt: skip
     list_filter = (TypeFilter, _by("kind", "user", "reply", "error", "timer", "down"))
+    actions = ("cancel", "break_off")
     first = (
         "actor_type", "actor_key", "kind", "payload", "attempts", "put_offs", "last_error",
         "retry_at",
     )  # fmt: skip
 
     _waits = _column("state", _message_state)
+    _tries = _column("attempts", _tries)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        """With the server's time."""
+        found: QuerySet = super().get_queryset(request).annotate(now=Now())
+        return found
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """To add one is to send it."""
+        return request.user.has_perm("djactor.add_message")
+
+    def add_view(
+        self,
+        request: HttpRequest,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """A message of a person, to an actor that need not be there yet."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = SendForm(
+            request.POST or None,
+            initial={"key": request.GET.get("key", ""), "type": request.GET.get("type", "")},
+        )
+
+        def life(said: dict[str, Any]) -> str:
+            actor = urlencode({"type": said["type"], "key": said["key"]})
+            return f"{self.address('life')}?{actor}"
+
+        return written(self, request, form, "Send a message", "Send", send_message, life)
+
+    def row_actions(self, request: HttpRequest, row: Message) -> list[tuple[str, str]]:
+        """Cancel, with a turn that runs or without."""
+        words = {"cancel": "Cancel", "break_off": "Cancel, and break off its turn"}
+        return [(name, words[name]) for name in words if name in self.get_actions(request)]
+
+    @admin.action(permissions=["end"], description="Cancel selected messages")
+    def cancel(self, request: HttpRequest, queryset: QuerySet) -> None:
+        """Take them back; who has asked gets an error."""
+        self.each(request, queryset, "cancel(id)", "message", "cancelled")
+
+    @admin.action(permissions=["end"], description="Cancel them, and break off their turns")
+    def break_off(self, request: HttpRequest, queryset: QuerySet) -> None:
+        """Take them back, though turns handle them."""
+        self.each(request, queryset, "cancel(id, true)", "message", "cancelled")
 
 
 class DeadLetterAdmin(_MailAdmin):
-    """What was given up, to be sent again or discarded."""
+    """What was given up, to be sent again, as it was or changed, or discarded."""
 
     list_display = (
-        "id", "_actor", "reason", "_error", "failed_at_shown", "trace"
+        "id", "_actor", "_brief", "reason", "_error", "failed_at_shown", "trace"
     )  # fmt: skip
     list_filter = (
         TypeFilter,
         _by("reason", "failed", "expired", "crashed", "rejected", "stopped", "mailbox_full"),
+        ErrorFilter,
     )
     actions = ("redrive", "delete_selected")
     first = (
@@ -422,16 +636,51 @@ class DeadLetterAdmin(_MailAdmin):
         "failed_at", "payload",
     )  # fmt: skip
 
-    _error = _column("error", lambda row: _short(row.error or ""))
+    _error = _column("error", lambda row: _short((row.error or "").split("\n")[0]))
+
+    def get_urls(self) -> list[Any]:
+        """With the page that changes one and redrives it."""
+        wrap = self.admin_site.admin_view
+        return [
+            path(
+                "<int:number>/redrive/",
+                wrap(self.redrive_view),
+                name="djactor_deadletter_redrive",
+            ),
+            *super().get_urls(),
+        ]
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
+        """What was said last is the error, as a rule: once is enough."""
+        names = super().get_fields(request, obj)
+        if isinstance(obj, DeadLetter) and obj.last_error and obj.last_error in (obj.error or ""):
+            names.remove("last_error_shown")
+        return names
 
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Deleting is discarding."""
         return request.user.has_perm("djactor.delete_deadletter")
 
+    def may_edit(self, request: HttpRequest) -> bool:
+        """To redrive with another payload is to send, too."""
+        return self.has_operate_permission(request) and request.user.has_perm("djactor.add_message")
+
     @admin.action(permissions=["delete"], description="Discard selected dead letters")
     def delete_selected(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
         """Django's own deletion, which asks first, under djactor's word for it."""
         return delete_selected(self, request, queryset)
+
+    def links(self, request: HttpRequest, row: DeadLetter) -> list[tuple[str, str]]:
+        """Those like it, too."""
+        return [
+            *super().links(request, row),
+            ("Equal ones", f"{self.address('deadletter_changelist')}?{repair.query_of(row)}"),
+            *(
+                [("Edit and redrive", self.address("deadletter_redrive", row.pk))]
+                if self.may_edit(request)
+                else []
+            ),
+        ]
 
     def row_actions(self, request: HttpRequest, row: DeadLetter) -> list[tuple[str, str]]:
         """Redrive, discard."""
@@ -441,14 +690,45 @@ class DeadLetterAdmin(_MailAdmin):
     @admin.action(permissions=["operate"], description="Redrive selected dead letters")
     def redrive(self, request: HttpRequest, queryset: QuerySet) -> None:
         """Send them again, under the ids they had."""
-        self.each(request, queryset, "redrive", "dead letter", "redriven")
+        self.each(request, queryset, "redrive(id)", "dead letter", "redriven")
+
+    def redrive_view(self, request: HttpRequest, number: int) -> HttpResponse:
+        """Change the payload of a dead letter, and redrive it."""
+        if not self.may_edit(request):
+            raise PermissionDenied
+        row = self.get_queryset(request).filter(pk=number).first()
+        if row is None:
+            self.message_user(request, f"There is no dead letter {number}.", messages.WARNING)
+            return HttpResponseRedirect(self.address("deadletter_changelist"))
+        text, left_off = pretty(row.payload)
+        if left_off:
+            self.message_user(
+                request, "The payload is too large to be edited here.", messages.ERROR
+            )
+            return HttpResponseRedirect(self.address("deadletter_change", number))
+        form = RedriveForm(request.POST or None, initial={"payload": text})
+
+        def act(using: str, said: dict[str, Any]) -> tuple[models.Model, str]:
+            row.redrive(using, payload=said["payload"])
+            return row, "redriven with a payload that was edited"
+
+        actor = urlencode({"type": row.actor_type, "key": row.actor_key})
+        return written(
+            self,
+            request,
+            form,
+            f"Edit and redrive message {number}",
+            "Redrive",
+            act,
+            lambda said: f"{self.address('life')}?{actor}",
+        )
 
 
 class JournalAdmin(_MailAdmin):
     """What was handled, of types that keep a journal."""
 
     list_display = (
-        "id", "_actor", "outcome", "turn", "_ran", "finished_at_shown", "trace"
+        "id", "_actor", "_brief", "outcome", "turn", "_ran", "finished_at_shown", "trace"
     )  # fmt: skip
     list_filter = (
         TypeFilter,
@@ -469,13 +749,14 @@ class ReplyAdmin(ReadOnlyAdmin):
 class ActorTypeAdmin(PagesMixin, ReadOnlyAdmin):
     """Kinds of actors, to be paused and resumed; and the pages that show everything at once."""
 
-    list_display = ("name", "_run", "_where", "handler", "owner")
+    list_display = ("name", "_run", "_where", "_handler", "owner")
     ordering = ("name",)
-    sortable_by = ("name", "handler", "owner")
+    sortable_by = ("name", "_handler", "owner")
     actions = ("pause", "resume")
     first = ("name", "handler", "hosted", "owner", "paused", "paused_reason", "problem")
 
     _run = _column("state", _type_state)
+    _handler = _column("handler", _type_handler, "handler")
     _where = _column("runs in", lambda row: "processes of Django" if row.hosted else "PostgreSQL")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
@@ -495,17 +776,32 @@ class ActorTypeAdmin(PagesMixin, ReadOnlyAdmin):
         )
         return found
 
-    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
-        """The state first, in a word; then the columns."""
-        name, *others = super().get_fields(request, obj)
-        return [name, "_run", *others]
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """The list with classes."""
+        return TypeList
 
-    def links(self, row: ActorType) -> list[tuple[str, str]]:
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> ActorType | None:
+        """With its class."""
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            classes = repair.python_classes(conf.get("DATABASE"))
+            row.python_class = classes.get(row.name)
+        return row
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[Any]:
+        """The state first, in a word; then the columns, with the class for the handler."""
+        name, *others = super().get_fields(request, obj)
+        return [name, "_run", *("_handler" if one == "handler" else one for one in others)]
+
+    def links(self, request: HttpRequest, row: ActorType) -> list[tuple[str, str]]:
         """Its actors, its mail, what of it was given up, and its timers."""
         query = {"type": row.name}
         return [
             *self.lists(query, actor="Actors", message="Messages", deadletter="Dead letters"),
             ("Timers", f"{self.address('timers')}?{urlencode(query)}"),
+            *self.send_link(request, **query),
         ]
 
     def row_actions(self, request: HttpRequest, row: ActorType) -> list[tuple[str, str]]:
@@ -516,9 +812,9 @@ class ActorTypeAdmin(PagesMixin, ReadOnlyAdmin):
     @admin.action(permissions=["operate"], description="Pause selected types")
     def pause(self, request: HttpRequest, queryset: QuerySet) -> None:
         """No turn begins any more; mail waits."""
-        self.each(request, queryset, "pause", "actor type", "paused")
+        self.each(request, queryset, "pause(name)", "actor type", "paused")
 
     @admin.action(permissions=["operate"], description="Resume selected types")
     def resume(self, request: HttpRequest, queryset: QuerySet) -> None:
         """What waited is handled."""
-        self.each(request, queryset, "resume", "actor type", "resumed")
+        self.each(request, queryset, "resume(name)", "actor type", "resumed")

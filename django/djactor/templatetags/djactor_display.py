@@ -5,6 +5,8 @@ from django import template
 from djactor.admin import display
 
 register = template.Library()
+register.filter("clock", display.clock)
 register.filter("count", display.count)
 register.filter("duration", display.duration)
+register.filter("first_line", display.first_line)
 register.filter("shortened", display.shortened)
