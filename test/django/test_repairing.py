@@ -600,9 +600,21 @@ def test_a_message_is_summed_up_by_its_type_or_its_op():
 # Python types
 
 
-def test_python_types_show_their_class(browser):
+@pytest.fixture
+def python_actors(project):
+    """The database with djactor_python, for the length of a test."""
+    there = project.sql(
+        "SELECT count(*) FROM pg_extension WHERE extname = 'djactor_python'", "shop"
+    )
+    if there == "0":
+        project.sql("CREATE EXTENSION djactor_python CASCADE", "shop")
+    yield
+    if there == "0":
+        project.sql("DROP EXTENSION djactor_python, plpython3u", "shop")
+
+
+def test_python_types_show_their_class(browser, python_actors):
     with connections["admin"].cursor() as cursor:
-        cursor.execute("CREATE EXTENSION IF NOT EXISTS djactor_python CASCADE")
         cursor.execute(
             "SELECT djactor.define_python_actor('shop.notes', 'shop.actors.NotificationActor',"
             " owner => 'shop')"

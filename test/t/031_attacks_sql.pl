@@ -154,6 +154,7 @@ refused("progress_of() another's turn", 'mallory', '42501', "SELECT djactor.prog
 is($session{mallory}->query("SELECT djactor.progress(1, $long, '1')"), 'f', 'mallory: says nothing of a turn that she has no token of');
 refused("... with running", 'mallory', '42501', "SELECT djactor.cancel($waiting, true)");
 refused("redrive() of another's dead letter", 'mallory', '42501', "SELECT djactor.redrive($dead)");
+refused("... with a payload of hers", 'mallory', '42501', "SELECT djactor.redrive($dead, '{}')");
 refused("discard() of another's dead letter", 'mallory', '42501', "SELECT djactor.discard($dead)");
 for my $call (q{pause('victim.work')}, q{resume('victim.work')}, q{pause('victim.work', 'asked')}, q{resume('victim.work', 'asked')},
 	q{schedule('victim.work', 'asked', 't', cron => '@daily')}, q{unschedule('victim.work', 'asked', 't')}, q{run_now('victim.work', 'asked', 't')},

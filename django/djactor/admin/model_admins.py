@@ -477,7 +477,13 @@ class ActorAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         """The state, and then the life."""
         row = self.get_object(request, unquote(object_id))
-        found = {} if row is None else life_of(self, request, row.actor_type, row.actor_key)
+        found: dict[str, Any] = {}
+        if row is not None:
+            try:
+                with transaction.atomic(using=conf.get("DATABASE")):
+                    found = life_of(self, request, row.actor_type, row.actor_key)
+            except DatabaseError as error:
+                self.message_user(request, f"Its life cannot be read: {error}", messages.ERROR)
         return super().change_view(request, object_id, form_url, found | (extra_context or {}))
 
     def get_fieldsets(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
