@@ -4,8 +4,8 @@
 
 CREATE FUNCTION shop_order_handle(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM djactor.send('shop.stock', message->>'article', '{"take": 1}');
-	PERFORM djactor.send('shop.payment', message->>'customer', message);
+	PERFORM djactor.send('shop.stock', message->>'article', '{"op": "take", "n": 1}');
+	PERFORM djactor.send('shop.payment', message->>'customer', message || '{"op": "pay"}');
 	PERFORM djactor.set_timer('unpaid', '3 days');
 	RETURN state || message;
 END $$;
@@ -17,7 +17,7 @@ BEGIN
 	ELSIF message->>'card' = 'expired' THEN
 		RAISE EXCEPTION 'the bank did not accept the card: expired';
 	END IF;
-	PERFORM djactor.send('shop.mail', message->>'customer', '{"template": "paid"}');
+	PERFORM djactor.send('shop.mail', message->>'customer', '{"op": "thank", "template": "paid"}');
 	RETURN jsonb_build_object('payments', coalesce((state->>'payments')::int, 0) + 1);
 END $$;
 

@@ -727,6 +727,9 @@ class DeadLetterAdmin(_MailAdmin):
             "Redrive",
             act,
             lambda said: f"{self.address('life')}?{actor}",
+            about=f"To {row.actor_type} {row.actor_key}, {row.reason}. It keeps its id, and is"
+            " handled as if it had never failed.",
+            why=(row.error or "")[:2000],
         )
 
 

@@ -88,6 +88,8 @@ def written(
     button: str,
     act: Act,
     then: Callable[[dict[str, Any]], str],
+    about: str = "",
+    why: str = "",
 ) -> HttpResponse:
     """A page with a form; once that is filled in, what it says is done.
 
@@ -100,6 +102,8 @@ def written(
         act: Does it, by an alias and the data of the form; returns what the log is to name, and
             what was done with that.
         then: The address of the page to show then, by the data.
+        about: What it is about, to be read above the form.
+        why: An error that led here.
     """
     if request.method == "POST" and form.is_valid():
         using = conf.get("DATABASE")
@@ -127,5 +131,7 @@ def written(
             "title": title,
             "form": form,
             "button": button,
+            "about": about,
+            "why": why,
         },
     )
