@@ -462,7 +462,7 @@ def test_an_actors_page_has_its_state_first_and_then_its_life(browser, kept):
     assert page.index("&quot;n&quot;: 1") < page.index(">Life</h2>") < page.index("order 12 is")
     timer, scheduled, waiting, dead, handled = life(page)
     assert " timer reminder " in timer and "in 2" in timer
-    assert " remind scheduled in 1 h 59 min" in scheduled
+    assert re.search(r" remind scheduled in 1 h 5\d min", scheduled)
     assert re.search(r" mail \d+ close waiting", waiting)
     assert re.search(r" dead letter \d+ pay rejected order 12 is not paid", dead)
     assert re.search(r" handled \d+ open handled ran ", handled)
@@ -747,7 +747,7 @@ def test_how_long_mail_waits_is_told_by_the_servers_clock(browser, paused):
     djactor.actor("shop.counter", 7).send({"add": 1}, delay=timedelta(hours=3))
     with CaptureQueriesContext(connection) as queries:
         page = text(browser.get(reverse("admin:djactor_message_changelist")))
-    assert "due in 2 h 59 min" in page
+    assert re.search(r"due in 2 h 5\d min", page)
     assert any("STATEMENT_TIMESTAMP()" in query["sql"] for query in queries)
 
 
