@@ -12,14 +12,12 @@
  * to a quarter.  There is one histogram for the present minute by the clock and
  * one for the last.  So reading both covers the last one to two minutes, and
  * nothing has to be aged.  When a minute's histogram is reused, its turns join
- * the totals, which have one bucket for each power of two.  So totals and both
- * histograms have all turns since counting began.
+ * those of past minutes.  So past and both histograms have all turns since
+ * counting began.
  *
- * What the history has not taken yet is what was counted less what was taken.  The
- * counters have that in taken[].  Of the histograms there is no sum that runs from
- * the start of the server, so owed has what minutes that are over have left behind,
- * less what was taken: with the two present histograms added, it is what can be
- * taken.  owed alone may be below zero; its numbers wrap around, as uint32 do.
+ * What the history has not taken yet is what was counted less what was taken.  Of
+ * times that is computed in 32 bits, which hold what an interval between two takes
+ * can bring, though not what was counted since the server's start.
  * history_from of the type queue says whether anything is there to be taken.
  *
  * A worker's own part belongs to its DjaStatOfType.  Parts that are not empty are
@@ -52,6 +50,12 @@ typedef struct DjaStatWindow
 	DjaStatTimes times;
 } DjaStatWindow;
 
+typedef struct DjaStatPast
+{
+	uint64		wait[DJA_STAT_BUCKETS];
+	uint64		run[DJA_STAT_BUCKETS];
+} DjaStatPast;
+
 typedef struct DjaStat
 {
 	Oid			database;		/* InvalidOid = never used */
@@ -59,9 +63,11 @@ typedef struct DjaStat
 	TimestampTz since;
 	uint64		counters[DJA_STAT_NCOUNTERS];
 	DjaStatWindow windows[2];	/* even and odd minutes */
+	DjaStatPast past;			/* minutes before those of the windows */
+	uint64		wait_usec;		/* of all turns */
+	uint64		run_usec;
 	uint64		taken[DJA_STAT_NCOUNTERS];	/* by the history */
-	DjaStatTimes owed;			/* to the history, with the windows added */
-	DjaStatTotals totals;		/* the buckets without those of the windows */
+	DjaStatTimes taken_times;
 } DjaStat;
 
 struct DjaStats
@@ -171,15 +177,15 @@ dja_stat_add_times(DjaStatTimes *sum, const DjaStatTimes *times)
 }
 
 /*
- * Adds a histogram to totals.
+ * Adds the histogram of a minute that is over to those of past minutes.
  */
 static void
-dja_stat_add_totals(DjaStatTotals *totals, const DjaStatTimes *times)
+dja_stat_pass(DjaStatPast *past, const DjaStatTimes *times)
 {
 	for (int i = 0; i < DJA_STAT_BUCKETS; i++)
 	{
-		totals->wait[i / 2] += times->wait[i];
-		totals->run[i / 2] += times->run[i];
+		past->wait[i] += times->wait[i];
+		past->run[i] += times->run[i];
 	}
 }
 
@@ -346,13 +352,12 @@ dja_stat_add(DjaStatPart *part, TimestampTz now)
 	dja_stat_owe(dja_type_queue(at), now);
 	if (part->counters[DJA_STAT_HANDLED] == 0)
 		return;
-	slot->totals.wait_usec += part->wait_usec;
-	slot->totals.run_usec += part->run_usec;
+	slot->wait_usec += part->wait_usec;
+	slot->run_usec += part->run_usec;
 	window = &slot->windows[minute & 1];
 	if (window->minute != minute)
 	{
-		dja_stat_add_times(&slot->owed, &window->times);
-		dja_stat_add_totals(&slot->totals, &window->times);
+		dja_stat_pass(&slot->past, &window->times);
 		memset(window, 0, sizeof(DjaStatWindow));
 		window->minute = minute;
 	}
@@ -472,14 +477,14 @@ dja_stat_take(DjaStat *slot, DjaStatShare *share)
 		share->counters[i] = slot->counters[i] - slot->taken[i];
 		slot->taken[i] = slot->counters[i];
 	}
-	share->times = slot->owed;
-	dja_stat_add_times(&share->times, &slot->windows[0].times);
+	share->times = slot->windows[0].times;
 	dja_stat_add_times(&share->times, &slot->windows[1].times);
 	for (int i = 0; i < DJA_STAT_BUCKETS; i++)
 	{
-		slot->owed.wait[i] -= share->times.wait[i];
-		slot->owed.run[i] -= share->times.run[i];
+		share->times.wait[i] += (uint32) slot->past.wait[i] - slot->taken_times.wait[i];
+		share->times.run[i] += (uint32) slot->past.run[i] - slot->taken_times.run[i];
 	}
+	dja_stat_add_times(&slot->taken_times, &share->times);
 }
 
 /*
@@ -518,9 +523,9 @@ dja_stats_take(int pool, TimestampTz now, DjaStatShare *shares, int max)
 void
 dja_stats_give_back(const DjaStatShare *shares, int n)
 {
-	for (int i = 0; i < n; i++)
+	for (int given = 0; given < n; given++)
 	{
-		const DjaStatShare *share = &shares[i];
+		const DjaStatShare *share = &shares[given];
 		int			at;
 
 		dja_lock();
@@ -531,7 +536,11 @@ dja_stats_give_back(const DjaStatShare *shares, int n)
 
 			for (int counter = 0; counter < DJA_STAT_NCOUNTERS; counter++)
 				slot->taken[counter] -= share->counters[counter];
-			dja_stat_add_times(&slot->owed, &share->times);
+			for (int i = 0; i < DJA_STAT_BUCKETS; i++)
+			{
+				slot->taken_times.wait[i] -= share->times.wait[i];
+				slot->taken_times.run[i] -= share->times.run[i];
+			}
 			dja_type_queue(at)->history_from = Min(dja_type_queue(at)->history_from, share->at);
 		}
 		dja_unlock();
@@ -556,7 +565,13 @@ dja_stats_read_totals(uint64 type_hash, DjaStatTotals *totals)
 	dja_unlock();
 	if (stat.type_hash != type_hash || stat.database != MyDatabaseId)
 		return;
-	*totals = stat.totals;
+	totals->wait_usec = stat.wait_usec;
+	totals->run_usec = stat.run_usec;
 	for (int i = 0; i < 2; i++)
-		dja_stat_add_totals(totals, &stat.windows[i].times);
+		dja_stat_pass(&stat.past, &stat.windows[i].times);
+	for (int i = 0; i < DJA_STAT_BUCKETS; i++)
+	{
+		totals->wait[i / 2] += stat.past.wait[i];
+		totals->run[i / 2] += stat.past.run[i];
+	}
 }
