@@ -13,6 +13,7 @@ import djactor
 from djactor.test import reset, wait_idle
 from elsewhere import elsewhere
 from hosting_worker import define, drop, query, serving
+from waiting import until
 
 TOP = Path(__file__).parents[2]
 DASHBOARD = json.loads((TOP / "deploy/grafana.json").read_text())
@@ -80,6 +81,13 @@ def busy(project):
         djactor.actor("grafana.retried", 1).send({"fail": True})
         query("SELECT djactor.pause('grafana')")
         djactor.actor("grafana", 1).send_many([{}] * 4)
+        until(
+            lambda: query(
+                "SELECT FROM djactor.stat"
+                " WHERE actor_type = 'grafana' AND handled = 9 AND failed = 1"
+            )
+        )
+        until(lambda: query("SELECT FROM djactor.message WHERE retry_at IS NOT NULL"))
         yield project
     for name in ("grafana", "grafana.retried"):
         drop(name)

@@ -15,7 +15,7 @@ import djactor
 from djactor.models import DeadLetter
 from djactor.test import wait_idle
 from hosting_worker import Worker, define, drop, query
-from waiting import until
+from waiting import until, until_visible
 
 TYPE = "shop.counter"
 HOSTED = {
@@ -128,6 +128,7 @@ def sentry():
 
 
 def logged(**options):
+    until_visible()
     out = io.StringIO()
     call_command("djactor_letters", lag=0.0, stdout=out, **options)
     return out.getvalue()

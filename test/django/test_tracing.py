@@ -22,7 +22,7 @@ from djactor import declared, following, registry, spans, tracing
 from djactor.models import Actor, DeadLetter, Journal, Message
 from djactor.test import drain, wait_idle
 from hosting_worker import DJANGO, Worker, define, drop, query
-from waiting import until
+from waiting import until, until_visible
 
 TYPE = "shop.counter"
 HOSTED = {
@@ -321,6 +321,7 @@ def query_nothing(sql):
 
 def exported(**options):
     """What the command exports, in the order of the turns."""
+    until_visible()
     exporter.clear()
     out = io.StringIO()
     call_command("djactor_spans", types=["span.chain"], lag=0.0, stdout=out, **options)
@@ -386,6 +387,7 @@ def test_what_the_sender_has_not_sampled_is_not_exported(chain):
     chain.send({"more": 1}, headers={"traceparent": f"00-{'1' * 32}-{'2' * 16}-00"})
     chain.send({}, headers={"traceparent": f"00-{'3' * 32}-{'4' * 16}-01"})
     wait_idle(60)
+    until_visible()
     call_command("djactor_spans", types=["span.chain"], lag=0.0, stdout=io.StringIO())
     (one,) = [
         span for span in exporter.get_finished_spans() if span.parent.span_id == int("4" * 16, 16)
@@ -484,6 +486,7 @@ def test_following_it_exports_what_comes(chain, monkeypatch):
             raise KeyboardInterrupt
         sent.append(chain.send({}))
         wait_idle(60)
+        until_visible()
 
     monkeypatch.setattr(following.time, "sleep", sleep)
     chain.send({})

@@ -2,6 +2,8 @@
 
 import time
 
+from django.db import connection
+
 
 def until(condition, seconds=60):
     """Until ``condition()`` is true; errors: AssertionError, if that takes longer."""
@@ -9,3 +11,18 @@ def until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def until_visible():
+    """Until the commands that follow a table read what was committed before this call."""
+    from djactor import following
+
+    def horizon():
+        with connection.cursor() as cursor:
+            cursor.execute(following._HORIZON, [0.0])
+            return cursor.fetchone()[0]
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        now = cursor.fetchone()[0]
+    until(lambda: horizon() >= now)
