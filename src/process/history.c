@@ -125,6 +125,10 @@ dja_history_write_minutes(int pool, TimestampTz now, bool *more)
 	{
 		dja_stats_give_back(work->shares, work->n);
 		*more = false;
+		ereport(LOG,
+				(errmsg("could not write djactor.stat_history"),
+				 errdetail("The line before says why."),
+				 errhint("Nothing is lost; it is tried again in a minute.")));
 	}
 	pfree(work);
 	return any;
