@@ -63,6 +63,8 @@ def main() -> int:
         page.get_by_role("button").last.click()
         page.wait_for_selector("[data-tile='rate']")
         page.get_by_label("Hide idle types").check()
+        # A site that is as young as this one has no hour to show.
+        page.get_by_label("Charts show the last").select_option("2 minutes")
         end = time.monotonic() + options.seconds
         while time.monotonic() < end:
             site.sql(LOAD)

@@ -229,7 +229,8 @@ def test_a_class_that_runs_inside_is_left_to_a_superuser(python):
 
 
 def test_a_type_moves_by_one_word_with_its_state_and_options(python):
-    said = {"max_attempts": 4, "journal": timedelta(days=2), "idle_ttl": timedelta(days=30)}
+    spans = [timedelta(days=2), timedelta(days=30), timedelta(seconds=9)]
+    said = dict(zip(("journal", "idle_ttl", "wait_target"), spans, strict=True), max_attempts=4)
     with registered((Basket, TYPE, said)):
         migrate("admin")
         actor = djactor.actor(TYPE, 7)
@@ -238,7 +239,7 @@ def test_a_type_moves_by_one_word_with_its_state_and_options(python):
         assert migrate() == [f"  Changed the actor type {TYPE} (handler)"]
         row = stored()
         assert (row.hosted, row.handler, row.max_attempts) == (True, PATH, 4)
-        assert (row.journal, row.idle_ttl) == (timedelta(days=2), timedelta(days=30))
+        assert [row.journal, row.idle_ttl, row.wait_target] == spans
         assert actor.state() == {"number": 7, "items": [{"a": 1}]}
         message = actor.send({"a": 2})
 
@@ -248,7 +249,7 @@ def test_a_type_moves_by_one_word_with_its_state_and_options(python):
         assert migrate("admin") == [f"  Changed the actor type {TYPE} (handler, max_attempts)"]
         row = stored()
         assert (row.hosted, row.owner, row.max_attempts) == (False, "shop", 6)
-        assert (row.journal, row.idle_ttl) == (timedelta(days=2), timedelta(days=30))
+        assert [row.journal, row.idle_ttl, row.wait_target] == spans
         wait_idle(60)
         assert message and actor.state()["items"] == [{"a": 1}, {"a": 2}]
         assert migrate() == [] and migrate("admin") == []
