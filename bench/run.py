@@ -33,6 +33,7 @@ import latency
 import matrix
 import memory
 import neighbours
+import nodes
 import notifies
 import plots
 import prepared
@@ -61,6 +62,7 @@ LONG: dict[str, ModuleType] = {
         sizes,
         cron,
         prepared,
+        nodes,
     )
 }
 BENCHMARKS = STANDARD | LONG
