@@ -58,8 +58,10 @@ for my $what ('error', 'kill')
 	{
 		for my $i (0, 1)
 		{
-			# the server may be restarting
-			wait_until('a sender', sub { as_role($nodes[$i], 'app', 'app', sprintf('SELECT post_all(%d, %d, 25, 10); SELECT 1', $sender + $i, 1 + 25 * $round)) });
+			# the server may be restarting, and the answer to a commit may be lost
+			ok(wait_until('a sender', sub { as_role($nodes[$i], 'app', 'app', sprintf(q{
+				SELECT post_all(%1$d, %2$d, 25, 10) WHERE NOT EXISTS (SELECT FROM sent WHERE sender = %1$d AND seq = %2$d); SELECT 1},
+				$sender + $i, 1 + 25 * $round)) }), 'a sender');
 		}
 	}
 	ok(all_handled(@nodes), "what was sent is handled, with a late $what in every second turn");
