@@ -146,7 +146,7 @@ SELECT djactor.host_open('{hosted}') > 0 AS opened;
 
 -- # An older state is handed out with its version, and has the new one after its turn
 BEGIN;
-SELECT actor_key, payload, first, state, "exists", from_version FROM djactor.take(2, 10) ORDER BY id;
+SELECT actor_key, payload, first, state, "exists", from_version FROM djactor.take(10, 10) ORDER BY id;
 ROLLBACK;
 SELECT * FROM claims();
 SELECT complete('new', 's');
