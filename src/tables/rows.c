@@ -7,6 +7,7 @@
 
 #include "access/multixact.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_trigger.h"
@@ -241,36 +242,47 @@ dja_row_insert(DjaWriter *writer, const Datum *values, const bool *nulls)
 }
 
 /*
- * Returns the transaction in progress, other than our own, that has locked a row
- * version or is changing it; InvalidTransactionId if there is none.  Locks of
- * different strength, or of several subtransactions, make a multixact even if all
- * are ours.  shared_keys: ignores a key share lock.  That is compatible with an
- * update that leaves the key alone, as djactor's do, but not with a delete.
+ * Does another transaction have the row, which it locks, or changes?  One that has changed it
+ * and has committed has done so after the snapshot that sees the row.
+ */
+static bool
+dja_has_row(TransactionId xid, bool changes)
+{
+	return !TransactionIdIsCurrentTransactionId(xid) &&
+		(TransactionIdIsInProgress(xid) || (changes && TransactionIdDidCommit(xid)));
+}
+
+/*
+ * Returns the transaction, other than our own, that has locked a row version or is
+ * changing it, or that has changed it since the snapshot that sees it;
+ * InvalidTransactionId if there is none.  Locks of different strength, or of several
+ * subtransactions, make a multixact even if all are ours.  shared_keys: ignores a key
+ * share lock.  That is compatible with an update that leaves the key alone, as djactor's
+ * do, but not with a delete.
  */
 TransactionId
 dja_tuple_locker(HeapTupleHeader tuple, bool shared_keys)
 {
 	TransactionId xmax = HeapTupleHeaderGetRawXmax(tuple);
 	TransactionId locker = InvalidTransactionId;
+	bool		only_locked = HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask);
 	MultiXactMember *members;
 	int			n;
 
-	if (tuple->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_COMMITTED))
+	if ((tuple->t_infomask & HEAP_XMAX_INVALID) ||
+		((tuple->t_infomask & HEAP_XMAX_COMMITTED) && only_locked))
 		return InvalidTransactionId;
 	if (!(tuple->t_infomask & HEAP_XMAX_IS_MULTI))
 	{
-		if ((shared_keys && HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask) &&
-			 HEAP_XMAX_IS_KEYSHR_LOCKED(tuple->t_infomask)) ||
-			TransactionIdIsCurrentTransactionId(xmax) || !TransactionIdIsInProgress(xmax))
+		if ((shared_keys && only_locked && HEAP_XMAX_IS_KEYSHR_LOCKED(tuple->t_infomask)) ||
+			!dja_has_row(xmax, !only_locked))
 			return InvalidTransactionId;
 		return xmax;
 	}
-	n = GetMultiXactIdMembers(xmax, &members, false,
-							  HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask));
+	n = GetMultiXactIdMembers(xmax, &members, false, only_locked);
 	for (int i = 0; i < n && !TransactionIdIsValid(locker); i++)
 		if (!(shared_keys && members[i].status == MultiXactStatusForKeyShare) &&
-			!TransactionIdIsCurrentTransactionId(members[i].xid) &&
-			TransactionIdIsInProgress(members[i].xid))
+			dja_has_row(members[i].xid, ISUPDATE_from_mxstatus(members[i].status)))
 			locker = members[i].xid;
 	if (n > 0)
 		pfree(members);
