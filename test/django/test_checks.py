@@ -55,6 +55,16 @@ def test_a_value_of_another_kind_is_found(wrong):
     assert found([], **wrong)[0] == ["djactor.E005"]
 
 
+@pytest.mark.parametrize("wrong", ["shop.nowhere.summary", "djactor.summaries.LIMIT", "", 7, None])
+def test_a_setting_that_is_no_function_is_found(wrong):
+    for name in ("STATE_SUMMARY", "MESSAGE_SUMMARY"):
+        ids, words = found([], **{name: wrong})
+        assert ids == ["djactor.E005"]
+        assert f"settings.DJACTOR['{name}'] is no function" in words
+    good = {"STATE_SUMMARY": "djactor.summaries.of_state", "MESSAGE_SUMMARY": str.format}
+    assert found([], **good)[0] == []
+
+
 def test_models_that_go_to_another_database_are_found():
     assert found([], DATABASE="admin")[0] == ["djactor.W005"]
     with override_settings(DATABASE_ROUTERS=["djactor.router.DjactorRouter"]):

@@ -18,7 +18,7 @@ from django.utils import timezone
 import djactor
 from djactor import summaries
 from djactor.admin import diagram, live, repair
-from djactor.models import Actor, DeadLetter, Message
+from djactor.models import Actor, DeadLetter, Message, Worker
 from djactor.test import wait_idle
 from test_admin import act, fail, login, rows_of, said, text, with_permissions
 from waiting import until
@@ -46,7 +46,8 @@ BEGIN
     END IF;
     RETURN state || jsonb_build_object('n', coalesce((state->>'n')::int, 0) + 1);
 END $$;
-SELECT djactor.define_actor_type('shop.kept', 'kept_handle', journal => '1 day');
+SELECT djactor.define_actor_type('shop.kept', 'kept_handle', journal => '1 day',
+    handler_timeout => '1 h');
 SELECT djactor.define_actor_type('shop.silent', 'kept_handle')
 """
 
@@ -382,7 +383,9 @@ def test_a_running_turn_is_broken_off(browser, kept):
             url = f"{reverse('admin:djactor_life')}?type=shop.kept&key=7"
             until(lambda: "running" in text(browser.get(url)))
             assert said(act(browser, "message", "break_off", number)) == ["1 message cancelled."]
-            until(lambda: not Message.objects.exists())
+            # The lock is still held, so the turn has not come to its end by itself.
+            until(lambda: not Worker.objects.filter(message_id=number).exists())
+            assert not Message.objects.exists()
         finally:
             cursor.execute("SELECT pg_advisory_unlock(77)")
     wait_idle(60)
