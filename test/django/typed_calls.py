@@ -34,6 +34,8 @@ djactor.actro("shop.counter", 7)  # wrong
 
 # Sending
 sent: int = counter.send({"add": 1}, delay=timedelta(seconds=3), priority=2)
+counter.send({"add": 1}, trace_id="0197f0a2-6b5e-7c31-9d3f-3a1b5c7d9e11")
+counter.send_many([{"add": 1}], trace_id=UUID(int=7))
 counter.send()
 counter.send(["any", 1, None], deliver_at=NOW, expires_at=None, idempotency_key="k")
 counter.send({}, headers={"tenant": "a"}, wants_reply=True)
@@ -43,6 +45,7 @@ counter.send({}, coalesce_key="k", coalesce_mode="last")  # wrong
 counter.send({}, coalesce_key="k", debounce=3)  # wrong
 counter.send({}, dealy=3)  # wrong
 counter.send({}, delay=3)  # wrong
+counter.send({}, trace_id=7)  # wrong
 counter.send({}, priority="high")  # wrong
 counter.send({}, deliver_at="tomorrow")  # wrong
 counter.send({}, headers=["a"])  # wrong
