@@ -433,7 +433,9 @@ def test_a_dead_letter_is_edited_and_redriven_with_the_keyboard(site, visit, acc
         " AND actor_key = 'ivy'")  # fmt: skip
 
 
-def test_a_group_is_redriven_and_discarded_with_the_keyboard(site, visit, accessible, screenshot):
+def test_a_group_is_redriven_and_discarded_with_the_keyboard(
+    site, visit, accessible, fits, screenshot
+):
     site.sql(
         """SELECT djactor.send('shop.payment', 'kim-' || i, jsonb_build_object('card', 'stolen',
             'number', 'of Kim ' || i)) FROM generate_series(1, 30) i"""
@@ -444,6 +446,8 @@ def test_a_group_is_redriven_and_discarded_with_the_keyboard(site, visit, access
     page = visit(f"{ADMIN}/actortype/failures/")
     kim = page.get_by_role("row", name="card of Kim # is reported stolen")
     expect(kim).to_contain_text("30")
+    accessible(page, advice=False, within="main")
+    fits(page)
     tab_to(page, kim.get_by_role("button", name="Redrive one"))
     page.keyboard.press("Enter")
     expect(page.locator(".messagelist")).to_have_text("1 dead letter redriven.")
