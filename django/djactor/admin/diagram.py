@@ -32,7 +32,8 @@ HEAD = 52  # the heads' height
 ROW = 48  # pixels between two messages
 BESIDE = 190  # pixels for the text beside an arrow of the last lifeline to itself
 LABEL = 26  # characters on an arrow
-GLYPH = 7  # pixels of a character
+GLYPH = 7  # pixels of a character, 8 if it is bold, 6 if it is small
+ROOMY = 170  # pixels between two lifelines that leave room for times below an arrow
 
 # What has not been handled (yet), and what failed; all else is done.
 _OPEN = {"waiting", "retrying", "held", "deferred"}
@@ -115,8 +116,8 @@ def draw(rows: Sequence[dict[str, Any]]) -> Diagram:
     lifelines = [
         Lifeline(
             " ".join(filter(None, lane)),
-            _tail(lane[0], box // GLYPH),
-            shortened(lane[1], box // GLYPH),
+            _tail(lane[0], (box - 4) // GLYPH),
+            shortened(lane[1], box // (GLYPH + 1)),
             at[lane],
             all(one in unseen for one in actors if lane_of[one] == lane),
         )
@@ -126,7 +127,6 @@ def draw(rows: Sequence[dict[str, Any]]) -> Diagram:
     arrows: list[Arrow] = []
     for when, row, answer in _events(rows):
         start, end = lane_of[sender_of[row["id"]]], lane_of[actor_of[row["id"]]]
-        shared = lanes[end] > 1
         x1, x2 = (at[end], at[start]) if answer else (at[start], at[end])
         arrows.append(
             Arrow(
@@ -135,9 +135,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> Diagram:
                 ROW // 2 + ROW * len(arrows),
                 f"+{duration(when - rows[0]['sent_at'])}",
                 shortened(f"{row['id']} {row['answer'] if answer else _said(row)}", LABEL),
-                _answer(row)
-                if answer
-                else (f"{shortened(row['actor_key'], 16)}: " * shared) + _detail(row),
+                _answer(row) if answer else _detail(row, lanes[end] > 1, column),
                 x1 == x2,
                 _look(row, answer),
                 answer,
@@ -210,9 +208,19 @@ def _answer(row: dict[str, Any]) -> str:
     return "answered by an error" if row["answered_badly"] else "answered"
 
 
-def _detail(row: dict[str, Any]) -> str:
-    """What became of it: ``waited 5.2 ms, ran 1.2 ms``, or its status in a word."""
-    if row["run"] is None:
-        return str(row["status"])
-    took = f"waited {duration(row['wait'])}, ran {duration(row['run'])}"
-    return took if row["status"] in ("handled", "replied") else f"{row['status']}, {took}"
+def _detail(row: dict[str, Any], shared: bool, column: int) -> str:
+    """What became of it: ``waited 5.2 ms, ran 1.2 ms``, or its status in a word.
+
+    Args:
+        row: The message.
+        shared: Whether the lifeline is that of several actors, so that the key has to be said.
+        column: How far apart the lifelines are; the table has what finds no room.
+    """
+    done, roomy = row["status"] in ("handled", "replied"), column >= ROOMY
+    if shared and not roomy:
+        return shortened(row["actor_key"], (column - GAP) // (GLYPH - 1))
+    said = [] if done and row["run"] is not None else [str(row["status"])]
+    if row["run"] is not None:
+        said += [f"waited {duration(row['wait'])}"] * roomy + [f"ran {duration(row['run'])}"]
+    key = f"{shortened(row['actor_key'], 16)}: " if shared else ""
+    return key + ", ".join(said)

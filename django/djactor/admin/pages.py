@@ -364,8 +364,9 @@ def _said(actor_type: str, kind: str, payload: Any, meta: Any) -> str:
     """What a message says, in a few words; a firing has the name of its timer."""
     if kind == "timer" and isinstance(meta, dict):
         return str(meta.get("name", ""))
-    if kind == "error" and isinstance(meta, dict) and meta.get("reason"):
-        return str(meta["reason"])
+    if kind == "error" and isinstance(meta, dict):
+        error = meta.get("error") or meta.get("reason")
+        return summaries.of_state(actor_type, error) if isinstance(error, dict) else str(error)
     return "" if payload is None else summaries.summary("MESSAGE_SUMMARY", actor_type, payload)
 
 
