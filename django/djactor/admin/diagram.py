@@ -117,7 +117,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> Diagram:
         Lifeline(
             " ".join(filter(None, lane)),
             _tail(lane[0], (box - 4) // GLYPH),
-            shortened(lane[1], box // (GLYPH + 1)),
+            _tail(lane[1], box // (GLYPH + 1)),
             at[lane],
             all(one in unseen for one in actors if lane_of[one] == lane),
         )
@@ -186,8 +186,9 @@ def _events(rows: Sequence[dict[str, Any]]) -> list[tuple[Any, dict[str, Any], b
 
 
 def _tail(text: str, limit: int) -> str:
-    """The end of a type's name, which says more than its beginning."""
-    return text if len(text) <= limit else "…" + text[1 - limit :]
+    """The end of a name, on one line: in most names it differs more than the beginning."""
+    line = " ".join(text.split()) or text
+    return line if len(line) <= limit else "…" + line[1 - limit :]
 
 
 def _said(row: dict[str, Any]) -> str:
@@ -218,9 +219,9 @@ def _detail(row: dict[str, Any], shared: bool, column: int) -> str:
     """
     done, roomy = row["status"] in ("handled", "replied"), column >= ROOMY
     if shared and not roomy:
-        return shortened(row["actor_key"], (column - GAP) // (GLYPH - 1))
+        return _tail(row["actor_key"], (column - GAP) // (GLYPH - 1) - 1)
     said = [] if done and row["run"] is not None else [str(row["status"])]
     if row["run"] is not None:
         said += [f"waited {duration(row['wait'])}"] * roomy + [f"ran {duration(row['run'])}"]
-    key = f"{shortened(row['actor_key'], 16)}: " if shared else ""
+    key = f"{_tail(row['actor_key'], 16)}: " if shared else ""
     return key + ", ".join(said)
