@@ -52,6 +52,8 @@ def set_tables() -> None:
         model = getattr(models, name)
         table = model._meta.original_attrs["db_table"]
         model._meta.db_table = f'"djactor_cluster"."{view}"' if on() else table
+        for field in model._meta.local_fields:
+            vars(field).pop("cached_col", None)  # which knows the table by its name
 
 
 def sending(alias: str) -> contextlib.AbstractContextManager[Any]:
