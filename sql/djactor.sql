@@ -1386,12 +1386,12 @@ COMMENT ON COLUMN djactor.stat.worker_limit IS 'maximum number of workers that r
 COMMENT ON COLUMN djactor.stat.coalesced IS 'messages merged into others of their coalesce_key';
 COMMENT ON COLUMN djactor.stat.wait_target IS 'the type''s target for wait_p95; NULL = none';
 
-CREATE FUNCTION djactor.stat_percentile_add(internal, counts int[], part double precision) RETURNS internal
+CREATE FUNCTION djactor.stat_percentile_add(sum internal, counts int[], part double precision) RETURNS internal
 	LANGUAGE c IMMUTABLE PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_stat_percentile_add';
 COMMENT ON FUNCTION djactor.stat_percentile_add(internal, int[], double precision) IS 'adds a histogram, for stat_percentile()';
 
-CREATE FUNCTION djactor.stat_percentile_end(internal) RETURNS interval
+CREATE FUNCTION djactor.stat_percentile_end(sum internal) RETURNS interval
 	LANGUAGE c IMMUTABLE PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_stat_percentile_end';
 COMMENT ON FUNCTION djactor.stat_percentile_end(internal) IS 'result of stat_percentile()';

@@ -40,8 +40,7 @@ def test_each_sqlstate_is_explained() -> None:
     assert [state for state in states if state not in explained] == []
 
 
-# Defaults of columns, triggers, parts of indexes, views and aggregates, and what the server calls
-# itself.
+# Defaults of columns, triggers, parts of indexes, views, aggregates; what the server calls itself.
 INTERNAL = {
     *("check_preload", "handle_python", "python_directory", "progress_list"),
     *("current_cause", "current_headers", "current_sender_key", "current_sender_type"),

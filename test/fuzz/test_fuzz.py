@@ -125,6 +125,8 @@ UUIDS = [
     "gen_random_uuid()",
     "(SELECT trace_id FROM djactor.message WHERE actor_type <> 'canary' LIMIT 1)",
 ]
+ARRAYS = ["{}", "{1}", "{-1}", "{1,NULL}", "{{1,2},{3,4}}", "[5:6]={1,2}", f"{{{'7,' * 80}7}}"]
+FLOATS = ["0.5", "0", "1", "-0.1", "1.1", "NaN", "Infinity", "-Infinity"]
 ROLES = ["app", "postgres", "guest", "pg_monitor", "pg_database_owner", "app", "app"]
 SETTINGS = {
     "djactor.batch_size": ["1", "0", "-1", "1000", "2147483648", "x"],
@@ -173,11 +175,13 @@ class Fuzz:
         self.calls: Counter[str] = Counter()
         self.wrong: list[str] = []
         with self.connect("postgres") as connection:
-            # [name, is a procedure, [(argument, type)], how many of them have a default]
-            self.functions: list[tuple[str, bool, list[tuple[str, str]], int]] = [
-                (name, kind == "p", list(zip(names, types, strict=True)), defaults)
+            # [name, pg_proc.prokind, [(argument, type)], how many of them have a default]
+            self.functions: list[tuple[str, str, list[tuple[str, str]], int]] = [
+                (name, kind, list(zip(names, types, strict=True)), defaults)
                 for name, kind, names, types, defaults in connection.execute(
-                    "SELECT proname, prokind, coalesce((proargnames)[1:pronargs], '{}'),"
+                    "SELECT proname, prokind, CASE prokind WHEN 'a' THEN"
+                    " array_fill(''::text, ARRAY[pronargs::int])"
+                    " ELSE coalesce((proargnames)[1:pronargs], '{}') END,"
                     " ARRAY(SELECT format_type(t, NULL) FROM unnest(proargtypes) t),"
                     " pronargdefaults"
                     " FROM pg_proc WHERE pronamespace = 'djactor'::regnamespace ORDER BY oid"
@@ -221,13 +225,17 @@ class Fuzz:
                 return literal(rng.choice(TIMES), kind)
             case "uuid":
                 return rng.choice(UUIDS)
+            case "integer[]":
+                return literal(rng.choice(ARRAYS), kind)
+            case "double precision":
+                return literal(rng.choice(FLOATS), kind)
             case "regrole":
                 return literal(rng.choice(ROLES), kind)
         return "NULL"
 
     def call(self, rng: random.Random) -> str:
         """A call of a function of the schema."""
-        name, procedure, arguments, defaults = rng.choice(self.functions)
+        name, what, arguments, defaults = rng.choice(self.functions)
         given = []
         for position, (argument, kind) in enumerate(arguments):
             # The first arguments are mostly names of something; hostile all at once reaches little.
@@ -243,11 +251,12 @@ class Fuzz:
         text = f"djactor.{name}({', '.join(given)})"
         with self.lock:
             self.calls[name] += 1
-        if procedure:
+        if what == "p":
             return f"CALL {text}"
-        return rng.choice(
-            [f"SELECT {text}", f"SELECT * FROM {text}", f"SELECT {text} FROM generate_series(1, 3)"]
-        )
+        forms = [f"SELECT {text}", f"SELECT {text} FROM generate_series(1, 3)"]
+        if what != "a":
+            forms.append(f"SELECT * FROM {text}")
+        return rng.choice(forms)
 
     def insert(self, rng: random.Random) -> str:
         """A message."""

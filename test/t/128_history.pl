@@ -212,8 +212,12 @@ my $host = session($node, 'app', 'app');
 
 $host->query(q{SELECT djactor.host_open('{t.web}', 'web')});
 $node->safe_psql('app', q{SELECT djactor.send('t.web', 'k')});
-ok(wait_until('mail', sub { $host->query('SELECT djactor.complete(array_agg(token), array_agg(id), array_agg(NULL::jsonb)) FROM djactor.take(1) HAVING count(*) > 0') ne '' }),
-	'a host has a turn');
+$host->query('CREATE TEMP TABLE taken (token bigint, id bigint)');
+ok(wait_until('mail', sub { $host->query('INSERT INTO taken SELECT token, id FROM djactor.take(1) RETURNING id') ne '' }), 'a host has mail');
+ok(wait_until('it sleeps', sub {
+	$node->safe_psql('app', q{SELECT count(*) FROM djactor.worker WHERE state = 'idle' AND since < now() - interval '3 s'}) eq '1' }),
+	'... and the resident has nothing to do');
+is($host->query('SELECT djactor.complete(array_agg(token), array_agg(id), array_agg(NULL::jsonb)) FROM taken'), '{done}', '... until it has ended its turn');
 ok(wait_until('the row', sub {
 	$node->safe_psql('app', q{SELECT sum(handled) FROM djactor.stat_history WHERE actor_type = 't.web'}) eq '1' }, 3 * $DjactorTest::PATIENCE),
 	'it is written when its minute is over, though nobody wakes the resident');
