@@ -13,7 +13,8 @@ used no CPU.  Ticks of 10 ms are shown because that is what top shows;
 nanoseconds are of /proc/PID/schedstat.
 
 What would make it dishonest: watching while the pool still lingers (it is left
-alone for 2.5 s first), a poll interval that just does not end within the ten seconds
+alone for 2.5 s first) or has yet to write the last minute into djactor.stat_history
+(that is waited for: it comes once after work, not again), a poll interval that just does not end within the ten seconds
 but is short otherwise (it is an hour; the default, a minute, means one
 look a minute), or watching a server without a type, which has no worker.
 Autovacuum is off here: its visits to the database would count as transactions.
@@ -40,11 +41,20 @@ from private_server import PrivateServer
 
 NAME = "idle"
 DBNAME = "bench"
+WRITTEN = """
+    SELECT (SELECT coalesce(sum(handled), 0) FROM djactor.stat)
+        = (SELECT coalesce(sum(handled), 0) FROM djactor.stat_history)
+    """
 TRANSACTIONS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"
 
 
 def watch(private: PrivateServer, result: Result, seconds: float) -> None:
     """Let the worker fall asleep, look away for so long, and judge what was done meanwhile."""
+    with admin(private, DBNAME) as su:
+        end = time.monotonic() + 130
+        while su.execute(WRITTEN).fetchone() != (True,):
+            require(time.monotonic() < end, "the history is not written")
+            time.sleep(1)
     with admin(private, "postgres") as su:
         time.sleep(2.5)
         require(len(worker_pids(su)) == 1, "no worker to watch")
