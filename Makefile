@@ -68,6 +68,9 @@ dist-check:
 dist-try:
 	@tools/dist-try
 
+try-images:
+	@tools/try-images
+
 docs:
 	@tools/docs
 
@@ -120,6 +123,7 @@ help:
 	@echo 'make dist       all packages of a release, into .build/dist     (ARGS=--no-deb)'
 	@echo 'make dist-check the same twice, which must be the same bytes'
 	@echo 'make dist-try   install them in an empty Debian tree, and follow the quick start'
+	@echo 'make try-images build the images of the Dockerfiles with buildah, and try them'
 	@echo 'make docs       the pages of docs/ as a site, into .build/docs'
 	@echo 'make reference  writes docs/catalog.md from the comments of the catalog'
 	@echo 'make screenshot takes docs/live.png, the picture of the live page, anew'
@@ -133,7 +137,7 @@ help:
 	@echo 'make format     repair the style of C and Python'
 	@echo 'make clean      remove what was built; distclean: the virtual environment too'
 
-.PHONY: all install uninstall demo example test test-matrix test-peers test-citus docs reference screenshot bench bench-rivals deb dist dist-check dist-try asserts sanitize valgrind soak soak-hosts lint tidy format clean distclean help
+.PHONY: all install uninstall demo example test test-matrix test-peers test-citus docs reference screenshot bench bench-rivals deb dist dist-check dist-try try-images asserts sanitize valgrind soak soak-hosts lint tidy format clean distclean help
 
 else
 #
