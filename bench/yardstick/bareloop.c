@@ -219,6 +219,7 @@ static void
 actor_write(Actor *actor, Tables *tables)
 {
 	TupleTableSlot *slot = tables->written;
+	DjaIndexUpdate update;
 
 	if (actor->key == NULL)
 		return;
@@ -236,16 +237,17 @@ actor_write(Actor *actor, Tables *tables)
 	{
 		TM_FailureData failure;
 
-		if (dja_table_tuple_update(tables->rri, tables->estate, &actor->tid, slot,
-								   GetCurrentCommandId(true), tables->snapshot,
-								   &failure) != TM_Ok)
+		if (dja_table_tuple_update(tables->actors, &actor->tid, slot, GetCurrentCommandId(true),
+								   tables->snapshot, &failure, &update) != TM_Ok)
 			elog(ERROR, "an actor was changed by somebody else");
 	}
 	else
 	{
 		simple_table_tuple_insert(tables->actors, slot);
-		dja_insert_index_tuples(tables->rri, slot, tables->estate);
+		update = DJA_INDEX_INSERTED;
 	}
+	if (update != DJA_INDEX_NONE)
+		dja_insert_index_tuples(tables->rri, slot, tables->estate, update);
 	ResetPerTupleExprContext(tables->estate);
 	actor->key = NULL;
 }

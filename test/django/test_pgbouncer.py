@@ -234,7 +234,7 @@ def test_turns_that_a_direct_session_has_taken_are_ended_through_the_pooler(host
     with client(hosted.host) as host, client(pgbouncer.host) as pooled:
         found = host.execute("SELECT djactor.host_open('{host.counter}')").fetchone()[0]
         assert pooled.execute("SELECT djactor.heartbeat(%s)", (found,)).fetchone() == (True,)
-        taken = host.execute("SELECT token, id FROM djactor.take(1, 10)").fetchall()
+        taken = host.execute("SELECT token, id FROM djactor.take(10, 10)").fetchall()
         assert len(taken) == 3
         with client(pgbouncer.host) as other, other.transaction():
             other.execute("SELECT 1")  # and occupies one of the two sessions

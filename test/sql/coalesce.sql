@@ -188,19 +188,19 @@ SELECT djactor.host_open('{merge.hosted}') > 0 AS opened;
 SELECT djactor.send('merge.hosted', 'h', to_jsonb(n), coalesce_key => 'k', coalesce_mode => CASE WHEN n < 4 THEN 'replace' ELSE 'keep' END) > 0 AS sent FROM generate_series(1, 5) n;
 SELECT djactor.send('merge.hosted', 'h', '"plain"') > 0, djactor.send('merge.hosted', 'h', '"other"', coalesce_key => 'l') > 0;
 BEGIN;
-SELECT payload FROM djactor.take(1, 10);
+SELECT payload FROM djactor.take(10, 10);
 ROLLBACK;
-SELECT array_agg(token ORDER BY id) AS tokens, array_agg(id ORDER BY id) AS ids FROM djactor.take(1, 10) \gset took_
+SELECT array_agg(token ORDER BY id) AS tokens, array_agg(id ORDER BY id) AS ids FROM djactor.take(10, 10) \gset took_
 SELECT djactor.send('merge.hosted', 'h', '6', coalesce_key => 'k') > 0 AS sent;
 SELECT djactor.complete(:'took_tokens', :'took_ids', ARRAY['1', '2', '3']::jsonb[]);
-SELECT payload FROM djactor.take(1, 10);
+SELECT payload FROM djactor.take(10, 10);
 SELECT coalesced FROM djactor.stat WHERE actor_type = 'merge.hosted';
 -- one that has replaced others, was given back, and stands before a later one
 SELECT djactor.send('merge.hosted', 'g', to_jsonb(n), coalesce_key => 'k') > 0 AS sent FROM generate_series(1, 3) n;
-SELECT payload, token, id FROM djactor.take(1, 10) \gset took_
+SELECT payload, token, id FROM djactor.take(10, 10) \gset took_
 SELECT djactor.release(ARRAY[:took_token]);
 SELECT djactor.send('merge.hosted', 'g', to_jsonb(4), coalesce_key => 'k') > 0 AS sent;
-SELECT payload FROM djactor.take(1, 10);
+SELECT payload FROM djactor.take(10, 10);
 SELECT count(*) AS waiting FROM djactor.message WHERE actor_key = 'g';
 SELECT djactor.host_close();
 
