@@ -21,6 +21,7 @@ from message_classes import AddItem, AsyncWish, Cart
 from registering import drop, registered
 from test_checks import found as found_by_checks
 from test_commands import run
+from waiting import until
 
 TYPE = "shop.basket"
 
@@ -82,7 +83,7 @@ def test_a_type_that_is_hosted_by_nobody_is_found(basket, host):
     session = host()
     assert found()[0] == []
     session.close()
-    assert found()[0] == ["djactor.W011"]
+    until(lambda: found()[0] == ["djactor.W011"])  # when the server has noticed
 
 
 def test_in_a_test_run_nobody_hosts_and_that_is_no_news(basket, monkeypatch):
