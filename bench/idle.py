@@ -14,9 +14,9 @@ nanoseconds are of /proc/PID/schedstat.
 
 What would make it dishonest: watching while the pool still lingers (it is left
 alone for 2.5 s first) or has yet to write the last minute into djactor.stat_history
-(that is waited for: it comes once after work, not again), a poll interval that just does not end within the ten seconds
-but is short otherwise (it is an hour; the default, a minute, means one
-look a minute), or watching a server without a type, which has no worker.
+(that is waited for: it comes once after work, not again), a poll interval that just
+does not end within the ten seconds but is short otherwise (it is an hour; the default,
+a minute, means one look a minute), or watching a server without a type, which has no worker.
 Autovacuum is off here: its visits to the database would count as transactions.
 """
 
