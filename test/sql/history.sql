@@ -28,7 +28,6 @@ CALL fails($$SELECT djactor.stat_percentile(array_fill(1, ARRAY[73]), 0.5)$$);
 CALL fails($$SELECT djactor.stat_percentile('{1}', 1.01)$$);
 CALL fails($$SELECT djactor.stat_percentile('{1}', -0.01)$$);
 CALL fails($$SELECT djactor.stat_percentile('{1}', 'NaN')$$);
-CALL fails($$SELECT djactor.stat_percentile_add(NULL, '{1}', 0.5)$$);
 
 -- # Rights: like djactor.stat; rows may be deleted, not changed
 CALL refused($$UPDATE djactor.stat_history SET handled = 1$$);
