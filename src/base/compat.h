@@ -92,7 +92,7 @@ static inline void
 dja_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate, DjaIndexUpdate update)
 {
 #if PG_VERSION_NUM >= 190000
-	bits32		flags = update == DJA_INDEX_INSERTED ? 0 :
+	uint32		flags = update == DJA_INDEX_INSERTED ? 0 :
 	update == DJA_INDEX_UPDATED ? EIIT_IS_UPDATE : EIIT_IS_UPDATE | EIIT_ONLY_SUMMARIZING;
 
 	list_free(ExecInsertIndexTuples(rri, estate, flags, slot, NIL, NULL));
