@@ -306,7 +306,8 @@ def test_an_idle_host_makes_no_queries_and_takes_no_time(worker):
     time.sleep(1.5)  # the watchdog falls asleep
     before = queries(), switches()
     time.sleep(2.5)
-    assert all("djactor.heartbeat" in text for _, _, text in queries() - before[0])
+    texts = {text for _, _, text in queries() - before[0]}
+    assert all("djactor.heartbeat" in text for text in texts), texts
     woken = [after - until for until, after in zip(before[1], switches(), strict=True)]
     assert max(woken) < 10, woken
 
