@@ -304,12 +304,16 @@ def test_an_idle_host_makes_no_queries_and_takes_no_time(worker):
         ]
 
     time.sleep(1.5)  # the watchdog falls asleep
-    before = queries(), switches()
-    time.sleep(2.5)
-    texts = {text for _, _, text in queries() - before[0]}
-    assert all("djactor.heartbeat" in text for text in texts), texts
-    woken = [after - until for until, after in zip(before[1], switches(), strict=True)]
-    assert max(woken) < 10, woken
+    for _ in range(3):  # the tests before may have left something to tell hosts of
+        before = queries(), switches()
+        time.sleep(11)  # a heartbeat is in that
+        texts = {text for _, _, text in queries() - before[0]}
+        woken = [after - until for until, after in zip(before[1], switches(), strict=True)]
+        if all("djactor.heartbeat" in text for text in texts):
+            break
+    else:
+        pytest.fail(f"hosts execute {texts}")
+    assert max(woken) < 40, woken  # by 100, who looks ten times a second
 
 
 def claims():

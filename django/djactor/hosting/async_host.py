@@ -344,8 +344,7 @@ class AsyncHost:
                 few = len(rows) < self._low and len(self.claims) >= MANY
                 await asyncio.sleep(GATHER if few else 0)
             else:
-                await self._listen(self.bell, beat)
-                if time.monotonic() >= beat:
+                while not self.draining and not await self._listen(self.bell, beat):
                     await session.beat()
                     beat = time.monotonic() + self.options.lease / 3
 

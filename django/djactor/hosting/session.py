@@ -324,18 +324,21 @@ class SyncSession:
         rows: list[Row] = self._cursor.fetchall()
         return rows
 
-    def wait(self, other: int, seconds: float) -> None:
+    def wait(self, other: int, seconds: float) -> bool:
         """Until the server says that there may be mail, another descriptor can be read, or so long.
+
+        Returns:
+            Whether it was one of the former two.
 
         Raises:
             psycopg.Error: The session is lost.
         """
         if self._rung or self._connection is None:
-            return
+            return True
         select_ = select.poll()
         select_.register(self._connection.fileno(), select.POLLIN)
         select_.register(other, select.POLLIN)
-        select_.poll(1000 * seconds)
+        return bool(select_.poll(1000 * max(0.0, seconds)))
 
     def release(self, tokens: Sequence[int]) -> None:
         """Give claims back."""

@@ -194,14 +194,17 @@ class SyncHost:
                     self._running += 1
                 self.watchdog.awake()
                 return rows
-            look_again = any(thread.not_begun() for thread in self._threads)
             self._waiting = True
-            session.wait(self._bell, LOOK if look_again else self._beat - now)
+            rung = look_again = False
+            while not (rung or look_again or self.draining):
+                look_again = any(thread.not_begun() for thread in self._threads)
+                left = LOOK if look_again else self._beat - time.monotonic()
+                rung = session.wait(self._bell, left)
+                self._beat_if_due()
             self._waiting = False
             with contextlib.suppress(BlockingIOError):
                 while os.read(self._bell, 1024):
                     pass
-            self._beat_if_due()
         return []
 
     def _wait_for_room(self) -> None:
