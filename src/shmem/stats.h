@@ -6,8 +6,8 @@
  * Always on.  A worker counts in its own memory what its transaction does, and
  * adds that to shared memory after the commit, so aborted work never counts.  So
  * does a transaction that ends turns of hosts.  In other processes these calls do
- * nothing.  So drain() counts
- * nothing, since its transaction may be rolled back much later.
+ * nothing.  So drain() counts nothing, since its transaction may be rolled back much
+ * later.
  *
  * djactor.stat_history has the same by minutes.  Its writer takes what was counted
  * since it last did, and gives back what it could not write.

@@ -10,6 +10,7 @@ due later because its sender or a timer says so.
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -198,7 +199,7 @@ _TRACE = """
         CASE WHEN r.error IS NULL THEN 'answer' ELSE left(coalesce(r.error ->> 'reason',
             r.error::text), 100) END AS answer,
         receiver.journal IS NULL AS unseen, sender.journal IS NULL AS sender_unseen
-    FROM (SELECT * FROM djactor.trace(%s) ORDER BY sent_at, id LIMIT %s) t
+    FROM (SELECT * FROM djactor.trace(%s) WITH ORDINALITY ORDER BY sent_at, id LIMIT %s) t
         LEFT JOIN LATERAL (
             SELECT sender_type, sender_key, meta, payload FROM djactor.journal WHERE id = t.id
             UNION ALL
@@ -209,7 +210,7 @@ _TRACE = """
         LEFT JOIN djactor.reply r ON r.message_id = t.id
         LEFT JOIN djactor.actor_type receiver ON receiver.name = t.actor_type
         LEFT JOIN djactor.actor_type sender ON sender.name = m.sender_type
-    ORDER BY t.sent_at, t.id"""
+    ORDER BY t.ordinality"""
 
 
 def snapshot(using: str) -> dict[str, Any]:
@@ -338,7 +339,7 @@ def type_names(using: str) -> list[str]:
 
 
 def trace(using: str, trace_id: UUID | str, limit: int) -> list[dict[str, Any]]:
-    """The messages of a trace as they were sent, at most ``limit`` of them.
+    """The messages of a trace as they were sent, causes first, at most ``limit`` of them.
 
     Returns:
         The columns of ``djactor.trace()``, and for each message its ``payload`` and ``meta`` as
@@ -347,6 +348,11 @@ def trace(using: str, trace_id: UUID | str, limit: int) -> list[dict[str, Any]]:
         keep no journal (``unseen``, ``sender_unseen``).
     """
     found = _rows(using, _TRACE, [trace_id, limit])
+    begun: dict[int, datetime] = {}
+    for row in found:  # depth first
+        # A turn's sends bear the time at which its batch began, which may be before its message.
+        begun[row["id"]] = max(row["sent_at"], begun.get(row["cause_id"], row["sent_at"]))
+    found.sort(key=lambda row: begun[row["id"]])
     for row in found:
         for name in ("payload", "meta"):
             row[name] = None if row[name] is None else load_payload(row[name])
