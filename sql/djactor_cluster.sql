@@ -35,7 +35,7 @@ CREATE TABLE djactor_cluster.here
 CREATE UNIQUE INDEX here_once ON djactor_cluster.here ((true));
 COMMENT ON TABLE djactor_cluster.here IS 'one row, written by set_up(): which node this is, and where keys live';
 COMMENT ON COLUMN djactor_cluster.here.node IS 'number of this node, 0 to 63';
-COMMENT ON COLUMN djactor_cluster.here.slots IS 'node of each of the 256 slots; the slot of a key is the low byte of its hash';
+COMMENT ON COLUMN djactor_cluster.here.slots IS 'node of each of the 256 slots; the slot of a key is the upper byte of its hash, as Citus distributes';
 COMMENT ON COLUMN djactor_cluster.here.role IS 'role that forwards mail, and as which other nodes connect';
 COMMENT ON COLUMN djactor_cluster.here.nodes IS 'all nodes: also those without slots, on which keys live that name them';
 

@@ -4,11 +4,14 @@
  * On which node of a cluster an actor lives.
  *
  * A database is a node if it has the extension djactor_cluster, and a row in
- * djactor_cluster.here.  A key may name its node.  Every other one has a slot, the low
- * byte of its hash, and that row says which node has which slot.  It is read once in a
- * transaction, and stays locked until its end: add_node() changes it when nobody relies
- * on it.  Every other database has all actors, and pays a look into the system cache to
- * know that.
+ * djactor_cluster.here.  A key may name its node.  Every other one has a slot, and that
+ * row says which node has which slot.  It is read once in a transaction, and stays locked
+ * until its end: add_node() changes it when nobody relies on it.  Every other database
+ * has all actors, and pays a look into the system cache to know that.
+ *
+ * The slot is the upper byte of the key's hash, by which Citus distributes text, too.  So
+ * if a table of Citus has up to 256 shards, a power of two, each shard is a whole number
+ * of slots, and actors can live where the rows of their keys are.
  *
  * Anybody who may send gets here, and the table is found by name.  So it counts only
  * if it is the extension's and a superuser's.
@@ -25,6 +28,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/array.h"
@@ -171,6 +175,17 @@ dja_node_in_key(const text *key)
 	return node;
 }
 
+/*
+ * hashtext() of a deterministic collation; Citus sorts it as a signed number.
+ */
+static int
+dja_slot_of_key(const text *key)
+{
+	uint32		hash = hash_bytes((const unsigned char *) VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+
+	return (hash ^ 0x80000000) >> 24;
+}
+
 int
 dja_node_of_key(const text *key)
 {
@@ -182,7 +197,7 @@ dja_node_of_key(const text *key)
 				 errmsg("this database is not a node of a cluster"),
 				 errhint("Call djactor_cluster.set_up() first.")));
 	node = dja_node_in_key(key);
-	return node != DJA_NO_NODE ? node : dja_here.slots[dja_hash_text(key) % DJA_SLOTS];
+	return node != DJA_NO_NODE ? node : dja_here.slots[dja_slot_of_key(key)];
 }
 
 bool
