@@ -8,7 +8,9 @@
  * - message_here, for this node: its triggers put each row into djactor.message;
  * - message_N, for another node, by transport "outbox": an ordinary table, whose rows an
  *   actor, djactor_cluster.forward, brings to the inbox of the other node in batches;
- * - or by transport "direct": a foreign table, which is message_here of the other node.
+ * - or by transport "direct": a foreign table, which is message_here of the other node;
+ * - or by transport "citus": a table whose rows leave at the end of the statement, by a
+ *   distributed table, djactor_cluster.routed, which has a shard on each node.
  *
  * The partitions, and foreign tables for reading, are made by set_up() and add_node().
  * They belong to the database, not to the extension, and so come with a dump.  The
@@ -96,7 +98,7 @@ CREATE TABLE djactor_cluster.node
 COMMENT ON TABLE djactor_cluster.node IS 'the nodes of the cluster, this one included; written by set_up(), add_node() and what arrives';
 COMMENT ON COLUMN djactor_cluster.node.node IS 'number, 0 to 63';
 COMMENT ON COLUMN djactor_cluster.node.server IS 'foreign server; NULL for this node';
-COMMENT ON COLUMN djactor_cluster.node.transport IS 'how mail goes there: outbox or direct; NULL for this node';
+COMMENT ON COLUMN djactor_cluster.node.transport IS 'how mail goes there: outbox, direct or citus; NULL for this node';
 COMMENT ON COLUMN djactor_cluster.node.received IS 'number of the last batch that has come from there; NULL = none, or the next may have any number';
 COMMENT ON COLUMN djactor_cluster.node.digest IS 'digest of that batch';
 
@@ -175,6 +177,14 @@ COMMENT ON FUNCTION djactor_cluster.leave() IS 'trigger: removes the row of a me
 CREATE FUNCTION djactor_cluster.post() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_cluster_post';
 COMMENT ON FUNCTION djactor_cluster.post() IS 'trigger: checks a message for another node, and wakes the actor that forwards it';
+
+CREATE FUNCTION djactor_cluster.check() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_cluster_check';
+COMMENT ON FUNCTION djactor_cluster.check() IS 'trigger: checks a message that Citus carries to another node';
+
+CREATE FUNCTION djactor_cluster.relay() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_cluster_relay';
+COMMENT ON FUNCTION djactor_cluster.relay() IS 'trigger: hands the messages of a statement over to Citus';
 
 CREATE FUNCTION djactor_cluster.note_ask() RETURNS trigger
 	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -405,13 +415,14 @@ BEGIN
 	IF djactor_cluster.this_node() IS NULL THEN
 		RAISE EXCEPTION 'this database is not a node of a cluster'
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up() first.';
+	ELSIF pg_catalog.current_setting('citus.enable_ddl_propagation', true) IS NOT NULL THEN
+		-- each node runs the command, so Citus need not
+		settings := settings OPERATOR(pg_catalog.||) '{"citus.enable_ddl_propagation": "off"}'::pg_catalog.jsonb;
 	END IF;
 	FOR target IN SELECT node FROM djactor_cluster.node ORDER BY node LOOP
-		IF target OPERATOR(pg_catalog.=) djactor_cluster.this_node() THEN
-			EXECUTE command;
-		ELSE
-			EXECUTE pg_catalog.format('INSERT INTO djactor_cluster.command_%s VALUES ($1, $2)', target) USING command, settings;
-		END IF;
+		EXECUTE pg_catalog.format('INSERT INTO djactor_cluster.command%s VALUES ($1, $2)',
+			CASE WHEN target OPERATOR(pg_catalog.<>) djactor_cluster.this_node() THEN '_' OPERATOR(pg_catalog.||) target::text ELSE '' END)
+			USING command, settings;
 	END LOOP;
 END $$;
 COMMENT ON FUNCTION djactor_cluster.execute(text) IS
@@ -458,7 +469,7 @@ COMMENT ON VIEW djactor_cluster.dead_letter IS 'djactor.dead_letter of all nodes
 
 /* ---------- setting up ---------- */
 
-CREATE FUNCTION djactor_cluster.set_up(node int, nodes int[], role regrole) RETURNS void
+CREATE FUNCTION djactor_cluster.set_up(node int, nodes int[], role regrole, slots int[] DEFAULT NULL) RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 	AS $$
 #variable_conflict use_variable
@@ -477,9 +488,11 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value';
 	ELSIF owner IS NULL THEN
 		RAISE EXCEPTION 'role must not be null' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF cardinality(slots) <> 256 OR NOT sorted @> slots THEN
+		RAISE EXCEPTION 'slots must name one of the nodes for each of the 256 slots' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	INSERT INTO djactor_cluster.here
-		VALUES (node, array(SELECT sorted[1 + slot % cardinality(sorted)] FROM generate_series(0, 255) slot), role,
+		VALUES (node, coalesce(slots, array(SELECT sorted[1 + slot % cardinality(sorted)] FROM generate_series(0, 255) slot)), role,
 			array(SELECT unnest(sorted) UNION SELECT node));
 	INSERT INTO djactor_cluster.node (node) VALUES (node);
 
@@ -523,8 +536,8 @@ BEGIN
 	PERFORM djactor.define_actor_type('djactor_cluster.answers', 'djactor_cluster.answers', max_attempts => 2147483647,
 		backoff => '1 s', backoff_max => '30 s', breaker_failures => NULL, stateless => true, owner => role);
 END $$;
-COMMENT ON FUNCTION djactor_cluster.set_up(int, int[], regrole) IS
-'makes this database a node of a cluster, nodes being those that share the keys which name no node; role owns the actors that forward mail, and is the one as which other nodes connect';
+COMMENT ON FUNCTION djactor_cluster.set_up(int, int[], regrole, int[]) IS
+'makes this database a node of a cluster, nodes being those that share the keys which name no node, evenly, or as slots says; role owns the actors that forward mail, and is the one as which other nodes connect';
 
 CREATE FUNCTION djactor_cluster.add_node(node int, server name, transport text DEFAULT 'outbox') RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -541,9 +554,9 @@ BEGIN
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up() first.';
 	ELSIF node = own.node OR (node BETWEEN 0 AND 63) IS NOT TRUE THEN
 		RAISE EXCEPTION 'node must be the number of another node, from 0 to 63' USING ERRCODE = 'invalid_parameter_value';
-	ELSIF (transport IN ('outbox', 'direct')) IS NOT TRUE THEN
+	ELSIF (transport IN ('outbox', 'direct', 'citus')) IS NOT TRUE THEN
 		RAISE EXCEPTION 'invalid value for transport: "%"', transport
-			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use "outbox" or "direct".';
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use "outbox", "direct" or "citus".';
 	END IF;
 	INSERT INTO djactor_cluster.node (node, server, transport) VALUES (node, server, transport);
 
@@ -580,6 +593,14 @@ BEGIN
 		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.message_%s PARTITION OF djactor_cluster.message
 			FOR VALUES WITH (MODULUS 64, REMAINDER %1$s) SERVER %I
 			OPTIONS (schema_name ''djactor_cluster'', table_name ''message_here'', batch_size ''1000'')', node, server);
+	ELSIF transport = 'citus' THEN
+		EXECUTE format('CREATE UNLOGGED TABLE djactor_cluster.message_%s PARTITION OF djactor_cluster.message
+			FOR VALUES WITH (MODULUS 64, REMAINDER %1$s)
+			WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)', node);
+		EXECUTE format('CREATE TRIGGER "check" BEFORE INSERT ON djactor_cluster.message_%s
+			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.check()', node);
+		PERFORM djactor_cluster.set_route(node);
+		EXECUTE format('GRANT SELECT, DELETE ON djactor_cluster.message_%s TO %s', node, own.role);
 	ELSE
 		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.inbox_%s (from_node smallint, batch bigint, messages jsonb)
 			SERVER %I OPTIONS (schema_name ''djactor_cluster'', table_name ''inbox'')', node, server);
@@ -593,7 +614,176 @@ BEGIN
 	END IF;
 END $$;
 COMMENT ON FUNCTION djactor_cluster.add_node(int, name, text) IS
-'tells this node of another one, at a server of postgres_fdw; transport is outbox (no sender waits for the other node) or direct';
+'tells this node of another one, at a server of postgres_fdw; transport is outbox (no sender waits for the other node), direct or citus';
+
+/* ---------- Citus ---------- */
+
+/*
+ * A node of Citus is the node that has the number of its group.  djactor_cluster.routed has 64
+ * shards, so that each node can have one, and a route is a value that leads to one of
+ * them.
+ */
+CREATE FUNCTION djactor_cluster.set_route(node int) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	route int;
+BEGIN
+	IF to_regclass('djactor_cluster.routed') IS NOT NULL THEN
+		SELECT r INTO route FROM generate_series(0, 9999) r
+			WHERE get_shard_id_for_distribution_column('djactor_cluster.routed', r)
+				IN (SELECT p.shardid FROM pg_dist_placement p WHERE p.groupid = node)
+			LIMIT 1;
+	END IF;
+	IF route IS NULL THEN
+		RAISE EXCEPTION 'Citus does not carry messages to node %', node
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up_citus() on the coordinator.';
+	END IF;
+	EXECUTE format('CREATE OR REPLACE TRIGGER relay AFTER INSERT ON djactor_cluster.message_%s
+		FOR EACH ROW EXECUTE FUNCTION djactor_cluster.relay(%1$L, %L)', node, route);
+END $$;
+COMMENT ON FUNCTION djactor_cluster.set_route(int) IS 'says by which shard of djactor_cluster.routed messages get to another node of Citus';
+
+CREATE FUNCTION djactor_cluster.citus_slots(colocated_with regclass) RETURNS int[]
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	kind regtype;
+	slots int[];
+BEGIN
+	IF colocated_with IS NULL THEN
+		RETURN array(SELECT n.nodes[1 + slot % cardinality(n.nodes)] FROM generate_series(0, 255) slot,
+			(SELECT array_agg(groupid ORDER BY groupid) AS nodes FROM pg_dist_node WHERE noderole = 'primary' AND shouldhaveshards) n);
+	END IF;
+	SELECT a.atttypid INTO kind FROM pg_dist_partition p
+		JOIN pg_attribute a ON a.attrelid = p.logicalrelid AND a.attname = column_to_column_name(p.logicalrelid, p.partkey)
+		WHERE p.logicalrelid = colocated_with AND p.partmethod = 'h';
+	IF NOT coalesce(kind IN ('text'::regtype, 'varchar'::regtype), false) THEN
+		RAISE EXCEPTION '% is not distributed by a column of type text', colocated_with
+			USING ERRCODE = 'wrong_object_type', DETAIL = 'Keys of actors are text, and values of other types have other hashes.';
+	END IF;
+	SELECT array_agg(p.groupid ORDER BY slot) INTO slots
+		FROM generate_series(0, 255) slot
+		JOIN pg_dist_shard s ON s.logicalrelid = colocated_with
+			AND slot * 16777216::bigint - 2147483648 BETWEEN s.shardminvalue::bigint AND s.shardmaxvalue::bigint
+			AND slot * 16777216::bigint - 2147483648 + 16777215 <= s.shardmaxvalue::bigint
+		JOIN pg_dist_placement p ON p.shardid = s.shardid AND p.shardstate = 1;
+	IF cardinality(slots) IS DISTINCT FROM 256 THEN
+		RAISE EXCEPTION 'the shards of % are no whole slots', colocated_with
+			USING ERRCODE = 'wrong_object_type',
+				DETAIL = 'Each of the 256 slots, by the upper byte of the hash, must be in one shard with one placement.',
+				HINT = 'Let the number of shards be a power of two, 256 at most.';
+	END IF;
+	RETURN slots;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.citus_slots(regclass) IS
+'node of each of the 256 slots, where Citus keeps the rows of a distributed table; evenly over its nodes if that is NULL';
+
+/* On each node, the coordinator included, in a transaction of its own. */
+CREATE FUNCTION djactor_cluster.join_citus(slots int[], role regrole, servers jsonb) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	here int := (SELECT groupid FROM pg_dist_local_group);
+	other record;
+	option record;
+	server text;
+	mapped text := quote_ident((SELECT rolname FROM pg_authid WHERE oid = role));
+BEGIN
+	-- each node has servers of its own
+	PERFORM set_config('citus.enable_ddl_propagation', 'off', true);
+	IF djactor_cluster.this_node() IS NULL THEN
+		PERFORM djactor_cluster.set_up(here, array(SELECT DISTINCT unnest(slots)), role, slots);
+	END IF;
+	FOR other IN SELECT * FROM jsonb_to_recordset(servers) AS s (node int, options jsonb, "user" jsonb) WHERE node <> here LOOP
+		server := 'djactor_node_' || other.node;
+		IF NOT EXISTS (SELECT FROM pg_foreign_server WHERE srvname = server) THEN
+			EXECUTE format('CREATE SERVER %s FOREIGN DATA WRAPPER postgres_fdw', server);
+			EXECUTE format('CREATE USER MAPPING FOR %s SERVER %s OPTIONS (%s)', mapped, server,
+				(SELECT string_agg(format('%I %L', key, value), ', ') FROM jsonb_each_text(other."user")));
+		END IF;
+		FOR option IN SELECT key, value,
+				EXISTS (SELECT FROM pg_foreign_server, pg_options_to_table(srvoptions) o WHERE srvname = server AND o.option_name = key) AS known
+			FROM jsonb_each_text(other.options) LOOP
+			EXECUTE format('ALTER SERVER %s OPTIONS (%s %I %L)', server, CASE WHEN option.known THEN 'SET' ELSE 'ADD' END, option.key, option.value);
+		END LOOP;
+		IF EXISTS (SELECT FROM djactor_cluster.node n WHERE n.node = other.node) THEN
+			PERFORM djactor_cluster.set_route(other.node) FROM djactor_cluster.node n WHERE n.node = other.node AND n.transport = 'citus';
+		ELSE
+			PERFORM djactor_cluster.add_node(other.node, server, 'citus');
+		END IF;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.join_citus(int[], regrole, jsonb) IS 'what set_up_citus() calls on each node';
+
+/*
+ * The other nodes act in transactions of their own, which see what is committed here.  So
+ * this is a procedure, and what it has done already it leaves as it is.
+ */
+CREATE PROCEDURE djactor_cluster.set_up_citus
+(
+	role regrole, colocated_with regclass DEFAULT NULL, server_options jsonb DEFAULT '{}', user_options jsonb DEFAULT '{}'
+)
+	LANGUAGE plpgsql
+	AS $$
+DECLARE
+	slots int[];
+	servers jsonb;
+	other record;
+BEGIN
+	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+	IF to_regclass('pg_dist_local_group') IS NULL THEN
+		RAISE EXCEPTION 'this database has no Citus' USING ERRCODE = 'object_not_in_prerequisite_state';
+	ELSIF NOT EXISTS (SELECT FROM pg_dist_local_group WHERE groupid = 0) OR NOT EXISTS (SELECT FROM pg_dist_node WHERE groupid = 0) THEN
+		RAISE EXCEPTION 'this node is not the coordinator of Citus, or the others do not know its address'
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'On the coordinator, call citus_set_coordinator_host(), and then this procedure.';
+	END IF;
+	slots := coalesce((SELECT h.slots::int[] FROM djactor_cluster.here h), djactor_cluster.citus_slots(colocated_with));
+	IF to_regclass('djactor_cluster.routed') IS NULL THEN
+		CREATE UNLOGGED TABLE djactor_cluster.routed (LIKE djactor_cluster.message, route int NOT NULL)
+			WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+		COMMENT ON TABLE djactor_cluster.routed IS 'keeps nothing: by its shards Citus carries messages to other nodes';
+		PERFORM set_config('citus.enable_unsafe_triggers', 'on', true);
+		CREATE TRIGGER answer_later BEFORE INSERT ON djactor_cluster.routed FOR EACH ROW
+			WHEN (NEW.wants_reply AND NEW.from_node <> djactor_cluster.this_node()) EXECUTE FUNCTION djactor_cluster.note_ask();
+		CREATE TRIGGER arrive BEFORE INSERT ON djactor_cluster.routed
+			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.arrive();
+		CREATE TRIGGER leave AFTER INSERT ON djactor_cluster.routed
+			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.leave();
+		PERFORM create_distributed_table('djactor_cluster.routed', 'route', colocate_with => 'none', shard_count => 64);
+		EXECUTE format('GRANT INSERT ON djactor_cluster.routed TO %s', role);
+		COMMIT;
+		PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+	END IF;
+	-- a shard for each node
+	FOR other IN SELECT n.groupid, n.nodename, n.nodeport, n.nodeid, n.shouldhaveshards FROM pg_dist_node n
+			WHERE n.noderole = 'primary' AND n.groupid NOT IN (
+				SELECT p.groupid FROM pg_dist_placement p JOIN pg_dist_shard s USING (shardid) WHERE s.logicalrelid = 'djactor_cluster.routed'::regclass) LOOP
+		PERFORM citus_set_node_property(other.nodename, other.nodeport, 'shouldhaveshards', true);
+		PERFORM citus_move_shard_placement(crowded.shardid, crowded.nodeid, other.nodeid, 'block_writes')
+			FROM (SELECT min(s.shardid) AS shardid, n.nodeid FROM pg_dist_shard s JOIN pg_dist_placement p USING (shardid) JOIN pg_dist_node n USING (groupid)
+				WHERE s.logicalrelid = 'djactor_cluster.routed'::regclass GROUP BY n.nodeid ORDER BY count(*) DESC LIMIT 1) crowded;
+		PERFORM citus_set_node_property(other.nodename, other.nodeport, 'shouldhaveshards', other.shouldhaveshards);
+		COMMIT;
+		PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+	END LOOP;
+	servers := (SELECT jsonb_agg(jsonb_build_object('node', groupid,
+			'options', jsonb_build_object('host', nodename, 'port', nodeport, 'dbname', current_database(), 'connect_timeout', 5) || server_options,
+			'user', jsonb_build_object('user', (SELECT rolname FROM pg_authid WHERE oid = role)) || user_options))
+		FROM pg_dist_node WHERE noderole = 'primary');
+	FOR other IN SELECT r.nodeid, r.success, r.result FROM run_command_on_all_nodes(
+			format('SELECT djactor_cluster.join_citus(%L, %L, %L)', slots, role, servers), parallel => false) r LOOP
+		IF NOT other.success THEN
+			RAISE EXCEPTION 'node % of Citus does not join the cluster: %', other.nodeid, other.result
+				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call this procedure again when the cause is removed.';
+		END IF;
+	END LOOP;
+END $$;
+COMMENT ON PROCEDURE djactor_cluster.set_up_citus(regrole, regclass, jsonb, jsonb) IS
+'makes all nodes of Citus a cluster of actors, on the coordinator; keys live where colocated_with has its rows; to be called again when Citus has a new node or a node a new address';
 
 /* ---------- tables of users ---------- */
 
@@ -676,8 +866,13 @@ REVOKE ALL ON FUNCTION djactor_cluster.arrive() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.leave() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.post() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.accept(int) FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor_cluster.set_up(int, int[], regrole) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.set_up(int, int[], regrole, int[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.add_node(int, name, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.check() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.relay() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.set_route(int) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.join_citus(int[], regrole, jsonb) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE djactor_cluster.set_up_citus(regrole, regclass, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.spread_table(regclass, name) FROM PUBLIC;
 
 /* ---------- pg_dump includes the users' data ---------- */

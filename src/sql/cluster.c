@@ -9,7 +9,9 @@
  * from the partition.  The row has to be there in between, so that the INSERT counts
  * it and RETURNING has its id.  A partition for another node is either a foreign
  * table, or an outbox: there post() numbers the rows, and wakes the actor that
- * forwards them.
+ * forwards them.  Or Citus carries the rows: check() numbers them, and when the statement
+ * has written all of them, relay() puts them into djactor_cluster.routed, whose shard on
+ * the other node has the triggers of message_here.
  */
 #include "postgres.h"
 
@@ -17,9 +19,12 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
+#include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -46,6 +51,8 @@ PG_FUNCTION_INFO_V1(dja_cluster_partition_hash);
 PG_FUNCTION_INFO_V1(dja_cluster_arrive);
 PG_FUNCTION_INFO_V1(dja_cluster_leave);
 PG_FUNCTION_INFO_V1(dja_cluster_post);
+PG_FUNCTION_INFO_V1(dja_cluster_check);
+PG_FUNCTION_INFO_V1(dja_cluster_relay);
 PG_FUNCTION_INFO_V1(dja_cluster_keep_answer);
 
 /* Columns of djactor_cluster.message; those up to cause_id are djactor.message's. */
@@ -54,7 +61,8 @@ enum
 	DJA_CLUSTER_SENT_AT = DJA_MSG_CAUSE_ID + 1, DJA_CLUSTER_COALESCE_KEY,
 	DJA_CLUSTER_COALESCE_MODE, DJA_CLUSTER_COALESCE_UNTIL,
 	DJA_CLUSTER_FROM_NODE, DJA_CLUSTER_ASK_ID,
-	DJA_CLUSTER_NATTS = DJA_CLUSTER_ASK_ID
+	DJA_CLUSTER_NATTS = DJA_CLUSTER_ASK_ID,
+	DJA_CLUSTER_ROUTE			/* of djactor_cluster.routed only */
 };
 
 /* ---------- where an actor lives ---------- */
@@ -107,15 +115,16 @@ dja_cluster_partition_hash(PG_FUNCTION_ARGS)
 /* ---------- the triggers of djactor_cluster.message ---------- */
 
 static TriggerData *
-dja_cluster_trigger(FunctionCallInfo fcinfo, const char *function, bool before)
+dja_cluster_trigger(FunctionCallInfo fcinfo, const char *function, bool before, int arguments)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
 		!TRIGGER_FIRED_BY_INSERT(data->tg_event) ||
 		before != (bool) TRIGGER_FIRED_BEFORE(data->tg_event) ||
-		RelationGetDescr(data->tg_relation)->natts != DJA_CLUSTER_NATTS ||
-		(strcmp(function, "post") == 0 && data->tg_trigger->tgnargs != 1))
+		RelationGetDescr(data->tg_relation)->natts < DJA_CLUSTER_NATTS ||
+		RelationGetDescr(data->tg_relation)->natts > DJA_CLUSTER_ROUTE ||
+		data->tg_trigger->tgnargs != arguments)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("djactor_cluster.%s() is a trigger of partitions of djactor_cluster.message", function)));
@@ -141,8 +150,8 @@ dja_cluster_message(TriggerData *data, Datum *values, bool *nulls)
 		DJA_MSG_ACTOR_TYPE, DJA_MSG_ACTOR_KEY, DJA_MSG_PAYLOAD, DJA_MSG_PRIORITY, DJA_MSG_WANTS_REPLY,
 		DJA_MSG_TRACE_ID, DJA_MSG_KIND, DJA_CLUSTER_SENT_AT
 	};
-	Datum		row[DJA_CLUSTER_NATTS];
-	bool		row_nulls[DJA_CLUSTER_NATTS];
+	Datum		row[DJA_CLUSTER_ROUTE];
+	bool		row_nulls[DJA_CLUSTER_ROUTE];
 
 	heap_deform_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation), row, row_nulls);
 	for (size_t i = 0; i < lengthof(required); i++)
@@ -260,7 +269,7 @@ Datum
 dja_cluster_arrive(PG_FUNCTION_ARGS)
 {
 	static bool registered = false;
-	TriggerData *data = dja_cluster_trigger(fcinfo, "arrive", true);
+	TriggerData *data = dja_cluster_trigger(fcinfo, "arrive", true, 0);
 	Datum		values[DJA_MSG_NATTS];
 	bool		nulls[DJA_MSG_NATTS];
 	DjaType    *type = NULL;
@@ -293,7 +302,7 @@ dja_cluster_arrive(PG_FUNCTION_ARGS)
 Datum
 dja_cluster_leave(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = dja_cluster_trigger(fcinfo, "leave", false);
+	TriggerData *data = dja_cluster_trigger(fcinfo, "leave", false, 0);
 	TM_FailureData failure;
 	TM_Result	result;
 
@@ -317,7 +326,7 @@ dja_cluster_wake(const char *node)
 	static LocalTransactionId xact = InvalidLocalTransactionId;
 	static SubTransactionId subxact;
 	static uint64 told;
-	uint64		bit = UINT64CONST(1) << (strtol(node, NULL, 10) % 64);
+	uint64		bit = UINT64CONST(1) << (strtoul(node, NULL, 10) % DJA_NODES);
 	DjaSystemMessage wake = {
 		.kind = "user",
 		.actor_type = cstring_to_text("djactor_cluster.forward"),
@@ -342,13 +351,12 @@ dja_cluster_wake(const char *node)
 }
 
 /*
- * post(node): the row stays here until it is forwarded.  It is checked as any message
- * that is sent, so that its sender hears what is wrong.
+ * Checks a message for another node as any that is sent, so that its sender hears what
+ * is wrong.  Returns the row with its id.
  */
-Datum
-dja_cluster_post(PG_FUNCTION_ARGS)
+static Datum
+dja_cluster_check_row(TriggerData *data)
 {
-	TriggerData *data = dja_cluster_trigger(fcinfo, "post", true);
 	Datum		values[DJA_MSG_NATTS];
 	bool		nulls[DJA_MSG_NATTS];
 	Relation	messages = table_open(dja_table_oid(DJA_MESSAGE_TABLE), AccessShareLock);
@@ -365,8 +373,119 @@ dja_cluster_post(PG_FUNCTION_ARGS)
 	ExecDropSingleTupleTableSlot(slot);
 	ExecDropSingleTupleTableSlot(whole);
 	table_close(messages, NoLock);
-	dja_cluster_wake(data->tg_trigger->tgargs[0]);
 	return dja_cluster_row(data, values[DJA_MSG_ID - 1]);
+}
+
+/*
+ * post(node): the row stays here until it is forwarded.
+ */
+Datum
+dja_cluster_post(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = dja_cluster_trigger(fcinfo, "post", true, 1);
+	Datum		row = dja_cluster_check_row(data);
+
+	dja_cluster_wake(data->tg_trigger->tgargs[0]);
+	return row;
+}
+
+/* ---------- Citus ---------- */
+
+/*
+ * check(): the row leaves with its statement.
+ */
+Datum
+dja_cluster_check(PG_FUNCTION_ARGS)
+{
+	return dja_cluster_check_row(dja_cluster_trigger(fcinfo, "check", true, 0));
+}
+
+/*
+ * Has this transaction deleted the row?
+ */
+static bool
+dja_cluster_is_relayed(HeapTuple row)
+{
+	return (row->t_data->t_infomask & HEAP_XMAX_INVALID) == 0 &&
+		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmax(row->t_data));
+}
+
+/*
+ * INSERT INTO djactor_cluster.routed ...: the other node gives the message an id of its
+ * own, and knows this one as ask_id.  $1 is the route.
+ */
+static char *
+dja_cluster_relay_insert(Relation rel)
+{
+	StringInfoData columns;
+	StringInfoData values;
+
+	initStringInfo(&columns);
+	initStringInfo(&values);
+	for (int i = 1; i < DJA_CLUSTER_NATTS; i++)
+	{
+		const char *name = quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(rel), i)->attname));
+
+		appendStringInfo(&columns, "%s, ", name);
+		appendStringInfo(&values, "%s, ", i + 1 == DJA_CLUSTER_ASK_ID ? "id" : name);
+	}
+	return psprintf("INSERT INTO djactor_cluster.routed (%sroute) SELECT %s$1 FROM djactor_cluster.%s ORDER BY id",
+					columns.data, values.data, RelationGetRelationName(rel));
+}
+
+static void
+dja_cluster_run(SPIPlanPtr *plan, const char *command, int32 route)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(route);
+	int			result;
+
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	prepared = SPI_prepare(command, 1, &type);
+
+		if (prepared == NULL || SPI_keepplan(prepared) != 0)
+			elog(ERROR, "could not prepare: %s", command);
+		*plan = prepared;
+	}
+	result = SPI_execute_plan(*plan, &value, NULL, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not execute: %s: %s", command, SPI_result_code_string(result));
+}
+
+/*
+ * relay(node, route): puts all rows of the partition into djactor_cluster.routed.  The
+ * server calls it for each row when the statement has written all of them, and the
+ * first call does all the work.  An INSERT ... SELECT makes Citus commit in two phases,
+ * which it does not do for a row that is written by VALUES.  Like a foreign key's
+ * trigger this one acts as another role, the one as which the nodes connect.
+ */
+Datum
+dja_cluster_relay(PG_FUNCTION_ARGS)
+{
+	static struct
+	{
+		SPIPlanPtr	insert;
+		SPIPlanPtr	delete;
+	}			plans[DJA_NODES];
+	TriggerData *data = dja_cluster_trigger(fcinfo, "relay", false, 2);
+	int			node = (int) (strtoul(data->tg_trigger->tgargs[0], NULL, 10) % DJA_NODES);
+	int32		route = pg_strtoint32(data->tg_trigger->tgargs[1]);
+	Oid			user;
+	int			context;
+
+	if (dja_cluster_is_relayed(data->tg_trigtuple))
+		return PointerGetDatum(NULL);
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(dja_cluster_role(), context | SECURITY_LOCAL_USERID_CHANGE);
+	SPI_connect();
+	dja_cluster_run(&plans[node].insert, dja_cluster_relay_insert(data->tg_relation), route);
+	dja_cluster_run(&plans[node].delete,
+					psprintf("DELETE FROM djactor_cluster.%s WHERE $1 IS NOT NULL", RelationGetRelationName(data->tg_relation)),
+					route);
+	SPI_finish();
+	SetUserIdAndSecContext(user, context);
+	return PointerGetDatum(NULL);
 }
 
 /* ---------- answers ---------- */

@@ -55,9 +55,10 @@ static struct
 {
 	LocalTransactionId xact;	/* for which it was read */
 	int			node;			/* this node */
+	Oid			role;			/* as which nodes connect */
 	uint64		nodes;			/* a bit for each node */
 	int16		slots[DJA_SLOTS];
-}			dja_here = {InvalidLocalTransactionId, DJA_NO_NODE, 0, {0}};
+}			dja_here = {InvalidLocalTransactionId, DJA_NO_NODE, InvalidOid, 0, {0}};
 
 /*
  * Finds djactor_cluster.here; InvalidOid if there is no such table of the extension.
@@ -108,7 +109,7 @@ dja_read_arrays(Datum slots, Datum nodes)
 	n = dja_read_numbers(nodes, &numbers);
 	dja_here.nodes = 0;
 	for (int i = 0; i < n; i++)
-		dja_here.nodes |= UINT64CONST(1) << (DatumGetInt16(numbers[i]) & 63);
+		dja_here.nodes |= UINT64CONST(1) << ((DatumGetInt16(numbers[i]) & (DJA_NODES - 1)));
 }
 
 static void
@@ -124,6 +125,7 @@ dja_read_here(Oid table)
 
 		dja_read_arrays(heap_getattr(tuple, DJA_HERE_SLOTS, RelationGetDescr(rel), &isnull),
 						heap_getattr(tuple, DJA_HERE_NODES, RelationGetDescr(rel), &isnull));
+		dja_here.role = DatumGetObjectId(heap_getattr(tuple, DJA_HERE_ROLE, RelationGetDescr(rel), &isnull));
 		dja_here.node = DatumGetInt16(heap_getattr(tuple, DJA_HERE_NODE, RelationGetDescr(rel), &isnull));
 		dja_here.xact = dja_my_xact();
 	}
@@ -151,7 +153,7 @@ dja_this_node(void)
 static bool
 dja_is_node(int64 node)
 {
-	return node >= 0 && node < 64 && (dja_here.nodes & (UINT64CONST(1) << node)) != 0;
+	return node >= 0 && node < DJA_NODES && (dja_here.nodes & (UINT64CONST(1) << node)) != 0;
 }
 
 /*
@@ -175,6 +177,23 @@ dja_node_in_key(const text *key)
 	return node;
 }
 
+static void
+dja_require_node(void)
+{
+	if (dja_this_node() == DJA_NO_NODE)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database is not a node of a cluster"),
+				 errhint("Call djactor_cluster.set_up() first.")));
+}
+
+Oid
+dja_cluster_role(void)
+{
+	dja_require_node();
+	return dja_here.role;
+}
+
 /*
  * hashtext() of a deterministic collation; Citus sorts it as a signed number.
  */
@@ -191,11 +210,7 @@ dja_node_of_key(const text *key)
 {
 	int			node;
 
-	if (dja_this_node() == DJA_NO_NODE)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this database is not a node of a cluster"),
-				 errhint("Call djactor_cluster.set_up() first.")));
+	dja_require_node();
 	node = dja_node_in_key(key);
 	return node != DJA_NO_NODE ? node : dja_here.slots[dja_slot_of_key(key)];
 }

@@ -9,9 +9,13 @@
 #include "base/compat.h"
 
 #define DJA_NO_NODE (-1)
+#define DJA_NODES 64			/* their numbers are below */
 
 /* This node's number; DJA_NO_NODE if the database is none of a cluster. */
 extern int	dja_this_node(void);
+
+/* The role as which nodes connect.  Raises 55000 if the database is none of a cluster. */
+extern Oid	dja_cluster_role(void);
 
 /* The node of a key's actors.  Raises 55000 if the database is none of a cluster. */
 extern int	dja_node_of_key(const text *key);

@@ -1,4 +1,4 @@
-# Asks across nodes, by both transports: an actor gets its answer as a message, under the id that it knows, and no double of it
+# Asks across nodes, by all transports: an actor gets its answer as a message, under the id that it knows, and no double of it
 # appears on the other node; who asks from outside waits with wait_reply(). Errors are answers, too, and each ask has one.
 
 use strict;
@@ -10,10 +10,10 @@ use ClusterTest;
 use DjactorTest;
 use Test::More;
 
-for my $transport ('outbox', 'direct')
+for my $transport ('outbox', 'direct', has_citus() ? 'citus' : ())
 {
 	# by outbox, another role than the owner's forwards
-	my ($one, $two) = my @nodes = new_cluster(transport => $transport, role => $transport eq 'outbox' ? 'carrier' : 'app');
+	my ($one, $two) = my @nodes = new_cluster(transport => $transport, $transport eq 'outbox' ? (role => 'carrier') : ());
 	my $asker = key_of($one, 1, 'asker');
 	my $adder = key_of($one, 2, 'adder');
 

@@ -2,7 +2,7 @@
 #     Private servers that are the nodes of a cluster: each has a database app of role app, with the ledger of
 #     DjactorTest, and the others as servers of postgres_fdw.
 #
-# - new_cluster() makes them.
+# - new_cluster() makes them; new_citus() makes a cluster of Citus, if has_citus().
 # - key_of($node, $number, $what) is a key that lives on the node of that number.
 # - check_cluster() is check_ledger() over all of them.
 
@@ -15,14 +15,16 @@ use DjactorTest;
 use Exporter 'import';
 use Test::More;
 
-our @EXPORT = qw(new_cluster key_of check_cluster all_handled);
+our @EXPORT = qw(new_cluster new_citus coordinator has_citus key_of check_cluster all_handled);
 
-# new_cluster(transport => 'outbox' or 'direct', nodes => how many, library => to be preloaded, too, role => who forwards, setting => value, ...):
+# new_cluster(transport => 'outbox', 'direct' or 'citus', nodes => how many, library => to be preloaded, too, role => who forwards, setting => value, ...):
 # running servers, numbered from 1 on, with the type t.work, which post_all() sends to.
 sub new_cluster
 {
 	my (%option) = @_;
 	my $transport = delete $option{transport} // 'outbox';
+	return new_citus(%option) if $transport eq 'citus';
+
 	my $count = delete $option{nodes} // 2;
 	my $library = delete $option{library};
 	my $role = delete $option{role} // 'app';
@@ -63,7 +65,15 @@ sub join_cluster
 		}
 		$nodes[ $i - 1 ]->safe_psql('app', $sql);
 	}
-	as_role($nodes[0], 'app', 'app', q{
+	define_post_all($nodes[0]);
+}
+
+# define_post_all($node): on all nodes.
+sub define_post_all
+{
+	my ($node) = @_;
+
+	as_role($node, 'app', 'app', q{
 		SELECT djactor_cluster.execute($run$
 			-- as post() of DjactorTest, to actors of all nodes
 			CREATE FUNCTION post_all(sender int, first int, n int, keys int) RETURNS void LANGUAGE sql AS $$
@@ -73,6 +83,46 @@ sub join_cluster
 					FROM generate_series($2, $2 + $3 - 1) s;
 			$$;
 		$run$)});
+}
+
+# has_citus(): is it installed?
+sub has_citus
+{
+	return -f `pg_config --pkglibdir` =~ s/\n//r . '/citus.so';
+}
+
+# new_citus(nodes => how many, setting => value, ...): running servers, numbered from 1 on; as new_cluster(). Their coordinator has
+# no actors, and is coordinator().
+my $coordinator;
+
+sub new_citus
+{
+	my (%option) = @_;
+	my $count = delete $option{nodes} // 2;
+	my @nodes = map {
+		new_server("citus$_", shared_preload_libraries => 'citus, djactor', 'djactor.poll_interval' => '1h',
+			max_prepared_transactions => 50, wal_level => 'logical', 'citus.recover_2pc_interval' => '1s', %option)
+	} 0 .. $count;
+
+	for my $node (@nodes)
+	{
+		# where Citus connects to its own server
+		$node->append_conf('postgresql.conf', sprintf("citus.local_hostname = '%s'\n", $node->host));
+		$node->reload;
+		new_app($node, 'app');
+		$node->safe_psql('app', 'CREATE EXTENSION citus; CREATE EXTENSION djactor_cluster CASCADE');
+	}
+	$coordinator = shift @nodes;
+	$coordinator->safe_psql('app', sprintf("SELECT citus_set_coordinator_host('%s', %d)", $coordinator->host, $coordinator->port));
+	$coordinator->safe_psql('app', sprintf("SELECT citus_add_node('%s', %d)", $_->host, $_->port)) for @nodes;
+	$coordinator->safe_psql('app', q{CALL djactor_cluster.set_up_citus('app', user_options => '{"password_required": "false"}')});
+	define_post_all($nodes[0]);
+	return @nodes;
+}
+
+sub coordinator
+{
+	return $coordinator;
 }
 
 # key_of($node, $number [, $what]): a key that lives on node number.

@@ -1,0 +1,108 @@
+# Citus commits what is sent to another node in two phases, so that a server which ends at any moment neither loses a message nor
+# doubles one, whether a client has sent it or a turn. Each phase is held for as long as the test wants, by a standby that does not
+# come: whoever has written a record of the phase waits for it. Then the server that sends ends, or the one that receives. At
+# last the servers end under load, the coordinator of Citus included.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use ClusterTest;
+use DjactorTest;
+use Test::More;
+
+plan skip_all => 'the server has no Citus' unless has_citus();
+
+my ($one, $two) = my @nodes = new_citus(max_wal_senders => 2);
+my $seq = 0;
+my $here = key_of($one, 1);
+my $there = key_of($one, 2);
+my $waits = q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type <> 'Citus Maintenance Daemon'};
+my $prepared = 'SELECT count(*) FROM pg_prepared_xacts';
+
+# a turn that sends what it is told to
+as_role($one, 'app', 'app', q{SELECT djactor_cluster.execute($run$
+	CREATE FUNCTION relay(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+	BEGIN
+		PERFORM pg_advisory_xact_lock_shared(1);
+		PERFORM djactor.send('t.work', message->>'to', message);
+		RETURN jsonb_build_object('n', coalesce((state->>'n')::int, 0) + 1);
+	END $$;
+	SELECT djactor.define_actor_type('t.relay', 'public.relay', max_attempts => 1000, breaker_failures => NULL, backoff => '10 ms', backoff_max => '100 ms')
+$run$)});
+
+# stall($node, $on): whether what is written there waits.
+sub stall
+{
+	my ($node, $on) = @_;
+
+	$node->safe_psql('postgres', $on ? q{ALTER SYSTEM SET synchronous_standby_names = 'nobody'} : 'ALTER SYSTEM RESET synchronous_standby_names');
+	$node->reload;
+	wait_until('the setting', sub { $node->safe_psql('postgres', 'SHOW synchronous_standby_names') eq ($on ? 'nobody' : '') });
+}
+
+sub crash
+{
+	my ($node) = @_;
+
+	$node->safe_psql('postgres', 'ALTER SYSTEM RESET synchronous_standby_names');
+	$node->stop('immediate');
+	$node->start;
+}
+
+# sends($who, $from, $n): SQL that has a client of node 1, or an actor of it, send messages to node 2.
+sub sends
+{
+	my ($who, $from, $n) = @_;
+	my $to = $from + $n - 1;
+
+	return qq{
+		INSERT INTO sent SELECT 1, s, 't.work', '$there' FROM generate_series($from, $to) s;
+		INSERT INTO djactor_cluster.message (actor_type, actor_key, payload)
+			SELECT } . ($who eq 'client' ? qq{'t.work', '$there'} : qq{'t.relay', '$here'}) . qq{, jsonb_build_object('sender', 1, 'seq', s, 'to', '$there') FROM generate_series($from, $to) s;};
+}
+
+# What is to stall, and how a transaction shows that it has got there.
+my %phase = (
+	'prepared on the other node and not decided' => [ $two, sub { $two->safe_psql('app', $waits) > 0 && $two->safe_psql('app', $prepared) eq '1' } ],
+	'decided and not committed on the other node' => [ $one, sub { $one->safe_psql('app', $waits) > 0 && $two->safe_psql('app', $prepared) eq '1' } ]);
+
+for my $who ('client', 'turn')
+{
+	for my $victim ($one, $two)
+	{
+		for my $phase (sort keys %phase)
+		{
+			for my $further ($phase =~ /^decided/ ? (0, 1) : 0)
+			{
+				my $name = sprintf '%s, %s, node %d ends', $who, $further ? 'committed on the other node, which does not say so' : $phase, $victim == $one ? 1 : 2;
+				my $session = session($one, 'app', 'app');
+				my ($stalls, $reached) = @{ $phase{$phase} };
+
+				# the turn waits for the lock
+				$session->query('SELECT pg_advisory_lock(1)');
+				$session->query('BEGIN; ' . sends($who, $seq + 1, 5) . ($who eq 'turn' ? 'COMMIT' : ''));
+				$seq += 5;
+				stall($stalls, 1);
+				$session->start($who eq 'turn' ? 'SELECT pg_advisory_unlock(1)' : 'COMMIT');
+				ok(wait_until('the phase', $reached), $name);
+				if ($further)
+				{
+					stall($two, 1);
+					stall($one, 0);
+					ok(wait_until('the phase', sub { $two->safe_psql('app', "$waits AND query LIKE 'COMMIT PREPARED%'") > 0 }), '... is reached');
+				}
+				crash($victim);
+				stall($_, 0) for @nodes;
+				$session->quit;
+				ok(wait_until('Citus has recovered', sub { !grep { $_->safe_psql('app', $prepared) ne '0' } @nodes }), '... nothing stays in doubt');
+				ok(all_handled(@nodes), '... and all is handled');
+			}
+		}
+	}
+}
+note $two->safe_psql('app', 'SELECT string_agg(seq::text, $$ $$ ORDER BY turn, serial) FROM ledger');
+check_cluster(@nodes);
+is($one->safe_psql('app', qq{SELECT count(*) < $seq FROM sent}), 't', 'some were rolled back');
+done_testing();
