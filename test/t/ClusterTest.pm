@@ -15,7 +15,7 @@ use DjactorTest;
 use Exporter 'import';
 use Test::More;
 
-our @EXPORT = qw(new_cluster new_citus coordinator has_citus key_of check_cluster all_handled);
+our @EXPORT = qw(new_cluster new_citus new_citus_node add_citus_node set_up_citus coordinator has_citus key_of check_cluster all_handled);
 
 # new_cluster(transport => 'outbox', 'direct' or 'citus', nodes => how many, library => to be preloaded, too, role => who forwards, setting => value, ...):
 # running servers, numbered from 1 on, with the type t.work, which post_all() sends to.
@@ -91,33 +91,54 @@ sub has_citus
 	return -f `pg_config --pkglibdir` =~ s/\n//r . '/citus.so';
 }
 
-# new_citus(nodes => how many, setting => value, ...): running servers, numbered from 1 on; as new_cluster(). Their coordinator has
-# no actors, and is coordinator().
+# new_citus(nodes => how many, colocated_with => table, create => SQL that creates it on the coordinator, setting => value, ...): running
+# servers, numbered from 1 on; as new_cluster(). Their coordinator has no actors, and is coordinator().
 my $coordinator;
 
 sub new_citus
 {
 	my (%option) = @_;
 	my $count = delete $option{nodes} // 2;
-	my @nodes = map {
-		new_server("citus$_", shared_preload_libraries => 'citus, djactor', 'djactor.poll_interval' => '1h',
-			max_prepared_transactions => 50, wal_level => 'logical', 'citus.recover_2pc_interval' => '1s', %option)
-	} 0 .. $count;
+	my $create = delete $option{create};
+	my $colocated = delete $option{colocated_with};
+	my @nodes = map { new_citus_node("citus$_", %option) } 0 .. $count;
 
-	for my $node (@nodes)
-	{
-		# where Citus connects to its own server
-		$node->append_conf('postgresql.conf', sprintf("citus.local_hostname = '%s'\n", $node->host));
-		$node->reload;
-		new_app($node, 'app');
-		$node->safe_psql('app', 'CREATE EXTENSION citus; CREATE EXTENSION djactor_cluster CASCADE');
-	}
 	$coordinator = shift @nodes;
 	$coordinator->safe_psql('app', sprintf("SELECT citus_set_coordinator_host('%s', %d)", $coordinator->host, $coordinator->port));
-	$coordinator->safe_psql('app', sprintf("SELECT citus_add_node('%s', %d)", $_->host, $_->port)) for @nodes;
-	$coordinator->safe_psql('app', q{CALL djactor_cluster.set_up_citus('app', user_options => '{"password_required": "false"}')});
+	add_citus_node($_) for @nodes;
+	as_role($coordinator, 'app', 'app', $create) if $create;
+	set_up_citus($colocated);
 	define_post_all($nodes[0]);
 	return @nodes;
+}
+
+sub new_citus_node
+{
+	my ($name, %option) = @_;
+	my $node = new_server($name, shared_preload_libraries => 'citus, djactor', 'djactor.poll_interval' => '1h',
+		max_prepared_transactions => 50, wal_level => 'logical', 'citus.recover_2pc_interval' => '1s', %option);
+
+	# where Citus connects to its own server
+	$node->append_conf('postgresql.conf', sprintf("citus.local_hostname = '%s'\n", $node->host));
+	$node->reload;
+	new_app($node, 'app');
+	$node->safe_psql('app', 'CREATE EXTENSION citus; CREATE EXTENSION djactor_cluster CASCADE');
+	return $node;
+}
+
+sub add_citus_node
+{
+	my ($node) = @_;
+
+	$coordinator->safe_psql('app', sprintf("SELECT citus_add_node('%s', %d)", $node->host, $node->port));
+}
+
+sub set_up_citus
+{
+	my ($colocated) = @_;
+
+	$coordinator->safe_psql('app', sprintf(q{CALL djactor_cluster.set_up_citus('app', %s user_options => '{"password_required": "false"}')},
+			$colocated ? "'$colocated'," : ''));
 }
 
 sub coordinator
