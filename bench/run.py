@@ -39,6 +39,7 @@ import plots
 import prepared
 import report
 import response
+import routed
 import sender
 import sizes
 import throughput
@@ -63,6 +64,7 @@ LONG: dict[str, ModuleType] = {
         cron,
         prepared,
         nodes,
+        routed,
     )
 }
 BENCHMARKS = STANDARD | LONG

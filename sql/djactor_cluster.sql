@@ -10,7 +10,7 @@
  *   actor, djactor_cluster.forward, brings to the inbox of the other node in batches;
  * - or by transport "direct": a foreign table, which is message_here of the other node;
  * - or by transport "citus": a table whose rows leave at the end of the statement, by a
- *   distributed table, djactor_cluster.routed, which has a shard on each node.
+ *   distributed table, djactor_cluster.routed_N, whose only shard is on the other node.
  *
  * The partitions, and foreign tables for reading, are made by set_up() and add_node().
  * They belong to the database, not to the extension, and so come with a dump.  The
@@ -557,6 +557,9 @@ BEGIN
 	ELSIF (transport IN ('outbox', 'direct', 'citus')) IS NOT TRUE THEN
 		RAISE EXCEPTION 'invalid value for transport: "%"', transport
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Use "outbox", "direct" or "citus".';
+	ELSIF transport = 'citus' AND to_regclass('djactor_cluster.routed_' || node) IS NULL THEN
+		RAISE EXCEPTION 'Citus does not carry messages to node %', node
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up_citus() on the coordinator.';
 	END IF;
 	INSERT INTO djactor_cluster.node (node, server, transport) VALUES (node, server, transport);
 
@@ -599,7 +602,8 @@ BEGIN
 			WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)', node);
 		EXECUTE format('CREATE TRIGGER "check" BEFORE INSERT ON djactor_cluster.message_%s
 			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.check()', node);
-		PERFORM djactor_cluster.set_route(node);
+		EXECUTE format('CREATE TRIGGER relay AFTER INSERT ON djactor_cluster.message_%s
+			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.relay(%1$L)', node);
 		EXECUTE format('GRANT SELECT, DELETE ON djactor_cluster.message_%s TO %s', node, own.role);
 	ELSE
 		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.inbox_%s (from_node smallint, batch bigint, messages jsonb)
@@ -618,33 +622,7 @@ COMMENT ON FUNCTION djactor_cluster.add_node(int, name, text) IS
 
 /* ---------- Citus ---------- */
 
-/*
- * A node of Citus is the node that has the number of its group.  djactor_cluster.routed has 64
- * shards, so that each node can have one, and a route is a value that leads to one of
- * them.
- */
-CREATE FUNCTION djactor_cluster.set_route(node int) RETURNS void
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-	AS $$
-#variable_conflict use_variable
-DECLARE
-	route int;
-BEGIN
-	IF to_regclass('djactor_cluster.routed') IS NOT NULL THEN
-		SELECT r INTO route FROM generate_series(0, 9999) r
-			WHERE get_shard_id_for_distribution_column('djactor_cluster.routed', r)
-				IN (SELECT p.shardid FROM pg_dist_placement p WHERE p.groupid = node)
-			LIMIT 1;
-	END IF;
-	IF route IS NULL THEN
-		RAISE EXCEPTION 'Citus does not carry messages to node %', node
-			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up_citus() on the coordinator.';
-	END IF;
-	EXECUTE format('CREATE OR REPLACE TRIGGER relay AFTER INSERT ON djactor_cluster.message_%s
-		FOR EACH ROW EXECUTE FUNCTION djactor_cluster.relay(%1$L, %L)', node, route);
-END $$;
-COMMENT ON FUNCTION djactor_cluster.set_route(int) IS 'says by which shard of djactor_cluster.routed messages get to another node of Citus';
-
+/* A node of Citus has the number of its group. */
 CREATE FUNCTION djactor_cluster.citus_slots(colocated_with regclass) RETURNS int[]
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$
@@ -710,9 +688,7 @@ BEGIN
 			FROM jsonb_each_text(other.options) LOOP
 			EXECUTE format('ALTER SERVER %s OPTIONS (%s %I %L)', server, CASE WHEN option.known THEN 'SET' ELSE 'ADD' END, option.key, option.value);
 		END LOOP;
-		IF EXISTS (SELECT FROM djactor_cluster.node n WHERE n.node = other.node) THEN
-			PERFORM djactor_cluster.set_route(other.node) FROM djactor_cluster.node n WHERE n.node = other.node AND n.transport = 'citus';
-		ELSE
+		IF NOT EXISTS (SELECT FROM djactor_cluster.node n WHERE n.node = other.node) THEN
 			PERFORM djactor_cluster.add_node(other.node, server, 'citus');
 		END IF;
 	END LOOP;
@@ -733,6 +709,7 @@ DECLARE
 	slots int[];
 	servers jsonb;
 	other record;
+	stray record;
 BEGIN
 	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 	IF to_regclass('pg_dist_local_group') IS NULL THEN
@@ -742,33 +719,29 @@ BEGIN
 			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'On the coordinator, call citus_set_coordinator_host(), and then this procedure.';
 	END IF;
 	slots := coalesce((SELECT h.slots::int[] FROM djactor_cluster.here h), djactor_cluster.citus_slots(colocated_with));
-	IF to_regclass('djactor_cluster.routed') IS NULL THEN
-		CREATE UNLOGGED TABLE djactor_cluster.routed (LIKE djactor_cluster.message, route int NOT NULL)
-			WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
-		COMMENT ON TABLE djactor_cluster.routed IS 'keeps nothing: by its shards Citus carries messages to other nodes';
-		PERFORM set_config('citus.enable_unsafe_triggers', 'on', true);
-		CREATE TRIGGER answer_later BEFORE INSERT ON djactor_cluster.routed FOR EACH ROW
-			WHEN (NEW.wants_reply AND NEW.from_node <> djactor_cluster.this_node()) EXECUTE FUNCTION djactor_cluster.note_ask();
-		CREATE TRIGGER arrive BEFORE INSERT ON djactor_cluster.routed
-			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.arrive();
-		CREATE TRIGGER leave AFTER INSERT ON djactor_cluster.routed
-			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.leave();
-		PERFORM create_distributed_table('djactor_cluster.routed', 'route', colocate_with => 'none', shard_count => 64);
-		EXECUTE format('GRANT INSERT ON djactor_cluster.routed TO %s', role);
-		COMMIT;
-		PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-	END IF;
-	-- a shard for each node
-	FOR other IN SELECT n.groupid, n.nodename, n.nodeport, n.nodeid, n.shouldhaveshards FROM pg_dist_node n
-			WHERE n.noderole = 'primary' AND n.groupid NOT IN (
-				SELECT p.groupid FROM pg_dist_placement p JOIN pg_dist_shard s USING (shardid) WHERE s.logicalrelid = 'djactor_cluster.routed'::regclass) LOOP
-		PERFORM citus_set_node_property(other.nodename, other.nodeport, 'shouldhaveshards', true);
-		PERFORM citus_move_shard_placement(crowded.shardid, crowded.nodeid, other.nodeid, 'block_writes')
-			FROM (SELECT min(s.shardid) AS shardid, n.nodeid FROM pg_dist_shard s JOIN pg_dist_placement p USING (shardid) JOIN pg_dist_node n USING (groupid)
-				WHERE s.logicalrelid = 'djactor_cluster.routed'::regclass GROUP BY n.nodeid ORDER BY count(*) DESC LIMIT 1) crowded;
-		PERFORM citus_set_node_property(other.nodename, other.nodeport, 'shouldhaveshards', other.shouldhaveshards);
-		COMMIT;
-		PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+	FOR other IN SELECT n.groupid, n.nodename, n.nodeport, n.nodeid, n.shouldhaveshards, format('djactor_cluster.routed_%s', n.groupid) AS routed
+			FROM pg_dist_node n WHERE n.noderole = 'primary' LOOP
+		IF to_regclass(other.routed) IS NULL THEN
+			PERFORM set_config('citus.enable_unsafe_triggers', 'on', true);
+			EXECUTE format('CREATE UNLOGGED TABLE %s (LIKE djactor_cluster.message)
+				WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)', other.routed);
+			EXECUTE format('CREATE TRIGGER answer_later BEFORE INSERT ON %s FOR EACH ROW
+				WHEN (NEW.wants_reply AND NEW.from_node <> djactor_cluster.this_node()) EXECUTE FUNCTION djactor_cluster.note_ask()', other.routed);
+			EXECUTE format('CREATE TRIGGER arrive BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION djactor_cluster.arrive()', other.routed);
+			EXECUTE format('CREATE TRIGGER leave AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION djactor_cluster.leave()', other.routed);
+			PERFORM create_distributed_table(other.routed::regclass, 'actor_key', colocate_with => 'none', shard_count => 1);
+			EXECUTE format('GRANT INSERT ON %s TO %s', other.routed, role);
+			COMMIT;
+			PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+		END IF;
+		FOR stray IN SELECT s.shardid, n.nodeid FROM pg_dist_shard s JOIN pg_dist_placement p USING (shardid) JOIN pg_dist_node n USING (groupid)
+				WHERE s.logicalrelid = other.routed::regclass AND p.groupid <> other.groupid LOOP
+			PERFORM citus_set_node_property(other.nodename, other.nodeport, 'shouldhaveshards', true);
+			PERFORM citus_move_shard_placement(stray.shardid, stray.nodeid, other.nodeid, 'block_writes');
+			PERFORM citus_set_node_property(other.nodename, other.nodeport, 'shouldhaveshards', other.shouldhaveshards);
+			COMMIT;
+			PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+		END LOOP;
 	END LOOP;
 	servers := (SELECT jsonb_agg(jsonb_build_object('node', groupid,
 			'options', jsonb_build_object('host', nodename, 'port', nodeport, 'dbname', current_database(), 'connect_timeout', 5) || server_options,
@@ -870,7 +843,6 @@ REVOKE ALL ON FUNCTION djactor_cluster.set_up(int, int[], regrole, int[]) FROM P
 REVOKE ALL ON FUNCTION djactor_cluster.add_node(int, name, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.check() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.relay() FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor_cluster.set_route(int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.join_citus(int[], regrole, jsonb) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE djactor_cluster.set_up_citus(regrole, regclass, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.spread_table(regclass, name) FROM PUBLIC;

@@ -10,8 +10,8 @@
  * it and RETURNING has its id.  A partition for another node is either a foreign
  * table, or an outbox: there post() numbers the rows, and wakes the actor that
  * forwards them.  Or Citus carries the rows: check() numbers them, and when the statement
- * has written all of them, relay() puts them into djactor_cluster.routed, whose shard on
- * the other node has the triggers of message_here.
+ * has written all of them, relay() puts them into djactor_cluster.routed_N, a distributed
+ * table whose only shard is on node N and has the triggers of message_here.
  */
 #include "postgres.h"
 
@@ -61,8 +61,7 @@ enum
 	DJA_CLUSTER_SENT_AT = DJA_MSG_CAUSE_ID + 1, DJA_CLUSTER_COALESCE_KEY,
 	DJA_CLUSTER_COALESCE_MODE, DJA_CLUSTER_COALESCE_UNTIL,
 	DJA_CLUSTER_FROM_NODE, DJA_CLUSTER_ASK_ID,
-	DJA_CLUSTER_NATTS = DJA_CLUSTER_ASK_ID,
-	DJA_CLUSTER_ROUTE			/* of djactor_cluster.routed only */
+	DJA_CLUSTER_NATTS = DJA_CLUSTER_ASK_ID
 };
 
 /* ---------- where an actor lives ---------- */
@@ -122,8 +121,7 @@ dja_cluster_trigger(FunctionCallInfo fcinfo, const char *function, bool before, 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
 		!TRIGGER_FIRED_BY_INSERT(data->tg_event) ||
 		before != (bool) TRIGGER_FIRED_BEFORE(data->tg_event) ||
-		RelationGetDescr(data->tg_relation)->natts < DJA_CLUSTER_NATTS ||
-		RelationGetDescr(data->tg_relation)->natts > DJA_CLUSTER_ROUTE ||
+		RelationGetDescr(data->tg_relation)->natts != DJA_CLUSTER_NATTS ||
 		data->tg_trigger->tgnargs != arguments)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
@@ -150,8 +148,8 @@ dja_cluster_message(TriggerData *data, Datum *values, bool *nulls)
 		DJA_MSG_ACTOR_TYPE, DJA_MSG_ACTOR_KEY, DJA_MSG_PAYLOAD, DJA_MSG_PRIORITY, DJA_MSG_WANTS_REPLY,
 		DJA_MSG_TRACE_ID, DJA_MSG_KIND, DJA_CLUSTER_SENT_AT
 	};
-	Datum		row[DJA_CLUSTER_ROUTE];
-	bool		row_nulls[DJA_CLUSTER_ROUTE];
+	Datum		row[DJA_CLUSTER_NATTS];
+	bool		row_nulls[DJA_CLUSTER_NATTS];
 
 	heap_deform_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation), row, row_nulls);
 	for (size_t i = 0; i < lengthof(required); i++)
@@ -317,16 +315,25 @@ dja_cluster_leave(PG_FUNCTION_ARGS)
 }
 
 /*
+ * The node that a trigger names.
+ */
+static int
+dja_cluster_node_argument(TriggerData *data)
+{
+	return (int) (strtoul(data->tg_trigger->tgargs[0], NULL, 10) % DJA_NODES);
+}
+
+/*
  * Sends the actor that forwards mail to a node a message, unless this
  * (sub)transaction has done so.
  */
 static void
-dja_cluster_wake(const char *node)
+dja_cluster_wake(int node)
 {
 	static LocalTransactionId xact = InvalidLocalTransactionId;
 	static SubTransactionId subxact;
 	static uint64 told;
-	uint64		bit = UINT64CONST(1) << (strtoul(node, NULL, 10) % DJA_NODES);
+	uint64		bit = UINT64CONST(1) << node;
 	DjaSystemMessage wake = {
 		.kind = "user",
 		.actor_type = cstring_to_text("djactor_cluster.forward"),
@@ -340,7 +347,7 @@ dja_cluster_wake(const char *node)
 	}
 	if (told & bit)
 		return;
-	wake.actor_key = cstring_to_text(psprintf("@%d/%s", dja_this_node(), node));
+	wake.actor_key = cstring_to_text(psprintf("@%d/%d", dja_this_node(), node));
 	wake.payload = dja_json_object(NULL, 0);
 	if (dja_send_system_message(&wake) == 0)
 		ereport(ERROR,
@@ -385,7 +392,7 @@ dja_cluster_post(PG_FUNCTION_ARGS)
 	TriggerData *data = dja_cluster_trigger(fcinfo, "post", true, 1);
 	Datum		row = dja_cluster_check_row(data);
 
-	dja_cluster_wake(data->tg_trigger->tgargs[0]);
+	dja_cluster_wake(dja_cluster_node_argument(data));
 	return row;
 }
 
@@ -411,54 +418,54 @@ dja_cluster_is_relayed(HeapTuple row)
 }
 
 /*
- * INSERT INTO djactor_cluster.routed ...: the other node gives the message an id of its
- * own, and knows this one as ask_id.  $1 is the route.
+ * The INSERT into djactor_cluster.routed_N: the other node gives the message an id of
+ * its own, and knows this one as ask_id.
  */
 static char *
-dja_cluster_relay_insert(Relation rel)
+dja_cluster_relay_insert(Relation rel, int node)
 {
 	StringInfoData columns;
 	StringInfoData values;
 
 	initStringInfo(&columns);
 	initStringInfo(&values);
-	for (int i = 1; i < DJA_CLUSTER_NATTS; i++)
+	for (int attnum = DJA_MSG_ID + 1; attnum <= DJA_CLUSTER_NATTS; attnum++)
 	{
-		const char *name = quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(rel), i)->attname));
+		const char *separator = attnum == DJA_CLUSTER_NATTS ? "" : ", ";
+		const char *name = quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attname));
 
-		appendStringInfo(&columns, "%s, ", name);
-		appendStringInfo(&values, "%s, ", i + 1 == DJA_CLUSTER_ASK_ID ? "id" : name);
+		appendStringInfo(&columns, "%s%s", name, separator);
+		appendStringInfo(&values, "%s%s", attnum == DJA_CLUSTER_ASK_ID ? "id" : name, separator);
 	}
-	return psprintf("INSERT INTO djactor_cluster.routed (%sroute) SELECT %s$1 FROM djactor_cluster.%s ORDER BY id",
-					columns.data, values.data, RelationGetRelationName(rel));
+	return psprintf("INSERT INTO djactor_cluster.routed_%d (%s) SELECT %s FROM djactor_cluster.message_%d ORDER BY id",
+					node, columns.data, values.data, node);
+}
+
+static SPIPlanPtr
+dja_cluster_prepare(const char *command)
+{
+	SPIPlanPtr	plan = SPI_prepare(command, 0, NULL);
+
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare: %s", command);
+	return plan;
 }
 
 static void
-dja_cluster_run(SPIPlanPtr *plan, const char *command, int32 route)
+dja_cluster_execute(SPIPlanPtr plan)
 {
-	Oid			type = INT4OID;
-	Datum		value = Int32GetDatum(route);
-	int			result;
+	int			result = SPI_execute_plan(plan, NULL, NULL, false, 0);
 
-	if (*plan == NULL)
-	{
-		SPIPlanPtr	prepared = SPI_prepare(command, 1, &type);
-
-		if (prepared == NULL || SPI_keepplan(prepared) != 0)
-			elog(ERROR, "could not prepare: %s", command);
-		*plan = prepared;
-	}
-	result = SPI_execute_plan(*plan, &value, NULL, false, 0);
 	if (result < 0)
-		elog(ERROR, "could not execute: %s: %s", command, SPI_result_code_string(result));
+		elog(ERROR, "could not hand messages over to Citus: %s", SPI_result_code_string(result));
 }
 
 /*
- * relay(node, route): puts all rows of the partition into djactor_cluster.routed.  The
- * server calls it for each row when the statement has written all of them, and the
- * first call does all the work.  An INSERT ... SELECT makes Citus commit in two phases,
- * which it does not do for a row that is written by VALUES.  Like a foreign key's
- * trigger this one acts as another role, the one as which the nodes connect.
+ * relay(node): puts all rows of the partition into djactor_cluster.routed_N.  The server
+ * calls it for each row when the statement has written all of them, and the first call
+ * does all the work.  An INSERT ... SELECT makes Citus commit in two phases, which it
+ * does not do for a row that is written by VALUES.  Like a foreign key's trigger this
+ * one acts as another role, the one as which the nodes connect.
  */
 Datum
 dja_cluster_relay(PG_FUNCTION_ARGS)
@@ -468,9 +475,8 @@ dja_cluster_relay(PG_FUNCTION_ARGS)
 		SPIPlanPtr	insert;
 		SPIPlanPtr	delete;
 	}			plans[DJA_NODES];
-	TriggerData *data = dja_cluster_trigger(fcinfo, "relay", false, 2);
-	int			node = (int) (strtoul(data->tg_trigger->tgargs[0], NULL, 10) % DJA_NODES);
-	int32		route = pg_strtoint32(data->tg_trigger->tgargs[1]);
+	TriggerData *data = dja_cluster_trigger(fcinfo, "relay", false, 1);
+	int			node = dja_cluster_node_argument(data);
 	Oid			user;
 	int			context;
 
@@ -479,10 +485,12 @@ dja_cluster_relay(PG_FUNCTION_ARGS)
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(dja_cluster_role(), context | SECURITY_LOCAL_USERID_CHANGE);
 	SPI_connect();
-	dja_cluster_run(&plans[node].insert, dja_cluster_relay_insert(data->tg_relation), route);
-	dja_cluster_run(&plans[node].delete,
-					psprintf("DELETE FROM djactor_cluster.%s WHERE $1 IS NOT NULL", RelationGetRelationName(data->tg_relation)),
-					route);
+	if (plans[node].insert == NULL)
+		plans[node].insert = dja_cluster_prepare(dja_cluster_relay_insert(data->tg_relation, node));
+	if (plans[node].delete == NULL)
+		plans[node].delete = dja_cluster_prepare(psprintf("DELETE FROM djactor_cluster.message_%d", node));
+	dja_cluster_execute(plans[node].insert);
+	dja_cluster_execute(plans[node].delete);
 	SPI_finish();
 	SetUserIdAndSecContext(user, context);
 	return PointerGetDatum(NULL);
