@@ -659,6 +659,22 @@ END $$;
 COMMENT ON FUNCTION djactor_cluster.citus_slots(regclass) IS
 'node of each of the 256 slots, where Citus keeps the rows of a distributed table; evenly over its nodes if that is NULL';
 
+/* An INSERT ... SELECT is what makes Citus do so; without rows it connects to nobody. */
+CREATE FUNCTION djactor_cluster.two_phase() RETURNS void
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	other int := (SELECT min(node) FROM djactor_cluster.node WHERE transport = 'citus');
+BEGIN
+	IF other IS NULL THEN
+		RAISE EXCEPTION 'Citus carries messages to no node'
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up_citus() on the coordinator.';
+	END IF;
+	EXECUTE format('INSERT INTO djactor_cluster.routed_%s SELECT * FROM djactor_cluster.message_%1$s LIMIT 0', other);
+END $$;
+COMMENT ON FUNCTION djactor_cluster.two_phase() IS
+'has Citus commit this transaction in two phases, also if it writes a single row of another node';
+
 /* On each node, the coordinator included, in a transaction of its own. */
 CREATE FUNCTION djactor_cluster.join_citus(slots int[], role regrole, servers jsonb) RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

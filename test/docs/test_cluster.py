@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +60,13 @@ def eventually(sql: Callable[[], str], value: str) -> None:
     while (got := sql().strip()) != value:
         assert time.monotonic() < start + PATIENCE, got
         time.sleep(0.05)
+
+
+def has_citus() -> bool:
+    """Whether the server under test has Citus."""
+    pg_config = Path(os.environ["DJACTOR_PREFIX"]) / "pg_config"
+    found = subprocess.run([pg_config, "--pkglibdir"], check=True, capture_output=True, text=True)
+    return (Path(found.stdout.strip()) / "citus.so").exists()
 
 
 def test_the_page_runs(nodes: tuple[PrivateServer, PrivateServer]) -> None:
@@ -191,3 +200,25 @@ def test_what_senders_get_is_enough(nodes: tuple[PrivateServer, PrivateServer]) 
             user="shop_web",
         )
         assert sent.startswith("t")
+
+
+def test_the_nodes_of_citus() -> None:
+    """Two nodes, set up as the page says; skipped where the server has no Citus."""
+    create, set_up = blocks("Citus")
+    settings = {"shared_preload_libraries": "citus, djactor", "max_prepared_transactions": 20}
+    if not has_citus():
+        pytest.skip("the server has no Citus")
+    with PrivateServer(settings, fsync=False) as one, PrivateServer(settings, fsync=False) as two:
+        for node in (one, two):
+            node.sql(f"ALTER SYSTEM SET citus.local_hostname = '{node.host}'")
+            node.sql("SELECT pg_reload_conf()")
+            node.sql("CREATE ROLE shop LOGIN")
+            node.createdb("shop", owner="shop")
+            node.sql("CREATE EXTENSION citus; CREATE EXTENSION djactor", "shop")
+        one.sql(f"SELECT citus_set_coordinator_host('{one.host}', {one.port})", "shop")
+        one.sql(f"SELECT citus_add_node('{two.host}', {two.port})", "shop")
+        one.sql(create, "shop")
+        one.sql(set_up.replace('"password": "secret"', '"password_required": "false"'), "shop")
+        for node, number in ((one, "0"), (two, "1")):
+            assert node.sql("SELECT djactor_cluster.this_node()", "shop") == number
+            assert node.sql("SELECT djactor_cluster.node_of_key('k')", "shop") == "1"

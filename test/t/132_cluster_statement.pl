@@ -71,7 +71,7 @@ for my $transport ('direct', has_citus() ? 'citus' : ())
 	fails(qq{INSERT INTO djactor_cluster.message (actor_type, actor_key) VALUES ('t.nowhere', '$there')}, qr/actor type "t.nowhere" does not exist/, 'an unknown type');
 	fails(qq{INSERT INTO djactor_cluster.message (actor_type, actor_key) VALUES ('t.nowhere', '$here')}, qr/actor type "t.nowhere" does not exist/, '... here, too');
 	fails(qq{INSERT INTO djactor_cluster.message (actor_type, actor_key, coalesce_mode) VALUES ('t.work', '$there', 'keep')}, qr/coalesce_mode needs a coalesce key/, 'options that do not fit');
-	fails(qq{INSERT INTO djactor_cluster.message (actor_type, actor_key) VALUES ('t.work', NULL)}, 
+	fails(qq{INSERT INTO djactor_cluster.message (actor_type, actor_key) VALUES ('t.work', NULL)},
 		$transport eq 'direct' ? qr/no partition of relation "message" found for row/ : qr/column "actor_key" .* must not be null/, 'no key');
 	like(($two->psql('app', qq{INSERT INTO djactor_cluster.message_here (actor_type, actor_key) VALUES ('t.work', '$here')}))[2], qr/live on node 1/, 'a key in a wrong shard');
 	as_role($two, 'app', 'app', q{SELECT djactor.alter_actor_type('t.work', mailbox_limit => 1010)});

@@ -14,7 +14,10 @@ use Test::More;
 
 plan skip_all => 'the server has no Citus' unless has_citus();
 
-my ($one, $two) = my @nodes = new_citus(max_wal_senders => 2);
+my ($one, $two) = my @nodes = new_citus(
+	max_wal_senders => 2,
+	create => q{CREATE TABLE orders (customer text PRIMARY KEY); SELECT create_distributed_table('orders', 'customer', shard_count => 16)},
+	colocated_with => 'orders');
 my $seq = 0;
 my $here = key_of($one, 1);
 my $there = key_of($one, 2);
@@ -106,6 +109,25 @@ for my $who ('client', 'turn')
 }
 check_cluster(@nodes);
 is($one->safe_psql('app', "SELECT count(*) < $seq FROM sent"), 't', 'what was not decided was rolled back');
+
+#
+# A single row of the other node
+#
+for my $victim ($one, $two)
+{
+	my $session = session($one, 'app', 'app');
+
+	$session->query(qq{BEGIN; INSERT INTO sent VALUES (0, 0, 't.none', ''); SELECT djactor_cluster.two_phase(); INSERT INTO orders VALUES ('$there')});
+	stall($two, 1);
+	$session->start('COMMIT');
+	ok(wait_until('the phase', $phase{'prepared on the other node and not decided'}[1]), 'two_phase() does so for a row of the other node');
+	crash($victim);
+	stall($_, 0) for @nodes;
+	$session->quit;
+	ok(wait_until('Citus has recovered', sub { $two->safe_psql('app', $prepared) eq '0' }), '... which is there');
+	is($one->safe_psql('app', q{SELECT count(*) FROM sent WHERE actor_type = 't.none'}), as_role($one, 'app', 'app', 'SELECT count(*) FROM orders'), '... if and only if its transaction has committed');
+	as_role($one, 'app', 'app', q{DELETE FROM sent WHERE actor_type = 't.none'; DELETE FROM orders});
+}
 
 #
 # Under load
