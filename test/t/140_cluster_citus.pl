@@ -99,6 +99,18 @@ is(as_role($one, 'app', 'app', "SELECT djactor.wait_reply($id, '30 s')"), '{"a":
 $id = as_role($three, 'app', 'app', qq{SELECT djactor.send('t.echo', '$here', '{"a": 4}', wants_reply => true)});
 is(as_role($three, 'app', 'app', "SELECT djactor.wait_reply($id, '30 s')"), '{"a": 4}', '... and it to theirs');
 
+# ... which gets another address
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+$three->append_conf('postgresql.conf', "port = $port\n");
+$three->stop;
+$three->{_port} = $port;
+$three->start;
+$zero->safe_psql('app', sprintf("SELECT citus_update_node(nodeid, '%s', %d) FROM pg_dist_node WHERE groupid = 3", $three->host, $three->port));
+set_up_citus('orders');
+$id = as_role($one, 'app', 'app', q{SELECT djactor.send('t.echo', '@3/x', '{"a": 6}', wants_reply => true)});
+is(as_role($one, 'app', 'app', "SELECT djactor.wait_reply($id, '30 s')"), '{"a": 6}', 'a node that has got another address is sent to');
+is(as_role($one, 'app', 'app', q{SELECT count(*) FROM djactor_cluster.actor WHERE actor_key = '@3/x'}), 1, '... and read');
+
 #
 # What goes wrong
 #
