@@ -498,6 +498,7 @@ def _settings(alias: str, cursor: Any) -> list[CheckMessage]:
         FROM djactor.actor_type, jsonb_each_text(settings) s (key, value)
         WHERE key IN ('TimeZone', 'search_path', 'DateStyle', 'IntervalStyle')
             AND value <> current_setting(key)
+            AND NOT starts_with(name, 'djactor_cluster.')
         GROUP BY 1, 2 ORDER BY 1, 2"""
     )
     return [

@@ -473,3 +473,10 @@ def test_checks_compare_settings_and_databases(others, found):
         ids = {one.id for one in run_checks(databases=["one", "default"])}
     known = {f"djactor.{name}" for name in ("E005", "E011", "E012", "E013", "W020", "W021")}
     assert ids & known == set((found or "").split())
+
+
+def test_checks_say_nothing_of_the_types_of_the_cluster_itself():
+    found = sql("one", "SELECT count(*) FROM djactor.actor_type WHERE settings ? 'search_path'")
+    assert found[0][0] >= 2
+    messages = [one.msg for one in run_checks(databases=["one"])]
+    assert not [one for one in messages if "djactor_cluster." in one]

@@ -1,8 +1,9 @@
-"""examples/chat on a cluster of two servers, unchanged but for its settings."""
+"""examples/chat on two servers, and on three of Citus, unchanged but for its settings."""
 
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ CHAT = HERE.parents[1] / "examples" / "chat"
 
 class ClusterSite(DjangoSite):
     """The chat with the settings of this directory, on two servers that it makes nodes."""
+
+    others = ("two",)
 
     def __init__(self, *servers):
         super().__init__(CHAT, "chatsite", "CHAT_DB", servers[0])
@@ -46,15 +49,73 @@ class ClusterSite(DjangoSite):
                 SELECT djactor_cluster.add_node({there}, 'node{there}')""",
                 "chat",
             )
-        self.manage("migrate", "--database", "two", "--verbosity", "0")
+        self.migrate()
+
+    def migrate(self):
+        """Make the tables, and spread that of the posts."""
+        for alias in self.others:
+            self.manage("migrate", "--database", alias, "--verbosity", "0")
         self.manage("migrate", "--verbosity", "0")
         for server in self.servers:
             server.sql("SELECT djactor_cluster.spread_table('chat_chatmessage', 'room')", "chat")
 
 
-@pytest.fixture(scope="module")
-def site():
+class CitusSite(ClusterSite):
+    """The same on nodes 1 and 2 of Citus; its coordinator is the third server."""
+
+    others = ("coordinator", "two")
+
+    def __init__(self, *servers):
+        super().__init__(*servers)
+        self.environment["CHAT_DB_HOST_COORDINATOR"] = servers[2].host
+
+    def prepare(self):
+        *nodes, coordinator = self.servers
+        for server in self.servers:
+            if server is not nodes[0]:  # whose database is there
+                server.createuser("chat")
+                server.createdb("chat", owner="chat")
+            server.sql(f"ALTER SYSTEM SET citus.local_hostname = '{server.host}'")
+            server.sql("SELECT pg_reload_conf()")
+            server.sql("CREATE EXTENSION citus; CREATE EXTENSION djactor", "chat")
+        where = f"'{coordinator.host}', {coordinator.port}"
+        coordinator.sql(f"SELECT citus_set_coordinator_host({where})", "chat")
+        for server in nodes:
+            coordinator.sql(f"SELECT citus_add_node('{server.host}', {server.port})", "chat")
+        options = '{"password_required": "false"}'
+        coordinator.sql("CREATE EXTENSION djactor_cluster CASCADE", "chat")
+        coordinator.sql(
+            f"CALL djactor_cluster.set_up_citus('chat', user_options => '{options}')", "chat"
+        )
+        self.migrate()
+
+
+def has_citus():
+    """Whether the server under test has Citus."""
+    pg_config = Path(os.environ["DJACTOR_PREFIX"]) / "pg_config"
+    found = subprocess.run([pg_config, "--pkglibdir"], check=True, capture_output=True, text=True)
+    return (Path(found.stdout.strip()) / "citus.so").exists()
+
+
+@pytest.fixture(scope="module", params=["outbox", "citus"])
+def site(request):
     settings = {"max_worker_processes": 16}
+    if request.param == "citus":
+        if not has_citus():
+            pytest.skip("the server has no Citus")
+        settings |= {
+            "shared_preload_libraries": "citus, djactor",
+            "max_prepared_transactions": 20,
+            "citus.recover_2pc_interval": "1s",
+        }
+        with (
+            PrivateServer(settings, fsync=False) as one,
+            PrivateServer(settings, fsync=False) as two,
+            PrivateServer(settings, fsync=False) as coordinator,
+            CitusSite(one, two, coordinator) as site,
+        ):
+            yield site
+        return
     with (
         PrivateServer(settings, fsync=False) as one,
         PrivateServer(settings, fsync=False) as two,
@@ -115,7 +176,7 @@ def test_rooms_of_both_nodes_take_posts_and_show_them(site, rooms, ada, until):
         until(lambda room=room, expected=expected: said(ada, room) == expected)
         assert state(ada, room) == {"posts": 3, "people": 1}
         # the room's actor and its posts are on its node, and nowhere else
-        for number, server in enumerate(site.servers):
+        for number, server in enumerate(site.servers[:2]):
             here = "1|3" if number == node else "0|0"
             assert here == server.sql(
                 f"SELECT count(*), (SELECT count(*) FROM chat_chatmessage_here"
@@ -164,6 +225,8 @@ def test_what_is_committed_is_said_once_and_nothing_else(site, rooms, until):
 
 
 def test_posts_to_a_node_that_is_down_come_later_and_others_go_on(site, rooms, ada, until):
+    if isinstance(site, CitusSite):
+        pytest.skip("transport citus refuses them")
     here, there = rooms
     before = {room: len(said(ada, room)) for room in rooms}
     site.servers[1].stop("immediate")
