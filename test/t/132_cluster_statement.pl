@@ -124,21 +124,16 @@ for my $transport ('direct', has_citus() ? 'citus' : ())
 		$victim->start;
 	}
 	ok(all_handled(@nodes), 'after kills of both nodes all is handled');
-	if ($transport eq 'citus')
-	{
-		check_cluster(@nodes);
-	}
-	else
-	{
-		my (%sent, %handled);
+	# a turn that is tried again comes after others
+	my $distinct = $transport eq 'direct' ? 'DISTINCT' : '';
+	my (@sent, @handled);
 
-		for my $node (@nodes)
-		{
-			$sent{$_}++ for split /\n/, $node->safe_psql('app', 'SELECT sender, seq FROM sent');
-			$handled{$_}++ for split /\n/, $node->safe_psql('app', 'SELECT DISTINCT sender, seq FROM ledger');
-		}
-		is_deeply([ sort keys %handled ], [ sort keys %sent ], '... and nothing is lost, nor handled that was not sent');
+	for my $node (@nodes)
+	{
+		push @sent, split /\n/, $node->safe_psql('app', 'SELECT sender, seq FROM sent');
+		push @handled, split /\n/, $node->safe_psql('app', "SELECT $distinct sender, seq FROM ledger");
 	}
+	is_deeply([ sort @handled ], [ sort @sent ], '... and nothing is lost, nor handled that was not sent');
 	is($_->safe_psql('app', 'SELECT count(*) FROM djactor.dead_letter'), 0, '... and nothing given up') for @nodes;
 	$_->stop, $_->clean_node for @nodes;
 }
