@@ -17,7 +17,7 @@
  * rules of djactor.sql hold here as well.
  *
  * Order: places, tables, triggers, forwarding, answers, types, views, setting up,
- * tables of users, grants, dump configuration.
+ * tables of users, moving actors, grants, dump configuration.
  */
 
 \echo Use "CREATE EXTENSION djactor_cluster" to load this file. \quit
@@ -32,26 +32,24 @@ CREATE TABLE djactor_cluster.here
 	node smallint NOT NULL,
 	slots smallint[] NOT NULL,
 	role regrole NOT NULL,
-	nodes smallint[] NOT NULL
+	nodes smallint[] NOT NULL,
+	moving smallint[] NOT NULL DEFAULT '{}'
 );
 CREATE UNIQUE INDEX here_once ON djactor_cluster.here ((true));
-COMMENT ON TABLE djactor_cluster.here IS 'one row, written by set_up(): which node this is, and where keys live';
+COMMENT ON TABLE djactor_cluster.here IS 'one row, written by set_up() and move_slots(): which node this is, and where keys live';
 COMMENT ON COLUMN djactor_cluster.here.node IS 'number of this node, 0 to 63';
 COMMENT ON COLUMN djactor_cluster.here.slots IS 'node of each of the 256 slots; the slot of a key is the upper byte of its hash, as Citus distributes';
 COMMENT ON COLUMN djactor_cluster.here.role IS 'role that forwards mail, and as which other nodes connect';
 COMMENT ON COLUMN djactor_cluster.here.nodes IS 'all nodes: also those without slots, on which keys live that name them';
+COMMENT ON COLUMN djactor_cluster.here.moving IS 'slots whose actors are on their way: from this node, if slots has another one for them, or else to it';
 
 CREATE FUNCTION djactor_cluster.this_node() RETURNS int
 	LANGUAGE c STABLE PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_cluster_this_node';
 COMMENT ON FUNCTION djactor_cluster.this_node() IS 'number of this node; NULL before set_up()';
 
-/*
- * Immutable, as partition pruning wants it: set_up() is called once, and a node that is
- * added later gets no key that has an actor.
- */
 CREATE FUNCTION djactor_cluster.node_of_key(actor_key text) RETURNS int
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	LANGUAGE c STABLE STRICT PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_cluster_node_of_key';
 COMMENT ON FUNCTION djactor_cluster.node_of_key(text) IS
 'node on which actors of this key live, of any type; keys @N and @N/... live on node N';
@@ -60,6 +58,20 @@ CREATE FUNCTION djactor_cluster.is_here(actor_key text) RETURNS boolean
 	LANGUAGE c STABLE STRICT PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_cluster_is_here';
 COMMENT ON FUNCTION djactor_cluster.is_here(text) IS 'whether actors of this key live on this node; true before set_up()';
+
+CREATE FUNCTION djactor_cluster.slot_of_key(actor_key text) RETURNS int
+	LANGUAGE c STABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'dja_cluster_slot_of_key';
+COMMENT ON FUNCTION djactor_cluster.slot_of_key(text) IS
+'slot of a key, 0 to 255; NULL for keys that name their node';
+
+CREATE FUNCTION djactor_cluster.slots(node int) RETURNS int[]
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+SELECT COALESCE(array_agg(slot - 1 ORDER BY slot), '{}')
+	FROM djactor_cluster.here h, unnest(h.slots) WITH ORDINALITY AS s (of, slot) WHERE of = $1;
+END;
+COMMENT ON FUNCTION djactor_cluster.slots(int) IS 'slots whose keys live on this node, as this database knows it';
 
 CREATE FUNCTION djactor_cluster.first_id(node int) RETURNS bigint
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -75,7 +87,11 @@ SELECT (id >> 42)::int;
 END;
 COMMENT ON FUNCTION djactor_cluster.node_of(bigint) IS 'node that has given this id to a message or an actor';
 
-/* Partitions by node: the remainder by 64 is the node, see cluster.c. */
+/*
+ * Partitions by node: the remainder by 64 is the node, see cluster.c.  The server takes it
+ * to be immutable.  When a slot has moved, plans that rely on it are outdated by
+ * place_slots().
+ */
 CREATE FUNCTION djactor_cluster.partition_hash(actor_key text, seed bigint) RETURNS bigint
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_cluster_partition_hash';
@@ -266,7 +282,10 @@ END $$;
 COMMENT ON FUNCTION djactor_cluster.give_answer(int, bigint, text, text, text, jsonb, jsonb, text, text) IS
 'sends the answer to an ask from another node there';
 
-/* Of a batch: what can be delivered is, the rest is given up, and who asked is told. */
+/*
+ * Of a batch: what can be delivered is, the rest is given up, and who asked is told.  What
+ * is for an actor that has moved goes on to its node, as the sender has sent it.
+ */
 CREATE FUNCTION djactor_cluster.deliver(from_node int, messages jsonb) RETURNS void
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 	AS $$
@@ -276,12 +295,12 @@ DECLARE
 	failure jsonb;
 	one jsonb;
 BEGIN
-	INSERT INTO djactor_cluster.message_here (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
+	INSERT INTO djactor_cluster.message (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
 			idempotency_key, wants_reply, in_reply_to, trace_id, kind, meta, sender_type, sender_key, cause_id, sent_at,
 			coalesce_key, coalesce_mode, coalesce_until, from_node, ask_id)
 		SELECT actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
 			idempotency_key, wants_reply, in_reply_to, trace_id, kind, meta, sender_type, sender_key, cause_id, sent_at,
-			coalesce_key, coalesce_mode, coalesce_until, $1, id
+			coalesce_key, coalesce_mode, coalesce_until, coalesce(from_node, $1), coalesce(ask_id, id)
 		FROM jsonb_populate_recordset(NULL::djactor_cluster.message, $2);
 EXCEPTION WHEN undefined_object OR configuration_limit_exceeded OR invalid_parameter_value OR check_violation THEN
 	IF jsonb_array_length($2) > 1 THEN
@@ -300,7 +319,7 @@ EXCEPTION WHEN undefined_object OR configuration_limit_exceeded OR invalid_param
 			m.idempotency_key, m.wants_reply, m.in_reply_to, m.trace_id, m.kind, m.meta, m.sender_type, m.sender_key, m.cause_id,
 			0, 0, 0, m.sent_at, failure->>'reason', SQLSTATE, SQLERRM, now());
 	IF m.wants_reply THEN
-		PERFORM djactor_cluster.give_answer($1, m.id, m.sender_type, m.sender_key, 'error', failure, failure,
+		PERFORM djactor_cluster.give_answer(coalesce(m.from_node, $1), coalesce(m.ask_id, m.id), m.sender_type, m.sender_key, 'error', failure, failure,
 			m.actor_type, m.actor_key);
 	END IF;
 	RAISE LOG 'a message of node % for actor % "%" was given up: %', $1, m.actor_type, m.actor_key, SQLERRM
@@ -363,7 +382,11 @@ DECLARE
 	m djactor.message := djactor.message();
 	a djactor_cluster.ask;
 BEGIN
-	IF m.kind IN ('reply', 'error') THEN
+	IF m.kind <> 'user' AND m.meta ? 'to' THEN
+		INSERT INTO djactor_cluster.message (actor_type, actor_key, payload, kind, meta, in_reply_to, sender_type, sender_key)
+			VALUES (m.meta->'to'->>'type', m.meta->'to'->>'key', message, m.kind, nullif(m.meta->'meta', 'null'), m.in_reply_to,
+				m.sender_type, m.sender_key);
+	ELSIF m.kind IN ('reply', 'error') THEN
 		DELETE FROM djactor_cluster.ask WHERE id = m.in_reply_to RETURNING * INTO a;
 		IF FOUND THEN
 			PERFORM djactor_cluster.give_answer(a.node, a.ask_id, a.sender_type, a.sender_key, m.kind, message, m.meta,
@@ -376,7 +399,7 @@ BEGIN
 	END IF;
 END $$;
 COMMENT ON FUNCTION djactor_cluster.answers(jsonb, jsonb) IS
-'handler: actor @A/B sends answers of node A to node B, actor @B keeps those to asks from outside of actors';
+'handler: actor @A/B sends answers of node A to node B, and what else djactor itself sends to actors there; actor @B keeps answers to asks from outside of actors';
 
 /* ---------- commands and types on all nodes ---------- */
 
@@ -450,21 +473,21 @@ COMMENT ON TABLE djactor_cluster.remote_message IS 'djactor.message of the other
 COMMENT ON TABLE djactor_cluster.remote_dead_letter IS 'djactor.dead_letter of the other nodes';
 
 CREATE VIEW djactor_cluster.actor WITH (security_invoker = true) AS
-	SELECT djactor_cluster.node_of(id) AS node, t.* FROM djactor.actor t
+	SELECT djactor_cluster.this_node() AS node, t.* FROM djactor.actor t
 	UNION ALL
-	SELECT djactor_cluster.node_of(id), t.* FROM djactor_cluster.remote_actor t;
+	SELECT djactor_cluster.node_of_key(actor_key), t.* FROM djactor_cluster.remote_actor t;
 COMMENT ON VIEW djactor_cluster.actor IS 'djactor.actor of all nodes; with actor_key = ... it asks one node';
 
 CREATE VIEW djactor_cluster.mail WITH (security_invoker = true) AS
-	SELECT djactor_cluster.node_of(id) AS node, t.* FROM djactor.message t
+	SELECT djactor_cluster.this_node() AS node, t.* FROM djactor.message t
 	UNION ALL
-	SELECT djactor_cluster.node_of(id), t.* FROM djactor_cluster.remote_message t;
+	SELECT djactor_cluster.node_of_key(actor_key), t.* FROM djactor_cluster.remote_message t;
 COMMENT ON VIEW djactor_cluster.mail IS 'djactor.message of all nodes; with actor_key = ... it asks one node';
 
 CREATE VIEW djactor_cluster.dead_letter WITH (security_invoker = true) AS
-	SELECT djactor_cluster.node_of(id) AS node, t.* FROM djactor.dead_letter t
+	SELECT djactor_cluster.this_node() AS node, t.* FROM djactor.dead_letter t
 	UNION ALL
-	SELECT djactor_cluster.node_of(id), t.* FROM djactor_cluster.remote_dead_letter t;
+	SELECT djactor_cluster.node_of_key(actor_key), t.* FROM djactor_cluster.remote_dead_letter t;
 COMMENT ON VIEW djactor_cluster.dead_letter IS 'djactor.dead_letter of all nodes; with actor_key = ... it asks one node';
 
 /* ---------- setting up ---------- */
@@ -517,7 +540,7 @@ BEGIN
 	EXECUTE format('CREATE UNLOGGED TABLE djactor_cluster.message_here PARTITION OF djactor_cluster.message
 		FOR VALUES WITH (MODULUS 64, REMAINDER %s) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)', node);
 	CREATE TRIGGER answer_later BEFORE INSERT ON djactor_cluster.message_here FOR EACH ROW
-		WHEN (NEW.wants_reply AND NEW.from_node <> djactor_cluster.this_node()) EXECUTE FUNCTION djactor_cluster.note_ask();
+		WHEN (NEW.wants_reply AND (NEW.from_node <> djactor_cluster.this_node() OR NEW.ask_id IS NOT NULL)) EXECUTE FUNCTION djactor_cluster.note_ask();
 	CREATE TRIGGER arrive BEFORE INSERT ON djactor_cluster.message_here
 		FOR EACH ROW EXECUTE FUNCTION djactor_cluster.arrive();
 	CREATE TRIGGER leave AFTER INSERT ON djactor_cluster.message_here
@@ -831,6 +854,408 @@ END $$;
 COMMENT ON FUNCTION djactor_cluster.spread_table(regclass, name) IS
 'makes a table of yours one over all nodes: a row lives on the node of the key in this column; call it on each node';
 
+/* ---------- moving actors ---------- */
+
+/*
+ * What the actors of a slot have goes to another node in two transactions of the source.
+ *
+ * take_off() holds the slots on all nodes.  So nobody sends to their actors meanwhile, and
+ * what was sent before has come: outboxes of other nodes for the source are empty as far
+ * as these slots are concerned.  It takes the rows out of djactor's tables into
+ * djactor_cluster.cargo, and tells all nodes that the slots are on the target, where
+ * they are "moving": the target handles and takes no mail for them as yet.
+ *
+ * land() sends the cargo to the target, which puts the rows into its tables and strikes
+ * the slots from those that are moving, in one transaction.  Then the source deletes it.
+ *
+ * The other nodes commit first, then the source.  If the source fails in between
+ *
+ * - in take_off(), the rows are where they were.  Other nodes may send to the target, which
+ *   makes them wait.  To take off again is right.
+ * - in land(), the target has the rows, and the source its cargo.  To land again is right:
+ *   the target has no such slots moving, and so leaves the cargo.
+ *
+ * So a row is either in the source's tables, or cargo, or in the target's tables, and
+ * nobody but move_slots() uses cargo.
+ *
+ * Others lock slots in any order, and must not be the victims of a deadlock.  So
+ * move_slots() looks for one as soon as it waits, and gives up waiting before others look.
+ */
+CREATE TABLE djactor_cluster.cargo
+(
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	slot smallint NOT NULL,
+	relation text NOT NULL,
+	actor_type text COLLATE pg_catalog."C",
+	tuple text NOT NULL,
+	ask text
+);
+COMMENT ON TABLE djactor_cluster.cargo IS 'rows of actors that are on their way to another node; written by move_slots()';
+COMMENT ON COLUMN djactor_cluster.cargo.id IS 'the order in which they land';
+COMMENT ON COLUMN djactor_cluster.cargo.slot IS 'slot of the actor';
+COMMENT ON COLUMN djactor_cluster.cargo.relation IS 'table to which the row belongs';
+COMMENT ON COLUMN djactor_cluster.cargo.actor_type IS 'kind of the actor; NULL = a row of a table of yours';
+COMMENT ON COLUMN djactor_cluster.cargo.tuple IS 'the row';
+COMMENT ON COLUMN djactor_cluster.cargo.ask IS 'return address of an ask, a row of djactor_cluster.ask';
+
+CREATE TABLE djactor_cluster.landing
+(
+	slot smallint NOT NULL,
+	relation text NOT NULL,
+	tuple text NOT NULL,
+	ask text
+);
+COMMENT ON TABLE djactor_cluster.landing IS 'keeps nothing: rows of actors that come from another node, which its trigger puts where they belong';
+
+CREATE FUNCTION djactor_cluster.lock_slot(slot int) RETURNS void
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_cluster_lock_slot';
+COMMENT ON FUNCTION djactor_cluster.lock_slot(int) IS 'lets nobody send to actors of a slot until the transaction ends';
+
+CREATE FUNCTION djactor_cluster.outdate(relation regclass) RETURNS void
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_cluster_outdate';
+COMMENT ON FUNCTION djactor_cluster.outdate(regclass) IS 'has all sessions look again where keys live, or plan queries about a table again';
+
+CREATE FUNCTION djactor_cluster.finds_now(query text) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_cluster_finds_now';
+COMMENT ON FUNCTION djactor_cluster.finds_now(text) IS 'whether a query finds a row as of now, whatever the transaction sees';
+
+CREATE FUNCTION djactor_cluster.put(tuple record) RETURNS void
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_cluster_put';
+COMMENT ON FUNCTION djactor_cluster.put(record) IS 'inserts a row into the table of djactor whose type it has, and wakes who handles it';
+
+CREATE FUNCTION djactor_cluster.require_no_transaction() RETURNS void
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_cluster_require_no_transaction';
+COMMENT ON FUNCTION djactor_cluster.require_no_transaction() IS 'raises an error in a transaction block';
+
+CREATE FUNCTION djactor_cluster.wait_at_most(patience interval) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+SELECT set_config('lock_timeout',
+		greatest(1, least(extract(epoch FROM patience) * 1000, 0.9 * reset_val::int))::int::text, true)
+	FROM pg_settings WHERE name = 'deadlock_timeout';
+END;
+COMMENT ON FUNCTION djactor_cluster.wait_at_most(interval) IS 'limits how long the transaction waits for a lock';
+
+CREATE FUNCTION djactor_cluster.lock_slots(slots int[], until timestamptz) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET deadlock_timeout = '10ms'
+	AS $$
+DECLARE
+	slot int;
+BEGIN
+	LOOP
+		BEGIN
+			FOREACH slot IN ARRAY slots LOOP
+				PERFORM djactor_cluster.wait_at_most(until - clock_timestamp());
+				PERFORM djactor_cluster.lock_slot(slot);
+			END LOOP;
+			RETURN;
+		EXCEPTION WHEN deadlock_detected THEN
+			IF clock_timestamp() > until THEN
+				RAISE;
+			END IF;
+			slots := slot || array_remove(slots, slot);	-- it is waited for first
+		END;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.lock_slots(int[], timestamptz) IS 'lock_slot() for several slots, or for none';
+
+CREATE FUNCTION djactor_cluster.hold_slots(slots int[], source int, patience interval) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	until timestamptz := clock_timestamp() + patience;
+	outbox regclass := (SELECT oid FROM pg_class WHERE oid = to_regclass('djactor_cluster.message_' || source) AND relkind = 'r');
+	holders text;
+BEGIN
+	PERFORM djactor_cluster.lock_slots(slots, until);
+	WHILE outbox IS NOT NULL AND djactor_cluster.finds_now(
+		format('SELECT FROM %s WHERE djactor_cluster.slot_of_key(actor_key) = ANY (%L)', outbox, slots)) LOOP
+		IF clock_timestamp() > until THEN
+			RAISE EXCEPTION 'mail to these actors waits to be forwarded by node %', djactor_cluster.this_node()
+				USING ERRCODE = 'lock_not_available', DETAIL = format('It is in %s there.', outbox);
+		END IF;
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+EXCEPTION WHEN lock_not_available THEN
+	SELECT string_agg(DISTINCT pid::text, ', ') INTO holders FROM pg_locks
+		WHERE locktype = 'object' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND classid = 'pg_class'::regclass AND objid = 'djactor_cluster.here'::regclass
+			AND objsubid - 1 = ANY (slots) AND granted AND pid IS DISTINCT FROM pg_backend_pid();
+	IF holders IS NULL THEN
+		RAISE;
+	END IF;
+	RAISE EXCEPTION 'transactions on node % have sent to these actors', djactor_cluster.this_node()
+		USING ERRCODE = 'lock_not_available', DETAIL = format('Processes: %s.', holders);
+END $$;
+COMMENT ON FUNCTION djactor_cluster.hold_slots(int[], int, interval) IS
+'lets nobody on this node send to actors of the slots, and waits until what it has sent to them by outbox is on the node source';
+
+CREATE FUNCTION djactor_cluster.place_slots(slots int[], source int, target int, types text[]) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	missing text;
+BEGIN
+	SELECT name INTO missing FROM unnest(types) AS name
+		WHERE djactor_cluster.this_node() = target AND name NOT IN (SELECT t.name FROM djactor.actor_type t) LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'actor type "%" does not exist on node %', missing, target
+			USING ERRCODE = 'undefined_object', HINT = 'Define it there with djactor.define_actor_type().';
+	END IF;
+	UPDATE djactor_cluster.here h SET
+		slots = array(SELECT CASE WHEN n - 1 = ANY (slots) THEN target ELSE s END FROM unnest(h.slots) WITH ORDINALITY AS u (s, n) ORDER BY n),
+		moving = array(SELECT unnest(h.moving) EXCEPT SELECT unnest(slots)) || CASE WHEN h.node IN (source, target) THEN slots::smallint[] END;
+	PERFORM djactor_cluster.outdate('djactor_cluster.here');
+	PERFORM djactor_cluster.outdate(partrelid) FROM djactor_cluster.spread() s;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.place_slots(int[], int, int, text[]) IS
+'notes that slots are on the node target from now on, where their actors come from the node source';
+
+CREATE FUNCTION djactor_cluster.landed(slots int[]) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+BEGIN
+	UPDATE djactor_cluster.here h SET moving = array(SELECT unnest(h.moving) EXCEPT SELECT unnest(slots));
+	PERFORM djactor_cluster.outdate('djactor_cluster.here');
+END $$;
+COMMENT ON FUNCTION djactor_cluster.landed(int[]) IS 'notes that actors of the slots are on their way no longer';
+
+/* The order in which the rows land: the id of mail that waits for its turn is its place in the mailbox. */
+CREATE FUNCTION djactor_cluster.unload() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	here int := djactor_cluster.this_node();
+	m djactor.message;
+	a djactor_cluster.ask;
+	columns text;
+BEGIN
+	IF NOT EXISTS (SELECT FROM djactor_cluster.here h WHERE NEW.slot = ANY (h.moving) AND h.slots[NEW.slot + 1] = here) THEN
+		RETURN NULL;			-- it has landed
+	ELSIF NEW.relation = 'djactor.message' THEN
+		m := NEW.tuple::djactor.message;
+		-- its place is behind what came before it, and before what comes here
+		IF m.deliver_at IS NULL AND m.aside IS NULL AND m.kind <> 'timer' THEN
+			m.id := nextval('djactor.message_id_seq');
+		END IF;
+		IF NEW.ask IS NOT NULL THEN
+			a := NEW.ask::djactor_cluster.ask;
+			INSERT INTO djactor_cluster.ask VALUES (m.id, a.node, a.ask_id, a.sender_type, a.sender_key);
+			m.sender_type := 'djactor_cluster.answers';
+			m.sender_key := format('@%s/%s', here, a.node);
+		END IF;
+		PERFORM djactor_cluster.put(m);
+	ELSIF NEW.relation LIKE 'djactor.%' THEN
+		EXECUTE format('SELECT djactor_cluster.put($1::%s)', NEW.relation) USING NEW.tuple;
+	ELSE
+		SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO columns FROM pg_attribute
+			WHERE attrelid = NEW.relation::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+		EXECUTE format('INSERT INTO %s (%s) SELECT %2$s FROM (SELECT ($1::%1$s).*) AS landed', NEW.relation, columns) USING NEW.tuple;
+	END IF;
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.unload() IS 'trigger: puts a row that comes from another node where it belongs';
+
+CREATE TRIGGER unload BEFORE INSERT ON djactor_cluster.landing
+	FOR EACH ROW EXECUTE FUNCTION djactor_cluster.unload();
+
+CREATE FUNCTION djactor_cluster.take_off(slots int[], target int, patience interval) RETURNS void
+	LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp SET deadlock_timeout = '10ms' SET DateStyle = 'ISO' SET IntervalStyle = 'postgres'
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	until timestamptz := clock_timestamp() + patience;
+	own djactor_cluster.here;
+	leaving int[];
+	others int[] := array(SELECT node FROM djactor_cluster.node WHERE server IS NOT NULL ORDER BY node);
+	types text[];
+	other int;
+	relation text;
+	mine record;
+BEGIN
+	PERFORM djactor_cluster.wait_at_most(patience);
+	SELECT * INTO own FROM djactor_cluster.here FOR UPDATE;	-- one move at a time
+	leaving := array(SELECT s FROM unnest(slots) s WHERE own.slots[s + 1] = own.node ORDER BY s);
+	IF leaving = '{}' THEN
+		RETURN;
+	END IF;
+	FOREACH other IN ARRAY others LOOP
+		PERFORM djactor_cluster.tell(other, format('hold_slots(%L, %s, %L)', leaving, own.node, until - clock_timestamp()));
+	END LOOP;
+	PERFORM djactor_cluster.hold_slots(leaving, own.node, until - clock_timestamp());
+	PERFORM djactor_cluster.wait_at_most(patience);
+
+	-- triggers refuse this otherwise; messages first, see place.c
+	PERFORM set_config('session_replication_role', 'replica', true);
+	WITH gone AS (DELETE FROM djactor.message m WHERE djactor_cluster.slot_of_key(m.actor_key) = ANY (leaving) RETURNING m.*),
+		address AS (DELETE FROM djactor_cluster.ask a USING gone WHERE a.id = gone.id AND gone.sender_type = 'djactor_cluster.answers' RETURNING a.*)
+	INSERT INTO djactor_cluster.cargo (slot, relation, actor_type, tuple, ask)
+		SELECT djactor_cluster.slot_of_key(gone.actor_key), 'djactor.message', gone.actor_type, gone::text,
+			CASE WHEN address.id IS NOT NULL THEN address::text
+				WHEN gone.wants_reply THEN row(gone.id, own.node, gone.id, gone.sender_type, gone.sender_key)::text END
+		FROM gone LEFT JOIN address ON address.id = gone.id ORDER BY gone.id;
+	FOREACH relation IN ARRAY '{actor,actor_identity,timer,dead_letter,idempotency,watch,journal}'::text[] LOOP
+		EXECUTE format('WITH gone AS (DELETE FROM djactor.%I r WHERE djactor_cluster.slot_of_key(r.actor_key) = ANY ($1) RETURNING r.*)
+			INSERT INTO djactor_cluster.cargo (slot, relation, actor_type, tuple)
+				SELECT djactor_cluster.slot_of_key(actor_key), %L, actor_type, gone::text FROM gone', relation, 'djactor.' || relation) USING leaving;
+	END LOOP;
+	PERFORM set_config('session_replication_role', 'origin', true);
+	FOR mine IN SELECT s.local, s.key FROM djactor_cluster.spread() s WHERE s.local IS NOT NULL LOOP
+		EXECUTE format('WITH gone AS (DELETE FROM ONLY %s r WHERE djactor_cluster.slot_of_key(r.%I) = ANY ($1) RETURNING r.*)
+			INSERT INTO djactor_cluster.cargo (slot, relation, tuple) SELECT djactor_cluster.slot_of_key(%2$I), %L, gone::text FROM gone',
+			mine.local, mine.key, mine.local) USING leaving;
+	END LOOP;
+
+	SELECT array_agg(DISTINCT c.actor_type) INTO types FROM djactor_cluster.cargo c
+		WHERE c.slot = ANY (leaving) AND c.relation IN ('djactor.message', 'djactor.actor', 'djactor.timer');
+	FOREACH other IN ARRAY others LOOP
+		PERFORM djactor_cluster.tell(other, format('place_slots(%L, %s, %s, %L)', leaving, own.node, target, types));
+	END LOOP;
+	PERFORM djactor_cluster.place_slots(leaving, own.node, target, types);
+END $$;
+COMMENT ON FUNCTION djactor_cluster.take_off(int[], int, interval) IS 'first step of move_slots(): takes the actors out of the tables';
+
+CREATE FUNCTION djactor_cluster.land(slots int[], target int, patience interval) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET deadlock_timeout = '10ms'
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	own djactor_cluster.here;
+	leaving int[];
+BEGIN
+	PERFORM djactor_cluster.wait_at_most(patience);
+	SELECT * INTO own FROM djactor_cluster.here FOR UPDATE;
+	leaving := array(SELECT s FROM unnest(slots) s WHERE own.slots[s + 1] = target AND s = ANY (own.moving) ORDER BY s);
+	IF leaving = '{}' THEN
+		RETURN;
+	END IF;
+	PERFORM djactor_cluster.tell(target, format('hold_slots(%L, NULL, %L)', leaving, patience));
+	EXECUTE format('INSERT INTO djactor_cluster.landing_%s SELECT slot, relation, tuple, ask FROM djactor_cluster.cargo
+		WHERE slot = ANY ($1) ORDER BY id', target) USING leaving;
+	PERFORM djactor_cluster.tell(target, format('landed(%L)', leaving));
+	DELETE FROM djactor_cluster.cargo WHERE slot = ANY (leaving);
+	PERFORM djactor_cluster.landed(leaving);
+END $$;
+COMMENT ON FUNCTION djactor_cluster.land(int[], int, interval) IS 'second step of move_slots(): puts the actors into the tables of the other node';
+
+CREATE FUNCTION djactor_cluster.tell(node int, call text) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	EXECUTE format('INSERT INTO djactor_cluster.command_%s VALUES ($1, ''{}'')', $1) USING 'SELECT djactor_cluster.' || $2;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.tell(int, text) IS 'calls a function of djactor_cluster on another node';
+
+CREATE FUNCTION djactor_cluster.spread(OUT partrelid regclass, OUT local text, OUT key name) RETURNS SETOF record
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+SELECT p.partrelid::regclass,
+		CASE WHEN c.relnamespace <> 'djactor_cluster'::regnamespace THEN format('%I.%I', n.nspname, c.relname || '_here') END, a.attname
+	FROM pg_partitioned_table p
+	JOIN pg_class c ON c.oid = p.partrelid
+	JOIN pg_namespace n ON n.oid = c.relnamespace
+	JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+	JOIN pg_opclass o ON o.oid = p.partclass[0]
+	WHERE o.opcname = 'by_node' AND o.opcnamespace = 'djactor_cluster'::regnamespace;
+END;
+COMMENT ON FUNCTION djactor_cluster.spread() IS 'tables that are partitioned by node; local is the partition of this node, of tables of yours';
+
+CREATE FUNCTION djactor_cluster.check_move(slots int[], target int, patience interval) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	own djactor_cluster.here;
+	server name;
+	slot int;
+	stranger int;
+BEGIN
+	PERFORM djactor_cluster.require_no_transaction();
+	SELECT * INTO own FROM djactor_cluster.here;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'this database is not a node of a cluster'
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up() first.';
+	ELSIF slots IS NULL OR target IS NULL OR patience IS NULL OR array_position(slots, NULL) IS NOT NULL THEN
+		RAISE EXCEPTION 'slots, node and patience must not be null' USING ERRCODE = 'null_value_not_allowed';
+	ELSIF patience <= '0' OR patience > '1 min' THEN
+		RAISE EXCEPTION 'patience must be positive, and one minute at most' USING ERRCODE = 'invalid_parameter_value';
+	ELSIF slots = '{}' OR NOT (SELECT bool_and(s BETWEEN 0 AND 255) AND count(*) = count(DISTINCT s) FROM unnest(slots) s) THEN
+		RAISE EXCEPTION 'slots must be different numbers from 0 to 255'
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'See djactor_cluster.slots(node) and djactor_cluster.slot_of_key(key).';
+	END IF;
+	SELECT n.server INTO server FROM djactor_cluster.node n WHERE n.node = target AND n.server IS NOT NULL;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'there is no other node %', target USING ERRCODE = 'undefined_object', HINT = 'See djactor_cluster.node.';
+	END IF;
+	SELECT n INTO stranger FROM unnest(own.nodes) n WHERE n <> own.node
+		AND n NOT IN (SELECT k.node FROM djactor_cluster.node k WHERE k.server IS NOT NULL) LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'this node does not know how to reach node %', stranger
+			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.add_node() here.';
+	ELSIF djactor.held() THEN
+		RAISE EXCEPTION 'this copy of a database is held' USING ERRCODE = 'object_not_in_prerequisite_state',
+			DETAIL = 'Its actors would be moved among those of the original.', HINT = 'See djactor.resume().';
+	END IF;
+	FOREACH slot IN ARRAY slots LOOP
+		IF slot = ANY (own.moving) AND own.slots[slot + 1] = own.node THEN
+			RAISE EXCEPTION 'actors of slot % are on their way to this node', slot USING ERRCODE = 'object_not_in_prerequisite_state',
+				HINT = 'Call djactor_cluster.move_slots() again on the node from which they come.';
+		ELSIF slot = ANY (own.moving) AND own.slots[slot + 1] <> target THEN
+			RAISE EXCEPTION 'actors of slot % are on their way to node %', slot, own.slots[slot + 1] USING ERRCODE = 'object_not_in_prerequisite_state',
+				HINT = format('Call djactor_cluster.move_slots() for node %s first.', own.slots[slot + 1]);
+		ELSIF own.slots[slot + 1] NOT IN (own.node, target) THEN
+			RAISE EXCEPTION 'slot % is on node %', slot, own.slots[slot + 1] USING ERRCODE = 'object_not_in_prerequisite_state',
+				HINT = 'Call djactor_cluster.move_slots() there.';
+		END IF;
+	END LOOP;
+	IF to_regclass('djactor_cluster.landing_' || target) IS NULL THEN
+		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.landing_%s (slot smallint, relation text, tuple text, ask text)
+			SERVER %I OPTIONS (schema_name ''djactor_cluster'', table_name ''landing'', batch_size ''20'')', target, server);
+	END IF;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.check_move(int[], int, interval) IS 'raises an error if actors of the slots cannot be moved to the node target';
+
+CREATE PROCEDURE djactor_cluster.move_slots(slots int[], node int, patience interval DEFAULT '1 s')
+	LANGUAGE plpgsql
+	AS $$
+#variable_conflict use_variable
+DECLARE
+	step text;
+	done boolean;
+	what text;
+	why text;
+BEGIN
+	PERFORM djactor_cluster.check_move(slots, node, patience);
+	COMMIT;
+	FOREACH step IN ARRAY '{take_off,land}'::pg_catalog.text[] LOOP
+		LOOP
+			BEGIN
+				EXECUTE pg_catalog.format('SELECT djactor_cluster.%I($1, $2, $3)', step) USING slots, node, patience;
+				done := true;
+			EXCEPTION WHEN lock_not_available OR deadlock_detected OR serialization_failure THEN
+				GET STACKED DIAGNOSTICS what := MESSAGE_TEXT, why := PG_EXCEPTION_DETAIL;
+				done := false;
+			END;
+			COMMIT;
+			EXIT WHEN done;
+			RAISE NOTICE 'move_slots() waits: %', what USING DETAIL = why;
+			-- those who had to wait for it come first
+			PERFORM pg_catalog.pg_sleep_for(patience OPERATOR(pg_catalog.*) (0.5::pg_catalog.float8 OPERATOR(pg_catalog.+) pg_catalog.random()));
+		END LOOP;
+	END LOOP;
+END $$;
+COMMENT ON PROCEDURE djactor_cluster.move_slots(int[], int, interval) IS
+'moves all actors of some slots of this node to another one, with their mail; nobody who sends to them waits longer than patience at a time until they leave; if it fails, call it again';
+
 /* ---------- grants ---------- */
 
 GRANT USAGE ON SCHEMA djactor_cluster TO PUBLIC;
@@ -862,9 +1287,28 @@ REVOKE ALL ON FUNCTION djactor_cluster.relay() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.join_citus(int[], regrole, jsonb) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE djactor_cluster.set_up_citus(regrole, regclass, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.spread_table(regclass, name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.lock_slot(int) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.outdate(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.finds_now(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.put(record) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.require_no_transaction() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.wait_at_most(interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.lock_slots(int[], timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.hold_slots(int[], int, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.place_slots(int[], int, int, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.landed(int[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.unload() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.take_off(int[], int, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.land(int[], int, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.tell(int, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.spread() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.check_move(int[], int, interval) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE djactor_cluster.move_slots(int[], int, interval) FROM PUBLIC;
 
 /* ---------- pg_dump includes the users' data ---------- */
 
 SELECT pg_catalog.pg_extension_config_dump('djactor_cluster.here', '');
 SELECT pg_catalog.pg_extension_config_dump('djactor_cluster.node', '');
 SELECT pg_catalog.pg_extension_config_dump('djactor_cluster.ask', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor_cluster.cargo', '');
+SELECT pg_catalog.pg_extension_config_dump('djactor_cluster.cargo_id_seq', '');

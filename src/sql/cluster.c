@@ -101,12 +101,13 @@ dja_cluster_is_here(PG_FUNCTION_ARGS)
  * partition_hash(key, seed): what hash partitioning takes for the key's hash, so that
  * its remainder by 64 is the number of the node.  The server adds a constant to the
  * hash of the first column (hash_combine64), which is fixed, since tables on disk
- * depend on it.
+ * depend on it.  The actors stay on that node until the transaction ends, since a row
+ * may be about to go there.
  */
 Datum
 dja_cluster_partition_hash(PG_FUNCTION_ARGS)
 {
-	uint64		node = (uint64) dja_node_of_key(PG_GETARG_TEXT_PP(0));
+	uint64		node = (uint64) dja_hold_node_of_key(PG_GETARG_TEXT_PP(0));
 
 	PG_RETURN_UINT64(node - UINT64CONST(0x49a0f4dd15e5a8e3));
 }

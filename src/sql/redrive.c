@@ -92,6 +92,8 @@ dja_take_dead_letter(int64 id, bool need_type, bool changes, Datum *values, bool
 				 errdetail("The message stays in djactor.dead_letter."),
 				 errhint("Define the type again, or use djactor.discard().")));
 	heap_deform_tuple(ExecCopySlotHeapTuple(find.slot), find.slot->tts_tupleDescriptor, values, nulls);
+	if (need_type)
+		dja_require_here(DatumGetTextPP(values[DJA_MSG_ACTOR_KEY - 1]));
 	writer = dja_writer_get(DJA_DEAD_LETTER_TABLE);
 	dja_row_delete(writer, &find.slot->tts_tid);
 	dja_writer_put(writer);

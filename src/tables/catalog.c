@@ -39,6 +39,7 @@
 #include "shmem/shmem.h"
 #include "tables/actor_type.h"
 #include "tables/catalog.h"
+#include "tables/place.h"
 
 char		dja_serves[] = "djactor serves " CppAsString2(DJA_VERSION);
 
@@ -118,6 +119,7 @@ static void
 dja_relcache_callback(Datum arg, Oid relid)
 {
 	dja_types_outdate(relid);
+	dja_places_outdate(relid);
 	if (!OidIsValid(relid))
 	{
 		dja_catalog_changed();

@@ -103,7 +103,7 @@ dja_message_send(Datum *values, const bool *nulls)
 	for (int i = 0; i < DJA_SEND_OPTIONS; i++)
 		if (!nulls[DJA_SEND_NARGS - DJA_SEND_OPTIONS + i])
 			given |= 1 << i;
-	if (!nulls[1] && !dja_lives_here(DatumGetTextPP(values[1])))
+	if (!nulls[1] && !dja_hold_here(DatumGetTextPP(values[1])))
 	{
 		send = &dja_send_there;
 		table = "djactor_cluster.message";

@@ -5,9 +5,20 @@
  *
  * A database is a node if it has the extension djactor_cluster, and a row in
  * djactor_cluster.here.  A key may name its node.  Every other one has a slot, and that
- * row says which node has which slot.  It is read once in a transaction, and stays locked
- * until its end: add_node() changes it when nobody relies on it.  Every other database
- * has all actors, and pays a look into the system cache to know that.
+ * row says which node has which slot.  It is read once in a transaction, and its table
+ * stays locked until the end: add_node() changes it when nobody relies on it.  Every other
+ * database has all actors, and pays a look into the system cache to know that.
+ *
+ * Slots move to other nodes, see move_slots() in djactor_cluster.sql.  So who relies on
+ * where a key lives, since it sends there for example, holds the key's slot: it has locked
+ * the slot in share mode until the end of its transaction.  Who moves the slot locks it
+ * exclusively.  What is known of the slots may have changed while the lock was waited for,
+ * of which a relcache invalidation of the table tells.  A transaction has 256 such locks
+ * at most.  They belong to it and not to a savepoint, so one bit tells that a slot is held.
+ *
+ * Turns hold no slot.  A turn ends by removing its message or changing it, and so does
+ * whatever else djactor does to an actor on its own.  Whoever moves the actor removes the
+ * message first.  One of the two waits for the other's row, or finds it gone.
  *
  * The slot is the upper byte of the key's hash, by which Citus distributes text, too.  So
  * if a table of Citus has up to 256 shards, a power of two, each shard is a whole number
@@ -30,35 +41,51 @@
 #include "commands/extension.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "tables/catalog.h"
 #include "tables/place.h"
 
-#define DJA_SLOTS 256
+#define DJA_ARRIVAL_MS 10000	/* so long actors that are on their way here are waited for */
+#define DJA_ARRIVAL_LOOK_MS 10
 #define DJA_ID_BITS 42			/* of an id below the node's number */
 
 /* Columns of djactor_cluster.here. */
 enum
 {
-	DJA_HERE_NODE = 1, DJA_HERE_SLOTS, DJA_HERE_ROLE, DJA_HERE_NODES,
-	DJA_HERE_NATTS = DJA_HERE_NODES
+	DJA_HERE_NODE = 1, DJA_HERE_SLOTS, DJA_HERE_ROLE, DJA_HERE_NODES, DJA_HERE_MOVING,
+	DJA_HERE_NATTS = DJA_HERE_MOVING
 };
 
 static struct
 {
 	LocalTransactionId xact;	/* for which it was read */
+	Oid			table;
 	int			node;			/* this node */
 	Oid			role;			/* as which nodes connect */
 	uint64		nodes;			/* a bit for each node */
-	int16		slots[DJA_SLOTS];
-}			dja_here = {InvalidLocalTransactionId, DJA_NO_NODE, InvalidOid, 0, {0}};
+	int16		slots[DJA_SLOTS];	/* the node of each */
+	bool		moving[DJA_SLOTS];	/* its actors are on their way, from here or to
+									 * here */
+}			dja_here = {InvalidLocalTransactionId, InvalidOid, DJA_NO_NODE, InvalidOid, 0, {0}, {0}};
+
+/* The slots that the transaction holds. */
+static struct
+{
+	LocalTransactionId xact;
+	bool		held[DJA_SLOTS];
+}			dja_slots = {InvalidLocalTransactionId, {0}};
 
 /*
  * Finds djactor_cluster.here; InvalidOid if there is no such table of the extension.
@@ -97,7 +124,7 @@ dja_read_numbers(Datum array, Datum **numbers)
 }
 
 static void
-dja_read_arrays(Datum slots, Datum nodes)
+dja_read_arrays(Datum slots, Datum nodes, Datum moving)
 {
 	Datum	   *numbers;
 	int			n = dja_read_numbers(slots, &numbers);
@@ -109,7 +136,11 @@ dja_read_arrays(Datum slots, Datum nodes)
 	n = dja_read_numbers(nodes, &numbers);
 	dja_here.nodes = 0;
 	for (int i = 0; i < n; i++)
-		dja_here.nodes |= UINT64CONST(1) << ((DatumGetInt16(numbers[i]) & (DJA_NODES - 1)));
+		dja_here.nodes |= UINT64CONST(1) << (DatumGetInt16(numbers[i]) & (DJA_NODES - 1));
+	n = dja_read_numbers(moving, &numbers);
+	memset(dja_here.moving, 0, sizeof(dja_here.moving));
+	for (int i = 0; i < n; i++)
+		dja_here.moving[DatumGetInt16(numbers[i]) & (DJA_SLOTS - 1)] = true;
 }
 
 static void
@@ -124,13 +155,22 @@ dja_read_here(Oid table)
 		bool		isnull;
 
 		dja_read_arrays(heap_getattr(tuple, DJA_HERE_SLOTS, RelationGetDescr(rel), &isnull),
-						heap_getattr(tuple, DJA_HERE_NODES, RelationGetDescr(rel), &isnull));
+						heap_getattr(tuple, DJA_HERE_NODES, RelationGetDescr(rel), &isnull),
+						heap_getattr(tuple, DJA_HERE_MOVING, RelationGetDescr(rel), &isnull));
 		dja_here.role = DatumGetObjectId(heap_getattr(tuple, DJA_HERE_ROLE, RelationGetDescr(rel), &isnull));
 		dja_here.node = DatumGetInt16(heap_getattr(tuple, DJA_HERE_NODE, RelationGetDescr(rel), &isnull));
+		dja_here.table = table;
 		dja_here.xact = dja_my_xact();
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);
+}
+
+void
+dja_places_outdate(Oid table)
+{
+	if (!OidIsValid(table) || table == dja_here.table)
+		dja_here.xact = InvalidLocalTransactionId;
 }
 
 int
@@ -148,6 +188,16 @@ dja_this_node(void)
 	if (OidIsValid(table))
 		dja_read_here(table);
 	return dja_here.node;
+}
+
+static void
+dja_require_node(void)
+{
+	if (dja_this_node() == DJA_NO_NODE)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database is not a node of a cluster"),
+				 errhint("Call djactor_cluster.set_up() first.")));
 }
 
 static bool
@@ -198,12 +248,107 @@ dja_cluster_role(void)
  * hashtext() of a deterministic collation; Citus sorts it as a signed number.
  */
 static int
-dja_slot_of_key(const text *key)
+dja_hash_slot(const text *key)
 {
 	uint32		hash = hash_bytes((const unsigned char *) VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 
 	return (hash ^ 0x80000000) >> 24;
 }
+
+int
+dja_slot_of_key(const text *key)
+{
+	return dja_this_node() != DJA_NO_NODE && dja_node_in_key(key) != DJA_NO_NODE ? DJA_NO_SLOT : dja_hash_slot(key);
+}
+
+/* ---------- holding a slot ---------- */
+
+static void
+dja_slot_tag(LOCKTAG *tag, int slot)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, RelationRelationId, dja_here.table, slot + 1);
+}
+
+static void
+dja_slot_hold(int slot)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	LOCKTAG		tag;
+
+	if (dja_slots.xact != dja_my_xact())
+	{
+		memset(dja_slots.held, 0, sizeof(dja_slots.held));
+		dja_slots.xact = dja_my_xact();
+	}
+	if (dja_slots.held[slot])
+		return;
+	dja_slot_tag(&tag, slot);
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	PG_TRY();
+	{
+		(void) LockAcquire(&tag, AccessShareLock, false, false);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+	dja_slots.held[slot] = true;
+	AcceptInvalidationMessages();
+}
+
+static void
+dja_slot_let_go(int slot)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	LOCKTAG		tag;
+
+	dja_slot_tag(&tag, slot);
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	(void) LockRelease(&tag, AccessShareLock, false);
+	CurrentResourceOwner = owner;
+	dja_slots.held[slot] = false;
+}
+
+void
+dja_slot_lock(int slot)
+{
+	LOCKTAG		tag;
+
+	dja_require_node();
+	dja_slot_tag(&tag, slot);
+	(void) LockAcquire(&tag, AccessExclusiveLock, false, false);
+	AcceptInvalidationMessages();
+}
+
+/*
+ * Waits for the actors of a slot that are on their way here.  Who brings them needs the
+ * slot's lock.
+ */
+static void
+dja_slot_await(int slot)
+{
+	static uint32 wait_event = 0;
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_ARRIVAL_MS);
+
+	while (dja_here.moving[slot] && dja_here.slots[slot] == dja_here.node)
+	{
+		if (GetCurrentTimestamp() >= until)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("actors of slot %d are on their way to this node", slot),
+					 errhint("Call djactor_cluster.move_slots() again on the node from which they come.")));
+		dja_slot_let_go(slot);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, DJA_ARRIVAL_LOOK_MS,
+						 DJA_WAIT_EVENT(wait_event, "DjactorArrival"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		dja_slot_hold(slot);
+		(void) dja_this_node();
+	}
+}
+
+/* ---------- where a key lives ---------- */
 
 int
 dja_node_of_key(const text *key)
@@ -212,7 +357,16 @@ dja_node_of_key(const text *key)
 
 	dja_require_node();
 	node = dja_node_in_key(key);
-	return node != DJA_NO_NODE ? node : dja_here.slots[dja_slot_of_key(key)];
+	return node != DJA_NO_NODE ? node : dja_here.slots[dja_hash_slot(key)];
+}
+
+int
+dja_hold_node_of_key(const text *key)
+{
+	dja_require_node();
+	if (dja_node_in_key(key) == DJA_NO_NODE)
+		dja_slot_hold(dja_hash_slot(key));
+	return dja_node_of_key(key);
 }
 
 bool
@@ -223,10 +377,24 @@ dja_lives_here(const text *key)
 	return here == DJA_NO_NODE || dja_node_of_key(key) == here;
 }
 
+bool
+dja_hold_here(const text *key)
+{
+	int			here = dja_this_node();
+
+	if (here == DJA_NO_NODE)
+		return true;
+	if (dja_hold_node_of_key(key) != here)
+		return false;
+	if (dja_node_in_key(key) == DJA_NO_NODE)
+		dja_slot_await(dja_hash_slot(key));
+	return dja_node_of_key(key) == here;
+}
+
 void
 dja_require_here(const text *key)
 {
-	if (!dja_lives_here(key))
+	if (!dja_hold_here(key))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("actors with the key \"%s\" live on node %d", text_to_cstring(key), dja_node_of_key(key)),

@@ -9,6 +9,10 @@
  *
  * Mailbox limits do not apply, since an answer must not be lost when its asker is
  * busy.
+ *
+ * In a cluster the actor may live on another node, since one of the two has moved.  Then
+ * the actor djactor_cluster.answers of this node sends the message on, as the role that
+ * may do so.
  */
 #include "postgres.h"
 
@@ -17,8 +21,10 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/json.h"
 #include "shmem/run_queue.h"
 #include "shmem/slots.h"
+#include "tables/place.h"
 #include "turn/system_message.h"
 #include "turn/turn.h"
 #include "xact/pending.h"
@@ -45,6 +51,29 @@ dja_system_message_origin(const DjaSystemMessage *post, Datum *values, bool *nul
 }
 
 /*
+ * Sends a message to an actor of another node.
+ */
+static int64
+dja_send_system_message_there(const DjaSystemMessage *post, int node)
+{
+	DjaSystemMessage parcel = *post;
+	DjaPair		to[] = {
+		DJA_PAIR_STRING("type", text_to_cstring(post->actor_type)),
+		DJA_PAIR_STRING("key", text_to_cstring(post->actor_key)),
+	};
+	DjaPair		pairs[] = {
+		{"to", NULL, DatumGetJsonbP(dja_json_object(to, lengthof(to))), 0, false},
+		{"meta", NULL, post->meta == 0 ? NULL : DatumGetJsonbP(post->meta), 0, false},
+	};
+
+	Assert(post->deliver_at == 0);
+	parcel.actor_type = cstring_to_text("djactor_cluster.answers");
+	parcel.actor_key = cstring_to_text(psprintf("@%d/%d", dja_this_node(), node));
+	parcel.meta = dja_json_object(pairs, lengthof(pairs));
+	return dja_send_system_message(&parcel);
+}
+
+/*
  * Sends a message.  Returns its id, or 0 if its actor type does not exist any more.
  */
 int64
@@ -57,6 +86,9 @@ dja_send_system_message(const DjaSystemMessage *post)
 	uint64		type_hash = dja_hash_text(post->actor_type);
 	DjaType    *type;
 	int64		id;
+
+	if (!dja_hold_here(post->actor_key))
+		return dja_send_system_message_there(post, dja_hold_node_of_key(post->actor_key));
 
 	/*
 	 * The lock keeps others from dropping the type meanwhile, see

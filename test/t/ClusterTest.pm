@@ -4,7 +4,7 @@
 #
 # - new_cluster() makes them; new_citus() makes a cluster of Citus, if has_citus().
 # - key_of($node, $number, $what) is a key that lives on the node of that number.
-# - check_cluster() is check_ledger() over all of them.
+# - check_cluster() is check_ledger() over all of them; check_moved() is so after actors have moved.
 
 package ClusterTest;
 
@@ -15,7 +15,7 @@ use DjactorTest;
 use Exporter 'import';
 use Test::More;
 
-our @EXPORT = qw(new_cluster new_citus new_citus_node add_citus_node set_up_citus coordinator has_citus key_of check_cluster all_handled);
+our @EXPORT = qw(new_cluster new_citus new_citus_node add_citus_node set_up_citus coordinator has_citus key_of check_cluster check_moved all_handled);
 
 # new_cluster(transport => 'outbox', 'direct' or 'citus', nodes => how many, library => to be preloaded, too, role => who forwards, setting => value, ...):
 # running servers, numbered from 1 on, with the type t.work, which post_all() sends to.
@@ -171,33 +171,39 @@ sub all_handled
 sub check_cluster
 {
 	my (@nodes) = @_;
-	my (%sent, %handled, %last);
 
-	for my $i (1 .. @nodes)
+	is($nodes[ $_ - 1 ]->safe_psql('app', 'SELECT count(*) FROM ledger WHERE NOT djactor_cluster.is_here(actor_key)'), 0,
+		"node $_ has handled what lives there only") for 1 .. @nodes;
+	return check_moved(@nodes);
+}
+
+# check_moved(@nodes): likewise, but actors may have moved: their turns are counted over all nodes.
+sub check_moved
+{
+	my (@nodes) = @_;
+	my (%sent, %handled, %seqs, %turns, %actor);
+
+	for my $node (@nodes)
 	{
-		my $node = $nodes[ $i - 1 ];
-
 		$sent{$_}++ for split /\n/, $node->safe_psql('app', 'SELECT sender, seq, actor_key FROM sent');
-		for (split /\n/, $node->safe_psql('app', 'SELECT sender, seq, actor_key FROM ledger ORDER BY turn, serial'))
-		{
-			my ($sender, $seq, $key) = split /\|/;
-
-			$handled{$_}++;
-			$last{"$sender $key"} //= [];
-			push @{ $last{"$sender $key"} }, $seq;
-		}
-		is($node->safe_psql('app', 'SELECT count(*) FROM ledger WHERE NOT djactor_cluster.is_here(actor_key)'), 0,
-			"node $i has handled what lives there only");
-		is($node->safe_psql('app', q{
-			SELECT actor_key FROM (SELECT actor_key, count(*), max(turn) FROM ledger GROUP BY 1) l
-				FULL JOIN (SELECT * FROM djactor.actor WHERE actor_type = 't.work') a USING (actor_key)
-			WHERE (l.count = l.max AND a.turns = l.count AND (a.state->>'turn')::int = l.count) IS NOT TRUE}), '',
-			"... and state and turns of each actor count its messages");
+		push @{ $turns{ $_->[2] } }, $_ for map { [ split /\|/ ] } split /\n/, $node->safe_psql('app', 'SELECT sender, seq, actor_key, turn FROM ledger');
+		$actor{$_}++ for split /\n/, $node->safe_psql('app', q{
+			SELECT actor_key, turns, state->>'turn', djactor_cluster.is_here(actor_key) FROM djactor.actor WHERE actor_type = 't.work'});
 	}
+	for my $key (sort keys %turns)
+	{
+		my @turns = sort { $a->[3] <=> $b->[3] } @{ $turns{$key} };
+
+		$handled{"$_->[0]|$_->[1]|$key"}++, push @{ $seqs{"$_->[0] $key"} }, $_->[1] for @turns;
+		push @{ $turns{wrong} }, $key if grep { $turns[ $_ - 1 ]->[3] != $_ } 1 .. @turns;
+	}
+	is_deeply([ sort keys %actor ], [ sort map { my $n = @{ $turns{$_} }; "$_|$n|$n|t" } grep { $_ ne 'wrong' } keys %turns ],
+		'each actor is on its node, and its state and turns count its messages');
+	is_deeply($turns{wrong} // [], [], '... one after the other');
 	is_deeply([ sort grep { !$handled{$_} } keys %sent ], [], 'every committed message was handled');
 	is_deeply([ sort grep { !$sent{$_} } keys %handled ], [], 'no message was handled that was not committed');
 	is_deeply([ sort grep { $handled{$_} > 1 } keys %handled ], [], 'no message was handled twice');
-	is_deeply([ grep { my $seqs = $last{$_}; grep { $seqs->[ $_ - 1 ] >= $seqs->[$_] } 1 .. $#$seqs } sort keys %last ], [],
+	is_deeply([ grep { my $seqs = $seqs{$_}; grep { $seqs->[ $_ - 1 ] >= $seqs->[$_] } 1 .. $#$seqs } sort keys %seqs ], [],
 		'each actor got each sender\'s messages in order');
 	return scalar keys %sent;
 }
