@@ -721,6 +721,8 @@ BEGIN
 			EXECUTE format('CREATE SERVER %s FOREIGN DATA WRAPPER postgres_fdw', server);
 			EXECUTE format('CREATE USER MAPPING FOR %s SERVER %s OPTIONS (%s)', mapped, server,
 				(SELECT string_agg(format('%I %L', key, value), ', ') FROM jsonb_each_text(other."user")));
+			-- the superuser, who moves actors, connects as Citus does
+			EXECUTE format('CREATE USER MAPPING IF NOT EXISTS FOR CURRENT_USER SERVER %s OPTIONS (user %L)', server, current_user);
 		END IF;
 		FOR option IN SELECT key, value,
 				EXISTS (SELECT FROM pg_foreign_server, pg_options_to_table(srvoptions) o WHERE srvname = server AND o.option_name = key) AS known
@@ -765,7 +767,7 @@ BEGIN
 			EXECUTE format('CREATE UNLOGGED TABLE %s (LIKE djactor_cluster.message)
 				WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)', other.routed);
 			EXECUTE format('CREATE TRIGGER answer_later BEFORE INSERT ON %s FOR EACH ROW
-				WHEN (NEW.wants_reply AND NEW.from_node <> djactor_cluster.this_node()) EXECUTE FUNCTION djactor_cluster.note_ask()', other.routed);
+				WHEN (NEW.wants_reply) EXECUTE FUNCTION djactor_cluster.note_ask()', other.routed);
 			EXECUTE format('CREATE TRIGGER arrive BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION djactor_cluster.arrive()', other.routed);
 			EXECUTE format('CREATE TRIGGER leave AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION djactor_cluster.leave()', other.routed);
 			PERFORM create_distributed_table(other.routed::regclass, 'actor_key', colocate_with => 'none', shard_count => 1);
@@ -1256,6 +1258,44 @@ END $$;
 COMMENT ON PROCEDURE djactor_cluster.move_slots(int[], int, interval) IS
 'moves all actors of some slots of this node to another one, with their mail; nobody who sends to them waits longer than patience at a time until they leave; if it fails, call it again';
 
+/* Each node moves what it has. */
+CREATE PROCEDURE djactor_cluster.leave_slots(slots int[], patience interval)
+	LANGUAGE plpgsql
+	AS $$
+DECLARE
+	target int;
+	leaving int[];
+BEGIN
+	FOR target, leaving IN
+			SELECT wanted, pg_catalog.array_agg(slot OPERATOR(pg_catalog.-) 1) FROM djactor_cluster.here h,
+				ROWS FROM (pg_catalog.unnest(h.slots), pg_catalog.unnest($1)) WITH ORDINALITY AS s (known, wanted, slot)
+			WHERE wanted OPERATOR(pg_catalog.<>) h.node
+				AND (known OPERATOR(pg_catalog.=) h.node OR (slot OPERATOR(pg_catalog.-) 1) OPERATOR(pg_catalog.=) ANY (h.moving))
+			GROUP BY wanted LOOP
+		CALL djactor_cluster.move_slots(leaving, target, $2);
+	END LOOP;
+END $$;
+COMMENT ON PROCEDURE djactor_cluster.leave_slots(int[], interval) IS 'what follow_citus() calls on each node';
+
+CREATE PROCEDURE djactor_cluster.follow_citus(colocated_with regclass, patience interval DEFAULT '1 s')
+	LANGUAGE plpgsql
+	AS $$
+DECLARE
+	other record;
+	slots int[] := djactor_cluster.citus_slots($1);
+BEGIN
+	COMMIT;
+	FOR other IN SELECT r.nodeid, r.success, r.result FROM run_command_on_all_nodes(
+			pg_catalog.format('CALL djactor_cluster.leave_slots(%L, %L)', slots, $2), parallel => false) r LOOP
+		IF NOT other.success THEN
+			RAISE EXCEPTION 'node % of Citus has not moved its actors: %', other.nodeid, other.result
+				USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call this procedure again when the cause is removed.';
+		END IF;
+	END LOOP;
+END $$;
+COMMENT ON PROCEDURE djactor_cluster.follow_citus(regclass, interval) IS
+'moves actors to the nodes to which Citus has moved the rows of their keys; on the coordinator';
+
 /* ---------- grants ---------- */
 
 GRANT USAGE ON SCHEMA djactor_cluster TO PUBLIC;
@@ -1304,6 +1344,8 @@ REVOKE ALL ON FUNCTION djactor_cluster.tell(int, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.spread() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.check_move(int[], int, interval) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE djactor_cluster.move_slots(int[], int, interval) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE djactor_cluster.leave_slots(int[], interval) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE djactor_cluster.follow_citus(regclass, interval) FROM PUBLIC;
 
 /* ---------- pg_dump includes the users' data ---------- */
 

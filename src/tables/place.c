@@ -227,16 +227,6 @@ dja_node_in_key(const text *key)
 	return node;
 }
 
-static void
-dja_require_node(void)
-{
-	if (dja_this_node() == DJA_NO_NODE)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this database is not a node of a cluster"),
-				 errhint("Call djactor_cluster.set_up() first.")));
-}
-
 Oid
 dja_cluster_role(void)
 {
