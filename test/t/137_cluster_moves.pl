@@ -235,6 +235,281 @@ sub carried
 	move($to, $slots, $from);
 }
 
+#
+# Kills between any two steps
+#
+
+# Where move_slots() is stopped: a trigger on a table of which node, which waits, or kills as late as can be. What dies then, and whether the slots have
+# left the source, as it knows, and have come to the target.
+my @stops = (
+	{ at => 'source', on => 'BEFORE UPDATE ON djactor_cluster.here', dies => 'source', left => 0, come => 0 },
+	{ at => 'source', on => 'BEFORE UPDATE ON djactor_cluster.here', dies => 'target', left => 0, come => 0 },
+	{ at => 'target', on => 'BEFORE UPDATE ON djactor_cluster.here', dies => 'target', left => 0, come => 0 },
+	{ at => 'source', on => 'AFTER INSERT ON djactor_cluster.cargo', dies => 'itself', left => 0, come => 0 },
+	{ at => 'target', on => 'BEFORE INSERT ON djactor_cluster.landing', dies => 'source', left => 1, come => 0 },
+	{ at => 'target', on => 'BEFORE INSERT ON djactor_cluster.landing', dies => 'target', left => 1, come => 0 },
+	{ at => 'source', on => 'BEFORE DELETE ON djactor_cluster.cargo', dies => 'source', left => 1, come => 0 },
+	{ at => 'source', on => 'BEFORE DELETE ON djactor_cluster.cargo', dies => 'target', left => 1, come => 0 },
+	{ at => 'source', on => 'AFTER DELETE ON djactor_cluster.cargo', dies => 'itself', left => 1, come => 1 });
+
+sub killed
+{
+	my ($transport, $from, $to, $stop) = @_;
+	my ($source, $target, $third) = map { $nodes[ $_ - 1 ] } $from, $to, 6 - $from - $to;
+	my $at = $stop->{at} eq 'source' ? $source : $target;
+	my $slots = slots_of($source, map { "k$_" } 0 .. 12);
+	my $key;
+
+	$slots = $source->safe_psql('app', "SELECT array_agg(s) FROM unnest('$slots'::int[]) s WHERE s = ANY (djactor_cluster.slots($from))");
+	$key = $source->safe_psql('app', "SELECT 'k' || g FROM generate_series(0, 12) g WHERE djactor_cluster.is_here('k' || g) LIMIT 1");
+	$at->safe_psql('app', $stop->{dies} eq 'itself' ?
+		"CREATE TRIGGER stops $stop->{on} FOR EACH STATEMENT EXECUTE FUNCTION late_failure('kill', '1'); ALTER TABLE djactor_cluster.cargo ENABLE ALWAYS TRIGGER stops" :
+		"CREATE TRIGGER stops $stop->{on} FOR EACH ROW EXECUTE FUNCTION halts()");
+
+	my $halted = log_count($at, qr/move_slots\(\) is halted/);
+	my $starts = log_count($source, qr/ready to accept connections/);
+	my $halt = session($at, 'app', $super);
+	my $moving = session($source, 'app', $super);
+
+	$halt->query('SELECT pg_advisory_lock(77)');
+	$moving->start("CALL djactor_cluster.move_slots('$slots', $to)");
+	if ($stop->{dies} eq 'itself')
+	{
+		ok(wait_until('it is back', sub { log_count($source, qr/ready to accept connections/) > $starts }), "$transport: a kill at the end of $stop->{on}");
+	}
+	else
+	{
+		ok(wait_until('it is halted', sub { log_count($at, qr/move_slots\(\) is halted/) > $halted }), "$transport: $stop->{on} of the $stop->{at}, and the $stop->{dies} dies");
+		if ($stop->{dies} eq 'source')
+		{
+			my ($pid) = $source->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE query LIKE '%move_slots%' AND pid <> pg_backend_pid()});
+
+			kill_backend($source, $pid);
+		}
+		else
+		{
+			$target->stop('immediate');
+			$target->start;
+		}
+	}
+	eval { $halt->quit };
+	eval { $moving->finish };
+	like($moving->{err} . $@, qr/ERROR|server closed the connection|session ended/, 'the move was broken off');
+	eval { $moving->quit };
+	ok(wait_until('the trigger is gone', sub { ($at->psql('app', "SET lock_timeout = '1s'; DROP TRIGGER stops " . ($stop->{on} =~ s/.* ON/ON/r)))[0] == 0 }), '... which the servers have noticed');
+	is($source->safe_psql('app', "SELECT count(*) > 0 FROM unnest('$slots'::int[]) s WHERE s = ANY (djactor_cluster.slots($from))"), $stop->{left} ? 'f' : 't', '... where it was to be');
+	is($target->safe_psql('app', "SELECT count(*) > 0 FROM djactor_cluster.here WHERE slots[ ('$slots'::int[])[1] + 1 ] = $to AND ('$slots'::int[])[1] <> ALL (moving)"), $stop->{come} ? 't' : 'f', '... on both nodes');
+	if ($stop->{left} && !$stop->{come})
+	{
+		is($_->safe_psql('app', "SELECT count(*) FROM djactor.actor WHERE actor_key = '$key'"), 0, 'the actors are nowhere') for @nodes;
+		like(($target->psql('app', "\\set VERBOSITY verbose\nSELECT djactor.send('t.work', '$key', '{}')", extra_params => [ '-U', 'app' ]))[2],
+			qr/ERROR:  55P03: actors of slot \d+ are on their way to this node.*HINT:  Call djactor_cluster.move_slots\(\) again on the node from which they come/s, '... and who sends to them hears of it')
+			if $stop == $stops[4];
+		like(($target->psql('app', "CALL djactor_cluster.move_slots('$slots', $from)"))[2], qr/actors of slot \d+ are on their way to this node/, '... they cannot be moved from there');
+		like(($source->psql('app', sprintf q{CALL djactor_cluster.move_slots('%s', %d)}, $slots, 6 - $from - $to))[2], qr/actors of slot \d+ are on their way to node $to/, '... nor elsewhere');
+	}
+	move($from, $slots, $to);
+	is($source->safe_psql('app', q{SELECT count(*) FROM djactor_cluster.cargo}) . $target->safe_psql('app', q{SELECT moving FROM djactor_cluster.here}) .
+		$source->safe_psql('app', q{SELECT moving FROM djactor_cluster.here}), '0{}{}', 'to call again finishes the move');
+	is(move($from, $slots, $to), '', '... and once more does nothing');
+	is($target->safe_psql('app', "SELECT count(*) FROM djactor.actor WHERE actor_type = 't.work' AND actor_key = '$key'"), 1, '... and the actors are there');
+}
+
+#
+# Who waits for whom
+#
+sub waits
+{
+	my ($transport) = @_;
+	my ($one, $two) = @nodes;
+	my ($moves, $stays) = (key_of($one, 1, 'moves'), undef);
+	my $slot = slots_of($one, $moves);
+	my $slow = "CALL djactor_cluster.move_slots('$slot', 2, '100 ms')";
+	my $moving = session($one, 'app', $super);
+	my $other = session($one, 'app', 'app');
+
+	# send($node, $key, $extra): a message of a sender of its own
+	my $send = sub {
+		my ($node, $key, $extra) = @_;
+
+		$sender++;
+		as_role($node, 'app', 'app', qq{BEGIN; INSERT INTO sent VALUES ($sender, 1, 't.work', '$key');
+			SELECT djactor.send('t.work', '$key', '{"sender": $sender, "seq": 1}'::jsonb || '$extra'); COMMIT});
+	};
+	my $waits = sub {
+		my ($regexp, $name) = @_;
+
+		ok(wait_until('a notice', sub { $moving->finished; $moving->{err} =~ $regexp }), $name);
+	};
+	my $moved = sub {
+		my ($name) = @_;
+
+		$moving->finish;
+		unlike($moving->{err}, qr/ERROR/, $name);
+		is($_->safe_psql('app', "SELECT djactor_cluster.node_of_key('$moves')"), 2, '... all nodes know it') for @nodes;
+	};
+	my $back = sub { $two->safe_psql('app', "CALL djactor_cluster.move_slots('$slot', 1)") };
+
+	($stays) = split /\n/, $one->safe_psql('app', "SELECT 'stays' || g FROM generate_series(1, 1000) g WHERE djactor_cluster.is_here('stays' || g) AND djactor_cluster.slot_of_key('stays' || g) <> ALL ('$slot')");
+
+	# a turn of a stranger, and one of an actor that moves
+	my $lock = session($one, 'app', 'app');
+	$lock->query('SELECT pg_advisory_lock(99)');
+	$send->($one, $stays, '{"lock": 99}');
+	ok(wait_until('a turn', sub { $one->safe_psql('app', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 99 AND NOT granted}) eq '1' }), "$transport: a turn takes long");
+	$moving->start($slow);
+	$moved->('... and holds up no move of others');
+	$send->($one, $moves, '{}');
+	ok(wait_until('a turn', sub { $two->safe_psql('app', "SELECT count(*) FROM ledger WHERE actor_key = '$moves'") eq '1' }), '... whose mail is handled meanwhile');
+	$back->();
+	$send->($one, $moves, '{"lock": 99}');
+	ok(wait_until('a turn', sub { $one->safe_psql('app', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 99 AND NOT granted}) eq '2' }), '... a turn of an actor that moves');
+	$moving->start($slow);
+	$moved->('... is run again where it has moved');
+	$lock->query('SELECT pg_advisory_unlock(99)');
+	ok(all_handled(@nodes), 'they are handled');
+	is($_->safe_psql('app', 'SELECT count(*) FROM djactor.dead_letter') . $_->safe_psql('app', q{SELECT coalesce(sum(failures), 0) FROM djactor.actor}), '00', '... and nothing counts as failed') for @nodes;
+	$back->();
+
+	# in a transaction of its own a turn has locked its rows
+	as_role($_, 'app', 'app', q{SELECT djactor.alter_actor_type('t.work', batch_size => 1)}) for @nodes;
+	$lock->query('SELECT pg_advisory_lock(99)');
+	$send->($one, $moves, '{"lock": 99}');
+	ok(wait_until('a turn', sub { $one->safe_psql('app', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 99 AND NOT granted}) eq '1' }), 'a turn in a transaction of its own');
+	$moving->start($slow);
+	$waits->(qr/NOTICE:  move_slots\(\) waits: canceling statement due to lock timeout/, '... is waited for');
+	$send->($_, $moves, '{}') for @nodes;
+	$send->($one, $stays, '{}');
+	$lock->query('SELECT pg_advisory_unlock(99)');
+	$moved->('... until it ends');
+	ok(all_handled(@nodes), 'they are handled');
+	$back->();
+	as_role($_, 'app', 'app', q{SELECT djactor.alter_actor_type('t.work', batch_size => NULL)}) for @nodes;
+
+	# a transaction that has sent, on each node: also to the actor before it is rolled back to a savepoint
+	for my $node (@nodes)
+	{
+		my $open = session($node, 'app', 'app');
+
+		$sender++;
+		$open->query(qq{BEGIN; INSERT INTO sent VALUES ($sender, 1, 't.work', '$moves');
+			SELECT djactor.send('t.work', '$moves', '{"sender": $sender, "seq": 1}'); SAVEPOINT s; SELECT djactor.send('t.work', '$stays', '{}'); ROLLBACK TO s});
+		$moving->start($slow);
+		# by transport direct the other node may say it
+		$waits->(qr/NOTICE:  move_slots\(\) waits: transactions on node \d have sent to these actors\nDETAIL:  Processes: \d+/, 'a transaction that has sent is waited for');
+		$send->($_, $moves, '{}') for grep { $_ != $node } @nodes;
+		$send->($_, $stays, '{}') for @nodes;
+		ok(!$moving->finished, '... by nobody else');
+		$open->query('COMMIT');
+		$open->quit;
+		$moved->('... until it commits');
+		$back->();
+	}
+	ok(all_handled(@nodes), 'they are handled');
+
+	# a state that is changed by hand
+	$other->query("BEGIN; UPDATE djactor.actor SET state = state || '{\"by\": \"hand\"}' WHERE actor_key = '$moves'");
+	$moving->start($slow);
+	$waits->(qr/NOTICE:  move_slots\(\) waits: canceling statement due to lock timeout/, 'who changes a state by hand is waited for');
+	$other->query('COMMIT');
+	$moved->('... until he commits');
+	is($two->safe_psql('app', "SELECT state->>'by' FROM djactor.actor WHERE actor_key = '$moves'"), 'hand', '... and it comes along');
+	$back->();
+	$send->($_, $moves, '{}') for @nodes;
+	ok(all_handled(@nodes), 'all is handled');
+	check_moved(@nodes);
+	$_->quit for $moving, $other, $lock;
+}
+
+#
+# A host has a message whose actor moves
+#
+sub hosted
+{
+	my ($one, $two) = @nodes;
+	my $key = key_of($one, 1, 'hosted');
+	my @hosts = map { session($_, 'app', 'app') } $one, $two;
+
+	as_role($one, 'app', 'app', q{SELECT djactor_cluster.define_actor_type('t.hosted', NULL, '{"hosted": true}')});
+	as_role($one, 'app', 'app', qq{SELECT djactor.send('t.hosted', '$key', '{"n": 1}')});
+	$_->query(q{SELECT djactor.host_open('{t.hosted}')}) for @hosts;
+	my ($token, $id) = split /\|/, $hosts[0]->query('SELECT token, id FROM djactor.take(1)');
+	ok($token, 'a host has a message');
+	move(1, slots_of($one, $key), 2);
+	is($hosts[0]->query(qq{SELECT djactor.complete('{$token}', '{$id}', array['{"done": 1}']::jsonb[])}), '{gone}', '... which is gone when the actor has moved');
+	($token, $id) = split /\|/, $hosts[1]->query('SELECT token, id FROM djactor.take(1)');
+	is($hosts[1]->query(qq{SELECT djactor.complete('{$token}', '{$id}', array['{"done": 2}']::jsonb[])}), '{done}', '... and is handled there');
+	is(as_role($one, 'app', 'app', "SELECT node, state, turns FROM djactor_cluster.actor WHERE actor_key = '$key'"), '2|{"done": 2}|1', '... once');
+	$_->quit for @hosts;
+}
+
+#
+# Slots, tables of users, and what is refused
+#
+sub refused
+{
+	my ($one, $two) = @nodes;
+
+	is($one->safe_psql('app', q{SELECT count(DISTINCT s) FROM generate_series(1, 3) n, unnest(djactor_cluster.slots(n)) s}), 256, 'each slot is on a node');
+	is($one->safe_psql('app', q{SELECT djactor_cluster.slots(1) && djactor_cluster.slots(2), djactor_cluster.slots(9), djactor_cluster.slot_of_key('@2/x') IS NULL}), 'f|{}|t', '... and on one; keys that name a node have none');
+	is($one->safe_psql('app', q{SELECT count(*) FROM generate_series(1, 1000) g WHERE djactor_cluster.slot_of_key('k' || g) <> ALL (djactor_cluster.slots(djactor_cluster.node_of_key('k' || g)))}), 0, '... as keys are');
+	for my $call (
+		[ q{'{1,1}', 2}, qr/ERROR:  22023: slots must be different numbers from 0 to 255\nHINT/ ],
+		[ q{'{}', 2}, qr/ERROR:  22023: slots must be different numbers/ ],
+		[ q{'{256}', 2}, qr/ERROR:  22023: slots must be different numbers/ ],
+		[ q{'{-1}', 2}, qr/ERROR:  22023: slots must be different numbers/ ],
+		[ q{'{NULL}', 2}, qr/ERROR:  22004: slots, node and patience must not be null/ ],
+		[ q{NULL, 2}, qr/ERROR:  22004: slots, node and patience must not be null/ ],
+		[ q{'{1}', NULL}, qr/ERROR:  22004: slots, node and patience must not be null/ ],
+		[ q{'{1}', 2, NULL}, qr/ERROR:  22004: slots, node and patience must not be null/ ],
+		[ q{'{1}', 2, '0 s'}, qr/ERROR:  22023: patience must be positive/ ],
+		[ q{'{1}', 2, '2 min'}, qr/ERROR:  22023: patience must be positive/ ],
+		[ q{'{1}', 1}, qr/ERROR:  42704: there is no other node 1/ ],
+		[ q{'{1}', 4}, qr/ERROR:  42704: there is no other node 4/ ],
+		[ '$$' . $one->safe_psql('app', 'SELECT (djactor_cluster.slots(3))[1:1]') . '$$, 2', qr/ERROR:  55000: slot \d+ is on node 3\nHINT:  Call djactor_cluster.move_slots\(\) there/ ])
+	{
+		fails("CALL djactor_cluster.move_slots($call->[0])", $call->[1], "move_slots($call->[0])");
+	}
+	my $own = $one->safe_psql('app', 'SELECT (djactor_cluster.slots(1))[1:1]');
+
+	fails("BEGIN; CALL djactor_cluster.move_slots('$own', 2)", qr/ERROR:  25001: move_slots\(\) cannot be called in a transaction block/, 'in a transaction block');
+	fails("CALL djactor_cluster.move_slots('$own', 2)", qr/permission denied for procedure move_slots/, 'it is for superusers', 'app');
+	fails(q{SELECT djactor_cluster.put(a) FROM djactor.actor a}, qr/permission denied for function put/, '... and so are its parts', 'app');
+	fails(q{SELECT djactor_cluster.put(n) FROM djactor_cluster.node n}, qr/put\(\) takes rows of djactor's tables/, '... which take nothing else');
+	fails(q{SELECT djactor_cluster.lock_slot(256)}, qr/slot must be between 0 and 255/, '... nor any slot');
+	fails(q{INSERT INTO djactor_cluster.landing VALUES (1, 'djactor.actor', '')}, qr/permission denied for table landing/, '... nor does anybody else send rows', 'app');
+
+	# a type that the target does not have
+	my $key = $one->safe_psql('app', "SELECT 'own' || g FROM generate_series(1, 10000) g WHERE djactor_cluster.slot_of_key('own' || g) = ('$own'::int[])[1] LIMIT 1");
+	as_role($one, 'app', 'app', qq{SELECT djactor.define_actor_type('t.only_here', 'kit'); SELECT djactor.send('t.only_here', '$key')});
+	ok(wait_until('a turn', sub { $one->safe_psql('app', "SELECT count(*) FROM djactor.actor WHERE actor_key = '$key'") eq '1' }), 'an actor');
+	fails("CALL djactor_cluster.move_slots('$own', 2)", qr/ERROR:  42704: actor type "t.only_here" does not exist on node 2\nHINT:  Define it there/, '... whose type the other node does not have');
+	is($one->safe_psql('app', "SELECT count(*) FROM djactor.actor WHERE actor_key = '$key'"), 1, '... stays');
+	as_role($two, 'app', 'app', q{SELECT djactor.define_actor_type('t.only_here', 'kit')});
+
+	# a node that is down
+	$nodes[2]->stop;
+	fails("CALL djactor_cluster.move_slots('$own', 2)", qr/could not connect to server "node3"/, 'all nodes have to be there');
+	$nodes[2]->start;
+	is($one->safe_psql('app', "SELECT djactor_cluster.node_of_key('$key')"), 1, '... or nothing changes');
+
+	# rows of a table of users come along, and plans that know where they are do not outlive that
+	for my $node (@nodes)
+	{
+		as_role($node, 'app', 'app', q{CREATE TABLE note (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, room text NOT NULL, said jsonb, length int GENERATED ALWAYS AS (length(room)) STORED)});
+		$node->safe_psql('app', q{SELECT djactor_cluster.spread_table('note', 'room')});
+		as_role($node, 'app', 'app', "INSERT INTO note (room, said) VALUES ('$key', 'null'), ('$key', NULL)");
+	}
+	my @readers = map { session($_, 'app', 'app') } @nodes;
+	$_->query("PREPARE reads AS SELECT count(*), count(said), sum(length) / length('$key') FROM note WHERE room = '$key'") for @readers;
+	is($_->query('EXECUTE reads'), '6|3|6', 'rows of a table of users') for @readers;
+	move(1, $own, 2);
+	is($_->query('EXECUTE reads'), '6|3|6', '... come along') for @readers;
+	is($two->safe_psql('app', 'SELECT count(*) FROM ONLY note_here'), 6, '... to the node of their actor');
+	is($one->safe_psql('app', 'SELECT count(*) FROM ONLY note_here'), 0, '... and leave the other one');
+	$_->quit for @readers;
+}
+
 for my $transport ('direct', 'outbox')
 {
 	@nodes = new_cluster(transport => $transport, nodes => 3, library => $library);
@@ -282,6 +557,49 @@ for my $transport ('direct', 'outbox')
 		is(stop_posting(), '', 'no sender got an error');
 		ok(all_handled(@nodes), 'all is handled');
 		cmp_ok(check_moved(@nodes), '>', 100, '... once and in order');
+	}
+
+	#
+	# Kills. By transport direct what is sent meanwhile may be sent although the sender fails; so nobody sends then, but mail waits.
+	#
+	$_->safe_psql('app', q{
+		CREATE FUNCTION late_failure() RETURNS trigger LANGUAGE c AS '} . $library . q{';
+		CREATE FUNCTION halts() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			IF NOT pg_try_advisory_xact_lock_shared(77) THEN
+				RAISE LOG 'move_slots() is halted';
+				WHILE NOT pg_try_advisory_xact_lock_shared(77) LOOP
+					PERFORM pg_sleep(0.01);
+				END LOOP;
+			END IF;
+			RETURN coalesce(NEW, OLD);
+		END $$}) for @nodes;
+	for my $i (0 .. $#stops)
+	{
+		my ($from, $to) = $i % 2 ? (2, 1) : (1, 2);
+
+		if ($transport eq 'outbox')
+		{
+			start_posting(13);
+			ok(wait_until('mail', sub { $nodes[2]->safe_psql('app', "SELECT count(*) FROM sent WHERE sender = $sender - 1") > 10 }), 'while all send');
+		}
+		else
+		{
+			$_->safe_psql('app', q{SELECT djactor.pause('t.work')}) for @nodes;
+			as_role($nodes[$_], 'app', 'app', sprintf 'SELECT post_all(%d, 1, 100, 13)', $sender++) for 0 .. 2;
+		}
+		move(3, $nodes[2]->safe_psql('app', sprintf $all, 13) || next, $from) if $i == 0;
+		killed($transport, $from, $to, $stops[$i]);
+		$transport eq 'outbox' ? stop_posting() : $_->safe_psql('app', q{SELECT djactor.resume('t.work')}) for @nodes;
+	}
+	ok(all_handled(@nodes), 'all is handled');
+	cmp_ok(check_moved(@nodes), '>', 100, '... once and in order');
+
+	waits($transport);
+	if ($transport eq 'direct')
+	{
+		hosted();
+		refused();
 	}
 	$_->stop, $_->clean_node for @nodes;
 }
