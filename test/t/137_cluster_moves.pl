@@ -524,10 +524,27 @@ for my $transport ('direct', 'outbox')
 			WHILE NOT EXISTS (SELECT FROM stop) LOOP
 				PERFORM post_all(sender, seq, 1 + seq % 7, keys);
 				COMMIT;
+				IF seq % 5 = 0 THEN
+					INSERT INTO sent VALUES (sender + 100000, seq, 't.work', 'k' || seq % keys);
+					PERFORM djactor.send('t.relay', 'k' || seq % keys, jsonb_build_object('sender', sender + 100000, 'seq', seq));
+					COMMIT;
+				END IF;
 				seq := seq + 1 + seq % 7;
 				PERFORM pg_sleep(0.005);
 			END LOOP;
-		END $$ $run$)});
+		END $$;
+		-- asks the worker of its key, which moves as it does, and has a timer
+		CREATE FUNCTION relay(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+		DECLARE
+			m djactor.message := djactor.message();
+		BEGIN
+			IF m.kind = 'user' THEN
+				PERFORM djactor.send('t.work', m.actor_key, message, wants_reply => true);
+				PERFORM djactor.set_timer('tick', after => '20 ms');
+			END IF;
+			RETURN state || jsonb_build_object(m.kind, coalesce((state->>m.kind)::int, 0) + 1);
+		END $$;
+		SELECT djactor.define_actor_type('t.relay', 'relay', breaker_failures => NULL) $run$)});
 
 	carried($transport, 2, 1);
 	carried($transport, 1, 3);
@@ -557,6 +574,10 @@ for my $transport ('direct', 'outbox')
 		is(stop_posting(), '', 'no sender got an error');
 		ok(all_handled(@nodes), 'all is handled');
 		cmp_ok(check_moved(@nodes), '>', 100, '... once and in order');
+		is($_->safe_psql('app', q{SELECT count(*) FROM djactor.actor WHERE actor_type = 't.relay'
+			AND (state->'user' = state->'reply' AND state ? 'timer' AND turns = (SELECT sum(value::int) FROM jsonb_each_text(state))) IS NOT TRUE}), 0,
+			'each ask of an actor was answered once, and its timer has come') for @nodes;
+		is($_->safe_psql('app', 'SELECT (SELECT count(*) FROM djactor.timer) + (SELECT count(*) FROM djactor.dead_letter WHERE actor_type <> $$t.kit$$)'), 0, '... and nothing is left') for @nodes;
 	}
 
 	#
