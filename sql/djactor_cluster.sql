@@ -43,6 +43,23 @@ COMMENT ON COLUMN djactor_cluster.here.role IS 'role that forwards mail, and as 
 COMMENT ON COLUMN djactor_cluster.here.nodes IS 'all nodes: also those without slots, on which keys live that name them';
 COMMENT ON COLUMN djactor_cluster.here.moving IS 'slots whose actors are on their way: from this node, if slots has another one for them, or else to it';
 
+CREATE FUNCTION djactor_cluster.outdate(relation regclass) RETURNS void
+	LANGUAGE c VOLATILE STRICT
+	AS 'MODULE_PATHNAME', 'dja_cluster_outdate';
+COMMENT ON FUNCTION djactor_cluster.outdate(regclass) IS 'has all sessions look again where keys live, or plan queries about a table again';
+
+CREATE FUNCTION djactor_cluster.here_changed() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	PERFORM djactor_cluster.outdate(TG_RELID);
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION djactor_cluster.here_changed() IS 'trigger: has all sessions read djactor_cluster.here again';
+
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON djactor_cluster.here
+	FOR EACH STATEMENT EXECUTE FUNCTION djactor_cluster.here_changed();
+
 CREATE FUNCTION djactor_cluster.this_node() RETURNS int
 	LANGUAGE c STABLE PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'dja_cluster_this_node';
@@ -914,11 +931,6 @@ CREATE FUNCTION djactor_cluster.lock_slot(slot int) RETURNS void
 	AS 'MODULE_PATHNAME', 'dja_cluster_lock_slot';
 COMMENT ON FUNCTION djactor_cluster.lock_slot(int) IS 'lets nobody send to actors of a slot until the transaction ends';
 
-CREATE FUNCTION djactor_cluster.outdate(relation regclass) RETURNS void
-	LANGUAGE c VOLATILE STRICT
-	AS 'MODULE_PATHNAME', 'dja_cluster_outdate';
-COMMENT ON FUNCTION djactor_cluster.outdate(regclass) IS 'has all sessions look again where keys live, or plan queries about a table again';
-
 CREATE FUNCTION djactor_cluster.finds_now(query text) RETURNS boolean
 	LANGUAGE c VOLATILE STRICT
 	AS 'MODULE_PATHNAME', 'dja_cluster_finds_now';
@@ -1014,7 +1026,6 @@ BEGIN
 	UPDATE djactor_cluster.here h SET
 		slots = array(SELECT CASE WHEN n - 1 = ANY (slots) THEN target ELSE s END FROM unnest(h.slots) WITH ORDINALITY AS u (s, n) ORDER BY n),
 		moving = array(SELECT unnest(h.moving) EXCEPT SELECT unnest(slots)) || CASE WHEN h.node IN (source, target) THEN slots::smallint[] END;
-	PERFORM djactor_cluster.outdate('djactor_cluster.here');
 	PERFORM djactor_cluster.outdate(partrelid) FROM djactor_cluster.spread() s;
 END $$;
 COMMENT ON FUNCTION djactor_cluster.place_slots(int[], int, int, text[]) IS
@@ -1026,7 +1037,6 @@ CREATE FUNCTION djactor_cluster.landed(slots int[]) RETURNS void
 #variable_conflict use_variable
 BEGIN
 	UPDATE djactor_cluster.here h SET moving = array(SELECT unnest(h.moving) EXCEPT SELECT unnest(slots));
-	PERFORM djactor_cluster.outdate('djactor_cluster.here');
 END $$;
 COMMENT ON FUNCTION djactor_cluster.landed(int[]) IS 'notes that actors of the slots are on their way no longer';
 
@@ -1329,6 +1339,7 @@ REVOKE ALL ON PROCEDURE djactor_cluster.set_up_citus(regrole, regclass, jsonb, j
 REVOKE ALL ON FUNCTION djactor_cluster.spread_table(regclass, name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.lock_slot(int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.outdate(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.here_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.finds_now(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.put(record) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.require_no_transaction() FROM PUBLIC;

@@ -5,16 +5,16 @@
  *
  * A database is a node if it has the extension djactor_cluster, and a row in
  * djactor_cluster.here.  A key may name its node.  Every other one has a slot, and that
- * row says which node has which slot.  It is read once in a transaction, and its table
- * stays locked until the end: add_node() changes it when nobody relies on it.  Every other
+ * row says which node has which slot.  It is read when it has changed, of which a relcache
+ * invalidation of the table tells.  A transaction that looks where keys live keeps the
+ * table locked until it ends: add_node() changes it when nobody relies on it.  Every other
  * database has all actors, and pays a look into the system cache to know that.
  *
  * Slots move to other nodes, see move_slots() in djactor_cluster.sql.  So who relies on
  * where a key lives, since it sends there for example, holds the key's slot: it has locked
  * the slot in share mode until the end of its transaction.  Who moves the slot locks it
- * exclusively.  What is known of the slots may have changed while the lock was waited for,
- * of which a relcache invalidation of the table tells.  A transaction has 256 such locks
- * at most.  They belong to it and not to a savepoint, so one bit tells that a slot is held.
+ * exclusively.  What is known of the slots may have changed while the lock was waited for.
+ * A transaction has 256 such locks at most.  They belong to it and not to a savepoint, so one bit tells that a slot is held.
  *
  * Turns hold no slot.  A turn ends by removing its message or changing it, and so does
  * whatever else djactor does to an actor on its own.  Whoever moves the actor removes the
@@ -42,6 +42,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/array.h"
@@ -57,7 +58,8 @@
 #include "tables/catalog.h"
 #include "tables/place.h"
 
-#define DJA_ARRIVAL_MS 10000	/* so long actors that are on their way here are waited for */
+#define DJA_ARRIVAL_MS 10000	/* so long actors that are on their way here
+								 * are waited for */
 #define DJA_ARRIVAL_LOOK_MS 10
 #define DJA_ID_BITS 42			/* of an id below the node's number */
 
@@ -70,15 +72,16 @@ enum
 
 static struct
 {
-	LocalTransactionId xact;	/* for which it was read */
+	bool		valid;			/* nothing has changed since it was read */
+	LocalTransactionId xact;	/* which has locked the table */
 	Oid			table;
 	int			node;			/* this node */
 	Oid			role;			/* as which nodes connect */
 	uint64		nodes;			/* a bit for each node */
 	int16		slots[DJA_SLOTS];	/* the node of each */
-	bool		moving[DJA_SLOTS];	/* its actors are on their way, from here or to
-									 * here */
-}			dja_here = {InvalidLocalTransactionId, InvalidOid, DJA_NO_NODE, InvalidOid, 0, {0}, {0}};
+	bool		moving[DJA_SLOTS];	/* its actors are on their way, from here
+									 * or to here */
+}			dja_here = {false, InvalidLocalTransactionId, InvalidOid, DJA_NO_NODE, InvalidOid, 0, {0}, {0}};
 
 /* The slots that the transaction holds. */
 static struct
@@ -143,10 +146,45 @@ dja_read_arrays(Datum slots, Datum nodes, Datum moving)
 		dja_here.moving[DatumGetInt16(numbers[i]) & (DJA_SLOTS - 1)] = true;
 }
 
+/*
+ * Locks something in share mode until the transaction ends, also if this is in a
+ * savepoint, and hears what has changed.
+ */
+static void
+dja_hold(const LOCKTAG *tag)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	PG_TRY();
+	{
+		(void) LockAcquire(tag, AccessShareLock, false, false);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+	AcceptInvalidationMessages();
+}
+
+static void
+dja_lock_here(Oid table)
+{
+	LOCKTAG		tag;
+
+	if (dja_here.table == table && dja_here.xact == dja_my_xact())
+		return;
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, table);
+	dja_hold(&tag);
+	dja_here.table = table;
+	dja_here.xact = dja_my_xact();
+}
+
 static void
 dja_read_here(Oid table)
 {
-	Relation	rel = table_open(table, AccessShareLock);
+	Relation	rel = table_open(table, NoLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple = systable_getnext(scan);
 
@@ -159,8 +197,7 @@ dja_read_here(Oid table)
 						heap_getattr(tuple, DJA_HERE_MOVING, RelationGetDescr(rel), &isnull));
 		dja_here.role = DatumGetObjectId(heap_getattr(tuple, DJA_HERE_ROLE, RelationGetDescr(rel), &isnull));
 		dja_here.node = DatumGetInt16(heap_getattr(tuple, DJA_HERE_NODE, RelationGetDescr(rel), &isnull));
-		dja_here.table = table;
-		dja_here.xact = dja_my_xact();
+		dja_here.valid = true;
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);
@@ -170,7 +207,7 @@ void
 dja_places_outdate(Oid table)
 {
 	if (!OidIsValid(table) || table == dja_here.table)
-		dja_here.xact = InvalidLocalTransactionId;
+		dja_here.valid = false;
 }
 
 int
@@ -181,12 +218,17 @@ dja_this_node(void)
 
 	if (!OidIsValid(schema))
 		return DJA_NO_NODE;
-	if (dja_here.node != DJA_NO_NODE && dja_here.xact == dja_my_xact())
+	if (dja_here.valid)
+		dja_lock_here(dja_here.table);
+	if (dja_here.valid)
 		return dja_here.node;
 	dja_here.node = DJA_NO_NODE;
 	table = dja_here_table(schema);
 	if (OidIsValid(table))
+	{
+		dja_lock_here(table);
 		dja_read_here(table);
+	}
 	return dja_here.node;
 }
 
@@ -262,7 +304,6 @@ dja_slot_tag(LOCKTAG *tag, int slot)
 static void
 dja_slot_hold(int slot)
 {
-	ResourceOwner owner = CurrentResourceOwner;
 	LOCKTAG		tag;
 
 	if (dja_slots.xact != dja_my_xact())
@@ -273,18 +314,8 @@ dja_slot_hold(int slot)
 	if (dja_slots.held[slot])
 		return;
 	dja_slot_tag(&tag, slot);
-	CurrentResourceOwner = TopTransactionResourceOwner;
-	PG_TRY();
-	{
-		(void) LockAcquire(&tag, AccessShareLock, false, false);
-	}
-	PG_FINALLY();
-	{
-		CurrentResourceOwner = owner;
-	}
-	PG_END_TRY();
+	dja_hold(&tag);
 	dja_slots.held[slot] = true;
-	AcceptInvalidationMessages();
 }
 
 static void

@@ -107,8 +107,9 @@ $three->{_port} = $port;
 $three->start;
 $zero->safe_psql('app', sprintf("SELECT citus_update_node(nodeid, '%s', %d) FROM pg_dist_node WHERE groupid = 3", $three->host, $three->port));
 set_up_citus('orders');
+ok(wait_until('all nodes know it', sub { !grep { $_->safe_psql('app', 'SELECT nodeport FROM pg_dist_node WHERE groupid = 3') ne $port } $one, $two, $three }), 'a node gets another address');
 $id = as_role($one, 'app', 'app', q{SELECT djactor.send('t.echo', '@3/x', '{"a": 6}', wants_reply => true)});
-is(as_role($one, 'app', 'app', "SELECT djactor.wait_reply($id, '30 s')"), '{"a": 6}', 'a node that has got another address is sent to');
+is(as_role($one, 'app', 'app', "SELECT djactor.wait_reply($id, '30 s')"), '{"a": 6}', '... and is sent to');
 is(as_role($one, 'app', 'app', q{SELECT count(*) FROM djactor_cluster.actor WHERE actor_key = '@3/x'}), 1, '... and read');
 
 #
