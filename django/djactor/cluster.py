@@ -22,6 +22,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.models import Model
 
 from djactor import conf
 
@@ -91,6 +92,26 @@ def alias_of_id(given: int, using: str) -> str:
             then says whose the id is.
     """
     return nodes().get(given >> _ID_BITS, using)
+
+
+def alias_of_row(row: Model, using: str) -> str:
+    """The alias of the node that has a message or dead letter, or of the one that its id names.
+
+    Args:
+        row: The message or dead letter.
+        using: Alias of a node that is asked; the result without a cluster, or for a node that the
+            settings do not name.
+    """
+    if not on():
+        return using
+    view = _VIEWS[type(row).__name__]
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"SELECT node FROM djactor_cluster.{view} WHERE id = %s AND actor_key = %s",
+            [row.pk, row.actor_key],  # type: ignore[attr-defined]
+        )
+        found = cursor.fetchone()
+    return nodes().get(found[0], using) if found else alias_of_id(row.pk, using)
 
 
 def alias_of_key(key: str, using: str) -> str:

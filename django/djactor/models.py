@@ -30,7 +30,7 @@ def _written_in(row: models.Model) -> str:
 
 def _node_of(row: models.Model) -> str:
     """The alias to do something by that concerns one message: in a cluster that of its node."""
-    return cluster.alias_of_id(row.pk, _written_in(row))
+    return cluster.alias_of_row(row, _written_in(row))
 
 
 class ActorQuerySet(models.QuerySet["Actor"]):

@@ -145,7 +145,7 @@ dja_cluster_put(PG_FUNCTION_ARGS)
 		table++;
 	if (table == DJA_NTABLES)
 		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("put() takes rows of djactor's tables")));
 	heap_deform_tuple(&tuple, desc, values, nulls);
 	ReleaseTupleDesc(desc);
@@ -163,7 +163,7 @@ dja_cluster_require_no_transaction(PG_FUNCTION_ARGS)
 {
 	if (IsTransactionBlock())
 		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("move_slots() cannot be called in a transaction block")));
 	PG_RETURN_VOID();
 }

@@ -15,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connections, transaction
 from django.test import override_settings
+from django.utils import timezone
 
 import djactor
 from djactor import cluster, listener, operations
@@ -171,6 +172,33 @@ def test_mail_and_letters_of_other_nodes_are_read_and_what_is_done_about_one_is_
     assert settled("two", there) == 0
     assert DeadLetter.objects.filter(actor_key=here).delete() == (1, {"djactor.DeadLetter": 1})
     assert settled("one", here) == 0
+
+
+def test_what_concerns_mail_of_an_actor_that_has_moved_is_done_where_it_is(project):
+    moved = key(1)
+    slot = sql("one", "SELECT djactor_cluster.slot_of_key(%s)", moved)[0][0]
+    for name, other in (("one", "two"), ("two", "one")):
+        project.sql(
+            f"""CREATE USER MAPPING FOR CURRENT_USER SERVER {other}
+                OPTIONS (user '{project.superuser}', password_required 'false')""",
+            name,
+        )
+    Message.objects.create(
+        actor_type=TYPE, actor_key=moved, payload={"add": 1}, deliver_at=timezone.now() + HOUR
+    )
+    djactor.actor(TYPE, moved).send({"fail": True})
+    until(lambda: DeadLetter.objects.filter(actor_key=moved).exists())
+    project.sql(f"CALL djactor_cluster.move_slots('{{{slot}}}', 2)", "one")
+    message = Message.objects.get(actor_key=moved)
+    letter = DeadLetter.objects.get(actor_key=moved)
+    assert (message.pk >> 42, letter.pk >> 42) == (1, 1)
+    assert cancel(message.pk) == "gone"  # from the node that its id names
+    assert message.cancel()
+    assert not message.cancel()
+    assert letter.redrive() == letter.pk
+    assert settled("two", moved) == 1
+    assert letter.delete() == (1, {"djactor.DeadLetter": 1})
+    project.sql(f"CALL djactor_cluster.move_slots('{{{slot}}}', 1)", "two")
 
 
 def settled(alias, key):

@@ -143,8 +143,15 @@ def test_a_table_of_ones_own(nodes: tuple[PrivateServer, PrivateServer]) -> None
 
 
 def test_how_it_grows(nodes: tuple[PrivateServer, PrivateServer]) -> None:
-    out_of_service, address, set_up, connect = blocks("Growing")
+    mapping, move, out_of_service, address, set_up, connect = blocks("Growing")
     one, two = nodes
+    mapping = mapping.replace("FOR postgres", f"FOR {one.superuser}")
+    one.sql(for_node(mapping.replace("'postgres'", f"'{two.superuser}'"), 1, two), "shop")
+    one.sql(move, "shop")
+    for node in nodes:
+        slots = "SELECT cardinality(djactor_cluster.slots(n)) FROM (VALUES (1), (2)) v (n)"
+        assert node.sql(slots, "shop") == "118\n138"
+        assert node.sql("SELECT count(*), sum(amount) FROM sale", "shop", user="shop") == "40|820"
     two.sql("CREATE DATABASE spare OWNER shop")
     spare = out_of_service.replace("DATABASE shop", "DATABASE spare").replace("'shop'", "'spare'")
     two.sql(spare)
@@ -155,6 +162,8 @@ def test_how_it_grows(nodes: tuple[PrivateServer, PrivateServer]) -> None:
         three.createdb("shop", owner="shop")
         three.sql("CREATE EXTENSION djactor_cluster CASCADE", "shop")
         three.sql(set_up, "shop")
+        slots = one.sql("SELECT slots FROM djactor_cluster.here", "shop")
+        three.sql(f"UPDATE djactor_cluster.here SET slots = '{slots}'", "shop")
         for number, node in ((1, one), (2, two)):
             back = connect.replace("node3", f"node{number}")
             back = back.replace("add_node(3", f"add_node({number}")

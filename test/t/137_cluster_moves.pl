@@ -472,7 +472,7 @@ sub refused
 	}
 	my $own = $one->safe_psql('app', 'SELECT (djactor_cluster.slots(1))[1:1]');
 
-	fails("BEGIN; CALL djactor_cluster.move_slots('$own', 2)", qr/ERROR:  25001: move_slots\(\) cannot be called in a transaction block/, 'in a transaction block');
+	fails("BEGIN; CALL djactor_cluster.move_slots('$own', 2)", qr/ERROR:  2D000: move_slots\(\) cannot be called in a transaction block/, 'in a transaction block');
 	fails("CALL djactor_cluster.move_slots('$own', 2)", qr/permission denied for procedure move_slots/, 'it is for superusers', 'app');
 	fails(q{SELECT djactor_cluster.put(a) FROM djactor.actor a}, qr/permission denied for function put/, '... and so are its parts', 'app');
 	fails(q{SELECT djactor_cluster.put(n) FROM djactor_cluster.node n}, qr/put\(\) takes rows of djactor's tables/, '... which take nothing else');
