@@ -67,22 +67,31 @@ static int	dja_slot = DJA_NO_SLOT;
 static int	dja_my_pool;
 static bool dja_notified = false;	/* since the last sweep */
 static TimestampTz dja_swept_at = 0;
-static bool dja_has_started = false;	/* it has logged in, and may serve */
+static volatile bool dja_has_started = false;	/* it has logged in, and may
+												 * serve */
 static bool dja_orderly = false;	/* it ends between two rounds, on request */
 
 /* ---------- beginning and end ---------- */
 
 /*
- * Sets up signals as the server's own processes do, except that running Python
- * code has to be interrupted.  A worker has crash.c take over SIGTERM.
+ * SIGINT cancels the turn; running Python code has to be interrupted for that.  It is
+ * ignored where there are no turns: in a launcher or a scout, and in a worker that has
+ * not started yet.  An error there would end the process, and be counted as a failure
+ * to start.
  */
 static void
 dja_cancel(SIGNAL_ARGS)
 {
+	if (!dja_has_started)
+		return;
 	StatementCancelHandler(DJA_SIGNAL_ARGS);
 	dja_python_nudge();
 }
 
+/*
+ * Sets up signals as the server's own processes do, but for SIGINT.  A worker has
+ * crash.c take over SIGTERM.
+ */
 void
 dja_process_signals(void)
 {

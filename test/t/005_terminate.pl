@@ -3,7 +3,8 @@
 # - A cancelled worker stays, a terminated one is replaced, idle or busy.
 # - The message that was under way is handled later; no attempt is used up (contract 12:
 #   class 57 is nobody's fault).
-# - A worker that is terminated while it logs in is replaced at once.
+# - A worker that is terminated while it logs in is replaced at once. One that is cancelled goes on, so nobody waits for another one.
+# - A scout that is cancelled goes on.
 # - A launcher that is terminated comes back, and what needs it meanwhile is done then.
 
 use strict;
@@ -139,6 +140,59 @@ for my $type ('t.work', 't.once')
 	cmp_ok(time - $began, '<', 11, '... each of which was replaced at once: that was no failure to log in');
 	$session->quit;
 }
+
+# $looker was there before somebody locked anything
+my ($looker, $locker, $holder) = map { session($node, 'app') } 1 .. 3;
+
+# a worker that waits for a lock on this catalog
+sub waits_for
+{
+	my ($catalog) = @_;
+
+	return $looker->query(qq{SELECT w.pid FROM djactor.worker w JOIN pg_locks l USING (pid) WHERE NOT l.granted AND l.classid = '$catalog'::regclass
+		UNION SELECT w.pid FROM djactor.worker w JOIN pg_locks l USING (pid) WHERE NOT l.granted AND l.relation = '$catalog'::regclass});
+}
+waits_for('pg_db_role_setting');
+define_work($node, 'app', 'app', 't.long', q{handler_timeout => '10 min'});
+ok(wait_until('the resident alone', sub { workers($node, 'app') == 1 }), 'one worker');
+{
+	my $logs_in;
+
+	$holder->query('SELECT pg_advisory_lock(4715)');
+	$node->safe_psql('app', q{INSERT INTO sent VALUES (50, 1, 't.long', 'long');
+		SELECT djactor.send('t.long', 'long', '{"sender": 50, "seq": 1, "lock": 4715}')});
+	ok(wait_until('a long turn', sub { $looker->query(q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4715 AND NOT granted}) }),
+		'the worker is in a long turn');
+	$looker->query(q{INSERT INTO sent VALUES (50, 2, 't.long', 'fresh')});
+	$locker->query('BEGIN; LOCK pg_db_role_setting');
+	$looker->query(q{SELECT djactor.send('t.long', 'fresh', '{"sender": 50, "seq": 2}')});
+	$logs_in = wait_until('a worker that logs in', sub { waits_for('pg_db_role_setting') });
+	like($logs_in, qr/^\d+$/, '... another one logs in');
+	is($looker->query("SELECT pg_cancel_backend($logs_in)"), 't', '... and is cancelled');
+	$locker->query('ROLLBACK');
+	ok(wait_until('a turn', sub { $node->safe_psql('app', q{SELECT 1 FROM djactor.actor WHERE actor_key = 'fresh'}) }), '... mail is handled beside the long turn');
+	is($node->safe_psql('app', q{SELECT pid FROM ledger WHERE actor_key = 'fresh'}), $logs_in, '... by that worker');
+	$holder->query('SELECT pg_advisory_unlock(4715)');
+	ok(wait_drained($node, 'app'), '... which ends');
+}
+
+#
+# A scout
+#
+{
+	my $offset = -s $node->logfile;
+	my $scout;
+
+	$locker->query('BEGIN; LOCK pg_db_role_setting');
+	$looker->query('CREATE EXTENSION IF NOT EXISTS djactor');
+	$scout = wait_until('a scout', sub { $looker->query(q{SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'pg_db_role_setting'::regclass}) });
+	like($scout, qr/^\d+$/, 'a scout logs in');
+	$looker->query("SELECT pg_cancel_backend($scout)");
+	$locker->query('ROLLBACK');
+	ok(wait_until('no scout', sub { !process_ids($node, 'djactor scout') && !$looker->query("SELECT 1 FROM pg_stat_get_activity($scout)") }), '... is cancelled, and ends');
+	is(log_count($node, qr/canceling statement due to user request/, $offset), 0, '... when it has done what it has come for');
+}
+$_->quit for $looker, $locker, $holder;
 
 #
 # Under load
