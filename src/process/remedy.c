@@ -37,9 +37,10 @@ typedef enum DjaRemedy
 								 * waits */
 	DJA_CANCELLED,				/* somebody cancels this message: it waits for
 								 * that, the others run again */
-	DJA_STALL,					/* wait; then run every message alone, so that
-								 * one that always brings this about does not
-								 * keep the others waiting */
+	DJA_STALL,					/* wait, unless it was only cancelled; then
+								 * run every message alone, so that one that
+								 * always brings this about does not keep the
+								 * others waiting */
 	DJA_END						/* end the worker */
 } DjaRemedy;
 
@@ -234,7 +235,7 @@ dja_apply_remedy(DjaRemedy remedy, DjaBatch *batch, DjaClaim *claim, DjaError *e
 					 error->context ? errcontext("%s", error->context) : 0));
 			if (batch->nclaims > 1 || batch->executed > 1)
 				dja_run_each_alone(batch);
-			return DJA_STALLED;
+			return dja_error_is_cancel(error) ? DJA_ABORTED : DJA_STALLED;
 		case DJA_END:
 			ereport(FATAL,
 					(errcode(error->sqlerrcode),

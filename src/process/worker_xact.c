@@ -127,10 +127,10 @@ dja_transaction_commit(DjaBatch *batch)
 
 /*
  * Runs step(arg) in a transaction of its own.  Returns false, logged, if that
- * failed.
+ * failed.  *cancelled: since somebody has cancelled it.
  */
-bool
-dja_try_in_transaction(void (*step) (void *arg), void *arg)
+static bool
+dja_run_step(void (*step) (void *arg), void *arg, bool *cancelled)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "djactor step",
 												  ALLOCSET_SMALL_SIZES);
@@ -155,6 +155,7 @@ dja_try_in_transaction(void (*step) (void *arg), void *arg)
 	{
 		DjaError   *error = dja_recover(context);
 
+		*cancelled = dja_error_is_cancel(error);
 		ereport(LOG, (errcode(error->sqlerrcode), errmsg("%s", error->message)));
 	}
 	PG_END_TRY();
@@ -164,15 +165,28 @@ dja_try_in_transaction(void (*step) (void *arg), void *arg)
 }
 
 /*
- * Likewise, for what mail depends on.  After a failure dja_had_trouble() is true,
- * once.
+ * Runs step(arg) in a transaction of its own.  Returns false, logged, if that
+ * failed.
+ */
+bool
+dja_try_in_transaction(void (*step) (void *arg), void *arg)
+{
+	bool		cancelled = false;
+
+	return dja_run_step(step, arg, &cancelled);
+}
+
+/*
+ * Likewise, for what mail depends on.  After a failure, unless it was cancelled,
+ * dja_had_trouble() is true, once.
  */
 bool
 dja_in_transaction(void (*step) (void *arg), void *arg)
 {
-	bool		done = dja_try_in_transaction(step, arg);
+	bool		cancelled = false;
+	bool		done = dja_run_step(step, arg, &cancelled);
 
-	if (!done)
+	if (!done && !cancelled)
 		dja_trouble = true;
 	return done;
 }

@@ -80,6 +80,16 @@ dja_error_of_surroundings(DjaError *error)
 }
 
 /*
+ * Has somebody cancelled what the worker does, as by pg_cancel_backend()?  That is no
+ * trouble of the server.
+ */
+bool
+dja_error_is_cancel(DjaError *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->limit == DJA_TURN_TIMEOUT_NONE;
+}
+
+/*
  * Returns whose fault an error is.
  */
 DjaBlame

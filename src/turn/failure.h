@@ -58,6 +58,7 @@ typedef struct DjaError
 
 extern DjaError *dja_error_copy(ErrorData *edata, DjaTurnTimeoutHit limit);
 extern bool dja_error_of_surroundings(DjaError *error);
+extern bool dja_error_is_cancel(DjaError *error);
 extern DjaBlame dja_error_blame(DjaError *error);
 extern bool dja_error_of_session(DjaError *error);
 extern TimestampTz dja_retry_time(DjaType *type, int attempts, TimestampTz now);

@@ -4,6 +4,7 @@
 # - The message that was under way is handled later; no attempt is used up (contract 12:
 #   class 57 is nobody's fault).
 # - A worker that is terminated while it logs in is replaced at once. One that is cancelled goes on, so nobody waits for another one.
+# - A worker that is cancelled between turns goes on at once: that is no trouble of the server, after which it would rest.
 # - A scout that is cancelled goes on.
 # - A launcher that is terminated comes back, and what needs it meanwhile is done then.
 
@@ -152,7 +153,10 @@ sub waits_for
 	return $looker->query(qq{SELECT w.pid FROM djactor.worker w JOIN pg_locks l USING (pid) WHERE NOT l.granted AND l.classid = '$catalog'::regclass
 		UNION SELECT w.pid FROM djactor.worker w JOIN pg_locks l USING (pid) WHERE NOT l.granted AND l.relation = '$catalog'::regclass});
 }
-waits_for('pg_db_role_setting');
+for ('pg_db_role_setting', 'pg_extension')
+{
+	waits_for($_);
+}
 define_work($node, 'app', 'app', 't.long', q{handler_timeout => '10 min'});
 ok(wait_until('the resident alone', sub { workers($node, 'app') == 1 }), 'one worker');
 {
@@ -174,6 +178,32 @@ ok(wait_until('the resident alone', sub { workers($node, 'app') == 1 }), 'one wo
 	is($node->safe_psql('app', q{SELECT pid FROM ledger WHERE actor_key = 'fresh'}), $logs_in, '... by that worker');
 	$holder->query('SELECT pg_advisory_unlock(4715)');
 	ok(wait_drained($node, 'app'), '... which ends');
+}
+
+#
+# Between two turns
+#
+ok(wait_until('the resident alone', sub { workers($node, 'app') == 1 }), 'one worker');
+{
+	my $offset = -s $node->logfile;
+	my $rested = 0;
+	my $pid;
+
+	# it waits before its first turn; a worker that is called for help, too, before it can have any
+	$locker->query('BEGIN; ALTER EXTENSION djactor UPDATE');
+	$looker->query(q{INSERT INTO sent VALUES (51, 1, 't.work', 'between'); SELECT djactor.send('t.work', 'between', '{"sender": 51, "seq": 1}')});
+	$pid = wait_until('a worker that waits', sub { my ($first) = split /\n/, waits_for('pg_extension'); $first });
+	like($pid, qr/^\d+$/, 'a worker waits between two turns');
+	$looker->query("SELECT pg_cancel_backend($pid)");
+	ok(wait_until('the cancel', sub { log_count($node, qr/canceling statement due to user request/, $offset) }), '... and is cancelled');
+	ok(wait_until('a second try', sub {
+		my $waits = $looker->query("SELECT coalesce(wait_event_type, 'none') FROM pg_stat_activity WHERE pid = $pid");
+
+		$rested ||= $waits eq 'Extension';
+		return $waits eq 'Lock' }), '... it tries again');
+	ok(!$rested, '... without a rest');
+	$locker->query('ROLLBACK');
+	works('the lock is gone: mail is handled');
 }
 
 #
