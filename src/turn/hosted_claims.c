@@ -4,7 +4,8 @@
  * The claims of hosts that this transaction is attached to; see hosted.h.
  *
  * What the transaction does to them is noted here, and written to shared memory when
- * it has ended.  A subtransaction that is rolled back takes its turns along.  But a
+ * it has ended and released its locks: the actor's next turn, wherever it runs, must
+ * not meet those.  A subtransaction that is rolled back takes its turns along.  But a
  * claim that a turn has found useless (its message is gone, say) ends even if the
  * transaction aborts, as it does when that is raised as an error.
  */
@@ -13,6 +14,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
@@ -42,6 +44,7 @@ static int	dja_max_attached = 0;
 static DjaTurnDone *dja_done = NULL;
 static int	dja_ndone = 0;
 static int	dja_max_done = 0;
+static bool dja_ended = false;	/* the transaction has, but for its locks */
 
 /*
  * Makes room for one more claim, so that those in the list may move.
@@ -432,13 +435,8 @@ dja_hosted_forget_large(void)
 static void
 dja_hosted_ended(bool committed)
 {
-	TimestampTz now;
+	TimestampTz now = GetCurrentTimestamp();
 
-	dja_hosted_turn_forget();
-	dja_clock_reset();			/* drain_take() may have moved it */
-	if (dja_nattached == 0)
-		return;
-	now = GetCurrentTimestamp();
 	dja_lock();
 
 	/* the first to be taken is the first in the queue again */
@@ -480,11 +478,22 @@ dja_hosted_xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
-			dja_hosted_ended(event == XACT_EVENT_COMMIT);
+			dja_hosted_turn_forget();
+			dja_clock_reset();	/* drain_take() may have moved it */
+			dja_ended = dja_nattached > 0;
 			break;
 		default:
 			break;
 	}
+}
+
+static void
+dja_hosted_release_callback(ResourceReleasePhase phase, bool committed, bool top_level, void *arg)
+{
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !top_level || !dja_ended)
+		return;
+	dja_ended = false;
+	dja_hosted_ended(committed);
 }
 
 static void
@@ -530,5 +539,6 @@ void
 dja_hosted_init(void)
 {
 	RegisterXactCallback(dja_hosted_xact_callback, NULL);
+	RegisterResourceReleaseCallback(dja_hosted_release_callback, NULL);
 	RegisterSubXactCallback(dja_hosted_subxact_callback, NULL);
 }

@@ -10,6 +10,9 @@
  *   ABORT		push what was announced: a false alarm that undoes the announcement
  *   PREPARE	write it down: COMMIT PREPARED, which may come at any time, hands it over
  *
+ * The mailboxes that drain() has claimed are given back when the transaction has also
+ * released its locks, which their next turns must not meet.
+ *
  * An ERROR in COMMIT is a PANIC: nothing is allocated there, and no catalog is
  * read.  Everything that may fail (no type queue left, out of memory) fails in
  * PRE_COMMIT or before.
@@ -20,6 +23,7 @@
 #include "commands/async.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 
 #include "shmem/copy_shmem.h"
 #include "shmem/hosts.h"
@@ -36,6 +40,8 @@
 #define DJA_NOTIFY_FULL 0.9		/* of the server's queue */
 
 static bool dja_announced = false;
+static bool dja_drained = false;	/* the transaction has ended, but for its
+									 * locks */
 
 /*
  * Reads what has become of the types that this transaction changes.  Called
@@ -409,8 +415,7 @@ dja_deliver_xact_callback(XactEvent event, void *arg)
 				dja_start_type_queues();
 			else
 				dja_reply_notify_deliver();
-			if (dja_pending.drained)
-				dja_release_claims();
+			dja_drained = dja_pending.drained;
 			if (OidIsValid(dja_pending.dropped) && event == XACT_EVENT_COMMIT)
 			{
 				dja_type_queues_forget(dja_pending.dropped);
@@ -452,6 +457,15 @@ dja_deliver_xact_callback(XactEvent event, void *arg)
 }
 
 static void
+dja_deliver_release_callback(ResourceReleasePhase phase, bool committed, bool top_level, void *arg)
+{
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !top_level || !dja_drained)
+		return;
+	dja_drained = false;
+	dja_release_claims();
+}
+
+static void
 dja_deliver_subxact_callback(SubXactEvent event, SubTransactionId subid,
 							 SubTransactionId parent, void *arg)
 {
@@ -464,5 +478,6 @@ void
 dja_deliver_init(void)
 {
 	RegisterXactCallback(dja_deliver_xact_callback, NULL);
+	RegisterResourceReleaseCallback(dja_deliver_release_callback, NULL);
 	RegisterSubXactCallback(dja_deliver_subxact_callback, NULL);
 }
