@@ -131,6 +131,9 @@ for my $call (
 	[ q{djactor_cluster.set_up(1, '{1,64}', 'app')}, qr/numbers from 0 to 63, and nodes different ones/ ],
 	[ q{djactor_cluster.set_up(NULL, '{1}', 'app')}, qr/numbers from 0 to 63, and nodes different ones/ ],
 	[ q{djactor_cluster.set_up(1, '{1}', NULL)}, qr/role must not be null/ ],
+	[ q{djactor_cluster.set_up(1, '{1}', 'app', '{1,1}')}, qr/slots must name one of the nodes for each of the 256 slots/ ],
+	[ q{djactor_cluster.set_up(1, '{1}', 'app', array_fill(2, '{256}'))}, qr/slots must name one of the nodes for each of the 256 slots/ ],
+	[ q{djactor_cluster.two_phase()}, qr/Citus carries messages to no node/ ],
 	[ q{djactor_cluster.set_up(1, '{1}', 'app')}, qr/cannot be on node 1/ ],
 	[ q{djactor_cluster.set_up(0, '{0,1}', 'app')}, qr/cannot be on node 0/ ],
 	[ q{djactor_cluster.add_node(2, 'x')}, qr/not a node of a cluster/ ],
@@ -146,6 +149,7 @@ ok(wait_drained($alone, 'app'), 'a database with actors becomes node 0, and goes
 check_ledger($alone, 'app');
 fails($alone, "SELECT djactor_cluster.add_node($_, 'x')", qr/node must be the number of another node/, "node $_", $super) for 0, 64, 'NULL';
 fails($one, q{SELECT djactor_cluster.add_node(2, 'node2', 'carrier pigeon')}, qr/invalid value for transport/, 'another transport', $super);
+fails($one, q{SELECT djactor_cluster.add_node(2, 'node2', 'citus')}, qr/Citus does not carry messages to node 2/, 'one that is not there', $super);
 $alone->safe_psql('app', 'DROP EXTENSION djactor_cluster CASCADE');
 $alone->safe_psql('app', q{SELECT post(3, 1, 20, 't.work', 12)});
 ok(wait_drained($alone, 'app'), 'without the extension the database is one of its own');

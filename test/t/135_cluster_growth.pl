@@ -42,7 +42,9 @@ sub fails
 #
 my $three = new_server('node3', 'djactor.poll_interval' => '1h');
 new_app($three, 'app');
-$three->safe_psql('app', q{CREATE EXTENSION djactor_cluster CASCADE; SELECT djactor_cluster.set_up(3, '{1,2}', 'app')});
+my $slots = $one->safe_psql('app', 'SELECT slots FROM djactor_cluster.here');
+$three->safe_psql('app', qq{CREATE EXTENSION djactor_cluster CASCADE; SELECT djactor_cluster.set_up(3, '{1,2}', 'app', '$slots')});
+is($three->safe_psql('app', 'SELECT slots FROM djactor_cluster.here'), $slots, 'a node is told where keys live');
 is($three->safe_psql('app', q{SELECT count(*) FILTER (WHERE djactor_cluster.is_here('k' || g)), djactor_cluster.is_here('@3'), djactor_cluster.is_here('@3/x') FROM generate_series(1, 100) g}),
 	'0|t|t', 'a node that is added has the keys that name it');
 is($one->safe_psql('app', q{SELECT djactor_cluster.node_of_key('@3/x') = ANY ('{1,2}')}), 't', '... which are any keys to nodes that do not know it');
