@@ -86,7 +86,7 @@ CREATE FUNCTION djactor_cluster.slots(node int) RETURNS int[]
 	LANGUAGE sql STABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
 SELECT COALESCE(array_agg(slot - 1 ORDER BY slot), '{}')
-	FROM djactor_cluster.here h, unnest(h.slots) WITH ORDINALITY AS s (of, slot) WHERE of = $1;
+	FROM djactor_cluster.here h, unnest(h.slots) WITH ORDINALITY AS s (lives_on, slot) WHERE lives_on = $1;
 END;
 COMMENT ON FUNCTION djactor_cluster.slots(int) IS 'slots whose keys live on this node, as this database knows it';
 
@@ -1192,6 +1192,10 @@ DECLARE
 	stranger int;
 BEGIN
 	PERFORM djactor_cluster.require_no_transaction();
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE EXCEPTION 'move_slots() works with isolation level read committed only'	-- it has to see what it has waited for
+			USING ERRCODE = 'feature_not_supported', HINT = 'Set default_transaction_isolation.';
+	END IF;
 	SELECT * INTO own FROM djactor_cluster.here;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'this database is not a node of a cluster'
@@ -1261,7 +1265,7 @@ BEGIN
 			EXIT WHEN done;
 			RAISE NOTICE 'move_slots() waits: %', what USING DETAIL = why;
 			-- those who had to wait for it come first
-			PERFORM pg_catalog.pg_sleep_for(patience OPERATOR(pg_catalog.*) (0.5::pg_catalog.float8 OPERATOR(pg_catalog.+) pg_catalog.random()));
+			PERFORM pg_catalog.pg_sleep_for(LEAST(patience, '1 s') OPERATOR(pg_catalog.*) (0.5::pg_catalog.float8 OPERATOR(pg_catalog.+) pg_catalog.random()));
 		END LOOP;
 	END LOOP;
 END $$;

@@ -58,9 +58,8 @@
 #include "tables/catalog.h"
 #include "tables/place.h"
 
-#define DJA_ARRIVAL_MS 10000	/* so long actors that are on their way here
-								 * are waited for */
 #define DJA_ARRIVAL_LOOK_MS 10
+#define DJA_ARRIVAL_LOOKS 1000	/* at actors that are on their way here */
 #define DJA_ID_BITS 42			/* of an id below the node's number */
 
 /* Columns of djactor_cluster.here. */
@@ -344,25 +343,23 @@ dja_slot_lock(int slot)
 
 /*
  * Waits for the actors of a slot that are on their way here.  Who brings them needs the
- * slot's lock.
+ * slot's lock, and may have it for long.
  */
 static void
 dja_slot_await(int slot)
 {
 	static uint32 wait_event = 0;
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DJA_ARRIVAL_MS);
 
-	while (dja_here.moving[slot] && dja_here.slots[slot] == dja_here.node)
+	for (int looks = 0; dja_here.moving[slot] && dja_here.slots[slot] == dja_here.node; looks++)
 	{
-		if (GetCurrentTimestamp() >= until)
+		if (looks == DJA_ARRIVAL_LOOKS)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("actors of slot %d are on their way to this node", slot),
 					 errhint("Call djactor_cluster.move_slots() again on the node from which they come.")));
 		dja_slot_let_go(slot);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, DJA_ARRIVAL_LOOK_MS,
+		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, DJA_ARRIVAL_LOOK_MS,
 						 DJA_WAIT_EVENT(wait_event, "DjactorArrival"));
-		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		dja_slot_hold(slot);
 		(void) dja_this_node();

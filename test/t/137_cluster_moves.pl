@@ -386,14 +386,14 @@ sub waits
 	$back->();
 	as_role($_, 'app', 'app', q{SELECT djactor.alter_actor_type('t.work', batch_size => NULL)}) for @nodes;
 
-	# a transaction that has sent, on each node: also to the actor before it is rolled back to a savepoint
+	# a transaction that has sent, on each node, and had sent before under a savepoint that it has rolled back
 	for my $node (@nodes)
 	{
 		my $open = session($node, 'app', 'app');
 
 		$sender++;
-		$open->query(qq{BEGIN; INSERT INTO sent VALUES ($sender, 1, 't.work', '$moves');
-			SELECT djactor.send('t.work', '$moves', '{"sender": $sender, "seq": 1}'); SAVEPOINT s; SELECT djactor.send('t.work', '$stays', '{}'); ROLLBACK TO s});
+		$open->query(qq{BEGIN; SAVEPOINT s; SELECT djactor.send('t.work', '$moves', '{}'); ROLLBACK TO s; INSERT INTO sent VALUES ($sender, 1, 't.work', '$moves');
+			SELECT djactor.send('t.work', '$moves', '{"sender": $sender, "seq": 1}')});
 		$moving->start($slow);
 		# by transport direct the other node may say it
 		$waits->(qr/NOTICE:  move_slots\(\) waits: transactions on node \d have sent to these actors\nDETAIL:  Processes: \d+/, 'a transaction that has sent is waited for');
@@ -473,6 +473,7 @@ sub refused
 	my $own = $one->safe_psql('app', 'SELECT (djactor_cluster.slots(1))[1:1]');
 
 	fails("BEGIN; CALL djactor_cluster.move_slots('$own', 2)", qr/ERROR:  2D000: move_slots\(\) cannot be called in a transaction block/, 'in a transaction block');
+	fails("SET default_transaction_isolation = 'repeatable read'; CALL djactor_cluster.move_slots('$own', 2)", qr/ERROR:  0A000: move_slots\(\) works with isolation level read committed only/, 'with another snapshot than the latest');
 	fails("CALL djactor_cluster.move_slots('$own', 2)", qr/permission denied for procedure move_slots/, 'it is for superusers', 'app');
 	fails(q{SELECT djactor_cluster.put(a) FROM djactor.actor a}, qr/permission denied for function put/, '... and so are its parts', 'app');
 	fails(q{SELECT djactor_cluster.put(n) FROM djactor_cluster.node n}, qr/put\(\) takes rows of djactor's tables/, '... which take nothing else');
