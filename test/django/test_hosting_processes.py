@@ -135,6 +135,27 @@ def test_nobody_waits_behind_a_sync_turn_that_lasts(types, start):
     assert not DeadLetter.objects.exists()
 
 
+def test_nobody_waits_behind_async_turns_that_last(types, start):
+    types(counter=("Hasty", {"handler_timeout": "10 min"}))
+    start("--types", "host.counter", "--concurrency", 20)
+    # those that come first are quick, so that mail is taken ahead, then nothing ends any more
+    Message.objects.bulk_create(
+        Message(
+            actor_type="host.counter",
+            actor_key=str(key),
+            payload={"sleep": 600 if 600 <= key < 620 else 0.001},
+        )
+        for key in range(660)
+    )
+    until(lambda: Message.objects.count() == 60)
+    until(lambda: query("SELECT sum(claims) FROM djactor.host") == [(20,)])
+    slow = Message.objects.filter(payload__sleep=600).values_list("id", flat=True)
+    query("SELECT djactor.cancel(id, running => true) FROM unnest(%s) id", list(slow))
+    wait_idle(60)
+    assert query("SELECT count(*) FROM djactor.actor WHERE actor_type = 'host.counter'") == [(640,)]
+    assert not DeadLetter.objects.exists()
+
+
 @pytest.mark.parametrize("cls", ["AsyncCounter", "Counter"])
 def test_a_killed_process_loses_nothing_and_repeats_nothing(types, start, cls):
     types(counter=(cls, {}))

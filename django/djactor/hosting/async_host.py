@@ -5,6 +5,10 @@ its messages one after the other, outside of any transaction.  Their ends go to 
 (``completer.py``).  Room is for handlers that run: one whose end waits for its commit takes none,
 up to as many again.
 
+A busy host takes ahead: as many mailboxes more as will get room within a moment, at the pace at
+which room was made of late.  So room that is made is filled at once, and does not wait for a trip
+to the server.  Nobody waits here for a stranger's slow turn: what gets no room soon is given back.
+
 What always holds: nothing here waits for a clock while there is nothing to do, but for the word to
 the server that this process lives.  When the session is lost all turns are cancelled, since others
 may run them now.
@@ -13,6 +17,7 @@ may run them now.
 from __future__ import annotations
 
 import asyncio
+import collections
 import collections.abc
 import itertools
 import math
@@ -49,12 +54,14 @@ from djactor.hosting.watchdog import Watchdog
 
 PIECE = 0.100  # seconds: how much of a mailbox is taken at once, as far as that can be told
 HOLD = 0.500  # seconds after which the rest of what was taken of a mailbox is given back
+AHEAD = 0.004  # seconds, about those that a trip to a busy server takes: so much is taken ahead
+SOON = 0.050  # seconds after which what was taken ahead and has got no room is given back
 MANY = 50  # turns at once beside which a take for a few mailboxes can wait a little
 GATHER = 0.005  # seconds in which a little room may become more, so that a take is worth it
 MOST = 100  # messages of a mailbox at once
 COMPLETERS = 1  # two were not faster, and took more CPU for smaller commits
 
-_WEIGHT = 0.05  # of the newest turn in the average
+_WEIGHT = 0.05  # of the newest in an average
 _SWALLOWED = 1.0  # seconds after which a turn that was cancelled is named
 _PATIENCE = 5.0  # seconds, for turns that were cancelled because the host ends
 
@@ -107,7 +114,8 @@ class Claim:
     dead = False  # not ours any more
     given_up = False  # cancelled, since this host ends or has lost it
     named = False  # in the log, as one that cannot be cancelled
-    over = False  # the task has ended
+    over = False  # the task has ended, or will not begin
+    taken = 0.0  # when, if it was taken ahead
     skip = 0  # a message of it that was cancelled before its turn
     pending = 0  # turns whose ends are not committed yet
     turn: Turn | None = None
@@ -225,6 +233,10 @@ class AsyncHost:
         self.session = AsyncSession(options, types, self._rung, self._cancelled)
         self._early: list[int] | None = None  # cancels that came while mail was being taken
         self._active = 0  # tasks
+        self._next: collections.deque[Claim] = collections.deque()  # taken ahead
+        self._looking = False  # at these
+        self._pause = PIECE  # between two tasks that end
+        self._last_end = 0.0  # of a task
         self._low = max(1, options.concurrency // (20 if options.concurrency <= 200 else 8))
         self._room = Bell()
         self._seconds = PIECE / 5  # that a turn takes
@@ -265,6 +277,7 @@ class AsyncHost:
             await self.session.drain()
         except psycopg.Error as error:
             logs.logger.warning("host_drain() failed: %s", error)
+        self._let_go(math.inf)
         end = time.monotonic() + grace
         while self.claims and time.monotonic() < end:
             await self.bell.wait(min(self.options.lease / 3, end - time.monotonic()))
@@ -382,16 +395,21 @@ class AsyncHost:
 
     def _room_now(self) -> int:
         return min(
-            self.options.concurrency - self._active,
+            self.options.concurrency - self._active + self._ahead() - len(self._next),
             2 * self.options.concurrency - len(self.claims),
         )
+
+    def _ahead(self) -> int:
+        """How many mailboxes to take beyond those that there is room for now."""
+        if time.monotonic() - self._last_end > SOON:
+            return 0
+        return min(self.options.concurrency // 2, int(AHEAD / max(self._pause, 1e-5)))
 
     def _messages(self) -> int:
         """How many messages of a mailbox to take: as many as take a moment."""
         return max(1, min(MOST, int(PIECE / max(self._seconds, 1e-5))))
 
     def _start(self, rows: list[Row]) -> None:
-        loop = asyncio.get_running_loop()
         parts: list[list[Row]] = []
         last: Any = None
         for row in rows:
@@ -401,14 +419,49 @@ class AsyncHost:
                 parts.append(part)
             else:
                 part.append(row)
-        self._active += len(parts)
+        now = time.monotonic()
         for part in parts:
             claim = Claim(self, part)
             self.claims.add(claim)
-            claim.task = loop.create_task(claim.steps)
+            if self._active < self.options.concurrency:
+                self._begin(claim)
+            else:
+                claim.taken = now
+                self._next.append(claim)
+        if self._next and not self._looking:
+            self._look_at_next()
         self.watchdog.awake()
         if not self._sweeping:
             self._sweep()
+
+    def _begin(self, claim: Claim) -> None:
+        self._active += 1
+        claim.task = asyncio.get_running_loop().create_task(claim.steps)
+
+    def _make_room(self) -> None:
+        """A task has ended."""
+        now = time.monotonic()
+        self._pause += _WEIGHT * (min(now - self._last_end, PIECE) - self._pause)
+        self._last_end = now
+        self._active -= 1
+        if self._next and not self.draining:
+            self._begin(self._next.popleft())
+        self._room.ring()
+
+    def _look_at_next(self) -> None:
+        """Give back what was taken ahead too long ago; again while there is some."""
+        self._let_go(time.monotonic() - SOON)
+        self._looking = bool(self._next)
+        if self._looking:
+            asyncio.get_running_loop().call_later(SOON / 2, self._look_at_next)
+
+    def _let_go(self, before: float) -> None:
+        """Give back what was taken ahead before then."""
+        while self._next and self._next[0].taken <= before:
+            claim = self._next.popleft()
+            claim.steps.close()
+            claim.over = True
+            self._put(next(self._completer), (claim, Turn(claim.rows[0]), None, None, 0, True))
 
     # Running.
 
@@ -475,8 +528,7 @@ class AsyncHost:
             claim.until = math.inf
             claim.over = True
             steps.message = 0
-            self._active -= 1
-            self._room.ring()
+            self._make_room()
             if claim.pending == 0:
                 self._ended(claim)
 
