@@ -7,7 +7,9 @@ Threads are for turns that wait.  They share one interpreter, so that turns that
 in several threads than in one: each thread waits for the others after each trip to the server,
 batches are over after a few turns, and commits are many.  So while turns run the leader takes no
 mail before it has seen, for a moment, that they leave the interpreter free.  A thread whose
-turns had no statements, and that waits for their commit, does.
+turns had no statements, and that waits for their commit, does.  If there was more mail than a
+thread could take, it asks for the rest itself when it is done, by the session of the leader that
+waits for it: going on is cheaper than to wake another thread with another connection.
 
 Turns share a transaction as inside turns do.  A batch ends after some 10 ms, and takes no more than
 is there.  There are no savepoints: when a turn fails, all of the batch are undone, and each runs
@@ -98,6 +100,10 @@ class SyncHost:
         os.set_blocking(self._bell, False)
         os.set_blocking(self._rope, False)
         self._running = 0  # threads that have mail
+        self._standing_by = False  # the leader waits for those, and leaves the session alone
+        self._borrowed = False  # the session: another thread asks for mail
+        self._takes = 0
+        self._more = False  # mail than the last take was to find
         self._waiting = False
         self._failures = 0
         self._beat = 0.0
@@ -181,25 +187,19 @@ class SyncHost:
         return []
 
     def _take(self) -> list[Row]:
-        session = self.session
         while not self.draining:
             self._wait_for_room()
-            fit = min(MOST, int(BATCH / max(self.seconds, 1e-5)) or 1)
-            rows = session.take(fit, max(1, fit // self._mailboxes))
-            now = time.monotonic()
-            self._beat = now + self.options.lease / 3
+            rows = self._ask()
             if rows:
-                self._mailboxes = len({row[CLAIM] for row in rows})
                 with self.changed:
                     self._running += 1
-                self.watchdog.awake()
                 return rows
             self._waiting = True
             rung = look_again = False
             while not (rung or look_again or self.draining):
                 look_again = any(thread.not_begun() for thread in self._threads)
                 left = LOOK if look_again else self._beat - time.monotonic()
-                rung = session.wait(self._bell, left)
+                rung = self.session.wait(self._bell, left)
                 self._beat_if_due()
             self._waiting = False
             with contextlib.suppress(BlockingIOError):
@@ -207,16 +207,37 @@ class SyncHost:
                     pass
         return []
 
+    def _ask(self) -> list[Row]:
+        """Ask for as much mail as a batch is likely to handle."""
+        fit = min(MOST, int(BATCH / max(self.seconds, 1e-5)) or 1)
+        rows = self.session.take(fit, max(1, fit // self._mailboxes))
+        self._takes += 1
+        self._more = len(rows) >= fit
+        self._beat = time.monotonic() + self.options.lease / 3
+        if rows:
+            self._mailboxes = len({row[CLAIM] for row in rows})
+            self.watchdog.awake()
+        return rows
+
     def _wait_for_room(self) -> None:
         """Until no turn runs, or those that run leave the interpreter free."""
         since = time.monotonic()
         used = time.process_time()
-        while not self.draining:
+        takes = self._takes
+        while True:
             with self.changed:
-                if not self._running:
+                if not self._borrowed and (self.draining or not self._running):
                     return
+                self._standing_by = True
                 self.changed.wait(LOOK)
+                self._standing_by = False
+                if self._borrowed:
+                    continue
             now = time.monotonic()
+            if takes != self._takes:  # what runs has just begun
+                takes = self._takes
+                since = now
+                used = time.process_time()
             if now - since < LOOK:
                 continue
             share = (time.process_time() - used) / (now - since)
@@ -243,13 +264,39 @@ class SyncHost:
         if not self.draining:
             time.sleep(pause)
 
-    def ended(self) -> None:
-        """A thread has ended what it has taken: its mailboxes may have more mail."""
+    def ended(self) -> list[Row]:
+        """A thread has ended what it has taken: its mailboxes may have more mail.
+
+        Returns:
+            More messages for this thread.
+        """
         with self.changed:
             self._running -= 1
-            self.changed.notify_all()
+            goes_on = self._more and self._standing_by and not (self._running or self.draining)
+            if goes_on:
+                self._borrowed = True
+            else:
+                self.changed.notify_all()
+        if goes_on:
+            return self._ask_on()
         if self._waiting:
             self.ring()
+        return []
+
+    def _ask_on(self) -> list[Row]:
+        """Ask for mail by the session that was borrowed, and return it."""
+        rows: list[Row] = []
+        try:
+            with contextlib.suppress(psycopg.Error):  # the leader will see it, too
+                rows = self._ask()
+        finally:
+            with self.changed:
+                self._borrowed = False
+                if rows:
+                    self._running += 1
+                else:
+                    self.changed.notify_all()
+        return rows
 
     @contextlib.contextmanager
     def committing(self) -> Iterator[None]:
@@ -314,8 +361,9 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         host = self.host
-        while not host.draining:
-            rows = host.take()
+        rows: list[Row] = []
+        while rows or not host.draining:
+            rows = rows or host.take()
             if rows:
                 try:
                     self._run(rows)
@@ -325,7 +373,7 @@ class _Thread(threading.Thread):
                         self.rest.clear()
                     self._drop(rows)
                     time.sleep(BACKOFF[0])
-                host.ended()
+                rows = host.ended()
             if settings.DEBUG:
                 reset_queries()
         connections.close_all()
