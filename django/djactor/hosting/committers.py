@@ -75,6 +75,7 @@ class InCommit:
         self._claim = claim
         self._turn = turn
         self._thread: ThreadPoolExecutor | None = None
+        self._begun = False
         self._atomic: Any = None
         self._execute = OnConnection(committers.alias)
 
@@ -99,7 +100,6 @@ class InCommit:
                 raise TurnGone("the turn runs again")
             self._thread = await self._committers.get()
             self._committers.open[turn] = time.monotonic()
-            await self._in_thread(self._begin)
         calls, turn.calls = turn.calls, None
         context = contextvars.copy_context()
         return await self._in_thread(context.run, self._call, calls, function, args, kwargs)
@@ -161,6 +161,9 @@ class InCommit:
         kwargs: dict[str, Any],
     ) -> Any:
         turn = self._turn
+        if not self._begun:
+            self._begun = True
+            self._begin()
         if self._atomic is None:
             raise TurnGone("the transaction of this turn has failed")
         self._execute.all(calls or ())
