@@ -189,8 +189,8 @@ def run_load(private: PrivateServer, dbname: str, load: Load, log: Path) -> Run:
         )
         try:
             hosts.wait_ready(su)
-            ours, servers = tree(hosts.process.pid), tree(private.pid or 0)
-            before = cpu_us(ours), cpu_us(servers)
+            roots = hosts.process.pid, private.pid or 0
+            before = [cpu_us(tree(root)) for root in roots]
             start = time.time()
             owner.execute("SELECT djactor.resume('bench')")
             # Counters in shared memory: looking into the table would cost the server much.
@@ -202,12 +202,14 @@ def run_load(private: PrivateServer, dbname: str, load: Load, log: Path) -> Run:
                 if time.time() - start > 60:
                     raise BenchmarkError(f"not done within a minute; it said\n{hosts.said()}")
                 time.sleep(0.02)
-            used = cpu_us(ours) - before[0], cpu_us(servers) - before[1]
+            # with sessions that the hosts have opened meanwhile
+            after = [cpu_us(tree(root)) for root in roots]
             end = number(su, "SELECT extract(epoch FROM timestamp) FROM pg_last_committed_xact()")
         finally:
             hosts.stop()
         check_books(su, load)
-    return Run(load.messages / (end - start), used[0] / load.messages, used[1] / load.messages)
+    used = [(then - now) / load.messages for now, then in zip(before, after, strict=True)]
+    return Run(load.messages / (end - start), *used)
 
 
 def rates(private: PrivateServer, result: Result, options: Options, log: Path) -> None:
