@@ -102,7 +102,6 @@ class SyncHost:
         self._running = 0  # threads that have mail
         self._standing_by = False  # the leader waits for those, and leaves the session alone
         self._borrowed = False  # the session: another thread asks for mail
-        self._takes = 0
         self._more = False  # mail than the last take was to find
         self._waiting = False
         self._failures = 0
@@ -211,7 +210,6 @@ class SyncHost:
         """Ask for as much mail as a batch is likely to handle."""
         fit = min(MOST, int(BATCH / max(self.seconds, 1e-5)) or 1)
         rows = self.session.take(fit, max(1, fit // self._mailboxes))
-        self._takes += 1
         self._more = len(rows) >= fit
         self._beat = time.monotonic() + self.options.lease / 3
         if rows:
@@ -223,7 +221,6 @@ class SyncHost:
         """Until no turn runs, or those that run leave the interpreter free."""
         since = time.monotonic()
         used = time.process_time()
-        takes = self._takes
         while True:
             with self.changed:
                 if not self._borrowed and (self.draining or not self._running):
@@ -234,10 +231,6 @@ class SyncHost:
                 if self._borrowed:
                     continue
             now = time.monotonic()
-            if takes != self._takes:  # what runs has just begun
-                takes = self._takes
-                since = now
-                used = time.process_time()
             if now - since < LOOK:
                 continue
             share = (time.process_time() - used) / (now - since)
