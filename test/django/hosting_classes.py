@@ -186,6 +186,18 @@ class SlowThread:
         self.thread = threading.current_thread().name
 
 
+class Beside:
+    """A sync one that waits, and knows how many turns have run beside each other."""
+
+    running: set[int] = set()
+
+    def handle_message(self, message: dict):
+        self.running.add(threading.get_ident())
+        self.most = len(self.running)
+        time.sleep(0.012)
+        self.running.discard(threading.get_ident())
+
+
 class Versioned:
     """Has had another state before."""
 

@@ -135,6 +135,16 @@ def test_nobody_waits_behind_a_sync_turn_that_lasts(types, start):
     assert not DeadLetter.objects.exists()
 
 
+def test_sync_turns_that_wait_a_little_run_beside_each_other(types, start):
+    types(counter=("Beside", {}))
+    start("--types", "host.counter", "--threads", 4)
+    Message.objects.bulk_create(
+        Message(actor_type="host.counter", actor_key=str(key), payload={}) for key in range(500)
+    )
+    wait_idle(60)
+    assert query("SELECT max((state->>'most')::int) FROM djactor.actor") >= [(3,)]
+
+
 def test_nobody_waits_behind_async_turns_that_last(types, start):
     types(counter=("Hasty", {"handler_timeout": "10 min"}))
     start("--types", "host.counter", "--concurrency", 20)

@@ -9,7 +9,8 @@ batches are over after a few turns, and commits are many.  So while turns run th
 mail before it has seen, for a moment, that they leave the interpreter free.  A thread whose
 turns had no statements, and that waits for their commit, does.  If there was more mail than a
 thread could take, it asks for the rest itself when it is done, by the session of the leader that
-waits for it: going on is cheaper than to wake another thread with another connection.
+waits for it: going on is cheaper than to wake another thread with another connection.  As many
+threads go on as the leader has seen leave the interpreter free.
 
 Turns share a transaction as inside turns do.  A batch ends after some 10 ms, and takes no more than
 is there.  There are no savepoints: when a turn fails, all of the batch are undone, and each runs
@@ -62,7 +63,7 @@ BATCH = 0.010  # seconds that a batch lasts, but for its last turn
 HOLD = 0.100  # seconds after which the rest of what was taken is given back
 MOST = 100  # messages at once
 LOOK = 0.020  # seconds for which the leader looks at the turns that run
-FREE = 0.5  # of the time: a thread more may run while those that run compute less than that
+FREE = 0.4  # of the time: a thread more may run while those that run compute less than that
 CAREFUL = 5.0  # seconds for which a type that has failed, or lasted, is not batched
 
 _WEIGHT = 0.05  # of the newest turn in the average
@@ -100,6 +101,7 @@ class SyncHost:
         os.set_blocking(self._bell, False)
         os.set_blocking(self._rope, False)
         self._running = 0  # threads that have mail
+        self._wide = 1  # so many threads may go on, by the leader's last look
         self._standing_by = False  # the leader waits for those, and leaves the session alone
         self._borrowed = False  # the session: another thread asks for mail
         self._more = False  # mail than the last take was to find
@@ -240,7 +242,9 @@ class SyncHost:
             if tokens:
                 self.session.release(tokens)
             if _PARALLEL or share < FREE:
+                self._wide = self._running + 1
                 return
+            self._wide = max(1, self._wide - 1)
             self._beat_if_due()
 
     def _beat_if_due(self) -> None:
@@ -265,7 +269,12 @@ class SyncHost:
         """
         with self.changed:
             self._running -= 1
-            goes_on = self._more and self._standing_by and not (self._running or self.draining)
+            goes_on = (
+                self._more
+                and self._standing_by
+                and self._running < self._wide
+                and not self.draining
+            )
             if goes_on:
                 self._borrowed = True
             else:
