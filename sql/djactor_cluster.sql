@@ -312,10 +312,11 @@ DECLARE
 	failure jsonb;
 	one jsonb;
 BEGIN
+	-- a JSON null comes as NULL
 	INSERT INTO djactor_cluster.message (actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
 			idempotency_key, wants_reply, in_reply_to, trace_id, kind, meta, sender_type, sender_key, cause_id, sent_at,
 			coalesce_key, coalesce_mode, coalesce_until, from_node, ask_id)
-		SELECT actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
+		SELECT actor_type, actor_key, coalesce(payload, 'null'), headers, priority, deliver_at, expires_at,
 			idempotency_key, wants_reply, in_reply_to, trace_id, kind, meta, sender_type, sender_key, cause_id, sent_at,
 			coalesce_key, coalesce_mode, coalesce_until, coalesce(from_node, $1), coalesce(ask_id, id)
 		FROM jsonb_populate_recordset(NULL::djactor_cluster.message, $2);
@@ -332,7 +333,7 @@ EXCEPTION WHEN undefined_object OR configuration_limit_exceeded OR invalid_param
 	INSERT INTO djactor.dead_letter (id, actor_type, actor_key, payload, headers, priority, deliver_at, expires_at,
 			idempotency_key, wants_reply, in_reply_to, trace_id, kind, meta, sender_type, sender_key, cause_id,
 			attempts, crashes, redrives, sent_at, reason, sqlstate, error, failed_at)
-		VALUES (nextval('djactor.message_id_seq'), m.actor_type, m.actor_key, m.payload, m.headers, m.priority, m.deliver_at, m.expires_at,
+		VALUES (nextval('djactor.message_id_seq'), m.actor_type, m.actor_key, coalesce(m.payload, 'null'), m.headers, m.priority, m.deliver_at, m.expires_at,
 			m.idempotency_key, m.wants_reply, m.in_reply_to, m.trace_id, m.kind, m.meta, m.sender_type, m.sender_key, m.cause_id,
 			0, 0, 0, m.sent_at, failure->>'reason', SQLSTATE, SQLERRM, now());
 	IF m.wants_reply THEN

@@ -33,6 +33,7 @@
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
@@ -77,12 +78,12 @@ static bool dja_orderly = false;	/* it ends between two rounds, on request */
  * SIGINT cancels the turn; running Python code has to be interrupted for that.  It is
  * ignored where there are no turns: in a launcher or a scout, and in a worker that has
  * not started yet.  An error there would end the process, and be counted as a failure
- * to start.
+ * to start.  But by this signal the server's timeouts end a statement, too.
  */
 static void
 dja_cancel(SIGNAL_ARGS)
 {
-	if (!dja_has_started)
+	if (!dja_has_started && !get_timeout_indicator(LOCK_TIMEOUT, false) && !get_timeout_indicator(STATEMENT_TIMEOUT, false))
 		return;
 	StatementCancelHandler(DJA_SIGNAL_ARGS);
 	dja_python_nudge();

@@ -66,6 +66,7 @@ for my $transport ('outbox', 'direct', has_citus() ? 'citus' : ())
 
 	is($ask->('{"add": 3}'), "reply|{\"sum\": 3}|t|$adder||{\"tenant\": \"acme\"}", "$transport: an actor gets the answer of one on the other node");
 	is($ask->('{"add": 4}'), "reply|{\"sum\": 7}|t|$adder||{\"tenant\": \"acme\"}", '... and the next');
+	is($ask->('null'), "reply|{\"sum\": 7}|t|$adder||{\"tenant\": \"acme\"}", '... and to a JSON null');
 	like($ask->('{"fail": 1}'), qr/^error\|.*told to fail.*\|t\|$adder\|failed\|/, '... and an error');
 	like($ask->('{"reject": 1}'), qr/^error\|.*told to reject.*\|t\|$adder\|rejected\|/, '... one that is rejected');
 	like($ask->('{"error": 1}'), qr/^error\|\{"no": "sum"\}\|t\|$adder\|error\|/, '... one that the handler gives');
