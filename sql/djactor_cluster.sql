@@ -1311,6 +1311,32 @@ END $$;
 COMMENT ON PROCEDURE djactor_cluster.follow_citus(regclass, interval) IS
 'moves actors to the nodes to which Citus has moved the rows of their keys; on the coordinator';
 
+CREATE PROCEDURE djactor_cluster.move_shard(shard bigint, node int, patience interval DEFAULT '1 s')
+	LANGUAGE plpgsql
+	AS $$
+DECLARE
+	moved record;
+BEGIN
+	PERFORM djactor_cluster.require_no_transaction();
+	SELECT s.logicalrelid::pg_catalog.regclass AS relation, f.groupid AS source, f.nodeid AS source_id, t.nodeid AS target_id INTO moved
+		FROM pg_catalog.pg_dist_shard s
+		JOIN pg_catalog.pg_dist_placement p USING (shardid)
+		JOIN pg_catalog.pg_dist_node f ON f.groupid OPERATOR(pg_catalog.=) p.groupid AND f.noderole OPERATOR(pg_catalog.=) 'primary'
+		JOIN pg_catalog.pg_dist_node t ON t.groupid OPERATOR(pg_catalog.=) $2 AND t.noderole OPERATOR(pg_catalog.=) 'primary'
+		WHERE s.shardid OPERATOR(pg_catalog.=) $1;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'there is no shard %, or no node %', $1, $2 USING ERRCODE = 'undefined_object';
+	END IF;
+	PERFORM djactor_cluster.citus_slots(moved.relation);	-- an error now, rather than when it has moved
+	IF moved.source OPERATOR(pg_catalog.<>) $2 THEN
+		PERFORM pg_catalog.citus_move_shard_placement($1, moved.source_id, moved.target_id);
+		COMMIT;
+	END IF;
+	CALL djactor_cluster.follow_citus(moved.relation, $3);
+END $$;
+COMMENT ON PROCEDURE djactor_cluster.move_shard(bigint, int, interval) IS
+'moves a shard of Citus, those that are colocated with it, and then the actors of its keys to another node; on the coordinator; if it fails, call it again';
+
 /* ---------- grants ---------- */
 
 GRANT USAGE ON SCHEMA djactor_cluster TO PUBLIC;
@@ -1362,6 +1388,7 @@ REVOKE ALL ON FUNCTION djactor_cluster.check_move(int[], int, interval) FROM PUB
 REVOKE ALL ON PROCEDURE djactor_cluster.move_slots(int[], int, interval) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE djactor_cluster.leave_slots(int[], interval) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE djactor_cluster.follow_citus(regclass, interval) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE djactor_cluster.move_shard(bigint, int, interval) FROM PUBLIC;
 
 /* ---------- pg_dump includes the users' data ---------- */
 

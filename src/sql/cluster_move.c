@@ -156,7 +156,7 @@ dja_cluster_put(PG_FUNCTION_ARGS)
 }
 
 /*
- * require_no_transaction(): move_slots() commits.
+ * require_no_transaction(): who moves actors commits.
  */
 Datum
 dja_cluster_require_no_transaction(PG_FUNCTION_ARGS)
@@ -164,6 +164,6 @@ dja_cluster_require_no_transaction(PG_FUNCTION_ARGS)
 	if (IsTransactionBlock())
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("move_slots() cannot be called in a transaction block")));
+				 errmsg("actors cannot be moved in a transaction block")));
 	PG_RETURN_VOID();
 }

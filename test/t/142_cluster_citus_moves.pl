@@ -13,6 +13,7 @@ use Test::More;
 plan skip_all => 'the server has no Citus' unless has_citus();
 
 my @nodes = new_citus(
+	max_wal_senders => 10,
 	colocated_with => 'orders',
 	create => q{
 		CREATE TABLE orders (customer text PRIMARY KEY);
@@ -62,6 +63,21 @@ for my $move ([ 1, 2, 8 ], [ 2, 1, 12 ], [ 1, 2, 3 ])
 	is(join(' ', map { $_->safe_psql('app', $strays) } $zero, @nodes), '0 0 0', '... and their actors after them');
 	ok(wait_until('turns', sub { $nodes[0]->safe_psql('app', 'SELECT count(*) FROM ledger') + $nodes[1]->safe_psql('app', 'SELECT count(*) FROM ledger') > $turns + 100 }),
 		'... which go on');
+}
+
+# the shard and its actors by one call
+my ($shard, $source) = split /\|/, $zero->safe_psql('app', q{
+	SELECT shardid, groupid FROM pg_dist_placement WHERE shardid = get_shard_id_for_distribution_column('orders', 'k1')});
+my $target = 3 - $source;
+$zero->safe_psql('app', "CALL djactor_cluster.move_shard($shard, $target)") for 1, 2;
+is($_->safe_psql('app', q{SELECT djactor_cluster.node_of_key('k1')}), $target, 'move_shard() moves both, and again does nothing') for $zero, @nodes;
+is($zero->safe_psql('app', $strays), 0, '... to the same node');
+for my $call (
+	[ 'CALL djactor_cluster.move_shard(1, 1)', qr/there is no shard 1, or no node 1/ ],
+	[ "CALL djactor_cluster.move_shard($shard, 9)", qr/there is no shard $shard, or no node 9/ ],
+	[ "BEGIN; CALL djactor_cluster.move_shard($shard, 1)", qr/cannot be moved in a transaction block/ ])
+{
+	like(($zero->psql('app', $call->[0]))[2], $call->[1], $call->[0]);
 }
 $_->safe_psql('app', 'INSERT INTO stop VALUES (true)') for $zero, @nodes;
 for (@posting)
