@@ -472,7 +472,7 @@ sub refused
 	}
 	my $own = $one->safe_psql('app', 'SELECT (djactor_cluster.slots(1))[1:1]');
 
-	fails("BEGIN; CALL djactor_cluster.move_slots('$own', 2)", qr/ERROR:  2D000: move_slots\(\) cannot be called in a transaction block/, 'in a transaction block');
+	fails("BEGIN; CALL djactor_cluster.move_slots('$own', 2)", qr/ERROR:  2D000: actors cannot be moved in a transaction block/, 'in a transaction block');
 	fails("SET default_transaction_isolation = 'repeatable read'; CALL djactor_cluster.move_slots('$own', 2)", qr/ERROR:  0A000: move_slots\(\) works with isolation level read committed only/, 'with another snapshot than the latest');
 	fails("CALL djactor_cluster.move_slots('$own', 2)", qr/permission denied for procedure move_slots/, 'it is for superusers', 'app');
 	fails(q{SELECT djactor_cluster.put(a) FROM djactor.actor a}, qr/permission denied for function put/, '... and so are its parts', 'app');
