@@ -146,25 +146,29 @@ dja_host_queued(int i)
 /*
  * Has a host that has found nothing wait to be notified.  Returns false if a mailbox was
  * queued for it since it began to look, when queued was read: it has to look again, since
- * no sender has seen it wait.
+ * no sender has seen it wait.  at_last: it does not look again, and is told at once if
+ * there is mail that it may have.
  */
 bool
-dja_host_go_idle(int i, int64 id, uint64 queued)
+dja_host_go_idle(int i, int64 id, uint64 queued, bool at_last)
 {
 	DjaHost    *host = dja_host(i);
 
 	dja_assert_locked();
 	if (host->id != id || host->gone)
 		return true;			/* its lease was over meanwhile */
-	if (dja_host_queued(i) != queued)
+	if (dja_host_queued(i) != queued && !at_last)
 		return false;
 	dja_host_wait(i, true);
 	for (int t = 0; t < host->ntypes; t++)
 	{
 		int			type_queue = dja_type_queue_find(host->database, host->types[t]);
 
-		if (type_queue >= 0)
-			dja_type_queue(type_queue)->hosts_told = false;
+		if (type_queue < 0)
+			continue;
+		dja_type_queue(type_queue)->hosts_told = false;
+		if (at_last)
+			dja_hosts_may_take_again(type_queue);
 	}
 	return true;
 }

@@ -158,7 +158,7 @@ extern void dja_host_acquit(int host);
 extern void dja_host_forget(int host);
 extern void dja_host_wait(int host, bool waiting);
 extern uint64 dja_host_queued(int host);
-extern bool dja_host_go_idle(int host, int64 id, uint64 queued);
+extern bool dja_host_go_idle(int host, int64 id, uint64 queued, bool at_last);
 extern bool dja_hosts_wait_for(DjaTypeQueue *type_queue);
 extern bool dja_hosts_may_take(DjaTypeQueue *type_queue);
 extern void dja_hosts_may_take_again(int type_queue);

@@ -249,6 +249,9 @@ dja_type_queue_unblock(int i)
 	type_queue->sweep_pause_until = 0;
 	type_queue->next_due = DT_NOBEGIN;
 	type_queue->due_not_before = DT_NOBEGIN;
+	/* what was queued meanwhile was nothing to tell hosts of */
+	if (type_queue->queued.length > 0)
+		dja_note_host_mail(type_queue);
 }
 
 /*

@@ -420,11 +420,12 @@ dja_take(PG_FUNCTION_ARGS)
 	taking.host = dja_require_host(&taking.host_id);
 	if (dja_copy_is_held(MyDatabaseId))
 		taking.mailboxes = 0;	/* until resume() */
-	for (int looks = 0; looks < DJA_TAKE_LOOKS; looks++)
+	for (int looks = 1;; looks++)
 	{
 		uint64		queued;
 		bool		idle;
 
+		CHECK_FOR_INTERRUPTS();
 		dja_lock();
 		queued = dja_host_queued(taking.host);
 		dja_unlock();
@@ -432,7 +433,7 @@ dja_take(PG_FUNCTION_ARGS)
 		if (taking.turns > 0)
 			break;
 		dja_lock();
-		idle = dja_host_go_idle(taking.host, taking.host_id, queued);
+		idle = dja_host_go_idle(taking.host, taking.host_id, queued, looks == DJA_TAKE_LOOKS);
 		dja_unlock();
 		if (idle)
 			break;

@@ -245,8 +245,6 @@ dja_ring(DjaPendingTypeQueue *pending)
 	/* nothing is claimed from a blocked type queue */
 	if (type_queue->pool < 0 || (type_queue->blocked && !pending->changed))
 		return;
-	if (pending->hosts_notified)
-		type_queue->ring_hosts = false;
 	if (!type_queue->ring_hosts && !dja_needs_resident(pending, type_queue))
 		return;
 	if (dja_pool(type_queue->pool)->state == DJA_POOL_ASLEEP && pending->notified)

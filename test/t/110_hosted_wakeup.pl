@@ -9,7 +9,8 @@ use lib $FindBin::RealBin;
 use DjactorTest;
 use Test::More;
 
-my $node = new_server('hosted_wakeup', 'djactor.max_workers' => 2, 'djactor.poll_interval' => '1h', fsync => 'off', max_prepared_transactions => 2);
+my $node = new_server('hosted_wakeup', 'djactor.max_workers' => 2, 'djactor.poll_interval' => '1h', fsync => 'off', max_prepared_transactions => 2,
+	wal_level => 'replica', max_wal_senders => 1, synchronous_standby_names => 'nobody', synchronous_commit => 'local');
 
 new_app($node, 'app');
 as_role($node, 'app', 'app', q{
@@ -143,6 +144,25 @@ for my $key ('NULL', "'d'")
 	is_told($host, "resume('h'$actor)", '"paused"');
 	complete($host);
 }
+
+# A sender has announced its mail, and a host finds the type paused before the commit is through, which waits for a standby that there is not.
+waits($host);
+my $slow = session($node, 'app', 'app');
+$sender->query(q{SELECT djactor.pause('h')});
+$slow->query('SET synchronous_commit = on');
+$slow->start(q{SELECT djactor.send('h', 'd', '"slow"')});
+my $waiting = q{SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'};
+ok(wait_until('the commit waits', sub { $node->safe_psql('postgres', $waiting) =~ /^\d+$/ }), 'a commit waits');
+my $looked_for = $sender->query(q{SELECT djactor.send('h', 'e', '"looked for"')});
+waits($host);
+$sender->query("SELECT djactor.cancel($looked_for)");
+$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM ($waiting) waiting");
+$slow->finish;
+waits($host);
+$sender->query(q{SELECT djactor.resume('h')});
+is_told($host, 'resume() for what was queued during the pause', '"slow"');
+complete($host);
+$slow->quit;
 
 #
 # Other sessions' claims
