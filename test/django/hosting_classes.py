@@ -46,6 +46,13 @@ class AsyncCounter(Counter):
         return super().handle_message(message)
 
 
+class Looped:
+    """Tells whose event loop it runs in."""
+
+    async def handle_message(self, message: dict):
+        return {"loop": type(asyncio.get_running_loop()).__module__.partition(".")[0]}
+
+
 class Hasty(AsyncCounter):
     """Has its host take ahead as on a fast machine."""
 

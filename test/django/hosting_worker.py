@@ -14,6 +14,7 @@ from waiting import until
 
 HERE = Path(__file__).resolve().parent
 DJANGO = HERE.parents[1] / "django"
+LOOPS = {"asyncio": ["--no-uvloop"], "uvloop": []}  # the options that choose a loop for async turns
 
 
 def define(name, cls, **options):
@@ -38,16 +39,17 @@ def query(sql, *params):
 
 
 @contextlib.contextmanager
-def serving(project, types):
+def serving(project, types, loop="asyncio"):
     """A worker with two hosts for types that are defined meanwhile.
 
     Args:
         project: The server.
         types: By name their classes in hosting_classes, and their options.
+        loop: The loop of async turns, of LOOPS.
     """
     for name, (cls, options) in types.items():
         define(name, cls, **options)
-    worker = Worker(project, "--types", *types, "--threads", 2, "--grace", 5)
+    worker = Worker(project, "--types", *types, "--threads", 2, "--grace", 5, loop=loop)
     try:
         worker.wait_ready(2)
         yield worker
@@ -61,10 +63,10 @@ def serving(project, types):
 class Worker:
     """The command, in a process of its own; what it logs is in ``log()``."""
 
-    def __init__(self, project, *words, settings="project_settings", stdin=None):
+    def __init__(self, project, *words, settings="project_settings", stdin=None, loop="asyncio"):
         self._file = tempfile.TemporaryFile("w+b")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "django", "djactor_worker", *map(str, words)],
+            [sys.executable, "-m", "django", "djactor_worker", *map(str, words), *LOOPS[loop]],
             env=os.environ
             | {
                 "DJANGO_SETTINGS_MODULE": settings,

@@ -13,7 +13,7 @@ import pytest
 import djactor
 from djactor.models import DeadLetter, Message
 from djactor.test import wait_idle
-from hosting_worker import Worker, define, drop, query
+from hosting_worker import LOOPS, Worker, define, drop, query
 from test_hosting_turns import state
 from waiting import until
 
@@ -39,8 +39,8 @@ def start(fresh, types):
     """Starts workers."""
     workers = []
 
-    def start_worker(*words, hosts=1):
-        worker = Worker(fresh, *words)
+    def start_worker(*words, hosts=1, loop="asyncio"):
+        worker = Worker(fresh, *words, loop=loop)
         workers.append(worker)
         if hosts:
             worker.wait_ready(hosts)
@@ -49,6 +49,13 @@ def start(fresh, types):
     yield start_worker
     for worker in workers:
         worker.kill()
+
+
+EACH = pytest.mark.parametrize(
+    ("cls", "loop"),
+    [("AsyncCounter", "asyncio"), ("AsyncCounter", "uvloop"), ("Counter", "asyncio")],
+    ids=["asyncio", "uvloop", "sync"],
+)
 
 
 def fill(keys, total):
@@ -67,10 +74,12 @@ def test_it_says_what_it_serves_and_ends_with_status_0(types, start):
     assert worker.hosts() == []
 
 
-@pytest.mark.parametrize("cls", ["AsyncCounter", "Counter"])
-def test_sigterm_lets_running_turns_end_and_gives_the_rest_back(types, start, cls):
+@EACH
+def test_sigterm_lets_running_turns_end_and_gives_the_rest_back(types, start, cls, loop):
     types(counter=("Careless" if cls == "AsyncCounter" else "SlowThread", {}))
-    worker = start("--types", "host.counter", "--concurrency", 2, "--threads", 1, "--grace", 20)
+    worker = start(
+        "--types", "host.counter", "--concurrency", 2, "--threads", 1, "--grace", 20, loop=loop
+    )
     query("SELECT djactor.pause('host.counter')")
     for key in range(6):
         djactor.actor("host.counter", key).send({"sleep": 1})
@@ -166,10 +175,10 @@ def test_nobody_waits_behind_async_turns_that_last(types, start):
     assert not DeadLetter.objects.exists()
 
 
-@pytest.mark.parametrize("cls", ["AsyncCounter", "Counter"])
-def test_a_killed_process_loses_nothing_and_repeats_nothing(types, start, cls):
+@EACH
+def test_a_killed_process_loses_nothing_and_repeats_nothing(types, start, cls, loop):
     types(counter=(cls, {}))
-    worker = start("--types", "host.counter", "--processes", 2, hosts=2)
+    worker = start("--types", "host.counter", "--processes", 2, hosts=2, loop=loop)
     total, keys = 3000, 50
     query("SELECT djactor.pause('host.counter')")
     fill(keys, total)
@@ -210,9 +219,10 @@ def test_a_message_that_kills_its_process_is_given_up_and_others_are_not_charged
     assert worker.end() == 0, worker.log()
 
 
-def test_one_that_swallows_cancellation_is_named_and_its_process_replaced(types, start):
+@pytest.mark.parametrize("loop", LOOPS)
+def test_one_that_swallows_cancellation_is_named_and_its_process_replaced(types, start, loop):
     types(careless=("Careless", {"handler_timeout": "200 ms"}))
-    worker = start("--types", "host.careless", "--grace", 1.5)
+    worker = start("--types", "host.careless", "--grace", 1.5, loop=loop)
     before = worker.hosts()
     djactor.actor("host.careless", "s").send({"do": "swallow"})
     djactor.actor("host.careless", "t").send({})
@@ -296,9 +306,10 @@ def test_it_comes_back_when_the_server_restarts(types, start, fresh):
     assert worker.end() == 0, worker.log()
 
 
-def test_a_terminated_session_is_opened_anew(types, start):
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_terminated_session_is_opened_anew(types, start, loop):
     types(counter=("Counter", {}), acounter=("AsyncCounter", {}))
-    worker = start("--types", "host.counter", "host.acounter", hosts=2)
+    worker = start("--types", "host.counter", "host.acounter", hosts=2, loop=loop)
     before = {host[0] for host in worker.hosts()}
     query("SELECT pg_terminate_backend(pid) FROM djactor.host")
     try:
@@ -318,10 +329,10 @@ def test_children_end_when_their_supervisor_is_killed(types, start):
     until(lambda: worker.hosts() == [])
 
 
-@pytest.mark.parametrize("cls", ["AsyncCounter", "Counter"])
-def test_terminated_sessions_lose_nothing_and_repeat_nothing(types, start, cls):
+@EACH
+def test_terminated_sessions_lose_nothing_and_repeat_nothing(types, start, cls, loop):
     types(counter=(cls, {}))
-    worker = start("--types", "host.counter")
+    worker = start("--types", "host.counter", loop=loop)
     total, keys = 2000, 40
     query("SELECT djactor.pause('host.counter')")
     fill(keys, total)

@@ -11,13 +11,14 @@ from django.db import connection, transaction
 import djactor
 from djactor.models import Actor, DeadLetter, Message
 from djactor.test import wait_idle
-from hosting_worker import query, serving
+from hosting_worker import LOOPS, query, serving
 from shop.models import Sale
 from waiting import until
 
 TYPES = {
     "host.counter": ("Counter", {}),
     "host.acounter": ("AsyncCounter", {}),
+    "host.looped": ("Looped", {}),
     "host.seller": ("Seller", {"max_attempts": 1}),
     "host.alone": ("Seller", {"batch_size": 1}),
     "host.aseller": ("AsyncSeller", {"max_attempts": 1}),
@@ -31,9 +32,10 @@ TYPES = {
 BOTH = pytest.mark.parametrize("counter", ["host.counter", "host.acounter"])
 
 
-@pytest.fixture(scope="module")
-def worker(project):
-    with serving(project, TYPES) as running:
+@pytest.fixture(scope="module", params=LOOPS)
+def worker(project, request):
+    with serving(project, TYPES, request.param) as running:
+        running.loop = request.param
         yield running
 
 
@@ -49,6 +51,10 @@ def state(name, key=1):
 
 def letter():
     return DeadLetter.objects.get()
+
+
+def test_async_turns_run_in_the_loop_that_was_chosen(worker):
+    assert djactor.actor("host.looped", 1).ask({}, timeout=30) == {"loop": worker.loop}
 
 
 @BOTH

@@ -75,12 +75,11 @@ def main() -> int:
 
 
 def _run(child: Any, use_uvloop: bool) -> int:
+    run: Any = asyncio.run
     if use_uvloop:
         with contextlib.suppress(ImportError):
-            import uvloop
-
-            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    status: int = asyncio.run(child.run())
+            from uvloop import run
+    status: int = run(child.run())
     # Threads whose turns do not end are no reason to stay for long.
     threading.Thread(target=_leave, args=(status,), daemon=True).start()
     return status
