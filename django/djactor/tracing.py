@@ -110,14 +110,24 @@ def turn(turn: Turn) -> contextlib.AbstractContextManager[object]:
 
     What the block raises is recorded and is the span's error, but for ``Reject``, which is none.
     """
+    return _NOTHING if _provider is None else _Turn(turn, _provider)
+
+
+def look() -> None:
+    """See whether the project has set a provider of tracers, for the turns that begin from now on.
+
+    A host does so when it has taken mail, and not for each turn: to ask costs some microseconds,
+    and to record what nobody wants some ten.
+    """
+    global _provider
     if trace is None:
-        return _NOTHING
+        return
     provider = trace.get_tracer_provider()
-    # Nobody has set one, so nothing would be recorded, at some ten microseconds a turn.
-    return _NOTHING if type(provider) is trace.ProxyTracerProvider else _Turn(turn, provider)
+    _provider = None if type(provider) is trace.ProxyTracerProvider else provider
 
 
 _NOTHING = contextlib.nullcontext()
+_provider: trace.TracerProvider | None = None  # by the last look
 
 
 @functools.lru_cache(maxsize=1)

@@ -347,6 +347,7 @@ class AsyncHost:
             early, self._early = self._early, None
             beat = time.monotonic() + self.options.lease / 3
             if rows:
+                tracing.look()
                 self._start(rows)
                 for message_id in early:
                     self._cancelled(message_id)

@@ -215,6 +215,7 @@ class SyncHost:
         self._more = len(rows) >= fit
         self._beat = time.monotonic() + self.options.lease / 3
         if rows:
+            tracing.look()
             self._mailboxes = len({row[CLAIM] for row in rows})
             self.watchdog.awake()
         return rows

@@ -153,6 +153,7 @@ def _run_turn(alias: str, hosted: Hosted, turn: Turn) -> None:
     wire.run(raw, wire.begin_turn(row[TOKEN], row[ID]))
     if not hosted.is_async:
         turn._execute = execute
+    tracing.look()
     with as_current(turn), tracing.turn(turn):
         obj = hosted.object_for(row, None)
         message = loads(row[PAYLOAD])
