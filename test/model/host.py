@@ -1,7 +1,8 @@
 """A host of one actor type whose handler is the function work() of the model.
 
-Run as ``host.py DSN TYPE``.  Each turn is a transaction: begin_turn(), the handler, end_turn().  It
-goes on through restarts of the server, until it is killed or its parent has gone.
+Run as ``host.py DSN TYPE``.  Each turn is a transaction: begin_turn(), the handler, end_turn().
+Once there was nothing to take it takes no more before it is notified.  It goes on through restarts
+of the server, until it is killed or its parent has gone.
 """
 
 from __future__ import annotations
@@ -64,18 +65,20 @@ def serve(dsn: str, actor_type: str) -> None:
     with psycopg.connect(
         dsn, autocommit=True, row_factory=psycopg.rows.namedtuple_row
     ) as connection:
-        connection.execute(
-            "SELECT djactor.host_open(%s, 'model', make_interval(secs => %s))",
+        opened = connection.execute(
+            "SELECT djactor.host_open(%s, 'model', make_interval(secs => %s)) AS id",
             ([actor_type], LEASE),
-        )
+        ).fetchone()
         connection.execute("LISTEN djactor_host")
-        while os.getppid() == PARENT:
-            rows = connection.execute("SELECT * FROM djactor.take(8, 4)").fetchall()
+        told = alive = True
+        while alive and os.getppid() == PARENT:
+            rows = connection.execute("SELECT * FROM djactor.take(8, 4)").fetchall() if told else []
             if rows:
                 run(connection, rows)
-            else:
-                for _ in connection.notifies(timeout=2, stop_after=1):
-                    pass
+                continue
+            told = any(connection.notifies(timeout=2, stop_after=1))
+            beat = connection.execute("SELECT djactor.heartbeat(%s) AS alive", (opened.id,))
+            alive = beat.fetchone().alive
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -1237,14 +1237,6 @@ class Run:
         for evil in ("OVERLAP", "PANIC", "TRAP:", "signal 11", "signal 6"):
             found = [line for line in log.splitlines() if evil in line]
             assert found == []
-
-
-@pytest.fixture
-def seed(capsys: pytest.CaptureFixture[str]) -> Iterator[int]:
-    value = int(os.environ.get("DJACTOR_SEED") or random.randrange(1_000_000))
-    with capsys.disabled():
-        print(f"\nDJACTOR_SEED={value}", flush=True)
-    yield value
 
 
 @pytest.mark.parametrize("calm", [False, True], ids=["wild", "calm"])
