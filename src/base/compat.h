@@ -45,6 +45,13 @@
 #define DJA_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+/* The lowest level of what this process logs; to be assigned, too. */
+#if PG_VERSION_NUM >= 190000
+#define dja_log_min_messages (log_min_messages[MyBackendType])
+#else
+#define dja_log_min_messages log_min_messages
+#endif
+
 /* Scans. */
 #if PG_VERSION_NUM >= 190000
 #define dja_index_beginscan(heap, index, snapshot, nkeys) \

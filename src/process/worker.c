@@ -38,6 +38,7 @@
 
 #include "base/compat.h"
 #include "base/guc.h"
+#include "base/notification.h"
 #include "base/python.h"
 #include "process/batch.h"
 #include "process/crash_record.h"
@@ -66,7 +67,7 @@
 
 static int	dja_slot = DJA_NO_SLOT;
 static int	dja_my_pool;
-static bool dja_notified = false;	/* since the last sweep */
+static bool dja_notified = false;	/* on our channel, since the last sweep */
 static TimestampTz dja_swept_at = 0;
 static volatile bool dja_has_started = false;	/* it has logged in, and may
 												 * serve */
@@ -194,19 +195,6 @@ dja_show_state(DjaWorkerState state)
 }
 
 /*
- * Reads the queue of notifications.  The server tells neither channel nor payload,
- * so it may be a sender's NOTIFY, one by hand, or one of another channel.
- */
-static void
-dja_read_notifications(void)
-{
-	if (!notifyInterruptPending)
-		return;
-	dja_notified = true;
-	ProcessNotifyInterrupt(false);
-}
-
-/*
  * Waits for the latch until wake_at; handles interrupts and notifications.
  */
 static void
@@ -218,7 +206,7 @@ dja_wait(long timeout)
 					 DJA_WAIT_EVENT(wait_event, "DjactorWorkerMain"));
 	ResetLatch(MyLatch);
 	dja_check_interrupts();
-	dja_read_notifications();
+	dja_notified |= dja_read_notifications();
 }
 
 static long
@@ -292,8 +280,8 @@ dja_want_sweep(void)
 
 /*
  * The resident waits until there may be something to do.  A notification without
- * mail may have been sent by hand, to make the pool sweep.  It may be another
- * channel's as well, so the pool sweeps for it once a second at most.
+ * mail may have been sent by hand, to make the pool sweep.  It may be about the mail
+ * of another pool as well, so the pool sweeps for it once a second at most.
  */
 static void
 dja_resident_wait(void)
@@ -497,7 +485,7 @@ dja_worker_loop(void)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		dja_read_notifications();
+		dja_notified |= dja_read_notifications();
 
 		dja_show_state(DJA_WORKER_BUSY);
 		if (resident)
