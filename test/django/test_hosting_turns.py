@@ -1,16 +1,22 @@
 """Turns in a worker of Django: state, order, errors, the ORM, what a turn may do."""
 
 import logging
+import os
 import time
 from datetime import datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from django.db import connection, transaction
 
 import djactor
+from djactor import listener
+from djactor.hosting.classes import Hosted
+from djactor.hosting.session import Options, SyncSession
 from djactor.models import Actor, DeadLetter, Message
 from djactor.test import wait_idle
+from hosting_classes import Counter
 from hosting_worker import LOOPS, query, serving
 from shop.models import Sale
 from waiting import until
@@ -285,8 +291,36 @@ def test_a_slow_sync_turn_is_named(worker):
     wait_idle(60)
 
 
+class Ringing:
+    """Hears what hosts are told, and by which session."""
+
+    def __init__(self):
+        parameters = listener.parameters("admin", "test") | {"autocommit": True}
+        self._connection = psycopg.connect(**parameters)
+        self._connection.execute("LISTEN djactor_host")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._connection.close()
+
+    def heard(self):
+        """For each notification its payload, and its session, or the number that this had."""
+        found = list(self._connection.notifies(timeout=0))
+        sessions = self._connection.execute(
+            "SELECT pid, backend_type, application_name, query FROM pg_stat_activity"
+        )
+        known = {pid: words for pid, *words in sessions}
+        return [(one.payload, known.get(one.pid, one.pid)) for one in found]
+
+
 def test_an_idle_host_makes_no_queries_and_takes_no_time(worker):
-    wait_idle(60)
+    # mail that waits for something else, and notifications that are for somebody else, are no work
+    actor = djactor.actor("host.acounter", 1)
+    actor.ask({}, timeout=30)
+    query("SELECT djactor.pause('host.acounter', '1')")
+    actor.send({})
 
     def queries():
         """What each session has executed last, and when."""
@@ -309,17 +343,42 @@ def test_an_idle_host_makes_no_queries_and_takes_no_time(worker):
             for pid in worker.children()
         ]
 
-    time.sleep(1.5)  # the watchdog falls asleep
-    for _ in range(3):  # the tests before may have left something to tell hosts of
-        before = queries(), switches()
-        time.sleep(11)  # a heartbeat is in that
-        texts = {text for _, _, text in queries() - before[0]}
-        woken = [after - until for until, after in zip(before[1], switches(), strict=True)]
-        if all("djactor.heartbeat" in text for text in texts):
-            break
-    else:
-        pytest.fail(f"hosts execute {texts}")
+    time.sleep(4)  # the watchdog falls asleep, and who is woken by any notification
+    seen = []
+    with Ringing() as ringing:
+        for _ in range(3):  # the tests before may have left something to tell hosts of
+            before = queries(), switches()
+            query("SELECT pg_notify('elsewhere', '')")
+            time.sleep(11)  # a heartbeat is in that
+            news = queries() - before[0]
+            woken = [after - until for until, after in zip(before[1], switches(), strict=True)]
+            if all("djactor.heartbeat" in text for _, _, text in news):
+                break
+            seen.append((sorted((pid, text[-50:]) for pid, _, text in news), ringing.heard()))
+        else:
+            pytest.fail(f"what hosts have executed last, and who has told them, each time: {seen}")
     assert max(woken) < 40, woken  # by 100, who looks ten times a second
+
+
+def test_a_sync_host_that_is_told_once_asks_once(worker):
+    types = {"host.counter": Hosted("host.counter", Counter)}
+    session = SyncSession(Options("default", "default"), types)
+    other, rope = os.pipe()
+
+    def asks_once():
+        assert session.take(1, 1) == []
+        query("SELECT pg_notify('djactor_host', '')")
+        assert session.wait(other, 60)
+        assert session.take(1, 1) == []
+        return not session.wait(other, 0)
+
+    try:
+        session.open()
+        until(asks_once)  # what the tests before have left may ring in between
+    finally:
+        session.leave()
+        os.close(other)
+        os.close(rope)
 
 
 def claims():

@@ -338,7 +338,13 @@ class SyncSession:
         select_ = select.poll()
         select_.register(self._connection.fileno(), select.POLLIN)
         select_.register(other, select.POLLIN)
-        return bool(select_.poll(1000 * max(0.0, seconds)))
+        if not select_.poll(1000 * max(0.0, seconds)):
+            return False
+        # or the answer to the next question would bring it, and ring once more
+        self._connection.pgconn.consume_input()
+        while self._connection.pgconn.notifies() is not None:
+            pass
+        return True
 
     def release(self, tokens: Sequence[int]) -> None:
         """Give claims back."""
