@@ -1,13 +1,14 @@
 """Routed: what a message costs that goes to an actor of another node, beside one that stays.
 
-What: CPU of both servers for each message, sent and handled by a small PL/pgSQL handler, by
-1,000 in an INSERT and one in a transaction: into ``djactor.message`` and into
-``djactor_cluster.message`` for the sender's own node, and into the latter for the other node, by
-the transports ``outbox``, ``direct`` and, where the server has it, ``citus``.
+What: CPU of both servers for each message, sent and handled by a small SQL handler, by
+1,000 in an INSERT, one in a transaction, and one in a transaction that also writes a row of the
+sender's: into ``djactor.message`` and into ``djactor_cluster.message`` for the sender's own node,
+and into the latter for the other node, by the transports ``outbox``, ``direct`` and, where the
+server has it, ``citus``, which commits the last of these in two phases.
 
 Promised is that a message of 1,000 costs at most three times, and one by itself at most four
-times, what it costs by ``djactor.message``.  The outbox writes each message three
-times, and so is without a promise.
+times, what it costs by ``djactor.message`` in such a transaction.  The outbox writes each message
+three times, and so is without a promise.
 
 How: two servers, each with one worker; the actors are on one of them or the other.  CPU is the
 kernel's account of all processes of both servers, also of those that have ended, by the number of
@@ -50,9 +51,23 @@ INSERT = """INSERT INTO {table} (actor_type, actor_key, payload)
     SELECT 'bench.type', '@{node}/' || g %% {actors}, '{{"a": 1}}' FROM generate_series(1, %s) g"""
 
 
+NOTE = "INSERT INTO note (said) VALUES ('sent')"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How many messages a transaction sends, and what else it does."""
+
+    title: str
+    each: int
+    statements: int
+    most: float  # times what a local message costs
+    noted: bool = False  # it writes a row of the sender's
+
+
 @dataclass(frozen=True)
 class Case:
-    """A way of sending."""
+    """Where messages go, and how."""
 
     title: str
     table: str
@@ -81,6 +96,7 @@ class Cluster:
             create_database(private, "bench")
             with connect(private, "bench") as owner:
                 owner.execute(HANDLER)
+                owner.execute("CREATE TABLE note (said text)")
                 owner.execute("SELECT djactor.define_actor_type('bench.type', 'handle')")
             private.sql("CREATE EXTENSION djactor_cluster CASCADE", "bench")
         if transport == "citus":
@@ -141,26 +157,32 @@ class Cluster:
         while any(number(session, waiting) for session in self.sessions):
             self.sessions[0].execute("SELECT pg_sleep(0.05)")
 
-    def cost(self, case: Case, statements: int, each: int) -> float:
+    def cost(self, case: Case, way: Way, statements: int) -> float:
         """CPU (µs) of a message, sent by so many INSERTs."""
         before, used = self.turns(), self._cpu()
         sql = INSERT.format(table=case.table, node=case.node, actors=ACTORS)
         for _ in range(statements):
-            send(self.sessions[0], sql, each)
-        while self.turns() - before < statements * each:
+            send(self.sessions[0], sql, way)
+        while self.turns() - before < statements * way.each:
             self.sessions[0].execute("SELECT pg_sleep(0.05)")
         used = self._cpu() - used
         self.wait()
-        require(self.turns() - before == statements * each, "messages were lost, or doubled")
-        return used / 1000 / (statements * each)
+        sent = statements * way.each
+        require(self.turns() - before == sent, "messages were lost, or doubled")
+        return used / 1000 / sent
 
     def _cpu(self) -> float:
         return sum(cpu_ns(private.pid or 0) for private in self.servers)
 
 
-def send(owner: Connection, sql: str, each: int) -> None:
+def send(owner: Connection, sql: str, way: Way) -> None:
     """One INSERT, which commits."""
-    owner.execute(sql, [each])
+    if not way.noted:
+        owner.execute(sql, [way.each])
+        return
+    with owner.transaction():
+        owner.execute(NOTE)
+        owner.execute(sql, [way.each])
 
 
 def cpu_ns(postmaster: int) -> float:
@@ -183,33 +205,43 @@ def run(options: Options) -> Result:
     """Measure each transport beside local messages."""
     result = Result(NAME, "Messages to actors of another node")
     bulks, singles = (2, 20) if options.quick else (20, 500)
+    ways = [
+        Way("1,000 a transaction", BULK, bulks, MOST_BULK),
+        Way("1 a transaction", 1, singles, MOST_SINGLE),
+        Way("1 a transaction, with a row", 1, singles, MOST_SINGLE, noted=True),
+    ]
     with ExitStack() as stack:
         clusters = [Cluster(stack, result, "outbox"), Cluster(stack, result, "direct")]
         if has_citus(clusters[0].servers[0]):
             clusters.append(Cluster(stack, result, "citus"))
-        for each, statements, most in ((BULK, bulks, MOST_BULK), (1, singles, MOST_SINGLE)):
+        for way in ways:
             for cluster in clusters:
                 for case in cluster.cases():
-                    cluster.cost(case, 3, each)  # workers come, and connections
+                    cluster.cost(case, way, 3)  # workers come, and connections
             costs: dict[tuple[str, Case], list[float]] = {}
             for _ in range(options.runs):
                 for cluster in clusters:
                     for case in cluster.cases():
                         costs.setdefault((cluster.transport, case), []).append(
-                            cluster.cost(case, statements, each)
+                            cluster.cost(case, way, way.statements)
                         )
-            local = 0.0
-            for (transport, case), values in costs.items():
-                title = f"{each:,} a transaction: {case.title}"
-                if case.title != transport:
-                    title += f" (beside {transport})"
-                median = result.add(title, "µs of CPU", values).median
-                if case.table == "djactor.message":
-                    local = median
-                elif case.bounded:
-                    result.promise(
-                        f"{each:,} a transaction, by {transport}: {median / local:.2f} times"
-                        f" a local message (at most {most:.0f})",
-                        median <= most * local,
-                    )
+            report(result, way, costs)
     return result
+
+
+def report(result: Result, way: Way, costs: dict[tuple[str, Case], list[float]]) -> None:
+    """Adds the figures of one way of sending, and its promises."""
+    local = 0.0
+    for (transport, case), values in costs.items():
+        title = f"{way.title}: {case.title}"
+        if case.title != transport:
+            title += f" (beside {transport})"
+        median = result.add(title, "µs of CPU", values).median
+        if case.table == "djactor.message":
+            local = median
+        elif case.bounded:
+            result.promise(
+                f"{way.title}, by {transport}: {median / local:.2f} times"
+                f" a local message (at most {way.most:.0f})",
+                median <= way.most * local,
+            )
