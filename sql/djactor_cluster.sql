@@ -9,7 +9,7 @@
  * - message_N, for another node, by transport "outbox": an ordinary table, whose rows an
  *   actor, djactor_cluster.forward, brings to the inbox of the other node in batches;
  * - or by transport "direct": a foreign table, which is message_here of the other node;
- * - or by transport "citus": a table whose rows leave at the end of the statement, by a
+ * - or by transport "citus": a foreign table of djactor_citus, which hands rows over to a
  *   distributed table, djactor_cluster.routed_N, whose only shard is on the other node.
  *
  * The partitions, and foreign tables for reading, are made by set_up() and add_node().
@@ -210,14 +210,6 @@ COMMENT ON FUNCTION djactor_cluster.leave() IS 'trigger: removes the row of a me
 CREATE FUNCTION djactor_cluster.post() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_cluster_post';
 COMMENT ON FUNCTION djactor_cluster.post() IS 'trigger: checks a message for another node, and wakes the actor that forwards it';
-
-CREATE FUNCTION djactor_cluster.check() RETURNS trigger
-	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_cluster_check';
-COMMENT ON FUNCTION djactor_cluster.check() IS 'trigger: checks a message that Citus carries to another node';
-
-CREATE FUNCTION djactor_cluster.relay() RETURNS trigger
-	LANGUAGE c AS 'MODULE_PATHNAME', 'dja_cluster_relay';
-COMMENT ON FUNCTION djactor_cluster.relay() IS 'trigger: hands the messages of a statement over to Citus';
 
 CREATE FUNCTION djactor_cluster.note_ask() RETURNS trigger
 	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -638,14 +630,8 @@ BEGIN
 			FOR VALUES WITH (MODULUS 64, REMAINDER %1$s) SERVER %I
 			OPTIONS (schema_name ''djactor_cluster'', table_name ''message_here'', batch_size ''1000'')', node, server);
 	ELSIF transport = 'citus' THEN
-		EXECUTE format('CREATE UNLOGGED TABLE djactor_cluster.message_%s PARTITION OF djactor_cluster.message
-			FOR VALUES WITH (MODULUS 64, REMAINDER %1$s)
-			WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)', node);
-		EXECUTE format('CREATE TRIGGER "check" BEFORE INSERT ON djactor_cluster.message_%s
-			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.check()', node);
-		EXECUTE format('CREATE TRIGGER relay AFTER INSERT ON djactor_cluster.message_%s
-			FOR EACH ROW EXECUTE FUNCTION djactor_cluster.relay(%1$L)', node);
-		EXECUTE format('GRANT SELECT, DELETE ON djactor_cluster.message_%s TO %s', node, own.role);
+		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.message_%s PARTITION OF djactor_cluster.message
+			FOR VALUES WITH (MODULUS 64, REMAINDER %1$s) SERVER djactor_citus OPTIONS (node %1$L)', node);
 	ELSE
 		EXECUTE format('CREATE FOREIGN TABLE djactor_cluster.inbox_%s (from_node smallint, batch bigint, messages jsonb)
 			SERVER %I OPTIONS (schema_name ''djactor_cluster'', table_name ''inbox'')', node, server);
@@ -662,6 +648,17 @@ COMMENT ON FUNCTION djactor_cluster.add_node(int, name, text) IS
 'tells this node of another one, at a server of postgres_fdw; transport is outbox (no sender waits for the other node), direct or citus';
 
 /* ---------- Citus ---------- */
+
+CREATE FUNCTION djactor_cluster.carry_by_citus() RETURNS fdw_handler
+	LANGUAGE c STRICT
+	AS 'MODULE_PATHNAME', 'dja_cluster_carry';
+COMMENT ON FUNCTION djactor_cluster.carry_by_citus() IS 'handler of djactor_citus';
+
+CREATE FOREIGN DATA WRAPPER djactor_citus HANDLER djactor_cluster.carry_by_citus;
+COMMENT ON FOREIGN DATA WRAPPER djactor_citus IS 'of partitions of djactor_cluster.message: Citus carries what is inserted to another node';
+
+CREATE SERVER djactor_citus FOREIGN DATA WRAPPER djactor_citus;
+COMMENT ON SERVER djactor_citus IS 'all nodes of Citus';
 
 /* A node of Citus has the number of its group. */
 CREATE FUNCTION djactor_cluster.citus_slots(colocated_with regclass) RETURNS int[]
@@ -699,22 +696,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION djactor_cluster.citus_slots(regclass) IS
 'node of each of the 256 slots, where Citus keeps the rows of a distributed table; evenly over its nodes if that is NULL';
-
-/* An INSERT ... SELECT is what makes Citus do so; without rows it connects to nobody. */
-CREATE FUNCTION djactor_cluster.two_phase() RETURNS void
-	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-	AS $$
-DECLARE
-	other int := (SELECT min(node) FROM djactor_cluster.node WHERE transport = 'citus');
-BEGIN
-	IF other IS NULL THEN
-		RAISE EXCEPTION 'Citus carries messages to no node'
-			USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call djactor_cluster.set_up_citus() on the coordinator.';
-	END IF;
-	EXECUTE format('INSERT INTO djactor_cluster.routed_%s SELECT * FROM djactor_cluster.message_%1$s LIMIT 0', other);
-END $$;
-COMMENT ON FUNCTION djactor_cluster.two_phase() IS
-'has Citus commit this transaction in two phases, also if it writes a single row of another node';
 
 /* On each node, the coordinator included, in a transaction of its own. */
 CREATE FUNCTION djactor_cluster.join_citus(slots int[], role regrole, servers jsonb) RETURNS void
@@ -1363,8 +1344,7 @@ REVOKE ALL ON FUNCTION djactor_cluster.post() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.accept(int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.set_up(int, int[], regrole, int[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.add_node(int, name, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor_cluster.check() FROM PUBLIC;
-REVOKE ALL ON FUNCTION djactor_cluster.relay() FROM PUBLIC;
+REVOKE ALL ON FUNCTION djactor_cluster.carry_by_citus() FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.join_citus(int[], regrole, jsonb) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE djactor_cluster.set_up_citus(regrole, regclass, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION djactor_cluster.spread_table(regclass, name) FROM PUBLIC;

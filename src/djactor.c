@@ -26,6 +26,7 @@
 #include "turn/hosted.h"
 #include "turn/turn_effects.h"
 #include "xact/deliver.h"
+#include "xact/two_phase.h"
 
 DJA_MODULE_MAGIC;
 
@@ -43,6 +44,8 @@ _PG_init(void)
 	dja_guc_init();
 	dja_backup_token_init();
 	dja_shmem_init();
+	dja_two_phase_init();		/* before any other that writes at the end of
+								 * transactions */
 	dja_deliver_init();
 	dja_copy_init();
 	dja_effects_init();

@@ -8,10 +8,8 @@
  * arrive() puts each row into djactor.message, and leave() removes it
  * from the partition.  The row has to be there in between, so that the INSERT counts
  * it and RETURNING has its id.  A partition for another node is either a foreign
- * table, or an outbox: there post() numbers the rows, and wakes the actor that
- * forwards them.  Or Citus carries the rows: check() numbers them, and when the statement
- * has written all of them, relay() puts them into djactor_cluster.routed_N, a distributed
- * table whose only shard is on node N and has the triggers of message_here.
+ * table, of postgres_fdw or of cluster_citus.c, or an outbox: there post() numbers the
+ * rows, and wakes the actor that forwards them.
  */
 #include "postgres.h"
 
@@ -22,11 +20,9 @@
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -36,6 +32,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/json.h"
+#include "sql/cluster.h"
 #include "sql/send.h"
 #include "tables/message.h"
 #include "tables/place.h"
@@ -51,18 +48,7 @@ PG_FUNCTION_INFO_V1(dja_cluster_partition_hash);
 PG_FUNCTION_INFO_V1(dja_cluster_arrive);
 PG_FUNCTION_INFO_V1(dja_cluster_leave);
 PG_FUNCTION_INFO_V1(dja_cluster_post);
-PG_FUNCTION_INFO_V1(dja_cluster_check);
-PG_FUNCTION_INFO_V1(dja_cluster_relay);
 PG_FUNCTION_INFO_V1(dja_cluster_keep_answer);
-
-/* Columns of djactor_cluster.message; those up to cause_id are djactor.message's. */
-enum
-{
-	DJA_CLUSTER_SENT_AT = DJA_MSG_CAUSE_ID + 1, DJA_CLUSTER_COALESCE_KEY,
-	DJA_CLUSTER_COALESCE_MODE, DJA_CLUSTER_COALESCE_UNTIL,
-	DJA_CLUSTER_FROM_NODE, DJA_CLUSTER_ASK_ID,
-	DJA_CLUSTER_NATTS = DJA_CLUSTER_ASK_ID
-};
 
 /* ---------- where an actor lives ---------- */
 
@@ -132,10 +118,11 @@ dja_cluster_trigger(FunctionCallInfo fcinfo, const char *function, bool before, 
 }
 
 /*
- * Makes a row of djactor.message, with an id of its own unless it has one.
+ * Makes a row of djactor.message of one of djactor_cluster.message, with an id of its own
+ * unless it has one.
  */
 static void
-dja_cluster_message(TriggerData *data, Datum *values, bool *nulls)
+dja_cluster_message(TupleDesc columns, const Datum *row, const bool *row_nulls, Datum *values, bool *nulls)
 {
 	static const int behind[][2] = {
 		{DJA_CLUSTER_SENT_AT, DJA_MSG_SENT_AT},
@@ -144,21 +131,18 @@ dja_cluster_message(TriggerData *data, Datum *values, bool *nulls)
 		{DJA_CLUSTER_COALESCE_UNTIL, DJA_MSG_COALESCE_UNTIL},
 	};
 
-	/* constraints are checked after this trigger */
+	/* constraints are checked later, or elsewhere */
 	static const int required[] = {
 		DJA_MSG_ACTOR_TYPE, DJA_MSG_ACTOR_KEY, DJA_MSG_PAYLOAD, DJA_MSG_PRIORITY, DJA_MSG_WANTS_REPLY,
 		DJA_MSG_TRACE_ID, DJA_MSG_KIND, DJA_CLUSTER_SENT_AT
 	};
-	Datum		row[DJA_CLUSTER_NATTS];
-	bool		row_nulls[DJA_CLUSTER_NATTS];
 
-	heap_deform_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation), row, row_nulls);
 	for (size_t i = 0; i < lengthof(required); i++)
 		if (row_nulls[required[i] - 1])
 			ereport(ERROR,
 					(errcode(ERRCODE_NOT_NULL_VIOLATION),
 					 errmsg("column \"%s\" of djactor_cluster.message must not be null",
-							NameStr(TupleDescAttr(RelationGetDescr(data->tg_relation), required[i] - 1)->attname))));
+							NameStr(TupleDescAttr(columns, required[i] - 1)->attname))));
 	memset(values, 0, sizeof(Datum) * DJA_MSG_NATTS);
 	memset(nulls, true, sizeof(bool) * DJA_MSG_NATTS);
 	memcpy(values, row, sizeof(Datum) * DJA_MSG_CAUSE_ID);
@@ -269,6 +253,9 @@ dja_cluster_arrive(PG_FUNCTION_ARGS)
 {
 	static bool registered = false;
 	TriggerData *data = dja_cluster_trigger(fcinfo, "arrive", true, 0);
+	TupleDesc	columns = RelationGetDescr(data->tg_relation);
+	Datum		row[DJA_CLUSTER_NATTS];
+	bool		row_nulls[DJA_CLUSTER_NATTS];
 	Datum		values[DJA_MSG_NATTS];
 	bool		nulls[DJA_MSG_NATTS];
 	DjaType    *type = NULL;
@@ -280,7 +267,8 @@ dja_cluster_arrive(PG_FUNCTION_ARGS)
 		RegisterSubXactCallback(dja_arrivals_subxact, NULL);
 		registered = true;
 	}
-	dja_cluster_message(data, values, nulls);
+	heap_deform_tuple(data->tg_trigtuple, columns, row, row_nulls);
+	dja_cluster_message(columns, row, row_nulls, values, nulls);
 	dja_home_sending();
 	if (dja_arrivals.writer == NULL)
 		dja_arrivals_open();
@@ -358,12 +346,8 @@ dja_cluster_wake(int node)
 	told |= bit;
 }
 
-/*
- * Checks a message for another node as any that is sent, so that its sender hears what
- * is wrong.  Returns the row with its id.
- */
-static Datum
-dja_cluster_check_row(TriggerData *data)
+int64
+dja_cluster_check(TupleDesc columns, const Datum *row, const bool *row_nulls)
 {
 	Datum		values[DJA_MSG_NATTS];
 	bool		nulls[DJA_MSG_NATTS];
@@ -372,7 +356,7 @@ dja_cluster_check_row(TriggerData *data)
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(messages), &TTSOpsMinimalTuple);
 	DjaType    *type = NULL;
 
-	dja_cluster_message(data, values, nulls);
+	dja_cluster_message(columns, row, row_nulls, values, nulls);
 	memcpy(whole->tts_values, values, sizeof(values));
 	memcpy(whole->tts_isnull, nulls, sizeof(nulls));
 	ExecStoreVirtualTuple(whole);
@@ -381,7 +365,7 @@ dja_cluster_check_row(TriggerData *data)
 	ExecDropSingleTupleTableSlot(slot);
 	ExecDropSingleTupleTableSlot(whole);
 	table_close(messages, NoLock);
-	return dja_cluster_row(data, values[DJA_MSG_ID - 1]);
+	return DatumGetInt64(values[DJA_MSG_ID - 1]);
 }
 
 /*
@@ -391,110 +375,15 @@ Datum
 dja_cluster_post(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = dja_cluster_trigger(fcinfo, "post", true, 1);
-	Datum		row = dja_cluster_check_row(data);
+	TupleDesc	columns = RelationGetDescr(data->tg_relation);
+	Datum		row[DJA_CLUSTER_NATTS];
+	bool		row_nulls[DJA_CLUSTER_NATTS];
+	int64		id;
 
+	heap_deform_tuple(data->tg_trigtuple, columns, row, row_nulls);
+	id = dja_cluster_check(columns, row, row_nulls);
 	dja_cluster_wake(dja_cluster_node_argument(data));
-	return row;
-}
-
-/* ---------- Citus ---------- */
-
-/*
- * check(): the row leaves with its statement.
- */
-Datum
-dja_cluster_check(PG_FUNCTION_ARGS)
-{
-	return dja_cluster_check_row(dja_cluster_trigger(fcinfo, "check", true, 0));
-}
-
-/*
- * Has this transaction deleted the row?
- */
-static bool
-dja_cluster_is_relayed(HeapTuple row)
-{
-	return (row->t_data->t_infomask & HEAP_XMAX_INVALID) == 0 &&
-		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmax(row->t_data));
-}
-
-/*
- * The INSERT into djactor_cluster.routed_N: the other node gives the message an id of
- * its own, and knows this one as ask_id.
- */
-static char *
-dja_cluster_relay_insert(Relation rel, int node)
-{
-	StringInfoData columns;
-	StringInfoData values;
-
-	initStringInfo(&columns);
-	initStringInfo(&values);
-	for (int attnum = DJA_MSG_ID + 1; attnum <= DJA_CLUSTER_NATTS; attnum++)
-	{
-		const char *separator = attnum == DJA_CLUSTER_NATTS ? "" : ", ";
-		const char *name = quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attname));
-
-		appendStringInfo(&columns, "%s%s", name, separator);
-		appendStringInfo(&values, "%s%s", attnum == DJA_CLUSTER_ASK_ID ? "id" : name, separator);
-	}
-	return psprintf("INSERT INTO djactor_cluster.routed_%d (%s) SELECT %s FROM djactor_cluster.message_%d ORDER BY id",
-					node, columns.data, values.data, node);
-}
-
-static SPIPlanPtr
-dja_cluster_prepare(const char *command)
-{
-	SPIPlanPtr	plan = SPI_prepare(command, 0, NULL);
-
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare: %s", command);
-	return plan;
-}
-
-static void
-dja_cluster_execute(SPIPlanPtr plan)
-{
-	int			result = SPI_execute_plan(plan, NULL, NULL, false, 0);
-
-	if (result < 0)
-		elog(ERROR, "could not hand messages over to Citus: %s", SPI_result_code_string(result));
-}
-
-/*
- * relay(node): puts all rows of the partition into djactor_cluster.routed_N.  The server
- * calls it for each row when the statement has written all of them, and the first call
- * does all the work.  An INSERT ... SELECT makes Citus commit in two phases, which it
- * does not do for a row that is written by VALUES.  Like a foreign key's trigger this
- * one acts as another role, the one as which the nodes connect.
- */
-Datum
-dja_cluster_relay(PG_FUNCTION_ARGS)
-{
-	static struct
-	{
-		SPIPlanPtr	insert;
-		SPIPlanPtr	delete;
-	}			plans[DJA_NODES];
-	TriggerData *data = dja_cluster_trigger(fcinfo, "relay", false, 1);
-	int			node = dja_cluster_node_argument(data);
-	Oid			user;
-	int			context;
-
-	if (dja_cluster_is_relayed(data->tg_trigtuple))
-		return PointerGetDatum(NULL);
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(dja_cluster_role(), context | SECURITY_LOCAL_USERID_CHANGE);
-	SPI_connect();
-	if (plans[node].insert == NULL)
-		plans[node].insert = dja_cluster_prepare(dja_cluster_relay_insert(data->tg_relation, node));
-	if (plans[node].delete == NULL)
-		plans[node].delete = dja_cluster_prepare(psprintf("DELETE FROM djactor_cluster.message_%d", node));
-	dja_cluster_execute(plans[node].insert);
-	dja_cluster_execute(plans[node].delete);
-	SPI_finish();
-	SetUserIdAndSecContext(user, context);
-	return PointerGetDatum(NULL);
+	return dja_cluster_row(data, Int64GetDatum(id));
 }
 
 /* ---------- answers ---------- */

@@ -18,6 +18,7 @@
 #include "turn/progress.h"
 #include "turn/turn.h"
 #include "turn/turn_effects.h"
+#include "xact/two_phase.h"
 
 PG_FUNCTION_INFO_V1(dja_reject);
 
@@ -32,6 +33,8 @@ void
 dja_turn_batch(DjaBatch *batch)
 {
 	dja_current_batch = batch;
+	if (batch != NULL)
+		dja_commit_together();
 	dja_effects_begin(batch != NULL ? batch->memory : NULL);
 }
 

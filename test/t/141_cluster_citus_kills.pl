@@ -1,7 +1,8 @@
 # Citus commits what is sent to another node in two phases, so that a server which ends at any moment neither loses a message nor
-# doubles one, whether a client has sent it or a turn. Each phase is held for as long as the test wants, by a standby that does not
-# come: whoever has written a record of the phase waits for it. Then the server that sends ends, or the one that receives. At
-# last the servers end under load, the coordinator of Citus included.
+# doubles one, whether a client has sent it or a turn. The same holds for a row of the other node that a turn writes, or whoever sends
+# a message to an actor here. Each phase is held for as long as the test wants, by a standby that does not come: whoever has written a
+# record of the phase waits for it. Then the server that sends ends, or the one that receives. At last the servers end under load,
+# the coordinator of Citus included.
 
 use strict;
 use warnings;
@@ -111,23 +112,63 @@ check_cluster(@nodes);
 is($one->safe_psql('app', "SELECT count(*) < $seq FROM sent"), 't', 'what was not decided was rolled back');
 
 #
-# A single row of the other node
+# A single row of the other node, and no message to it
 #
+as_role($one, 'app', 'app', q{SELECT djactor_cluster.execute($run$
+	CREATE FUNCTION write(state jsonb, message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+	BEGIN
+		INSERT INTO orders VALUES (message->>'row');
+		RETURN '{"written": true}';
+	END $$;
+	SELECT djactor.define_actor_type('t.write', 'public.write', max_attempts => 3, breaker_failures => NULL, backoff => '10 ms', backoff_max => '100 ms')
+$run$)});
 for my $victim ($one, $two)
+{
+	for my $who ('client', 'turn')
+	{
+		my $session = session($one, 'app', 'app');
+
+		stall($two, 1);
+		$session->start($who eq 'turn' ? qq{SELECT djactor.send('t.write', '$here', '{"row": "$there"}')} : qq{
+			BEGIN; INSERT INTO sent VALUES (900, $seq, 't.work', '$here'); INSERT INTO orders VALUES ('$there');
+			SELECT djactor.send('t.work', '$here', '{"sender": 900, "seq": $seq}'); COMMIT});
+		ok(wait_until('the phase', $phase{'prepared on the other node and not decided'}[1]), "a $who writes a row of the other node");
+		crash($victim);
+		stall($_, 0) for @nodes;
+		$session->quit;
+		ok(wait_until('Citus has recovered', sub { $two->safe_psql('app', $prepared) eq '0' }), '... and a server ends');
+		ok(all_handled(@nodes), '... and all is handled');
+		is(as_role($one, 'app', 'app', 'SELECT count(*) FROM orders'), $one->safe_psql('app', $who eq 'turn' ?
+				q{SELECT count(*) FROM djactor.actor WHERE actor_type = 't.write' AND state->>'written' = 'true'} :
+				"SELECT count(*) FROM sent WHERE sender = 900 AND seq = $seq"), '... and the row is there if and only if its transaction has committed');
+		is($one->safe_psql('app', 'SELECT count(*) FROM djactor.dead_letter'), 0, '... and no turn has found that it had been there');
+		as_role($one, 'app', 'app', q{DELETE FROM orders; SELECT djactor.erase('t.write', '} . $here . q{')});
+		$seq++;
+	}
+}
+check_cluster(@nodes);
+
+#
+# A message by itself is committed by the other node alone, and who has sent it does not know whether it was
+#
+for my $try (1, 2)
 {
 	my $session = session($one, 'app', 'app');
 
-	$session->query(qq{BEGIN; INSERT INTO sent VALUES (0, 0, 't.none', ''); SELECT djactor_cluster.two_phase(); INSERT INTO orders VALUES ('$there')});
-	stall($two, 1);
-	$session->start('COMMIT');
-	ok(wait_until('the phase', $phase{'prepared on the other node and not decided'}[1]), 'two_phase() does so for a row of the other node');
-	crash($victim);
-	stall($_, 0) for @nodes;
+	stall($two, 1) if $try == 1;
+	$session->start(qq{INSERT INTO djactor_cluster.message (actor_type, actor_key, payload, idempotency_key) VALUES ('t.work', '$there', '{"sender": 901, "seq": 1}', 'once')});
+	if ($try == 1)
+	{
+		ok(wait_until('its commit', sub { $two->safe_psql('app', $waits) > 0 }), 'the other node has committed, and does not say so');
+		crash($two);
+	}
+	$session->finish;
+	is($session->{err} =~ /ERROR/, $try == 1, $try == 1 ? '... its sender gets an error' : '... and sends once more');
 	$session->quit;
-	ok(wait_until('Citus has recovered', sub { $two->safe_psql('app', $prepared) eq '0' }), '... which is there');
-	is($one->safe_psql('app', q{SELECT count(*) FROM sent WHERE actor_type = 't.none'}), as_role($one, 'app', 'app', 'SELECT count(*) FROM orders'), '... if and only if its transaction has committed');
-	as_role($one, 'app', 'app', q{DELETE FROM sent WHERE actor_type = 't.none'; DELETE FROM orders});
 }
+as_role($one, 'app', 'app', "INSERT INTO sent VALUES (901, 1, 't.work', '$there')");
+ok(all_handled(@nodes), '... and all is handled');
+check_cluster(@nodes);
 
 #
 # Under load
