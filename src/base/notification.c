@@ -22,17 +22,28 @@
 #include "base/notification.h"
 
 static emit_log_hook_type dja_next_log_hook;
-static bool dja_is_logged;		/* what is offered to the log */
-static bool dja_is_ours;		/* has there been one for this session? */
+static int	dja_log_level;		/* what log_min_messages says */
+static bool dja_is_ours;		/* has there been a notification for this
+								 * session? */
+
+/*
+ * Does the server log messages of this level?  LOG stands between ERROR and FATAL then.
+ */
+static bool
+dja_is_logged(int elevel)
+{
+	if (elevel == LOG || elevel == LOG_SERVER_ONLY)
+		return dja_log_level == LOG || dja_log_level <= ERROR;
+	return elevel >= (dja_log_level == LOG ? FATAL : dja_log_level);
+}
 
 static void
 dja_see_notification(ErrorData *edata)
 {
 	if (edata->elevel == INFO)
-	{
 		dja_is_ours = true;
-		edata->output_to_server = dja_is_logged;
-	}
+	if (!dja_is_logged(edata->elevel))
+		edata->output_to_server = false;
 	if (edata->output_to_server && dja_next_log_hook != NULL)
 		dja_next_log_hook(edata);
 }
@@ -44,23 +55,21 @@ dja_see_notification(ErrorData *edata)
 bool
 dja_read_notifications(void)
 {
-	int			level = dja_log_min_messages;
-
 	if (!notifyInterruptPending)
 		return false;
 	dja_is_ours = false;
-	dja_is_logged = level <= INFO && level != LOG;
+	dja_log_level = dja_log_min_messages;
 	dja_next_log_hook = emit_log_hook;
 	PG_TRY();
 	{
 		emit_log_hook = dja_see_notification;
-		if (!dja_is_logged)
+		if (!dja_is_logged(INFO))
 			dja_log_min_messages = INFO;
 		ProcessNotifyInterrupt(false);
 	}
 	PG_FINALLY();
 	{
-		dja_log_min_messages = level;
+		dja_log_min_messages = dja_log_level;
 		emit_log_hook = dja_next_log_hook;
 	}
 	PG_END_TRY();
