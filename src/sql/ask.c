@@ -179,7 +179,7 @@ dja_check_ask(int64 id)
 		asks = DatumGetBool(find.slot->tts_values[DJA_MSG_WANTS_REPLY - 1]);
 	}
 	else
-		dja_refuse_id_of_other_node(id);
+		dja_refuse_ask_of_other_node(id);
 	dja_find_end(&find);
 	if (!asks)
 		ereport(ERROR,

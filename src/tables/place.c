@@ -40,6 +40,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "common/hashfn.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -432,4 +433,30 @@ dja_refuse_id_of_other_node(int64 id)
 				 errmsg("there is no message " INT64_FORMAT " on node %d", id, here),
 				 errdetail("Its id was given by node %d.", (int) node),
 				 errhint("Call the function there.")));
+}
+
+/*
+ * Does a message that is sent to another node get its id there?  By the transport "direct" it does,
+ * whose partition of djactor_cluster.message is a foreign table as that of "citus" is.
+ */
+static bool
+dja_gives_ids(int node)
+{
+	Oid			namespace = get_namespace_oid("djactor_cluster", true);
+	Oid			partition = OidIsValid(namespace) ? get_relname_relid(psprintf("message_%d", node), namespace) : InvalidOid;
+	ForeignServer *server;
+
+	if (!OidIsValid(partition) || get_rel_relkind(partition) != RELKIND_FOREIGN_TABLE)
+		return false;
+	server = GetForeignServer(GetForeignTable(partition)->serverid);
+	return strcmp(GetForeignDataWrapper(server->fdwid)->fdwname, "djactor_citus") != 0;
+}
+
+void
+dja_refuse_ask_of_other_node(int64 id)
+{
+	int64		node = id >> DJA_ID_BITS;
+
+	if (node == dja_this_node() || !dja_is_node(node) || !dja_gives_ids((int) node))
+		dja_refuse_id_of_other_node(id);
 }

@@ -51,9 +51,15 @@ extern void dja_slot_lock(int slot);
 extern void dja_places_outdate(Oid table);
 
 /*
- * For who has found no message, dead letter or ask of this id: raises 42704 if it is
+ * For who has found no message or dead letter of this id: raises 42704 if it is
  * another node that has given it, and does nothing else.
  */
 extern void dja_refuse_id_of_other_node(int64 id);
+
+/*
+ * For who has found no ask of this id: likewise, unless that node also gives ids to what
+ * is sent to it from here.
+ */
+extern void dja_refuse_ask_of_other_node(int64 id);
 
 #endif							/* DJA_PLACE_H */

@@ -81,6 +81,15 @@ for my $transport ('outbox', 'direct', has_citus() ? 'citus' : ())
 	};
 	is($outside->('{"add": 5}'), '{"sum": 12}', 'who asks from outside gets the answer');
 	like($outside->('{"fail": 1}'), qr/was answered by an error.*told to fail/s, '... or an error');
+	as_role($two, 'app', 'app', q{SELECT djactor.pause('t.adds')});
+	my $early = as_role($one, 'app', 'app', qq{SELECT djactor.send('t.adds', '$adder', '{"add": 6}', wants_reply => true)});
+	my $waits = session($one, 'app', 'app');
+	$waits->start("SELECT djactor.wait_reply($early, '60 s')");
+	ok(wait_until('it waits', sub { $one->safe_psql('app', q{SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT djactor.wait_reply' AND wait_event_type = 'Extension'}) eq '1' }),
+		'... or waits for it');
+	as_role($two, 'app', 'app', q{SELECT djactor.resume('t.adds')});
+	is($waits->finish, '{"sum": 18}', '... until it comes');
+	$waits->quit;
 	my $late = as_role($one, 'app', 'app', qq{SELECT djactor.send('t.adds', '$adder', '{"later": 1}', wants_reply => true)});
 	as_role($one, 'app', 'app', qq{SELECT djactor.send('t.adds', '$adder', '{"now": 1}')});
 	is(as_role($one, 'app', 'app', "SELECT djactor.wait_reply($late, '20 s')"), '"late"', '... or one that was deferred');
