@@ -165,6 +165,7 @@ def test_failures_show_in_the_row_of_their_type(site, visit):
     payment = page.get_by_role("row", name="shop.payment")
     # With a point in the chart there is something to compare with.
     expect(page.locator("[data-tile='rate'] path.line")).to_have_attribute("d", re.compile("^M"))
+    expect(payment.locator("svg").first).to_be_attached()  # the row that the server made is gone
     failures = payment.locator("td").nth(8)
     failures.evaluate(KEEP_TEXTS)
     site.sql(
