@@ -247,7 +247,12 @@ dja_ring(DjaPendingTypeQueue *pending)
 		return;
 	if (!type_queue->ring_hosts && !dja_needs_resident(pending, type_queue))
 		return;
-	if (dja_pool(type_queue->pool)->state == DJA_POOL_ASLEEP && pending->notified)
+
+	/*
+	 * if it has fallen asleep anew it may have heard of our NOTIFY before the
+	 * push
+	 */
+	if (dja_pool(type_queue->pool)->state == DJA_POOL_ASLEEP && pending->notified && dja_pool(type_queue->pool)->rung)
 		return;
 	dja_wake_pool(type_queue->pool);
 }
