@@ -436,8 +436,9 @@ dja_refuse_id_of_other_node(int64 id)
 }
 
 /*
- * Does a message that is sent to another node get its id there?  By the transport "direct" it does,
- * whose partition of djactor_cluster.message is a foreign table as that of "citus" is.
+ * Does a message that is sent to this other node get its id there?  It does by the transport
+ * "direct".  The node's partition of djactor_cluster.message is a foreign table then.  It also is
+ * by "citus", but of djactor's own wrapper.
  */
 static bool
 dja_gives_ids(int node)

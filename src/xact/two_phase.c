@@ -21,7 +21,7 @@
  *   committed on the other node.  One phase is enough then, and saves two of three flushes.
  *   Only a NOTIFY of it is lost if the session ends in that moment.  If the other node is
  *   lost while it commits, nobody here knows whether it has, and COMMIT raises an error, as
- *   if the client had lost his server.
+ *   if the client had lost its server.
  * - What is decided here stays right until then.  Deferred triggers fire before any
  *   callback.  Callbacks are called in the opposite order in which they were registered.
  *   Citus insists on being loaded first, so its callback is the last one.  This one is
