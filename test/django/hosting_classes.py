@@ -29,6 +29,10 @@ class Counter:
         self.seen = []
 
     def handle_message(self, message: dict):
+        time.sleep(message.get("sleep", 0))
+        return self.count(message)
+
+    def count(self, message):
         if message.get("fail"):
             raise ValueError("told to fail")
         if message.get("reject"):
@@ -43,7 +47,7 @@ class AsyncCounter(Counter):
 
     async def handle_message(self, message: dict):
         await asyncio.sleep(message.get("sleep", 0.001))
-        return super().handle_message(message)
+        return self.count(message)
 
 
 class Looped:

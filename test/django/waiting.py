@@ -6,11 +6,12 @@ from django.db import connection
 
 
 def until(condition, seconds=60):
-    """Until ``condition()`` is true; errors: AssertionError, if that takes longer."""
+    """What ``condition()`` returns once it is true; errors: AssertionError, if it takes long."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end
         time.sleep(0.01)
+    return found
 
 
 def until_visible():
