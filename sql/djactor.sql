@@ -1227,6 +1227,12 @@ CREATE PROCEDURE djactor.end_turn(state jsonb DEFAULT NULL, reply jsonb DEFAULT 
 COMMENT ON PROCEDURE djactor.end_turn(jsonb, jsonb) IS
 'ends the turn that begin_turn() has begun, with the new state (NULL = unchanged) and the reply (NULL = none)';
 
+CREATE PROCEDURE djactor.next_turn(token bigint, message_id bigint, state jsonb DEFAULT NULL, reply jsonb DEFAULT NULL)
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'dja_next_turn';
+COMMENT ON PROCEDURE djactor.next_turn(bigint, bigint, jsonb, jsonb) IS
+'ends the turn under way like end_turn(), with state and reply, and begins another one like begin_turn()';
+
 CREATE FUNCTION djactor.complete
 (
 	tokens bigint[],

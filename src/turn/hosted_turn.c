@@ -1,8 +1,8 @@
 /*
  * hosted_turn.c
  *
- * begin_turn() and end_turn(), with the client's own statements between them.  See
- * hosted.h.
+ * begin_turn() and end_turn(), with the client's own statements between them, and
+ * next_turn(), which is both.  See hosted.h.
  *
  * The turn is remembered meanwhile, with its batch of one message, but no relation is
  * kept open and no snapshot: the client runs statements of its own.
@@ -32,6 +32,7 @@
 
 PG_FUNCTION_INFO_V1(dja_begin_turn);
 PG_FUNCTION_INFO_V1(dja_end_turn);
+PG_FUNCTION_INFO_V1(dja_next_turn);
 
 /* The turn between begin_turn() and end_turn(), in this transaction; batch = NULL: none. */
 typedef struct DjaHostedTurn
@@ -141,13 +142,11 @@ dja_hosted_read(DjaBatch *batch, DjaAttachedClaim *attached, int64 message_id)
 }
 
 /*
- * begin_turn(token, message_id)
+ * Begins a turn.
  */
-Datum
-dja_begin_turn(PG_FUNCTION_ARGS)
+static void
+dja_hosted_begin(int64 token, int64 message_id)
 {
-	int64		token = PG_GETARG_INT64(0);
-	int64		message_id = PG_GETARG_INT64(1);
 	MemoryContext old;
 	DjaHostedOutcome outcome;
 	DjaAttachedClaim *attached;
@@ -187,6 +186,15 @@ dja_begin_turn(PG_FUNCTION_ARGS)
 	dja_hosted_turn.started = GetCurrentTimestamp();
 	dja_hosted_turn.ending = false;
 	dja_hosted_turn_claim()->begun = message_id;
+}
+
+/*
+ * begin_turn(token, message_id)
+ */
+Datum
+dja_begin_turn(PG_FUNCTION_ARGS)
+{
+	dja_hosted_begin(PG_GETARG_INT64(0), PG_GETARG_INT64(1));
 	PG_RETURN_VOID();
 }
 
@@ -252,17 +260,17 @@ dja_require_ending(FunctionCallInfo fcinfo)
 	if (dja_hosted_turn.ending)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("end_turn() cannot be called by a trigger that it fires")));
+				 errmsg("a turn cannot be ended by a trigger that its end fires")));
 	if (!dja_called_by_client(fcinfo) && dja_query_is_under_way())
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("end_turn() cannot be called within a query that writes"),
+				 errmsg("a turn cannot be ended within a query that writes"),
 				 errdetail("Deferred constraints and triggers of the turn cannot fire there."),
 				 errhint("Call it by a statement of its own.")));
 	if (dja_hosted_turn.subid != GetCurrentSubTransactionId())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("end_turn() must be called at the level of savepoints at which begin_turn() was")));
+				 errmsg("a turn must be ended at the level of savepoints at which it was begun")));
 }
 
 /*
@@ -279,10 +287,11 @@ dja_hosted_write(DjaBatch *batch, DjaActor *actor, DjaMessage *message)
 }
 
 /*
- * end_turn(state, reply)
+ * Ends the turn under way with the state and the reply that stand in the arguments from
+ * one on.
  */
-Datum
-dja_end_turn(PG_FUNCTION_ARGS)
+static void
+dja_hosted_end(FunctionCallInfo fcinfo, int arg)
 {
 	DjaBatch   *batch = dja_hosted_turn.batch;
 	TimestampTz now = GetCurrentTimestamp();
@@ -314,12 +323,12 @@ dja_end_turn(PG_FUNCTION_ARGS)
 	batch->actors = dja_writer_get(DJA_ACTOR_TABLE);
 	PushActiveSnapshot(GetTransactionSnapshot());
 
-	result.has_state = !PG_ARGISNULL(0);
+	result.has_state = !PG_ARGISNULL(arg);
 	if (result.has_state)
-		result.state = PG_GETARG_DATUM(0);
-	result.has_reply = !PG_ARGISNULL(1);
+		result.state = PG_GETARG_DATUM(arg);
+	result.has_reply = !PG_ARGISNULL(arg + 1);
 	if (result.has_reply)
-		result.reply = PG_GETARG_DATUM(1);
+		result.reply = PG_GETARG_DATUM(arg + 1);
 	effects = dja_turn_finish(batch, actor, message, &result, dja_hosted_turn.started);
 	dja_turn_leave();
 	dja_effects_apply(effects);
@@ -340,5 +349,30 @@ dja_end_turn(PG_FUNCTION_ARGS)
 	dja_hosted_turn.batch = NULL;
 	dja_crash_unmark();
 	MemoryContextDelete(batch->context);
+}
+
+/*
+ * end_turn(state, reply)
+ */
+Datum
+dja_end_turn(PG_FUNCTION_ARGS)
+{
+	dja_hosted_end(fcinfo, 0);
+	PG_RETURN_VOID();
+}
+
+/*
+ * next_turn(token, message_id, state, reply): what end_turn() and begin_turn() do, by one
+ * statement
+ */
+Datum
+dja_next_turn(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("token and message_id must not be null")));
+	dja_hosted_end(fcinfo, 2);
+	dja_hosted_begin(PG_GETARG_INT64(0), PG_GETARG_INT64(1));
 	PG_RETURN_VOID();
 }

@@ -8,8 +8,9 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
-from django.db import transaction
+from django.db import ProgrammingError, connection, transaction
 
 import djactor
 from djactor.hosting import async_host, current
@@ -48,6 +49,63 @@ class AsyncCounter(Counter):
     async def handle_message(self, message: dict):
         await asyncio.sleep(message.get("sleep", 0.001))
         return self.count(message)
+
+
+class Driven:
+    """Asks the database who it is, in the way that its message names."""
+
+    def handle_message(self, message: dict):
+        self.trap = "100%s 'n' \\"
+        self.found = list(getattr(self, message["how"])())
+
+    def plain(self):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT (djactor.self()).actor_key, '%s'")
+            return cursor.fetchone()
+
+    def with_parameters(self):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT (djactor.self()).actor_key, %s", ["%s"])
+            return cursor.fetchone()
+
+    def many(self):
+        with connection.cursor() as cursor:
+            cursor.executemany("SELECT %s", [["-"], ["%s"]])
+            return self.plain()
+
+    def by_the_driver(self):
+        return connection.connection.execute("SELECT (djactor.self()).actor_key, '%s'").fetchone()
+
+    def by_copy(self):
+        text = "COPY (SELECT (djactor.self()).actor_key, '%s') TO STDOUT"
+        with connection.cursor() as cursor, cursor.copy(text) as copy:
+            return next(copy.rows())
+
+    def after_an_error(self):
+        with connection.cursor() as cursor:
+            with contextlib.suppress(ProgrammingError):
+                cursor.execute("SELECT %s", [])  # the driver does not send it
+            return self.plain()
+
+    def with_the_orm(self):
+        with transaction.atomic():
+            changed = Sale.objects.filter(amount=-1).update(amount=1)
+        return self.plain()[0], "%s" if changed == 0 else "changed"
+
+
+class Mixed:
+    """Has statements for some messages only, and notes each run in a file."""
+
+    def handle_message(self, message: dict):
+        with Path(message["file"]).open("a") as file:
+            file.write(f"{message['i']}\n")
+        if message["write"]:
+            Sale.objects.create(product=message["i"], amount=1)
+        if message.get("orphan"):
+            with connection.cursor() as cursor:
+                cursor.execute("INSERT INTO mixed_child VALUES (1)")
+        if message.get("fail"):
+            raise ValueError("told to fail")
 
 
 class Looped:

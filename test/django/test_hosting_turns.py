@@ -25,6 +25,8 @@ TYPES = {
     "host.counter": ("Counter", {}),
     "host.acounter": ("AsyncCounter", {}),
     "host.looped": ("Looped", {}),
+    "host.driven": ("Driven", {}),
+    "host.mixed": ("Mixed", {"max_attempts": 1}),
     "host.seller": ("Seller", {"max_attempts": 1}),
     "host.alone": ("Seller", {"batch_size": 1}),
     "host.aseller": ("AsyncSeller", {"max_attempts": 1}),
@@ -57,6 +59,30 @@ def state(name, key=1):
 
 def letter():
     return DeadLetter.objects.get()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "plain",
+        "with_parameters",
+        "many",
+        "by_the_driver",
+        "by_copy",
+        "after_an_error",
+        "with_the_orm",
+    ],
+)
+def test_each_turn_of_a_batch_is_its_own_however_it_asks_the_database(worker, how):
+    query("SELECT djactor.pause('host.driven')")
+    for i in range(100):
+        djactor.actor("host.driven", i % 20).send({"how": how})
+    query("SELECT djactor.resume('host.driven')")
+    wait_idle(60)
+    assert not DeadLetter.objects.exists()
+    for key in range(20):
+        assert Actor.objects.get(actor_key=str(key)).turns == 5
+        assert state("host.driven", key) == {"trap": "100%s 'n' \\", "found": [str(key), "%s"]}
 
 
 def test_async_turns_run_in_the_loop_that_was_chosen(worker):
@@ -146,6 +172,48 @@ def test_a_failure_in_a_batch_is_its_own_alone(worker):
     assert letter().payload["product"] == 17
     sold = sorted(Sale.objects.values_list("product", flat=True))
     assert sold == [i for i in range(40) if i != 17]
+
+
+def runs_of_mixed(file, messages):
+    """Have each of these handled by an actor of its own; returns what has run, in order."""
+    query("SELECT djactor.pause('host.mixed')")
+    for i, message in enumerate(messages):
+        djactor.actor("host.mixed", i).send(message | {"i": i, "file": str(file)})
+    query("SELECT djactor.resume('host.mixed')")
+    wait_idle(60)
+    return [int(line) for line in file.read_text().split()]
+
+
+def test_a_sync_turn_without_statements_does_not_run_again_when_others_of_its_batch_fail(
+    worker, tmp_path
+):
+    failing = {100, 150, 160, 200}
+    messages = [{"write": i % 5 == 0, "fail": i in failing} for i in range(250)]
+    runs = runs_of_mixed(tmp_path / "runs", messages)
+    assert [runs.count(i) for i in range(250) if i % 5] == [1] * 200
+    assert {letter.payload["i"] for letter in DeadLetter.objects.all()} == failing
+    sold = set(Sale.objects.values_list("product", flat=True))
+    assert sold == set(range(0, 250, 5)) - failing
+
+
+def test_a_turn_that_fails_at_its_end_is_the_one_that_failed(worker, tmp_path):
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE mixed_parent (id int PRIMARY KEY)")
+        cursor.execute(
+            "CREATE TABLE mixed_child"
+            " (id int REFERENCES mixed_parent DEFERRABLE INITIALLY DEFERRED)"
+        )
+    messages = [{"write": True, "orphan": i in (100, 200)} for i in range(250)]
+    runs_of_mixed(tmp_path / "runs", messages)
+    letters = DeadLetter.objects.all()
+    assert {letter.payload["i"]: letter.sqlstate for letter in letters} == {
+        100: "23503",
+        200: "23503",
+    }
+    sold = set(Sale.objects.values_list("product", flat=True))
+    assert sold == set(range(250)) - {100, 200}
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE mixed_child, mixed_parent")
 
 
 def test_with_batch_size_1_each_sync_turn_has_a_transaction_of_its_own(worker):

@@ -133,7 +133,7 @@ is($super->query(q{SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FRO
 	WHERE pronamespace = 'djactor'::regnamespace AND has_function_privilege('stranger', p.oid, 'EXECUTE')}),
 	'ask begin_turn cancel cancel_timer complete cron_next current_cause current_headers current_sender_key current_sender_type current_trace defer_reply discard drain drain_take'
 	. ' drop_actor_type end_turn erase every_next fail heartbeat'
-	. ' held host_close host_crashed host_drain host_open mailbox_position message name_hash now outcome pause progress progress_of redrive reject release reload reply reply_error result resume run_now'
+	. ' held host_close host_crashed host_drain host_open mailbox_position message name_hash next_turn now outcome pause progress progress_of redrive reject release reload reply reply_error result resume run_now'
 	. ' schedule self send set_timer stash stat_percentile stop stop_actor take timer_next trace unschedule unstash_all unwatch wait_idle wait_replies wait_reply watch', 'no other function is open to everybody');
 is($super->query(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'djactor'::regnamespace AND prosecdef}), '',
 	'no function runs as its owner');

@@ -34,7 +34,6 @@ class Hosted:
         is_async: Whether its handlers are coroutine functions.
         stateless: Whether its actors have no row, so that each turn makes a new object.
         alone: Whether each sync turn gets a transaction of its own.
-        late: Whether a sync turn begins with its first statement.
         state_version: The version of its states when this process began.
     """
 
@@ -45,7 +44,6 @@ class Hosted:
         "cls",
         "is_async",
         "label",
-        "late",
         "name",
         "state_version",
         "stateless",
@@ -67,7 +65,6 @@ class Hosted:
         self.is_async = is_async(cls)
         self.stateless = stateless
         self.alone = alone
-        self.late = stateless and bool(getattr(cls, "begins_late", False))
         self.state_version = state_version
         self.label = cls.__name__
         self._actor = _Actor(cls, cls.__name__, key_converter(cls))

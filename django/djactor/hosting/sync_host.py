@@ -471,11 +471,7 @@ class _Thread(threading.Thread):
                     while (row := next_row(since)) is not None:
                         tried.append(row)
                         since = since or time.monotonic()
-                        self._in_turn = False
-                        if self.host.types[row[TYPE]].late:
-                            batch.arm(row)
-                        else:
-                            batch.begin(row)
+                        batch.arm(row)
                         self._in_turn = True
                         self._turn(row, batch)
                         if self._is_alone(row[TYPE]):

@@ -73,6 +73,11 @@ def begin_turn(token: int, message_id: int) -> str:
     return f"SELECT djactor.begin_turn({token}, {message_id});"
 
 
+def next_turn(token: int, message_id: int, state: str | None, reply: str | None) -> str:
+    """The statement; state and reply are those of the turn before."""
+    return f"CALL djactor.next_turn({token}, {message_id}, {literal(state)}, {literal(reply)});"
+
+
 def end_turn(state: str | None, reply: str | None) -> str:
     """The statement."""
     return f"CALL djactor.end_turn({literal(state)}, {literal(reply)});"

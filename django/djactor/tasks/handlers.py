@@ -165,7 +165,6 @@ class TaskHandler:
     """The class of a queue."""
 
     runs_tasks = True
-    begins_late = True
 
     def __init__(self, key: str) -> None:
         """Nothing is kept of a key."""
