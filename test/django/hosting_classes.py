@@ -51,10 +51,17 @@ class AsyncCounter(Counter):
         return self.count(message)
 
 
+def note(message):
+    """Write down that its handler runs."""
+    with Path(message["file"]).open("a") as file:
+        file.write(f"{message['i']}\n")
+
+
 class Driven:
     """Asks the database who it is, in the way that its message names."""
 
     def handle_message(self, message: dict):
+        note(message)
         self.trap = "100%s 'n' \\"
         self.found = list(getattr(self, message["how"])())
 
@@ -94,11 +101,10 @@ class Driven:
 
 
 class Mixed:
-    """Has statements for some messages only, and notes each run in a file."""
+    """Has statements for some messages only."""
 
     def handle_message(self, message: dict):
-        with Path(message["file"]).open("a") as file:
-            file.write(f"{message['i']}\n")
+        note(message)
         if message["write"]:
             Sale.objects.create(product=message["i"], amount=1)
         if message.get("orphan"):

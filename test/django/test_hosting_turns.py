@@ -61,6 +61,16 @@ def letter():
     return DeadLetter.objects.get()
 
 
+def runs_of(name, file, messages, keys=1_000):
+    """Have these handled by so many actors; returns the numbers of those that have run."""
+    query("SELECT djactor.pause(%s)", name)
+    for i, message in enumerate(messages):
+        djactor.actor(name, i % keys).send(message | {"i": i, "file": str(file)})
+    query("SELECT djactor.resume(%s)", name)
+    wait_idle(60)
+    return [int(line) for line in file.read_text().split()]
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -73,16 +83,14 @@ def letter():
         "with_the_orm",
     ],
 )
-def test_each_turn_of_a_batch_is_its_own_however_it_asks_the_database(worker, how):
-    query("SELECT djactor.pause('host.driven')")
-    for i in range(100):
-        djactor.actor("host.driven", i % 20).send({"how": how})
-    query("SELECT djactor.resume('host.driven')")
-    wait_idle(60)
+def test_each_turn_of_a_batch_is_its_own_however_it_asks_the_database(worker, how, tmp_path):
+    runs = runs_of("host.driven", tmp_path / "runs", [{"how": how}] * 300, keys=20)
     assert not DeadLetter.objects.exists()
     for key in range(20):
-        assert Actor.objects.get(actor_key=str(key)).turns == 5
+        assert Actor.objects.get(actor_key=str(key)).turns == 15
         assert state("host.driven", key) == {"trap": "100%s 'n' \\", "found": [str(key), "%s"]}
+    if how != "after_an_error":
+        assert sorted(runs) == list(range(300))
 
 
 def test_async_turns_run_in_the_loop_that_was_chosen(worker):
@@ -174,14 +182,11 @@ def test_a_failure_in_a_batch_is_its_own_alone(worker):
     assert sold == [i for i in range(40) if i != 17]
 
 
-def runs_of_mixed(file, messages):
-    """Have each of these handled by an actor of its own; returns what has run, in order."""
-    query("SELECT djactor.pause('host.mixed')")
-    for i, message in enumerate(messages):
-        djactor.actor("host.mixed", i).send(message | {"i": i, "file": str(file)})
-    query("SELECT djactor.resume('host.mixed')")
-    wait_idle(60)
-    return [int(line) for line in file.read_text().split()]
+def test_turns_with_statements_and_turns_without_share_a_batch(worker, tmp_path):
+    messages = [{"write": i % 7 < 4} for i in range(300)]
+    runs = runs_of("host.mixed", tmp_path / "runs", messages, keys=60)
+    assert sorted(runs) == list(range(300))
+    assert Sale.objects.count() == sum(message["write"] for message in messages)
 
 
 def test_a_sync_turn_without_statements_does_not_run_again_when_others_of_its_batch_fail(
@@ -189,7 +194,7 @@ def test_a_sync_turn_without_statements_does_not_run_again_when_others_of_its_ba
 ):
     failing = {100, 150, 160, 200}
     messages = [{"write": i % 5 == 0, "fail": i in failing} for i in range(250)]
-    runs = runs_of_mixed(tmp_path / "runs", messages)
+    runs = runs_of("host.mixed", tmp_path / "runs", messages)
     assert [runs.count(i) for i in range(250) if i % 5] == [1] * 200
     assert {letter.payload["i"] for letter in DeadLetter.objects.all()} == failing
     sold = set(Sale.objects.values_list("product", flat=True))
@@ -204,7 +209,7 @@ def test_a_turn_that_fails_at_its_end_is_the_one_that_failed(worker, tmp_path):
             " (id int REFERENCES mixed_parent DEFERRABLE INITIALLY DEFERRED)"
         )
     messages = [{"write": True, "orphan": i in (100, 200)} for i in range(250)]
-    runs_of_mixed(tmp_path / "runs", messages)
+    runs_of("host.mixed", tmp_path / "runs", messages)
     letters = DeadLetter.objects.all()
     assert {letter.payload["i"]: letter.sqlstate for letter in letters} == {
         100: "23503",
