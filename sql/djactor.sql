@@ -1227,6 +1227,12 @@ CREATE PROCEDURE djactor.end_turn(state jsonb DEFAULT NULL, reply jsonb DEFAULT 
 COMMENT ON PROCEDURE djactor.end_turn(jsonb, jsonb) IS
 'ends the turn that begin_turn() has begun, with the new state (NULL = unchanged) and the reply (NULL = none)';
 
+CREATE FUNCTION djactor.waited_for() RETURNS boolean
+	LANGUAGE c VOLATILE
+	AS 'MODULE_PATHNAME', 'dja_waited_for';
+COMMENT ON FUNCTION djactor.waited_for() IS
+'does another session wait for a lock that this one holds? Commit soon then, and run no further turn before';
+
 CREATE PROCEDURE djactor.next_turn(token bigint, message_id bigint, state jsonb DEFAULT NULL, reply jsonb DEFAULT NULL)
 	LANGUAGE c
 	AS 'MODULE_PATHNAME', 'dja_next_turn';

@@ -2,7 +2,8 @@
  * hosted_turn.c
  *
  * begin_turn() and end_turn(), with the client's own statements between them, and
- * next_turn(), which is both.  See hosted.h.
+ * next_turn(), which is both.  waited_for() says whether the transaction is better
+ * committed before another turn.  See hosted.h.
  *
  * The turn is remembered meanwhile, with its batch of one message, but no relation is
  * kept open and no snapshot: the client runs statements of its own.
@@ -26,6 +27,7 @@
 #include "base/compat.h"
 #include "shmem/crash.h"
 #include "turn/hosted.h"
+#include "turn/session.h"
 #include "turn/turn.h"
 #include "turn/turn_effects.h"
 #include "turn/turn_run.h"
@@ -33,6 +35,7 @@
 PG_FUNCTION_INFO_V1(dja_begin_turn);
 PG_FUNCTION_INFO_V1(dja_end_turn);
 PG_FUNCTION_INFO_V1(dja_next_turn);
+PG_FUNCTION_INFO_V1(dja_waited_for);
 
 /* The turn between begin_turn() and end_turn(), in this transaction; batch = NULL: none. */
 typedef struct DjaHostedTurn
@@ -375,4 +378,13 @@ dja_next_turn(PG_FUNCTION_ARGS)
 	dja_hosted_end(fcinfo, 2);
 	dja_hosted_begin(PG_GETARG_INT64(0), PG_GETARG_INT64(1));
 	PG_RETURN_VOID();
+}
+
+/*
+ * waited_for()
+ */
+Datum
+dja_waited_for(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(dja_locks_waited_for());
 }

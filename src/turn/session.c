@@ -173,6 +173,18 @@ dja_look_at_locks(bool *waited_for)
 }
 
 /*
+ * Does another process wait for what this one has locked?
+ */
+bool
+dja_locks_waited_for(void)
+{
+	bool		waited_for;
+
+	(void) dja_look_at_locks(&waited_for);
+	return waited_for;
+}
+
+/*
  * Called after a turn: releases the advisory locks that it has taken for the
  * session, and returns whether another process waits for what the transaction has
  * locked.  The server's own function looks at everything that the process has

@@ -23,6 +23,7 @@ extern void dja_session_settings(const char *application_name);
 extern void dja_session_begin(void);
 extern void dja_session_check(void);
 extern bool dja_session_waited_for(void);
+extern bool dja_locks_waited_for(void); /* in any session */
 extern void dja_session_renew(void);
 extern void dja_session_clean(void);
 extern void dja_session_keep_cursors(void);

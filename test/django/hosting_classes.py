@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 from django.db import ProgrammingError, connection, transaction
+from django.db.models import F
 
 import djactor
-from djactor.hosting import async_host, current
+from djactor.hosting import async_host, current, sync_host
 from djactor.hosting.async_host import Claim
 from djactor_python import send as send_as_inside
 from shop.models import Sale
@@ -112,6 +113,16 @@ class Mixed:
                 cursor.execute("INSERT INTO mixed_child VALUES (1)")
         if message.get("fail"):
             raise ValueError("told to fail")
+
+
+class Lasting:
+    """Locks one row, and has its host share a transaction for as long as it may."""
+
+    def handle_message(self, message: dict):
+        sync_host.LONG = 3600.0
+        note(message)
+        Sale.objects.filter(product=0).update(amount=F("amount") + 1)
+        time.sleep(0.02)
 
 
 class Looped:

@@ -9,11 +9,13 @@ import urllib.error
 import urllib.request
 
 import pytest
+from django.db import transaction
 
 import djactor
 from djactor.models import DeadLetter, Message
 from djactor.test import wait_idle
 from hosting_worker import LOOPS, Worker, define, drop, query
+from shop.models import Sale
 from test_hosting_turns import state
 from waiting import until
 
@@ -173,6 +175,27 @@ def test_nobody_waits_behind_async_turns_that_last(types, start):
     wait_idle(60)
     assert query("SELECT count(*) FROM djactor.actor WHERE actor_type = 'host.counter'") == [(640,)]
     assert not DeadLetter.objects.exists()
+
+
+def test_who_waits_for_a_lock_of_sync_turns_waits_for_the_one_that_runs(types, start, tmp_path):
+    types(lasting=("Lasting", {}))
+    start("--types", "host.lasting", "--threads", 1)
+    runs = tmp_path / "runs"
+    runs.touch()
+    sale = Sale.objects.create(product=0, amount=0)
+    query("SELECT djactor.pause('host.lasting')")
+    for i in range(210):
+        djactor.actor("host.lasting", 1).send({"file": str(runs), "i": i})
+    query("SELECT djactor.resume('host.lasting')")
+    until(lambda: len(runs.read_text().split()) > 5)  # of a transaction of a hundred, two seconds
+    before = len(runs.read_text().split())
+    with transaction.atomic():
+        Sale.objects.select_for_update().get(product=0)
+        waited = len(runs.read_text().split()) - before
+    assert waited < 50
+    wait_idle(60)
+    sale.refresh_from_db()
+    assert sale.amount == 210
 
 
 @EACH

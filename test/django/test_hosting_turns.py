@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from django.db import connection, transaction
 
 import djactor
 from djactor import listener
+from djactor.hosting import late
 from djactor.hosting.classes import Hosted
 from djactor.hosting.session import Options, SyncSession
 from djactor.models import Actor, DeadLetter, Message
@@ -219,6 +221,29 @@ def test_a_turn_that_fails_at_its_end_is_the_one_that_failed(worker, tmp_path):
     assert sold == set(range(250)) - {100, 200}
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE mixed_child, mixed_parent")
+
+
+def test_a_batch_is_over_if_somebody_waits_for_its_locks(fresh):
+    def wait():
+        Sale.objects.update(amount=3)
+        connection.close()
+
+    Sale.objects.create(product=1, amount=1)
+    waiting = threading.Thread(target=wait)
+    with transaction.atomic():
+        Sale.objects.update(amount=2)
+        batch = late.Batch("default")
+        batch.is_open = True
+        assert not batch.is_over(100.0, 100.005)
+        assert not batch.is_over(100.0, 100.020)
+        waiting.start()
+        until(lambda: query("SELECT djactor.waited_for()") == [(True,)])
+        assert not batch.is_over(100.0, 100.025)  # it has just been looked at
+        assert batch.is_over(100.0, 100.031)
+        assert batch.waited_for
+    waiting.join()
+    assert late.Batch("default").is_over(100.0, 100.051)
+    assert late.Batch("default", late.SHORT).is_over(100.0, 100.011)
 
 
 def test_with_batch_size_1_each_sync_turn_has_a_transaction_of_its_own(worker):

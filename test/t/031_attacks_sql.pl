@@ -134,7 +134,7 @@ is($super->query(q{SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FRO
 	'ask begin_turn cancel cancel_timer complete cron_next current_cause current_headers current_sender_key current_sender_type current_trace defer_reply discard drain drain_take'
 	. ' drop_actor_type end_turn erase every_next fail heartbeat'
 	. ' held host_close host_crashed host_drain host_open mailbox_position message name_hash next_turn now outcome pause progress progress_of redrive reject release reload reply reply_error result resume run_now'
-	. ' schedule self send set_timer stash stat_percentile stop stop_actor take timer_next trace unschedule unstash_all unwatch wait_idle wait_replies wait_reply watch', 'no other function is open to everybody');
+	. ' schedule self send set_timer stash stat_percentile stop stop_actor take timer_next trace unschedule unstash_all unwatch wait_idle wait_replies wait_reply waited_for watch', 'no other function is open to everybody');
 is($super->query(q{SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pronamespace = 'djactor'::regnamespace AND prosecdef}), '',
 	'no function runs as its owner');
 is($super->query(q{SELECT count(*) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE pronamespace = 'djactor'::regnamespace AND NOT

@@ -5,6 +5,9 @@ it does, and one that never does ends as an async turn does: by ``complete()``, 
 the batch in one statement.  No transaction is open then while it runs, and a failure of others does
 not undo it.
 
+A transaction that holds locks for which somebody waits ends with the turn that runs.  The server is
+asked for that each ten milliseconds.
+
 The first turn that begins does so by a trip to the server of its own.  The others save that trip:
 what ends the turn before and begins the next goes ahead of the next one's first statement.  When
 that raises nobody can tell which of the two has failed.  So the transaction is undone, whatever the
@@ -28,7 +31,9 @@ from django.db import connections
 from djactor.hosting import wire
 from djactor.hosting.context import ID, TOKEN, Row
 
-_SHORT = 500  # characters ahead of a statement; pg_stat_activity shows 1,024 by default
+SHORT = 0.010  # seconds after which somebody may wait for the transaction, so that it is asked
+LONG = 0.050  # ... after which it ends anyway, but for its last turn
+_SHOWN = 500  # characters ahead of a statement; pg_stat_activity shows 1,024 by default
 
 
 class End(NamedTuple):
@@ -46,12 +51,22 @@ class Batch:
     Attributes:
         is_open: Whether the transaction has begun.
         broken: Why the turn that runs could not begin.
+        waited_for: Whether another session was found to wait for a lock of the transaction.
     """
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, longest: float = LONG) -> None:
+        """Begin.
+
+        Args:
+            alias: The database.
+            longest: After so many seconds it is over.
+        """
         self.is_open = False
         self.broken: BaseException | None = None
+        self.waited_for = False
         self._alias = alias
+        self._longest = longest
+        self._looked = 0.0  # when it was asked whether somebody waits
         self._raw: psycopg.Connection[Any] = wire.raw_connection(alias)
         self._armed: Row | None = None  # its turn begins with a statement
         self._left: tuple[str | None, str | None] | None = None  # by the last turn that has begun
@@ -94,6 +109,25 @@ class Batch:
         else:
             self._armed = None
             self._ends.append(End(row, state, reply, began))
+
+    def is_over(self, since: float, now: float) -> bool:
+        """Whether it should be committed before another turn begins.
+
+        Args:
+            since: When it began, by the monotonic clock.
+            now: The present time.
+
+        Raises:
+            psycopg.Error: The connection is lost.
+        """
+        if now - max(since, self._looked) < SHORT:
+            return False
+        self._looked = now
+        if now - since >= self._longest:
+            return True
+        if self.is_open:
+            self.waited_for = wire.value(self._raw, wire.WAITED_FOR) == "t"
+        return self.waited_for
 
     def commit(self) -> list[Row]:
         """Commit everything.
@@ -197,7 +231,7 @@ class Batch:
             and isinstance(cursor, psycopg.ClientCursor)
             and not isinstance(cursor, psycopg.ServerCursor)
             and not connections[self._alias].queries_logged
-            and len(self._ahead) < _SHORT
+            and len(self._ahead) < _SHOWN
         )
 
     def _wait(self, *args: Any, **kwargs: Any) -> Any:

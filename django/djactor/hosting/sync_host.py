@@ -12,11 +12,11 @@ thread could take, it asks for the rest itself when it is done, by the session o
 waits for it: going on is cheaper than to wake another thread with another connection.  As many
 threads go on as the leader has seen leave the interpreter free.
 
-Turns share a transaction as inside turns do.  A batch ends after some 10 ms, and takes no more than
-is there.  There are no savepoints: when a turn fails, all of the batch are undone, and each runs
-again in a transaction of its own.  Turns of tasks are in the transaction from their first statement
-on (``late.py``).  A type that has failed is not batched for a while, nor one with
-a turn that has lasted, and one with ``batch_size => 1`` never.
+Turns share a transaction as inside turns do, from their first statement on (``late.py``).  It ends
+after 50 ms, but for its last turn, and sooner if somebody waits for its locks or if there is no
+more mail.  There are no savepoints: when a turn fails, all that were in the transaction are undone,
+and each runs again in one of its own.  A type that has failed is not batched for a while, nor one
+with a turn that has lasted, and one with ``batch_size => 1`` never.
 
 Nobody waits for a stranger's turn: when one lasts, the leader gives back the mailboxes that its
 thread has taken and not begun with.
@@ -54,12 +54,11 @@ from djactor.hosting.context import (
     running,
 )
 from djactor.hosting.errors import CANCELLED, ENDED, describe, sqlstate_of
-from djactor.hosting.late import Batch
+from djactor.hosting.late import LONG, SHORT, Batch
 from djactor.hosting.notes import SYNC_HOST, Notes
 from djactor.hosting.session import BACKOFF, Lost, Options, Outdated, SyncSession
 from djactor.hosting.watchdog import Watchdog
 
-BATCH = 0.010  # seconds that a batch lasts, but for its last turn
 HOLD = 0.100  # seconds after which the rest of what was taken is given back
 MOST = 100  # messages at once
 LOOK = 0.020  # seconds for which the leader looks at the turns that run
@@ -79,6 +78,7 @@ class SyncHost:
         changed: Notified when a thread ends what it has taken; its lock guards what the threads
             have left.
         careful: Until when turns of a type are not batched.
+        hurried: Until when batches are short, since somebody has waited for one.
         seconds: How long a turn takes, about.
     """
 
@@ -95,7 +95,8 @@ class SyncHost:
         self.draining = False
         self.outdated: Callable[[], None] = lambda: None  # when this process has to begin anew
         self.careful: dict[str, float] = {}
-        self.seconds = BATCH
+        self.seconds = SHORT
+        self.hurried = 0.0
         self._mailboxes = 1  # in the last take that found some
         self._bell, self._rope = os.pipe()
         os.set_blocking(self._bell, False)
@@ -209,8 +210,9 @@ class SyncHost:
         return []
 
     def _ask(self) -> list[Row]:
-        """Ask for as much mail as a batch is likely to handle."""
-        fit = min(MOST, int(BATCH / max(self.seconds, 1e-5)) or 1)
+        """Ask for as much mail as a batch is likely to handle: a short one, unless more waits."""
+        length = self.longest() if self._more else SHORT
+        fit = min(MOST, int(length / max(self.seconds, 1e-5)) or 1)
         rows = self.session.take(fit, max(1, fit // self._mailboxes))
         self._more = len(rows) >= fit
         self._beat = time.monotonic() + self.options.lease / 3
@@ -219,6 +221,10 @@ class SyncHost:
             self._mailboxes = len({row[CLAIM] for row in rows})
             self.watchdog.awake()
         return rows
+
+    def longest(self) -> float:
+        """For how many seconds a batch may last at present."""
+        return SHORT if time.monotonic() < self.hurried else LONG
 
     def _wait_for_room(self) -> None:
         """Until no turn runs, or those that run leave the interpreter free."""
@@ -414,17 +420,28 @@ class _Thread(threading.Thread):
 
     def _next(self, since: float) -> Row | None:
         """The next message; None if there is none for a batch that has begun then (0: not yet)."""
+        if since and self.rest and self._is_over(since):
+            return None
         with self.host.changed:
             while self.rest:
                 row = self.rest[0]
                 if row[CLAIM] not in self._ended:
-                    if since and (time.monotonic() - since > BATCH or self._is_alone(row[TYPE])):
+                    if since and self._is_alone(row[TYPE]):
                         return None
                     self._begun.add(row[CLAIM])
                     self.rest.popleft()
                     return row
                 self.rest.popleft()
         return None
+
+    def _is_over(self, since: float) -> bool:
+        """Whether the batch that has begun then should end."""
+        assert self.batch is not None
+        now = time.monotonic()
+        over = self.batch.is_over(since, now)
+        if self.batch.waited_for:
+            self.host.hurried = now + CAREFUL
+        return over
 
     def let_go(self, before: float) -> list[int]:
         """Forget mailboxes that are not begun with, if the turn that runs has begun before then.
@@ -466,7 +483,7 @@ class _Thread(threading.Thread):
         try:
             self._in_turn = False
             with transaction.atomic(using=alias, durable=True):
-                self.batch = batch = Batch(alias)
+                self.batch = batch = Batch(alias, self.host.longest())
                 with batch.watching():
                     while (row := next_row(since)) is not None:
                         tried.append(row)

@@ -15,6 +15,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 
 _FINE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
+WAITED_FOR = "SELECT djactor.waited_for()"
 
 
 def literal(text: str | None) -> str:
