@@ -57,10 +57,12 @@ BEGIN;
 SAVEPOINT s;
 SELECT begin_turn('p');
 INSERT INTO written VALUES ('p');
+\set VERBOSITY sqlstate
 CALL djactor.next_turn(token('r'), id('r'), '"p"');
 ROLLBACK TO s;
 SELECT begin_turn('p');
 CALL djactor.next_turn(token('q'), id('p'), '"p"');
+\set VERBOSITY default
 ROLLBACK TO s;
 SELECT begin_turn('p');
 CALL djactor.next_turn(NULL, id('q'), '"p"');
