@@ -9,6 +9,7 @@ CREATE TABLE written (what text);
 CREATE TABLE parent (id int PRIMARY KEY);
 CREATE TABLE child (id int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
 SELECT djactor.define_actor_type('hosted', NULL, hosted => true), djactor.define_actor_type('other', NULL, hosted => true);
+DELETE FROM djactor.reply;
 SELECT djactor.host_open('{hosted}') > 0 AS opened;
 
 -- # State and reply are those of the turn that ends; what follows is the other one's
@@ -21,7 +22,7 @@ CALL djactor.next_turn(token('three'), id('three'), '"one"', '"answer"');
 SELECT (djactor.self()).actor_key, (djactor.message()).payload;
 SELECT djactor.send('other', 'o', '"from three"') > 0 AS sent;
 CALL djactor.next_turn(token('two'), id('two'));
-SELECT (djactor.self()).actor_key, (djactor.message()).payload, (SELECT state FROM djactor.actor WHERE actor_key = 'a');
+SELECT (djactor.self()).actor_key, (djactor.message()).payload, (SELECT state FROM djactor.actor WHERE actor_type = 'hosted' AND actor_key = 'a');
 CALL djactor.end_turn('"two"');
 COMMIT;
 SELECT * FROM actors('hosted');
