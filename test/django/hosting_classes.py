@@ -89,6 +89,16 @@ class Driven:
         with connection.cursor() as cursor, cursor.copy(text) as copy:
             return next(copy.rows())
 
+    def in_a_pipeline(self):
+        with connection.connection.pipeline():
+            cursor = connection.connection.execute("SELECT (djactor.self()).actor_key, '%s'")
+        return cursor.fetchone()
+
+    def by_a_cursor_of_the_server(self):
+        with connection.chunked_cursor() as cursor:
+            cursor.execute("SELECT (djactor.self()).actor_key, %s", ["%s"])
+            return cursor.fetchone()
+
     def after_an_error(self):
         with connection.cursor() as cursor:
             with contextlib.suppress(ProgrammingError):
@@ -123,6 +133,14 @@ class Lasting:
         note(message)
         Sale.objects.filter(product=0).update(amount=F("amount") + 1)
         time.sleep(0.02)
+
+
+class Sharing:
+    """Tells for how long its host would have turns share a transaction now."""
+
+    def handle_message(self, message: dict):
+        time.sleep(message["sleep"])
+        return {"longest": threading.current_thread().host.longest()}
 
 
 class Looped:

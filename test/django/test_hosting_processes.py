@@ -12,6 +12,7 @@ import pytest
 from django.db import transaction
 
 import djactor
+from djactor.hosting import late
 from djactor.models import DeadLetter, Message
 from djactor.test import wait_idle
 from hosting_worker import LOOPS, Worker, define, drop, query
@@ -196,6 +197,15 @@ def test_who_waits_for_a_lock_of_sync_turns_waits_for_the_one_that_runs(types, s
     wait_idle(60)
     sale.refresh_from_db()
     assert sale.amount == 210
+
+
+def test_after_a_turn_that_lasts_transactions_are_short(types, start):
+    types(sharing=("Sharing", {}))
+    start("--types", "host.sharing", "--threads", 1)
+    actor = djactor.actor("host.sharing", 1)
+    assert actor.ask({"sleep": 0}, timeout=30) == {"longest": late.LONG}
+    actor.ask({"sleep": 0.2}, timeout=30)
+    assert actor.ask({"sleep": 0}, timeout=30) == {"longest": late.SHORT}
 
 
 @EACH

@@ -81,6 +81,8 @@ def runs_of(name, file, messages, keys=1_000):
         "many",
         "by_the_driver",
         "by_copy",
+        "in_a_pipeline",
+        "by_a_cursor_of_the_server",
         "after_an_error",
         "with_the_orm",
     ],

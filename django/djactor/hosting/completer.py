@@ -25,6 +25,7 @@ from djactor.hosting.context import ID, TOKEN, Turn
 from djactor.hosting.errors import ENDED, Failure, describe
 from djactor.hosting.session import BACKOFF, Options, connect
 from djactor.hosting.trips import Trips, numbered
+from djactor.hosting.wire import element
 
 if TYPE_CHECKING:
     from djactor.hosting.async_host import Claim
@@ -297,12 +298,9 @@ def _arrays(ends: Sequence[End]) -> tuple[str, str, str, str | None, str]:
         row = turn.row
         tokens.append(row[TOKEN])
         messages.append(row[ID])
-        states.append("NULL" if state is None else _element(state))
-        if reply is None:
-            replies.append("NULL")
-        else:
-            replies.append(_element(reply))
-            any_reply = True
+        states.append(element(state))
+        replies.append(element(reply))
+        any_reply |= reply is not None
         usecs.append(usec)
     return (
         "{{{}}}".format(",".join(map(str, tokens))),
@@ -311,7 +309,3 @@ def _arrays(ends: Sequence[End]) -> tuple[str, str, str, str | None, str]:
         "{{{}}}".format(",".join(replies)) if any_reply else None,
         "{{{}}}".format(",".join(map(str, usecs))),
     )
-
-
-def _element(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -6,7 +6,7 @@ the batch in one statement.  No transaction is open then while it runs, and a fa
 not undo it.
 
 A transaction that holds locks for which somebody waits ends with the turn that runs.  The server is
-asked for that each ten milliseconds.
+asked every ten milliseconds whether somebody does.
 
 The first turn that begins does so by a trip to the server of its own.  The others save that trip:
 what ends the turn before and begins the next goes ahead of the next one's first statement.  When
@@ -31,8 +31,8 @@ from django.db import connections
 from djactor.hosting import wire
 from djactor.hosting.context import ID, TOKEN, Row
 
-SHORT = 0.010  # seconds after which somebody may wait for the transaction, so that it is asked
-LONG = 0.050  # ... after which it ends anyway, but for its last turn
+SHORT = 0.010  # seconds between two questions whether somebody waits for the transaction's locks
+LONG = 0.050  # seconds after which it ends anyway, but for its last turn
 _SHOWN = 500  # characters ahead of a statement; pg_stat_activity shows 1,024 by default
 
 
@@ -246,16 +246,10 @@ class Batch:
 def _complete(ends: list[End]) -> str:
     """The statement that ends turns."""
     now = time.monotonic()
-    states = wire.literal(f"{{{','.join(_element(end.state) for end in ends)}}}")
-    replies = wire.literal(f"{{{','.join(_element(end.reply) for end in ends)}}}")
+    states = wire.literal(f"{{{','.join(wire.element(end.state) for end in ends)}}}")
+    replies = wire.literal(f"{{{','.join(wire.element(end.reply) for end in ends)}}}")
     return (
         f"SELECT djactor.complete('{{{','.join(str(end.row[TOKEN]) for end in ends)}}}',"
         f" '{{{','.join(str(end.row[ID]) for end in ends)}}}', {states}, {replies},"
         f" '{{{','.join(str(int((now - end.began) * 1e6)) for end in ends)}}}');"
     )
-
-
-def _element(text: str | None) -> str:
-    if text is None:
-        return "NULL"
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

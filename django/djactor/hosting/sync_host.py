@@ -64,6 +64,7 @@ MOST = 100  # messages at once
 LOOK = 0.020  # seconds for which the leader looks at the turns that run
 FREE = 0.4  # of the time: a thread more may run while those that run compute less than that
 CAREFUL = 5.0  # seconds for which a type that has failed, or lasted, is not batched
+STEADY = 60.0  # seconds without a turn that lasts, after which batches are long
 
 _WEIGHT = 0.05  # of the newest turn in the average
 _FIRST_SLOT = 2  # of the notes
@@ -78,7 +79,8 @@ class SyncHost:
         changed: Notified when a thread ends what it has taken; its lock guards what the threads
             have left.
         careful: Until when turns of a type are not batched.
-        hurried: Until when batches are short, since somebody has waited for one.
+        hurried: Until when batches are short, since somebody has waited for one, or a turn has
+            lasted: the next one that does would keep all that its batch has locked before.
         seconds: How long a turn takes, about.
     """
 
@@ -440,7 +442,7 @@ class _Thread(threading.Thread):
         now = time.monotonic()
         over = self.batch.is_over(since, now)
         if self.batch.waited_for:
-            self.host.hurried = now + CAREFUL
+            self.host.hurried = max(self.host.hurried, now + CAREFUL)
         return over
 
     def let_go(self, before: float) -> list[int]:
@@ -590,6 +592,7 @@ class _Thread(threading.Thread):
         host.seconds += _WEIGHT * (lasted - host.seconds)
         if lasted > HOLD:
             host.careful[row[TYPE]] = time.monotonic() + CAREFUL
+            host.hurried = time.monotonic() + STEADY
         if state is not None:
             self._states[claim] = state
         elif before is None:

@@ -28,6 +28,13 @@ def literal(text: str | None) -> str:
     return f"'{quoted}'"
 
 
+def element(text: str | None) -> str:
+    """A text in an array's text."""
+    if text is None:
+        return "NULL"
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def raw_connection(alias: str) -> psycopg.Connection[Any]:
     """The driver's connection of this thread; it is made if it is not there.
 
