@@ -578,19 +578,32 @@ def test_a_failure_repeats_no_task_without_statements(tasks, project, tmp_path):
         assert result.enqueued_at <= result.started_at <= result.finished_at
 
 
+def pause_queues(word):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT djactor.{word}(name) FROM djactor.actor_type WHERE name = ANY (%s)",
+            [list(QUEUES)],
+        )
+
+
 def test_a_key_with_and_without_statements(tasks, worker, tmp_path):
     path = tmp_path / "log"
     results = []
-    for number in range(12):
-        keyed = {"key": "k"}
+    keyed = {"key": "k"}
+    for number in range(100):  # the worker sees that tasks are short
+        short = tasks.note.using(**keyed).enqueue(str(tmp_path / "short"), number)
+    assert finished(short).status == SUCCESSFUL
+    pause_queues("pause")  # so that those that follow share a transaction
+    for number in range(30):
         results.append(tasks.note.using(**keyed).enqueue(str(path), number))
         results.append(tasks.sell.using(**keyed).enqueue(number))
     failing = tasks.sell_and_fail.using(key="k").enqueue(1)
     last = tasks.note.using(key="k").enqueue(str(path), 99)
+    pause_queues("resume")
     assert {finished(result).status for result in [*results, last]} == {SUCCESSFUL}
     assert finished(failing).status == FAILED
-    assert path.read_text().split() == [*map(str, range(12)), "99"]
-    assert Sale.objects.count() == 12
+    assert path.read_text().split() == [*map(str, range(30)), "99"]
+    assert Sale.objects.count() == 30
 
 
 def test_on_commit_in_a_task(tasks, worker, tmp_path):

@@ -51,6 +51,7 @@ class Batch:
     Attributes:
         is_open: Whether the transaction has begun.
         broken: Why the turn that runs could not begin.
+        ends: The ends of turns that had no statement.
         waited_for: Whether another session was found to wait for a lock of the transaction.
     """
 
@@ -71,7 +72,7 @@ class Batch:
         self._armed: Row | None = None  # its turn begins with a statement
         self._left: tuple[str | None, str | None] | None = None  # by the last turn that has begun
         self._ahead = ""  # goes with the next statement
-        self._ends: list[End] = []
+        self.ends: list[End] = []
         self._told = 0  # so many of them are told to the server in this transaction
 
     @contextlib.contextmanager
@@ -108,7 +109,7 @@ class Batch:
             self._left = state, reply
         else:
             self._armed = None
-            self._ends.append(End(row, state, reply, began))
+            self.ends.append(End(row, state, reply, began))
 
     def is_over(self, since: float, now: float) -> bool:
         """Whether it should be committed before another turn begins.
@@ -139,39 +140,16 @@ class Batch:
             psycopg.Error: Nothing is committed.
         """
         if not self.is_open:
-            return self.salvage()
+            return complete(self._raw, self.ends)
         assert self._left is not None
         sql = wire.end_turn(*self._left)
         refused: list[Row] = []
-        ends = self._ends[self._told :]
+        ends = self.ends[self._told :]
         if ends:
-            refused = self._complete(ends, sql)
+            refused = complete(self._raw, ends, sql)
             sql = ""
         wire.run(self._raw, sql + "COMMIT")
         return refused
-
-    def salvage(self) -> list[Row]:
-        """Commit the turns that had no statement, when the others were undone, or there are none.
-
-        Returns:
-            The messages whose ends the server has not taken.
-
-        Raises:
-            psycopg.Error: Nothing is committed.
-        """
-        return self._complete(self._ends)
-
-    @property
-    def ended(self) -> list[Row]:
-        """The messages of turns that had no statement."""
-        return [end.row for end in self._ends]
-
-    def _complete(self, ends: list[End], before: str = "") -> list[Row]:
-        if not ends:
-            return []
-        said = wire.value(self._raw, before + _complete(ends)) or "{}"
-        verdicts = said.strip("{}").split(",")
-        return [end.row for end, verdict in zip(ends, verdicts, strict=True) if verdict != "done"]
 
     # Beginning.
 
@@ -181,7 +159,7 @@ class Batch:
         assert row is not None
         token, message = row[TOKEN], row[ID]
         left, self._left = self._left, None
-        ends = self._ends[self._told :]  # one of them may be of the same claim
+        ends = self.ends[self._told :]  # one of them may be of the same claim
         self._told += len(ends)
         if left and not ends:
             self._ahead = wire.next_turn(token, message, *left)
@@ -241,6 +219,27 @@ class Batch:
         if self._ahead:
             self._go_ahead()
         return type(self._raw).wait(self._raw, *args, **kwargs)
+
+
+def complete(raw: psycopg.Connection[Any], ends: list[End], before: str = "") -> list[Row]:
+    """End turns that had no statement.
+
+    Args:
+        raw: The driver's connection.
+        ends: Their ends.
+        before: Statements that go ahead.
+
+    Returns:
+        The messages whose ends the server has not taken.
+
+    Raises:
+        psycopg.Error: Nothing is done.
+    """
+    if not ends:
+        return []
+    said = wire.value(raw, before + _complete(ends)) or "{}"
+    verdicts = said.strip("{}").split(",")
+    return [end.row for end, verdict in zip(ends, verdicts, strict=True) if verdict != "done"]
 
 
 def _complete(ends: list[End]) -> str:

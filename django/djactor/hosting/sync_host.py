@@ -54,7 +54,7 @@ from djactor.hosting.context import (
     running,
 )
 from djactor.hosting.errors import CANCELLED, ENDED, describe, sqlstate_of
-from djactor.hosting.late import LONG, SHORT, Batch
+from djactor.hosting.late import LONG, SHORT, Batch, End, complete
 from djactor.hosting.notes import SYNC_HOST, Notes
 from djactor.hosting.session import BACKOFF, Lost, Options, Outdated, SyncSession
 from djactor.hosting.watchdog import Watchdog
@@ -366,6 +366,7 @@ class _Thread(threading.Thread):
         self._turns: list[Turn] = []  # of the present transaction
         self.rest: deque[Row] = deque()
         self._begun: set[int] = set()  # claims of which a turn has begun
+        self._kept: dict[int, tuple[End, Turn]] = {}  # by message: of turns that need not run again
         self._ended: set[int] = set()  # claims that are not ours any more
         self._in_turn = False  # begin_turn() has succeeded, or will be called
         self.batch: Batch | None = None
@@ -394,6 +395,7 @@ class _Thread(threading.Thread):
         self._states.clear()
         self._ended.clear()
         self._begun.clear()
+        self._kept.clear()
         with self.host.changed:
             self.rest.extend(rows)
         while self.rest:
@@ -416,9 +418,7 @@ class _Thread(threading.Thread):
                 self._states.pop(row[CLAIM], None)
             for row in tried:
                 if row[CLAIM] not in self._ended:
-                    _, error = self._together(_only(row))
-                    if error is not None:
-                        self._failed(row, error)
+                    self._again(row)
 
     def _next(self, since: float) -> Row | None:
         """The next message; None if there is none for a batch that has begun then (0: not yet)."""
@@ -526,23 +526,44 @@ class _Thread(threading.Thread):
         if batch.broken is not None:
             self._in_turn = False
             error = batch.broken
-        ended = batch.ended
-        if not ended:
+        # who comes after an undone turn of the same claim cannot end before that has run again
+        ends = {end.row[ID]: end for end in batch.ends}
+        undone: set[int] = set()
+        free: list[End] = []
+        for row in tried:
+            end = ends.get(row[ID])
+            if end is None:
+                undone.add(row[CLAIM])
+            elif row[CLAIM] not in undone:
+                free.append(end)
+            elif self.host.types[row[TYPE]].stateless:
+                self._kept[row[ID]] = end, next(one for one in self._turns if one.row is row)
+        if not self._salvage(free):
             return tried, error
-        try:
-            refused = batch.salvage()
-        except Exception as again:
-            logs.logger.debug("%d turns run again: %s", len(ended), again)
-            return tried, error
-        # Refused because of a turn of the same claim that is undone, or since the claim has ended.
-        ids = {row[ID] for row in ended}
-        undone = {row[CLAIM] for row in tried if row[ID] not in ids}
-        waits = {row[ID] for row in refused if row[CLAIM] in undone}
-        self._refused([row for row in refused if row[CLAIM] not in undone])
-        committed = {row[ID] for row in ended if row[ID] not in waits}
-        self._tell_done([row for row in ended if row[ID] in committed])
+        committed = {end.row[ID] for end in free}
         left = [row for row in tried if row[ID] not in committed]
         return (left, error) if left else (tried, None)
+
+    def _salvage(self, ends: list[End]) -> bool:
+        """Commit the ends of turns that had no statement; returns whether that was possible."""
+        try:
+            self._refused(complete(wire.raw_connection(self._alias), ends))
+        except Exception as error:
+            logs.logger.debug("%d turns run again: %s", len(ends), error)
+            return False
+        self._tell_done([end.row for end in ends])
+        return True
+
+    def _again(self, row: Row) -> None:
+        """A turn that was undone with others: it runs again, or ends as it has ended."""
+        end, turn = self._kept.pop(row[ID], (None, None))
+        if end is not None and turn is not None:
+            self._turns[:] = [turn]
+            if self._salvage([end]):
+                return
+        _, error = self._together(_only(row))
+        if error is not None:
+            self._failed(row, error)
 
     def _refused(self, rows: list[Row]) -> None:
         """The server has not taken the ends of these, since their claims have ended."""
