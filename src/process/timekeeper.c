@@ -373,12 +373,21 @@ dja_release_due(int pool)
 
 /* ---------- hosts ---------- */
 
+typedef struct DjaHostsToTell
+{
+	uint64		type_hash;		/* of the type whose mail they are told of, 0 =
+								 * several */
+	bool		told;
+} DjaHostsToTell;
+
 static void
 dja_tell_hosts_step(void *arg)
 {
-	*(bool *) arg = dja_can_notify();
-	if (*(bool *) arg)
-		Async_Notify(DJA_HOST_CHANNEL, "");
+	DjaHostsToTell *hosts = (DjaHostsToTell *) arg;
+
+	hosts->told = dja_can_notify();
+	if (hosts->told)
+		dja_notify_hosts(hosts->type_hash);
 }
 
 /*
@@ -387,8 +396,8 @@ dja_tell_hosts_step(void *arg)
 void
 dja_tell_hosts(int pool)
 {
-	bool		wanted = false;
-	bool		told = false;
+	DjaHostsToTell hosts = {0};
+	int			ntypes = 0;
 
 	dja_lock();
 	for (int i = dja_shared->queue->pool_type_queues[pool]; i >= 0; i = dja_type_queue(i)->next_in_pool)
@@ -397,11 +406,11 @@ dja_tell_hosts(int pool)
 
 		if (type_queue->ring_hosts && !type_queue->hosts_told && type_queue->queued.length > 0 &&
 			dja_hosts_wait_for(type_queue))
-			wanted = true;
+			hosts.type_hash = ++ntypes == 1 ? type_queue->type_hash : 0;
 		type_queue->ring_hosts = false;
 	}
 	dja_unlock();
-	if (wanted && !(dja_in_transaction(dja_tell_hosts_step, &told) && told))
+	if (ntypes > 0 && !(dja_in_transaction(dja_tell_hosts_step, &hosts) && hosts.told))
 		ereport(LOG,
 				(errmsg("could not notify the hosts of djactor"),
 				 errdetail("They take their mail when they call take() the next time.")));

@@ -48,6 +48,8 @@
 #include "shmem/run_queue.h"
 
 #define DJA_HOST_CHANNEL "djactor_host" /* where hosts LISTEN */
+#define DJA_HOST_MAIL "mail"	/* what they hear of mail; a number is the
+								 * message that was cancelled */
 
 #define DJA_MAX_HOSTS 256
 #define DJA_MAX_HOST_TYPES 128	/* of one host */

@@ -21,6 +21,7 @@
 
 #include "access/xact.h"
 #include "commands/async.h"
+#include "common/string.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/resowner.h"
@@ -111,15 +112,43 @@ dja_needs_resident(DjaPendingTypeQueue *pending, DjaTypeQueue *type_queue)
 }
 
 /*
- * Does this transaction notify hosts?
+ * Has this transaction notify the hosts that wait for mail of a type, or of several types
+ * if the hash is 0.  The payload names the type, so that no other host looks for mail.
+ * A host whose encoding is not the database's may read a name that is not ASCII as
+ * another one, so that is left out.
  */
-static bool
-dja_tells_hosts(void)
+void
+dja_notify_hosts(uint64 type_hash)
 {
+	DjaType    *type = NULL;
+	char		payload[sizeof(DJA_HOST_MAIL) + 1 + DJA_TYPE_NAME_MAX] = DJA_HOST_MAIL;
+
+	/* the transaction may have dropped the extension, with all its types */
+	if (type_hash != 0 && dja_catalog_check(false) == DJA_INSTALLED)
+		type = dja_type_by_hash(type_hash);
+	if (type != NULL && pg_is_ascii(type->name))
+		snprintf(payload, sizeof(payload), DJA_HOST_MAIL " %s", type->name);
+	Async_Notify(DJA_HOST_CHANNEL, payload);
+}
+
+/*
+ * Notifies the hosts of the types that this transaction tells of, if there are any left.
+ */
+static void
+dja_tell_hosts_of_pending(void)
+{
+	uint64		type_hash = 0;
+	int			ntypes = 0;
+
 	for (int i = 0; i < dja_pending.ntype_queues; i++)
-		if (dja_pending.type_queues[i].hosts_notified)
-			return true;
-	return false;
+	{
+		if (!dja_pending.type_queues[i].hosts_notified)
+			continue;
+		type_hash = dja_pending.type_queues[i].type_hash;
+		ntypes++;
+	}
+	if (ntypes > 0)
+		dja_notify_hosts(ntypes == 1 ? type_hash : 0);
 }
 
 /*
@@ -223,8 +252,7 @@ dja_announce(void)
 	{
 		if (notify)
 			Async_Notify("djactor", "");
-		if (dja_tells_hosts())
-			Async_Notify(DJA_HOST_CHANNEL, "");
+		dja_tell_hosts_of_pending();
 		return;
 	}
 	/* a latch is enough */

@@ -70,5 +70,6 @@ extern DjaPending dja_pending;
 extern void dja_pending_reset(void);
 extern void dja_deliver_init(void);
 extern bool dja_can_notify(void);
+extern void dja_notify_hosts(uint64 type_hash);
 
 #endif							/* DJA_DELIVER_H */

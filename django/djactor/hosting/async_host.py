@@ -83,6 +83,11 @@ class Bell:
         """Forget that it was rung."""
         self._rung = False
 
+    def wake(self) -> None:
+        """Wake who waits, and forget that it was rung."""
+        self.ring()
+        self.still()
+
     async def wait(self, seconds: float) -> bool:
         """Until it is rung, at most that long.
 
@@ -230,8 +235,13 @@ class AsyncHost:
         self.draining = False
         self.outdated: Callable[[], None] = lambda: None  # when this process has to begin anew
         self.bell = Bell()
-        self.session = AsyncSession(options, types, self._rung, self._cancelled)
-        self._early: list[int] | None = None  # cancels that came while mail was being taken
+        self.session = AsyncSession(
+            options,
+            types,
+            bell=self._rung,
+            asked=self.bell.wake,  # for what has rung until now
+            cancelled=self._cancelled,
+        )
         self._active = 0  # tasks
         self._next: collections.deque[Claim] = collections.deque()  # taken ahead
         self._looking = False  # at these
@@ -245,6 +255,7 @@ class AsyncHost:
         self._tasks: list[asyncio.Task[None]] = []
         self._taker: asyncio.Task[None] | None = None
         self._sweeping = False
+        self._beat_at = 0.0  # the next word to the server
         self._least = math.inf  # the shortest time limit
 
     async def open(self) -> None:
@@ -329,7 +340,7 @@ class AsyncHost:
             Lost: It is lost.
         """
         session = self.session
-        beat = time.monotonic() + self.options.lease / 3
+        self._beat_at = time.monotonic() + self.options.lease / 3
         while not self.draining:
             room = self._room_now()
             if 0 < room < self._low:
@@ -337,19 +348,20 @@ class AsyncHost:
                 room = self._room_now()
             if room <= 0:
                 self._room.still()
-                if not await self._listen(self._room, beat):
-                    await session.beat()
-                    beat = time.monotonic() + self.options.lease / 3
+                await self._listen(self._room)
                 continue
             self.bell.still()
-            self._early = []
-            rows = await session.take(room, self._messages())
-            early, self._early = self._early, None
-            beat = time.monotonic() + self.options.lease / 3
+            rows = await self._ask(room)
+            while not rows and not self.draining:
+                if not await self._listen(self.bell, room):
+                    continue
+                if not session.is_asking:
+                    break
+                rows = await self._ask(room)
             if rows:
                 tracing.look()
                 self._start(rows)
-                for message_id in early:
+                for message_id in session.early:
                     self._cancelled(message_id)
                 # what ends at once is on its way before the next question: turns run while we
                 # sleep once, and completers send their ends while we sleep once more
@@ -357,10 +369,11 @@ class AsyncHost:
                 # among many turns a few mailboxes are not worth a question
                 few = len(rows) < self._low and len(self.claims) >= MANY
                 await asyncio.sleep(GATHER if few else 0)
-            else:
-                while not self.draining and not await self._listen(self.bell, beat):
-                    await session.beat()
-                    beat = time.monotonic() + self.options.lease / 3
+
+    async def _ask(self, room: int) -> list[Row]:
+        rows = await self.session.take(room, self._messages())
+        self._beat_at = time.monotonic() + self.options.lease / 3
+        return rows
 
     async def _break(self) -> None:
         """End the session; the taker opens another one."""
@@ -372,19 +385,27 @@ class AsyncHost:
         self.bell.ring()
         self._room.ring()
 
-    async def _listen(self, bell: Bell, until: float) -> bool:
-        """Until somebody rings, the server included.
+    async def _listen(self, bell: Bell, room: int = 0) -> bool:
+        """Until somebody rings, the server included, or a word to the server was due.
+
+        If there is room, ``take()`` is under way when the server has told of mail.
 
         Returns:
-            Whether somebody has.
+            Whether somebody has rung.
 
         Raises:
             psycopg.Error: The session is lost.
+            Lost: It is lost.
         """
-        self.session.listen()
-        rung = await bell.wait(until - time.monotonic())
-        self.session.listen()
-        return rung
+        session = self.session
+        session.listen(room, self._messages())
+        rung = await bell.wait(self._beat_at - time.monotonic())
+        session.listen()
+        if rung or session.is_asking:
+            return True
+        await session.beat()
+        self._beat_at = time.monotonic() + self.options.lease / 3
+        return False
 
     async def _beat(self) -> None:
         try:
@@ -608,20 +629,23 @@ class AsyncHost:
                     claim.steps.where(),
                 )
 
-    def _cancelled(self, message_id: int) -> None:
-        """A message was cancelled: its turn ends here, or does not begin."""
+    def _cancelled(self, message_id: int) -> bool:
+        """A message was cancelled: its turn ends here, or does not begin.
+
+        Returns:
+            Whether it is here.
+        """
         for claim in self.claims:
             turn, task = claim.turn, claim.task
             if turn is not None and turn.message_id == message_id:
                 if task is not None and not turn.over:
                     turn.cancelled = True
                     task.cancel()
-                return
+                return True
             if any(row[ID] == message_id for row in claim.rows):
                 claim.skip = message_id
-                return
-        if self._early is not None:
-            self._early.append(message_id)
+                return True
+        return False
 
     async def _cancel(self) -> None:
         """End all turns at once."""

@@ -130,6 +130,12 @@ def _prepare(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any])
         connection.adapters.register_loader(name, TextLoader)
 
 
+def _may_be_ours(payload: str, types: Mapping[str, Hosted]) -> bool:
+    """Whether a notification may be of mail for these types: it names another one otherwise."""
+    name = payload.partition(" ")[2]
+    return not name or name in types
+
+
 def process_name() -> str:
     """This process, as others know it: the end of the machine's name, and its number there."""
     return _process_name()
@@ -167,23 +173,31 @@ class AsyncSession:
     Attributes:
         host: The host's id.
         bell: What is called when the server says that there may be mail, or the session is lost.
-        cancelled: What is called with the id of a message that was cancelled.
+        asked: What is called when ``take()`` was sent for that.
+        cancelled: What is called with the id of a message that was cancelled; it says whether that
+            was found.
+        early: Messages that were not, and cancelled since ``take()`` was sent.
     """
 
     def __init__(
         self,
         options: Options,
         types: Mapping[str, Hosted],
+        *,
         bell: Callable[[], None],
-        cancelled: Callable[[int], None],
+        asked: Callable[[], None],
+        cancelled: Callable[[int], bool],
     ) -> None:
         self.host = 0
         self.bell = bell
+        self.asked = asked
         self.cancelled = cancelled
+        self.early: list[int] = []
         self._options = options
         self._types = types
         self._trips: Trips | None = None
         self._take = b""
+        self._waits_for: tuple[str, str] | None = None  # arguments of take()
 
     async def open(self) -> None:
         """Connect and register.
@@ -194,6 +208,7 @@ class AsyncSession:
             Outdated: This process does not know the states of its types any more.
         """
         await self.close()
+        self._waits_for = None
         connection = await psycopg.AsyncConnection.connect(**_parameters(self._options.direct))
         self._trips = Trips(connection, prepares=True, notified=self._notified, lost=self.bell)
         row = await (await connection.execute(_PID, prepare=False)).fetchone()
@@ -215,12 +230,35 @@ class AsyncSession:
         await cursor.execute(_LISTEN)
 
     async def take(self, mailboxes: int, messages: int) -> list[Row]:
-        """Take mail.
+        """Take mail, by the ``take()`` that is under way if there is one.
 
         Raises:
             psycopg.Error: The session is lost.
         """
-        return await self._opened().rows(self._take, str(mailboxes), str(messages))
+        trips = self._opened()
+        if trips.under_way:
+            return trips.loaded(await trips.result())
+        self.early = []
+        return await trips.rows(self._take, str(mailboxes), str(messages))
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether ``take()`` is under way: the next thing to do is to take."""
+        return self._trips is not None and self._trips.under_way
+
+    def listen(self, mailboxes: int = 0, messages: int = 0) -> None:
+        """Hear what the server says without a question.
+
+        Args:
+            mailboxes: If not 0, the session calls ``take()`` once it hears of mail, for so many
+                mailboxes at most.
+            messages: ... and so many messages of each.
+
+        Raises:
+            psycopg.Error: The session is lost.
+        """
+        self._waits_for = (str(mailboxes), str(messages)) if mailboxes else None
+        self._opened().listen()
 
     def _opened(self) -> Trips:
         if self._trips is None:
@@ -229,17 +267,18 @@ class AsyncSession:
 
     def _notified(self, payload: str) -> None:
         if payload.isdigit():
-            self.cancelled(int(payload))
-        else:
+            message_id = int(payload)
+            if not self.cancelled(message_id) and self.is_asking:
+                self.early.append(message_id)
+        elif not _may_be_ours(payload, self._types):
+            pass
+        elif self._waits_for is None:
             self.bell()
-
-    def listen(self) -> None:
-        """Hear what the server says without a question.
-
-        Raises:
-            psycopg.Error: The session is lost.
-        """
-        self._opened().listen()
+        else:
+            arguments, self._waits_for = self._waits_for, None
+            self.early = []
+            self._opened().send(self._take, *arguments)
+            self.asked()
 
     async def beat(self) -> None:
         """Say that this process is alive.
@@ -300,7 +339,7 @@ class SyncSession:
             _check_pooler(self._options.direct)
         listener.become_role(connection, self._options.direct)
         _prepare(connection)
-        connection.add_notify_handler(self._ring)
+        connection.add_notify_handler(lambda notify: self._hear(notify.payload))
         cursor: Any = connection.cursor()
         self._cursor = cursor
         known = cursor.execute(_KNOWN).fetchone()
@@ -325,10 +364,10 @@ class SyncSession:
         return rows
 
     def wait(self, other: int, seconds: float) -> bool:
-        """Until the server says that there may be mail, another descriptor can be read, or so long.
+        """Until the server says something, another descriptor can be read, or so long.
 
         Returns:
-            Whether it was one of the former two.
+            Whether there may be mail, or the other descriptor can be read.
 
         Raises:
             psycopg.Error: The session is lost.
@@ -338,13 +377,13 @@ class SyncSession:
         select_ = select.poll()
         select_.register(self._connection.fileno(), select.POLLIN)
         select_.register(other, select.POLLIN)
-        if not select_.poll(1000 * max(0.0, seconds)):
-            return False
-        # or the answer to the next question would bring it, and ring once more
-        self._connection.pgconn.consume_input()
-        while self._connection.pgconn.notifies() is not None:
-            pass
-        return True
+        ready = [fd for fd, _ in select_.poll(1000 * max(0.0, seconds))]
+        if ready:
+            # or the answer to the next question would bring it, and ring once more
+            self._connection.pgconn.consume_input()
+        while (notify := self._connection.pgconn.notifies()) is not None:
+            self._hear(notify.extra.decode())
+        return self._rung or other in ready
 
     def release(self, tokens: Sequence[int]) -> None:
         """Give claims back."""
@@ -378,8 +417,9 @@ class SyncSession:
             with contextlib.suppress(psycopg.Error):
                 connection.close()
 
-    def _ring(self, notify: Any) -> None:
-        self._rung = True
+    def _hear(self, payload: str) -> None:
+        if _may_be_ours(payload, self._types):
+            self._rung = True
 
 
 async def _become_role(connection: psycopg.AsyncConnection[Any], alias: str) -> None:

@@ -5,8 +5,10 @@ has to do for any, and waits with a timer and a reader of the socket that are ne
 what such a trip costs this process.  Here statements are prepared once, their parameters are texts,
 and the reader of the socket stays.  It hears notifications, too.
 
-What always holds: one statement is under way at a time.  Who has something else to do with the
-connection takes it from ``connection``: psycopg waits for the socket itself then, and the reader
+What always holds: one statement is under way at a time, from when it is sent until somebody has
+its result.  A statement may be sent without a wait, by who hears a notification, so that nothing
+comes between the two.  Who has something else to do with the connection takes it from
+``connection`` while nothing is under way: psycopg waits for the socket itself then, and the reader
 comes back with the next trip.
 """
 
@@ -57,8 +59,10 @@ class Trips:
         self._notified = notified
         self._lost = lost
         self._fileno = -1  # of the socket that our reader is at
+        self._transformer = Transformer(connection)
         self._waiter: asyncio.Future[None] | None = None
-        self._expected = False  # the result of what was sent
+        self._expected = False  # the result of what was sent, or more of it
+        self._under_way = False
         self._results: list[Any] = []
         self._error: psycopg.Error | None = None  # how it was lost
 
@@ -73,6 +77,24 @@ class Trips:
         """Whether the connection is closed, or lost."""
         return self._connection.closed
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a statement was sent whose result nobody has yet."""
+        return self._under_way
+
+    def send(self, sql: bytes, *params: str | None) -> None:
+        """Send a statement, which has been executed before if it is to be prepared.
+
+        Raises:
+            psycopg.Error: The connection is lost.
+        """
+        values = [None if one is None else one.encode() for one in params]
+        if self._prepares:
+            self._pgconn.send_query_prepared(self._prepared[sql], values)
+        else:
+            self._pgconn.send_query_params(sql, values)
+        self._sent()
+
     async def execute(self, sql: bytes, *params: str | None) -> Any:
         """Execute a statement.
 
@@ -86,19 +108,14 @@ class Trips:
         Raises:
             psycopg.Error: The server refuses it, or the connection is lost.
         """
-        values = [None if one is None else one.encode() for one in params]
-        pgconn = self._pgconn
-        if not self._prepares:
-            pgconn.send_query_params(sql, values)
-            return await self._result()
-        name = self._prepared.get(sql)
-        if name is None:
+        if self._prepares and sql not in self._prepared:
             name = b"djactor_%d" % len(self._prepared)
-            pgconn.send_prepare(name, sql)
-            await self._result()
+            self._pgconn.send_prepare(name, sql)
+            self._sent()
+            await self.result()
             self._prepared[sql] = name
-        pgconn.send_query_prepared(name, values)
-        return await self._result()
+        self.send(sql, *params)
+        return await self.result()
 
     async def rows(self, sql: bytes, *params: str | None) -> list[tuple[Any, ...]]:
         """Execute a statement that returns rows.
@@ -109,12 +126,14 @@ class Trips:
         Raises:
             psycopg.Error: As for ``execute()``.
         """
-        result = await self.execute(sql, *params)
+        return self.loaded(await self.execute(sql, *params))
+
+    def loaded(self, result: Any) -> list[tuple[Any, ...]]:
+        """The rows of a result, with values as cursors of the connection have them."""
         if not result.ntuples:
             return []
-        transformer = Transformer(self._connection)
-        transformer.set_pgresult(result)
-        return transformer.load_rows(0, result.ntuples, tuple)
+        self._transformer.set_pgresult(result)
+        return self._transformer.load_rows(0, result.ntuples, tuple)
 
     async def value(self, sql: bytes, *params: str | None) -> Any:
         """Execute a statement that returns one value.
@@ -179,32 +198,39 @@ class Trips:
     def _end(self, error: psycopg.Error) -> None:
         """The connection is lost, or will be closed."""
         self._leave_socket()
-        self._error = error
+        self._error = (self._said() if self._under_way else None) or error
         if self._waiter is None:
             if self._lost is not None:
                 self._lost()
         elif not self._waiter.done():
-            self._waiter.set_exception(self._said() or error)
+            self._waiter.set_exception(self._error)
 
     # A statement.
 
-    async def _result(self) -> Any:
-        """The result of the statement that was sent."""
+    def _sent(self) -> None:
         self._results = []
-        self.listen()
+        self._expected = self._under_way = True
+
+    async def result(self) -> Any:
+        """The result of the statement that was sent.
+
+        Raises:
+            psycopg.Error: As for ``execute()``.
+        """
         try:
+            self.listen()
             while self._pgconn.flush():  # it is larger than what the socket takes
                 await self._until_writable()
-            self._waiter = asyncio.get_running_loop().create_future()
-            self._expected = True
             self._look()
-            await self._waiter
+            if self._expected:
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
         except asyncio.CancelledError:
             self._leave_socket()
             self._pgconn.finish()  # nobody would read the result
             raise
         finally:
-            self._expected = False
+            self._expected = self._under_way = False
             self._waiter = None
         error = self._said()
         if error is not None:
