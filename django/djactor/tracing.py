@@ -116,7 +116,7 @@ def turn(turn: Turn) -> contextlib.AbstractContextManager[object]:
 def look() -> None:
     """See whether the project has set a provider of tracers, for the turns that begin from now on.
 
-    A host does so when it has taken mail, and not for each turn: to ask costs some microseconds,
+    A host does so when it takes mail, and not for each turn: to ask costs some microseconds,
     and to record what nobody wants some ten.
     """
     global _provider

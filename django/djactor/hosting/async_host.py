@@ -359,7 +359,6 @@ class AsyncHost:
                     break
                 rows = await self._ask(room)
             if rows:
-                tracing.look()
                 self._start(rows)
                 for message_id in session.early:
                     self._cancelled(message_id)
@@ -371,6 +370,7 @@ class AsyncHost:
                 await asyncio.sleep(GATHER if few else 0)
 
     async def _ask(self, room: int) -> list[Row]:
+        tracing.look()  # while the server looks for mail, if it has been asked before
         rows = await self.session.take(room, self._messages())
         self._beat_at = time.monotonic() + self.options.lease / 3
         return rows
