@@ -16,7 +16,8 @@ new_app($node, 'app');
 as_role($node, 'app', 'app', q{
 	SELECT djactor.define_actor_type('h', NULL, hosted => true, backoff => '1 ms', backoff_max => '1 ms');
 	SELECT djactor.define_actor_type('h.other', NULL, hosted => true);
-	SELECT djactor.define_actor_type('h.limited', NULL, hosted => true, concurrency => 1)});
+	SELECT djactor.define_actor_type('h.limited', NULL, hosted => true, concurrency => 1);
+	SELECT djactor.define_actor_type(U&'h.gr\00f6\00dfe', NULL, hosted => true)});
 
 my ($sender, $host) = map { session($node, 'app', 'app') } 1 .. 2;
 my ($token, $id);
@@ -25,7 +26,8 @@ sub host_open
 {
 	my ($session, $lease) = @_;
 
-	return $session->query(sprintf(q{LISTEN djactor_host; SELECT djactor.host_open('{h,h.other,h.limited}', lease => '%s')}, $lease // '10 min'));
+	return $session->query(sprintf(q{LISTEN djactor_host;
+		SELECT djactor.host_open(ARRAY['h', 'h.other', 'h.limited', U&'h.gr\00f6\00dfe'], lease => '%s')}, $lease // '10 min'));
 }
 
 # what the session says, and note if it was told something meanwhile
@@ -35,11 +37,11 @@ sub ask
 	my ($session, $sql) = @_;
 	my $out = $session->query($sql);
 
-	$told{$session} = 1 if $out =~ /Asynchronous notification "djactor_host"/;
+	$told{$session} = $1 if $out =~ /Asynchronous notification "djactor_host" with payload "(.*?)"/;
 	return $out;
 }
 
-# was it told something since it was asked the last time, or began to wait?
+# what was it told last since it was asked the last time, or began to wait?
 sub hears
 {
 	my ($session) = @_;
@@ -101,6 +103,27 @@ waits($host);
 $sender->query("SELECT djactor.complete('{$token}', '{$id}', '{1}')");
 is_told($host, 'what is behind a turn that another session has ended', '"behind"');
 is(complete($host), '{done}', '... and is done');
+
+# names($what, $sql, $payload): a host that waits hears that when this is executed, or once it has looked in vain
+sub names
+{
+	my ($what, $sql, $payload, $in_vain) = @_;
+	my $heard;
+
+	waits($host);
+	$sender->query($sql);
+	waits($host) if $in_vain;
+	wait_until("a notification of $what", sub { $heard = hears($host) }, 20);
+	is($heard, $payload, "$what: the notification says so");
+	wait_until($what, sub { take($host) ne '' && complete($host) eq '{done}' }, 5);
+	while (take($host) ne '') { complete($host) }
+}
+
+names('mail of one type', q{SELECT djactor.send('h', k, '1') FROM unnest('{a,b}'::text[]) k}, 'mail h');
+names('mail of another one', q{SELECT djactor.send('h.other', 'a', '1')}, 'mail h.other');
+names('mail of two types', q{BEGIN; SELECT djactor.send('h', 'a', '1'); SELECT djactor.send('h.other', 'a', '1'); COMMIT}, 'mail');
+names('a type whose name is not ASCII', q{SELECT djactor.send(U&'h.gr\00f6\00dfe', 'a', '1')}, 'mail');
+names('mail that has become due', q{SELECT djactor.send('h.other', 'a', '1', deliver_at => clock_timestamp() + '1 s')}, 'mail h.other', 1);
 
 waits($host);
 $sender->query(q{BEGIN; SELECT djactor.send('h', 'b', '"rolled back"'); ROLLBACK});
@@ -266,6 +289,13 @@ $sender->query(q{SELECT post(1, 1, 1, 't.work', 1); SELECT djactor.wait_idle('20
 ok(!hears($host), 'a host that drains is not told');
 
 is($node->safe_psql('app', 'SELECT sum(claims) FROM djactor.host'), 0, 'no claim is left');
+# in the transaction that tells hosts of mail there may be nothing left to say what its type is called
+$host->query('SELECT djactor.host_close()');
+host_open($host);
+waits($host);
+is($node->safe_psql('app', q{BEGIN; SELECT FROM djactor.send('h', 'z', '1'); DROP EXTENSION djactor CASCADE; COMMIT; SELECT 'done'}),
+	'done', 'DROP EXTENSION in a transaction that has sent to hosts');
+
 is(log_count($node, qr/NOTIFY for/), 0, 'no notification is logged');
 is(log_count($node, qr/PANIC|TRAP:|terminated by signal/), 0, 'nothing crashed');
 $_->quit for $sender, $host;
