@@ -375,8 +375,7 @@ dja_release_due(int pool)
 
 typedef struct DjaHostsToTell
 {
-	uint64		type_hash;		/* of the type whose mail they are told of, 0 =
-								 * several */
+	uint64		type_hash;		/* of the only type; 0 = of several */
 	bool		told;
 } DjaHostsToTell;
 

@@ -12,6 +12,8 @@ LARGE = "x" * 5_000_000  # far more than a socket takes at once
 LENGTH = numbered("SELECT length(%s::text)")
 NOTIFY = numbered("SELECT pg_notify('trips', %s)")
 SLEEP = numbered("SELECT pg_sleep(60)")
+NAP = numbered("SELECT pg_sleep(%s)")
+DIVIDE = numbered("SELECT 1 / %s::int")
 TERMINATE = "SELECT pg_terminate_backend(%s)"
 
 
@@ -137,6 +139,51 @@ def test_a_connection_that_is_lost_while_nobody_waits_is_noticed(run):
         assert trips.closed
         with pytest.raises(psycopg.OperationalError, match=r"closed the connection|terminating"):
             trips.listen()
+
+    run(trip, lost=lost.set)
+
+
+def test_a_statement_may_be_sent_at_once_and_its_result_be_fetched_later(run):
+    trips_ = []
+
+    def notified(payload):
+        trips_[0].send(LENGTH, payload)
+
+    async def trip(trips):
+        trips_.append(trips)
+        assert await trips.value(LENGTH, "") == 0
+        await trips.connection.execute("LISTEN trips")
+        for pause in (0.0, 0.2):  # the result is there when it is fetched, or is not
+            trips.listen()
+            assert not trips.under_way
+            await tell("NOTIFY trips, 'seven'")
+            while not trips.under_way:
+                await asyncio.sleep(0)
+            await asyncio.sleep(pause)
+            assert trips.loaded(await trips.result()) == [(5,)]
+            assert not trips.under_way
+        await trips.execute(DIVIDE, "1")
+        trips.send(DIVIDE, "0")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await trips.result()
+        assert await trips.value(LENGTH, "four") == 4
+
+    run(trip, notified=notified)
+
+
+def test_a_connection_that_is_lost_before_a_result_is_fetched_is_noticed_at_once_and_then(run):
+    lost = asyncio.Event()
+
+    async def trip(trips):
+        pid = await trips.value(numbered("SELECT pg_backend_pid()"))
+        await trips.execute(NAP, "0")
+        trips.send(NAP, "60")
+        trips.listen()
+        await tell(TERMINATE, pid)
+        await lost.wait()
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            await trips.result()
+        assert not trips.under_way
 
     run(trip, lost=lost.set)
 

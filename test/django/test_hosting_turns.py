@@ -1,7 +1,6 @@
 """Turns in a worker of Django: state, order, errors, the ORM, what a turn may do."""
 
 import logging
-import os
 import threading
 import time
 from datetime import datetime
@@ -14,11 +13,8 @@ from django.db import connection, transaction
 import djactor
 from djactor import listener
 from djactor.hosting import late
-from djactor.hosting.classes import Hosted
-from djactor.hosting.session import Options, SyncSession
 from djactor.models import Actor, DeadLetter, Message
 from djactor.test import wait_idle
-from hosting_classes import Counter
 from hosting_worker import LOOPS, query, serving
 from shop.models import Sale
 from waiting import until
@@ -458,27 +454,6 @@ def test_an_idle_host_makes_no_queries_and_takes_no_time(worker):
         else:
             pytest.fail(f"what hosts have executed last, and who has told them, each time: {seen}")
     assert max(woken) < 40, woken  # by 100, who looks ten times a second
-
-
-def test_a_sync_host_that_is_told_once_asks_once(worker):
-    types = {"host.counter": Hosted("host.counter", Counter)}
-    session = SyncSession(Options("default", "default"), types)
-    other, rope = os.pipe()
-
-    def asks_once():
-        assert session.take(1, 1) == []
-        query("SELECT pg_notify('djactor_host', '')")
-        assert session.wait(other, 60)
-        assert session.take(1, 1) == []
-        return not session.wait(other, 0)
-
-    try:
-        session.open()
-        until(asks_once)  # what the tests before have left may ring in between
-    finally:
-        session.leave()
-        os.close(other)
-        os.close(rope)
 
 
 def claims():
