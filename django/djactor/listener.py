@@ -43,6 +43,7 @@ _FIRST_POLL, _LAST_POLL = 0.01, 0.5  # seconds, without LISTEN
 _RECONNECT = 1.0  # seconds after a lost connection
 _TICK = 1.0  # seconds between two looks at whether anybody still needs us
 _LINGER = 60.0  # seconds without a question
+_DIGITS = 19  # of a message's id at most
 
 # Not select(), which cannot wait for a descriptor above 1,023; nor one that takes a descriptor.
 _Selector: type[selectors.BaseSelector] = getattr(
@@ -235,9 +236,9 @@ class Listener:
     def _announced(self, payload: str) -> None:
         with self._lock:
             for part in payload.split(","):
-                if not part.strip().isdigit():
+                message_id = message_id_of(part)
+                if message_id is None:
                     continue
-                message_id = int(part)
                 if message_id in self._waiting:
                     self._wanted.add(message_id)
                 else:
@@ -256,6 +257,12 @@ class Listener:
 def _answer(future: asyncio.Future[Answer], answer: Answer) -> None:
     if not future.done():
         future.set_result(answer)
+
+
+def message_id_of(text: str) -> int | None:
+    """The message that a notification names; None if that is none.  Anybody may notify."""
+    word = text.strip()
+    return int(word) if word.isascii() and word.isdecimal() and len(word) <= _DIGITS else None
 
 
 def parameters(alias: str, purpose: str) -> dict[str, Any]:

@@ -329,6 +329,23 @@ def test_a_lost_connection_loses_no_answer(paused, caplog):
     assert "the connection for answers failed, trying again" in caplog.text
 
 
+def test_no_notification_harms_who_waits(paused, caplog):
+    def notify():
+        with connection.cursor() as cursor:
+            for payload in ("", "\u00b2", "9" * 5_000, "-1", "1,,x"):  # anybody may notify
+                cursor.execute("SELECT pg_notify('djactor_reply', %s)", [payload])
+
+    async def run():
+        answer = asyncio.ensure_future(djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60))
+        await until_async(listeners)
+        await asyncio.to_thread(notify)
+        await asyncio.to_thread(resume_when, listeners)
+        return await answer
+
+    assert asyncio.run(run()) == {"n": 1}
+    assert not caplog.records
+
+
 def test_a_restart_of_the_server_loses_no_answer(paused, project):
     async def run():
         answer = asyncio.ensure_future(djactor.actor(TYPE, 1).aask({"add": 1}, timeout=60))

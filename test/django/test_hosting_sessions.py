@@ -75,7 +75,10 @@ def run(types):
     """Runs a coroutine function with an open session that has found nothing, and what it says."""
 
     def run(scene):
+        failed = []
+
         async def inner():
+            asyncio.get_running_loop().set_exception_handler(lambda _, said: failed.append(said))
             heard = Heard()
             await heard.session.open()
             try:
@@ -85,6 +88,7 @@ def run(types):
                 await heard.session.leave()
 
         asyncio.run(inner())
+        assert not failed
 
     return run
 
@@ -135,6 +139,34 @@ def test_an_async_host_is_woken_by_mail_of_its_types_only(run, payload, ours, ro
         assert not session.is_asking
 
     run(scene)
+
+
+ODD = ["", " ", "mail ", "\u00b2", "9" * 5_000, "mail " + "x" * 5_000, "-1", "djactor"]
+
+
+def test_no_notification_harms_a_host(run):
+    async def scene(session, heard):
+        for payload in ODD:  # anybody may notify
+            session.listen()
+            await tell(payload, "1")
+            await heard.until(1)
+            assert set(heard) <= {"bell", 1}
+            heard.clear()
+        assert await session.take(1, 1) == []
+
+    run(scene)
+    session = SyncSession(OPTIONS, TYPES)
+    other, rope = os.pipe()
+    try:
+        session.open()
+        for payload in ODD:
+            query("SELECT pg_notify('djactor_host', %s)", payload)
+            session.wait(other, 0.1)
+            assert session.take(1, 1) == []
+    finally:
+        session.leave()
+        os.close(other)
+        os.close(rope)
 
 
 def test_an_async_host_that_waits_has_asked_once_it_is_told(run):

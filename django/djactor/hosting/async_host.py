@@ -342,10 +342,10 @@ class AsyncHost:
         session = self.session
         self._beat_at = time.monotonic() + self.options.lease / 3
         while not self.draining:
-            room = self._room_now()
+            room = self._room_now(self._ahead())
             if 0 < room < self._low:
                 await asyncio.sleep(GATHER)
-                room = self._room_now()
+                room = self._room_now(self._ahead())
             if room <= 0:
                 self._room.still()
                 await self._listen(self._room)
@@ -353,7 +353,7 @@ class AsyncHost:
             self.bell.still()
             rows = await self._ask(room)
             while not rows and not self.draining:
-                if not await self._listen(self.bell, room):
+                if not await self._listen(self.bell, self._room_now(0)):
                     continue
                 if not session.is_asking:
                     break
@@ -398,7 +398,7 @@ class AsyncHost:
             Lost: It is lost.
         """
         session = self.session
-        session.listen(room, self._messages())
+        session.listen(max(0, room), self._messages())
         rung = await bell.wait(self._beat_at - time.monotonic())
         session.listen()
         if rung or session.is_asking:
@@ -415,9 +415,10 @@ class AsyncHost:
             for claim in self.claims:
                 claim.dead = True
 
-    def _room_now(self) -> int:
+    def _room_now(self, ahead: int) -> int:
+        """For how many mailboxes there is room, and for so many that are taken ahead."""
         return min(
-            self.options.concurrency - self._active + self._ahead() - len(self._next),
+            self.options.concurrency - self._active + ahead - len(self._next),
             2 * self.options.concurrency - len(self.claims),
         )
 

@@ -266,8 +266,8 @@ class AsyncSession:
         return self._trips
 
     def _notified(self, payload: str) -> None:
-        if payload.isdigit():
-            message_id = int(payload)
+        message_id = listener.message_id_of(payload)
+        if message_id is not None:
             if not self.cancelled(message_id) and self.is_asking:
                 self.early.append(message_id)
         elif not _may_be_ours(payload, self._types):
@@ -382,7 +382,7 @@ class SyncSession:
             # or the answer to the next question would bring it, and ring once more
             self._connection.pgconn.consume_input()
         while (notify := self._connection.pgconn.notifies()) is not None:
-            self._hear(notify.extra.decode())
+            self._hear(notify.extra.decode(errors="replace"))
         return self._rung or other in ready
 
     def release(self, tokens: Sequence[int]) -> None:

@@ -186,7 +186,7 @@ class Trips:
             _wake(self._waiter)
         while (notify := pgconn.notifies()) is not None:
             if self._notified is not None:
-                self._notified(notify.extra.decode())
+                self._notified(notify.extra.decode(errors="replace"))
 
     def _leave_socket(self) -> None:
         if self._fileno >= 0:

@@ -64,7 +64,7 @@ def room(request: HttpRequest, room: str) -> HttpResponse:
 def posts(request: HttpRequest, room: str) -> HttpResponse:
     """The last posts after number ``after``, as JSON."""
     after = request.GET.get("after", "")
-    if not after.isdigit():
+    if not (after.isdecimal() and len(after) < 19):
         return HttpResponse("after is the number of a post.", status=400)
     return JsonResponse({"posts": last_posts(room, int(after))})
 
