@@ -270,7 +270,9 @@ class Completer:
         verdict = await self._connected().value(
             _FAIL, str(turn.row[TOKEN]), str(turn.row[ID]), *failure
         )
-        if error is not None:
+        if verdict in ("gone", "locked"):  # by who cancels it
+            logs.logger.info("%r: cancelled", turn)
+        elif error is not None:
             logs.failed(turn, error, verdict)
         claim.settle(turn, verdict)
 
