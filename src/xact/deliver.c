@@ -173,6 +173,23 @@ dja_tell_no_hosts(void)
 }
 
 /*
+ * Notes which types have mail that may be handled after the commit, and not only delays.
+ */
+static void
+dja_note_mail(void)
+{
+	for (int i = 0; i < dja_pending.ntype_queues; i++)
+		dja_pending.type_queues[i].mail = dja_pending.type_queues[i].sweep || dja_pending.type_queues[i].changed;
+	for (int i = 0; i < dja_pending.nmailboxes; i++)
+	{
+		DjaPendingMailbox *mailbox = &dja_pending.mailboxes[i];
+
+		if (mailbox->position != DJA_CURSOR_END)
+			dja_pending.type_queues[mailbox->type_queue].mail = true;
+	}
+}
+
+/*
  * Announces what was collected, before the commit.  Takes the lock.  Raises 53400
  * if there is no room for another type queue or pool.
  */
@@ -185,6 +202,7 @@ dja_announce(void)
 
 	Assert(!dja_announced);
 	dja_read_changes();
+	dja_note_mail();
 	dja_lock();
 	for (int i = 0; i < dja_pending.ntype_queues && !full; i++)
 	{
@@ -206,7 +224,7 @@ dja_announce(void)
 		pool = dja_pool(type_queue->pool);
 		if (type_queue->blocked)
 			continue;
-		if (type_queue->hosted && !type_queue->hosts_told && dja_hosts_wait_for(type_queue))
+		if (type_queue->hosted && pending->mail && !type_queue->hosts_told && dja_hosts_wait_for(type_queue))
 			type_queue->hosts_told = pending->hosts_notified = notify_hosts = true;
 		if (dja_needs_resident(pending, type_queue) && pool->state == DJA_POOL_ASLEEP && !pool->rung)
 			pool->rung = pending->notified = notify = true;

@@ -17,6 +17,8 @@ typedef struct DjaPendingTypeQueue
 	uint64		type_hash;
 	Oid			owner;
 	int			type_queue;		/* DJA_NO_TYPE_QUEUE until it is announced */
+	bool		mail;			/* there may be some to handle now; noted
+								 * before the commit */
 	bool		sweep;			/* too many mailboxes to name */
 	bool		notified;		/* our NOTIFY wakes its pool */
 	bool		hosts_notified; /* our NOTIFY wakes its hosts */
