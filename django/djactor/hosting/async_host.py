@@ -352,7 +352,7 @@ class AsyncHost:
                 continue
             self.bell.still()
             rows = await self._ask(room)
-            while not rows and not self.draining:
+            while not rows and not self.draining:  # when there is mail, take() has been sent
                 if not await self._listen(self.bell, self._room_now(0)):
                     continue
                 if not session.is_asking:
@@ -416,7 +416,7 @@ class AsyncHost:
                 claim.dead = True
 
     def _room_now(self, ahead: int) -> int:
-        """For how many mailboxes there is room, and for so many that are taken ahead."""
+        """How many mailboxes to take, if so many are taken ahead."""
         return min(
             self.options.concurrency - self._active + ahead - len(self._next),
             2 * self.options.concurrency - len(self.claims),

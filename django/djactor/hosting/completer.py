@@ -270,8 +270,8 @@ class Completer:
         verdict = await self._connected().value(
             _FAIL, str(turn.row[TOKEN]), str(turn.row[ID]), *failure
         )
-        if verdict in ("gone", "locked"):  # by who cancels it
-            logs.logger.info("%r: cancelled", turn)
+        if error is not None and verdict in ("gone", "locked"):  # cancelled, or about to be
+            logs.logger.info("%r: %s", turn, verdict)
         elif error is not None:
             logs.failed(turn, error, verdict)
         claim.settle(turn, verdict)
